@@ -1,0 +1,81 @@
+# Everything runs in .venv: an activated virtual environment, conda or PYTHONPATH is not looked at.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+UV_VERSION := 0.13.8
+BIN := .venv/bin
+UV := $(BIN)/uv
+STAMP := .venv/.installed
+SOURCES := $(wildcard elth orchestrator tests benchmarks)
+# Extra arguments for pytest: make test-unit ARGS='-k masks -x'
+ARGS ?=
+
+unexport VIRTUAL_ENV CONDA_PREFIX PYTHONHOME PYTHONPATH UV_SYSTEM_PYTHON UV_PYTHON UV_CONSTRAINT UV_OVERRIDE
+# Neither Ray nor MLflow reports its use to its makers from here.
+export RAY_USAGE_STATS_ENABLED ?= 0
+export MLFLOW_DISABLE_TELEMETRY ?= true
+export DO_NOT_TRACK ?= true
+
+.PHONY: help setup quickstart test test-unit test-e2e lint format bench lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make .venv with the exact versions of requirements.lock
+
+$(UV):
+	@found=""; \
+	for python in $${PYTHON:-python3.11 python3.12 python3.13 python3 python}; do \
+	    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	    echo "setup: Python 3.11 or newer was not found (looked for: $${PYTHON:-python3.11 python3.12 python3.13 python3 python})." >&2; \
+	    echo "setup: install it, or name one: make setup PYTHON=/path/to/python3" >&2; exit 1; \
+	fi; \
+	if ! $$found -c 'import ensurepip, venv' >/dev/null 2>&1; then \
+	    version=$$($$found -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	    echo "setup: $$found has no venv module; on Debian or Ubuntu: apt-get install python$$version-venv" >&2; exit 1; \
+	fi; \
+	echo "setup: .venv with $$($$found --version)"; \
+	$$found -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv==$(UV_VERSION)'
+
+$(STAMP): requirements.lock pyproject.toml | $(UV)
+	$(UV) pip install --python $(BIN)/python --compile-bytecode --require-hashes --requirements requirements.lock
+	$(UV) pip install --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+quickstart: $(STAMP) ## Run the smallest experiment from end to end
+	$(BIN)/elth run tune_configs/quickstart.yaml
+
+test: test-unit test-e2e ## All tests: the unit tests, then the whole runs
+
+test-unit: $(STAMP) ## The unit tests, two at a time
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --ignore=tests/e2e -n 2 $(ARGS)
+
+test-e2e: $(STAMP) ## Whole runs, one after the other
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/e2e $(ARGS)
+
+lint: $(STAMP) ## Style, format, types and the wall between the packages
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(SOURCES)
+	$(BIN)/lint-imports --no-logo
+
+format: $(STAMP) ## Put the code in format and mend what can be mended safely
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## The measurements of the README
+	$(BIN)/python -m benchmarks
+
+# What is pinned stays as it is unless a range of pyproject.toml forbids it; UPGRADE=1 takes the newest.
+lock: | $(UV) ## Write requirements.lock anew (UPGRADE=1: newest versions)
+	$(UV) pip compile pyproject.toml --group dev --python $(BIN)/python --universal --python-version 3.11 \
+	    --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate \
+	    --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade) --quiet --output-file requirements.lock
+
+clean: ## Remove .venv, caches and builds (runs/ and data/ stay)
+	rm -rf .venv build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -type d -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,51 @@
+"""Multilayer perceptrons MLP-n of E-LTH, appendix C: 784, 300 x n, 100, 10 with ReLU.
+
+MLP-1 is LeNet-300-100 (LeCun et al. 1998; Frankle & Carbin 2019). The n - 1 layers from 300 to 300
+are the units that stretch and squeeze.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from elth.networks._anatomy import Anatomy, Builder, Network, Stage
+from elth.networks._spec import DataShape
+
+
+class MLP(Network):
+    """Perceptron with ``layers`` hidden layers of ``width`` and one of ``last_width`` units."""
+
+    def __init__(
+        self, shape: DataShape, *, layers: int, width: int = 300, last_width: int = 100
+    ) -> None:
+        """Lay out the layers for images of ``shape``."""
+        super().__init__()
+        self.stem = nn.Linear(shape.channels * shape.size**2, width)
+        self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(layers - 1))
+        self.tail = nn.Linear(width, last_width)
+        self.head = nn.Linear(last_width, shape.classes)
+        self.anatomy = Anatomy(
+            family="mlp",
+            stages=(Stage(name="hidden", units=tuple(f"hidden.{u}" for u in range(layers - 1))),),
+            unpruned=("head.weight",),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images (N, C, H, W) to logits (N, classes)."""
+        x = F.relu(self.stem(torch.flatten(x, 1)))
+        for layer in self.hidden:
+            x = F.relu(layer(x))
+        logits: Tensor = self.head(F.relu(self.tail(x)))
+        return logits
+
+
+def _of_depth(layers: int) -> Builder:
+    def build(shape: DataShape, *, width: int = 300, last_width: int = 100) -> Network:
+        return MLP(shape, layers=layers, width=width, last_width=last_width)
+
+    return build
+
+
+NETWORKS: dict[str, Builder] = {f"mlp{n}": _of_depth(n) for n in (1, 2, 3, 4)}

@@ -1,0 +1,195 @@
+"""Steps, ranges of a recipe's fields, schedules and identity."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+
+from elth.errors import ElthError
+from elth.recipes import RECIPES, Recipe, Step
+
+
+def _recipe(**fields: Any) -> Recipe:
+    return Recipe(**{"length": Step(10, "ep"), "rewind": Step(0, "ep"), **fields})
+
+
+@pytest.mark.parametrize(
+    ("text", "step"),
+    [
+        ("160ep", Step(160, "ep")),
+        ("1000it", Step(1000, "it")),
+        ("0ep", Step(0, "ep")),
+        (" 5 ep ", Step(5, "ep")),
+    ],
+)
+def test_steps_are_read(text: str, step: Step) -> None:
+    assert Step.parse(text) == step
+    assert Step.parse(str(step)) == step
+    assert Step.parse(step) is step
+
+
+@pytest.mark.parametrize(
+    "text", ["", "160", "ep", "-1ep", "1.5ep", "160epochs", "1k it", 160, None]
+)
+def test_other_steps_are_refused(text: Any) -> None:
+    with pytest.raises(ElthError, match=r"cannot read the step .*: write epochs as 160ep or"):
+        Step.parse(text)
+
+
+@pytest.mark.parametrize(("count", "unit"), [(1, "epochs"), (-1, "ep"), (1.0, "it"), (True, "ep")])
+def test_a_step_is_made_of_a_whole_number_and_a_unit(count: Any, unit: str) -> None:
+    with pytest.raises(ElthError, match=r"a step is a whole number of epochs \(ep\) or iterations"):
+        Step(count, unit)
+
+
+def test_steps_in_iterations() -> None:
+    assert Step.parse("2ep").iterations(391) == 782
+    assert Step.parse("1000it").iterations(391) == 1000
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("length", Step(0, "ep"), "length of a recipe must be at least 1ep or 1it, is 0ep"),
+        ("batch_size", 0, "batch_size of a recipe must be at least 1, is 0"),
+        ("lr", 0, "lr of a recipe must be greater than 0, is 0"),
+        ("lr", -0.1, "lr .* greater than 0, is -0.1"),
+        ("lr", math.inf, "lr .* is inf"),
+        ("lr", math.nan, "lr .* is nan"),
+        ("momentum", 1, "momentum of a recipe must be at least 0 and below 1, is 1"),
+        ("momentum", -0.1, "momentum .* is -0.1"),
+        ("weight_decay", -1e-4, "weight_decay of a recipe must be at least 0, is -0.0001"),
+        ("weight_decay", math.inf, "weight_decay .* is inf"),
+        ("gamma", 0, "gamma of a recipe must be above 0 and at most 1, is 0"),
+        ("gamma", 1.5, "gamma .* is 1.5"),
+        ("optimiser", "rmsprop", "optimiser of a recipe must be one of sgd, adam, is rmsprop"),
+        ("schedule", "linear", "schedule .* must be one of step, constant, cosine, is linear"),
+        ("augment", "flip", "augment .* must be one of none, crop_flip, is flip"),
+        ("rewind", Step(10, "ep"), "rewind .* before its end: rewind is 10ep, length 10ep"),
+    ],
+)
+def test_values_out_of_range_are_refused(field: str, value: Any, message: str) -> None:
+    with pytest.raises(ElthError, match=message):
+        _recipe(**{field: value})
+
+
+def test_values_at_the_ends_of_the_ranges() -> None:
+    _recipe(momentum=0, weight_decay=0, gamma=1, batch_size=1, lr=1e-30, rewind=Step(9, "ep"))
+    _recipe(length=Step(1, "it"), rewind=Step(0, "it"))
+
+
+def test_a_recipe_is_frozen_and_keyword_only() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        _recipe().lr = 1.0  # type: ignore[misc]
+    assert all(field.kw_only for field in dataclasses.fields(Recipe))
+
+
+def test_step_schedule_drops_exactly_at_the_milestones() -> None:
+    recipe = RECIPES["cifar10_resnet"]
+    at = {step: recipe.lr_at(step, 391) for step in (0, 31_279, 31_280, 46_919, 46_920, 62_559)}
+    assert at == pytest.approx(
+        {0: 0.1, 31_279: 0.1, 31_280: 0.01, 46_919: 0.01, 46_920: 0.001, 62_559: 0.001}, rel=1e-12
+    )
+
+
+def test_milestones_in_any_order_and_unit() -> None:
+    recipe = _recipe(milestones=(Step(4, "ep"), Step(6, "it")), gamma=0.5, lr=1)
+    assert [recipe.lr_at(step, 3) for step in (5, 6, 11, 12)] == [1, 0.5, 0.5, 0.25]
+
+
+def test_warmup_rises_from_zero() -> None:
+    # ImageNet's: 5 epochs, linear from 0 to .4, and drops at 30, 60, 80.
+    recipe = _recipe(
+        length=Step(90, "ep"),
+        lr=0.4,
+        warmup=Step(5, "ep"),
+        milestones=(Step(30, "ep"), Step(60, "ep"), Step(80, "ep")),
+    )
+    found = [recipe.lr_at(step, 10) for step in (0, 1, 25, 49, 50, 299, 300, 600, 800)]
+    expected = [0, 0.008, 0.2, 0.392, 0.4, 0.4, 0.04, 0.004, 0.0004]
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_cosine() -> None:
+    recipe = _recipe(schedule="cosine", lr=0.01)
+    found = [recipe.lr_at(step, 10) for step in (0, 25, 50, 75, 100)]
+    half = 0.5**0.5
+    expected = [0.01, 0.005 * (1 + half), 0.005, 0.005 * (1 - half), 0.0]
+    assert found == pytest.approx(expected, abs=1e-15)
+
+
+def test_constant_ignores_milestones() -> None:
+    recipe = _recipe(schedule="constant", milestones=(Step(1, "ep"),))
+    assert recipe.lr_at(99, 10) == 0.1
+
+
+def test_plain_names_what_differs_from_the_defaults() -> None:
+    assert _recipe().plain() == {"length": "10ep", "rewind": "0ep"}
+    assert RECIPES["cifar10_resnet"].plain() == {
+        "length": "160ep",
+        "rewind": "1000it",
+        "milestones": ["80ep", "120ep"],
+        "augment": "crop_flip",
+    }
+    assert RECIPES["mnist_mlp"].plain() == {
+        "length": "40ep",
+        "rewind": "0ep",
+        "momentum": 0.0,
+        "weight_decay": 0.0,
+        "schedule": "constant",
+    }
+    every: dict[str, Any] = {
+        "length": Step(9, "it"),
+        "rewind": Step(1, "it"),
+        "batch_size": 1,
+        "optimiser": "adam",
+        "lr": 0.5,
+        "momentum": 0.0,
+        "weight_decay": 0.0,
+        "schedule": "cosine",
+        "milestones": (Step(1, "ep"),),
+        "gamma": 0.5,
+        "warmup": Step(1, "ep"),
+        "augment": "crop_flip",
+    }
+    assert list(Recipe(**every).plain()) == [field.name for field in dataclasses.fields(Recipe)]
+
+
+def test_defaults_never_change() -> None:
+    """They are part of the meaning of stored keys, which leave them out."""
+    recipe = _recipe()
+    assert {
+        field.name: getattr(recipe, field.name) for field in dataclasses.fields(Recipe)[2:]
+    } == {
+        "batch_size": 128,
+        "optimiser": "sgd",
+        "lr": 0.1,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "schedule": "step",
+        "milestones": (),
+        "gamma": 0.1,
+        "warmup": Step(0, "ep"),
+        "augment": "none",
+    }
+
+
+def test_equal_recipes_have_one_identity() -> None:
+    whole, decimal = _recipe(lr=1, momentum=0), _recipe(lr=1.0, momentum=0.0)
+    assert whole == decimal
+    assert repr(whole.plain()) == repr(decimal.plain())
+
+
+def test_the_recipes_of_the_papers() -> None:
+    cifar = RECIPES["cifar10_resnet"]
+    assert (cifar.batch_size, cifar.optimiser, cifar.lr, cifar.momentum) == (128, "sgd", 0.1, 0.9)
+    assert cifar.length.iterations(391) == 62_560
+    mnist = RECIPES["mnist_mlp"]
+    assert (mnist.batch_size, mnist.lr, mnist.momentum, mnist.weight_decay) == (128, 0.1, 0, 0)
+    assert (str(mnist.length), str(mnist.rewind), mnist.schedule) == ("40ep", "0ep", "constant")
+    assert {recipe.augment for name, recipe in RECIPES.items() if name != "cifar10_resnet"} == {
+        "none"
+    }

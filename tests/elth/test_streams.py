@@ -1,0 +1,60 @@
+"""Named streams: golden draws, and what they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+
+import torch
+
+from elth.streams import stream
+
+GOLDEN_SEED = 7_993_439_213_634_424_234
+GOLDEN_ORDER = [3, 4, 6, 5, 2, 7, 0, 1]
+GOLDEN_CROP = [3, 1, 8, 0, 5, 8, 5, 1]
+GOLDEN_UNIFORM = [0.41246039, 0.8554461, 0.17478532]
+
+
+def test_golden_draws() -> None:
+    """Stored results name their draws by seed and purpose, so these must never change."""
+    assert stream(0, "init").initial_seed() == GOLDEN_SEED
+    assert torch.randperm(8, generator=stream(0, "order", 3)).tolist() == GOLDEN_ORDER
+    assert torch.randint(0, 9, (8,), generator=stream(1, "crop")).tolist() == GOLDEN_CROP
+    found = torch.rand(3, generator=stream(2, "init"))
+    torch.testing.assert_close(found, torch.tensor(GOLDEN_UNIFORM), rtol=1e-6, atol=0)
+
+
+def test_the_seed_of_a_stream_by_hand() -> None:
+    digest = hashlib.sha256(b"elth/7/crop/12").digest()
+    expected = int.from_bytes(digest[:8], "little") // 2
+    assert stream(7, "crop", 12).initial_seed() == expected
+
+
+def test_seeds_purposes_and_epochs_are_independent() -> None:
+    draws = {
+        (seed, purpose, epoch): tuple(
+            torch.randint(0, 2**31, (4,), generator=stream(seed, purpose, epoch)).tolist()
+        )
+        for seed, purpose, epoch in itertools.product(
+            (-1, 0, 1, 11), ("init", "order", "crop", "flip"), (0, 1, 10)
+        )
+    }
+    assert len(set(draws.values())) == len(draws) == 48
+
+
+def test_a_draw_does_not_depend_on_those_before() -> None:
+    fresh = torch.rand(4, generator=stream(0, "order", 5))
+    torch.rand(100, generator=stream(0, "crop", 5))
+    torch.rand(100, generator=stream(0, "order", 4))
+    torch.manual_seed(0)
+    assert torch.equal(torch.rand(4, generator=stream(0, "order", 5)), fresh)
+
+
+def test_the_global_generator_is_left_alone() -> None:
+    before = torch.get_rng_state()
+    torch.rand(4, generator=stream(0, "init"))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_epoch_zero_is_the_default() -> None:
+    assert stream(4, "init").initial_seed() == stream(4, "init", 0).initial_seed()

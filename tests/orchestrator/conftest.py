@@ -1,0 +1,44 @@
+"""What the tests of ``orchestrator`` share: one thread, one store, and a small finished grid."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"
+
+import pytest
+import torch
+
+from orchestrator.tracking import Store, Tracker
+from tests.orchestrator.helpers import Finished, finish
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Bits depend on the number of threads."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_store_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that the environment names is none of the tests' business."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store for tests that bring keys or grids of their own; to create one takes seconds."""
+    return Store.of(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="session")
+def tracker(store: Store) -> Tracker:
+    """The tracker of ``store``."""
+    return Tracker(store)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A tiny grid with every method, done by ``run_job`` in this process."""
+    return finish(tmp_path_factory.mktemp("finished"))

@@ -1,0 +1,103 @@
+"""Small experiments, hand-made stages and results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import torch
+import yaml
+
+from elth import masks
+from elth.data import info
+from elth.networks import blueprint, build
+from elth.streams import stream
+from orchestrator import plan
+from orchestrator.experiment import Experiment
+from orchestrator.plan import Plan, Stage
+from orchestrator.stages import Result
+from orchestrator.tracking import Store, Tracker
+
+QUICK = hypothesis.settings(deadline=None, derandomize=True, database=None, max_examples=50)
+"""For every test with drawn examples: the same ones each time, and no clock."""
+
+TINY = "resnet14(width=4)"
+TINY_DEEPER = "resnet20(width=4)"
+
+
+def experiment(**changes: Any) -> Experiment:
+    """The papers' pruning of ResNet-14 and 20 on CIFAR-10, seed 0, with fields replaced."""
+    fields: dict[str, Any] = {
+        "name": "papers",
+        "dataset": "cifar10",
+        "seeds": [0],
+        "recipe": "cifar10_resnet",
+        "pruning": {"rate": 0.2, "rounds": 13},
+        "grid": [{"method": "imp", "network": "resnet20"}],
+    }
+    return Experiment.model_validate({**fields, **changes})
+
+
+def tiny(name: str, **changes: Any) -> Experiment:
+    """Two epochs of digits and two rounds, on a network of 11 thousand weights."""
+    fields: dict[str, Any] = {
+        "name": name,
+        "dataset": "digits",
+        "seeds": [0],
+        "recipe": {"base": "digits_resnet", "length": "2ep", "milestones": ["1ep"]},
+        "pruning": {"rate": 0.5, "rounds": 2},
+        "grid": [{"method": "imp", "network": TINY}],
+    }
+    return Experiment.model_validate({**fields, **changes})
+
+
+def write_yaml(path: Path, fields: Mapping[str, Any]) -> Path:
+    """Write fields as YAML; returns the path."""
+    path.write_text(yaml.safe_dump(dict(fields), sort_keys=False), encoding="utf-8")
+    return path
+
+
+def of_kind(built: Plan, kind: str) -> list[Stage]:
+    """The stages of a kind, in the order of the plan."""
+    return [stage for stage in built.stages.values() if stage.kind == kind]
+
+
+def chain(name: str = "chain", **changes: Any) -> list[Stage]:
+    """The stages of a tiny chain: rewind point, dense round, two rounds."""
+    return list(plan.build(tiny(name, **changes)).stages.values())
+
+
+def rewind_result(network: str = TINY, seed: int = 0) -> Result:
+    """A rewind point of random weights for digits."""
+    made = build(network, info("digits").shape, generator=stream(seed, "init"))
+    return Result(rewind=made.state_dict())
+
+
+def round_result(kept: int, network: str = TINY, seed: int = 1) -> Result:
+    """A round that keeps ``kept`` random weights, and trained weights that fit."""
+    shape = info("digits").shape
+    state = build(network, shape, generator=stream(seed, "init")).state_dict()
+    mask = masks.ones(blueprint(network, shape))
+    flat = torch.zeros(masks.total(mask), dtype=torch.bool)
+    flat[torch.randperm(len(flat), generator=stream(seed, "shuffle"))[:kept]] = True
+    parts = torch.split(flat, [m.numel() for m in mask.values()])
+    mask = {name: part.reshape(m.shape) for (name, m), part in zip(mask.items(), parts, strict=True)}
+    return Result(mask=mask, trained=masks.apply(mask, state))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A store with a grid in it."""
+
+    store: Store
+    tracker: Tracker
+    experiment: Experiment
+    plan: Plan
+
+
+def finish(folder: Path) -> Finished:
+    """Do a tiny grid with every method in this process, as ``elth run`` does on Ray."""
+    raise NotImplementedError
