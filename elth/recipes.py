@@ -202,7 +202,6 @@ RECIPES: dict[str, Recipe] = {
     "digits_resnet": Recipe(
         length=Step(20, "ep"),
         rewind=Step(1, "ep"),
-        batch_size=64,
         milestones=_steps("10ep", "15ep"),
     ),
 }

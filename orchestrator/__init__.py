@@ -1,0 +1,1 @@
+"""The system around ``elth``: experiments, plans, Ray, MLflow, reports and the command line."""

@@ -1,0 +1,438 @@
+"""The command line: ``elth plan``, ``run``, ``status``, ``report``, ``ticket``, ``ui`` and more.
+
+Exit codes: 0 done, 2 a request that cannot be met, 3 stages failed, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ASYNC_LOGGING", "false")
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from elth.errors import ElthError
+
+if TYPE_CHECKING:
+    from orchestrator.experiment import Experiment
+    from orchestrator.plan import Plan
+    from orchestrator.tracking import Store, Tracked, Tracker
+
+EXIT_REFUSED = 2
+EXIT_FAILED = 3
+EXIT_STOPPED = 130
+
+out = Console()
+if not out.is_terminal and "COLUMNS" not in os.environ:
+    out = Console(width=120)  # a file or a pipe has no width, and 80 columns break tables
+
+
+class _Command(click.Command):
+    """A command whose help ends with an example."""
+
+    def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.example = example
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the example below the options."""
+        if self.example:
+            with formatter.section("Example"):
+                for line in self.example.splitlines():
+                    formatter.write(f"  {line}\n")
+
+
+def _store_option(command: Any) -> Any:
+    return click.option(
+        "--store",
+        metavar="DIR_OR_URI",
+        help="Where runs are kept: a directory or an MLflow address. "
+        "[default: $MLFLOW_TRACKING_URI, else runs]",
+    )(command)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="elth")
+def cli() -> None:
+    """Find lottery tickets once, stretch and squeeze them into other networks, compare."""
+
+
+@cli.command(cls=_Command, example="elth plan tune_configs/quickstart.yaml pruning.rounds=10")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@_store_option
+def plan(config: Path, overrides: tuple[str, ...], store: str | None) -> None:
+    """Tell what a run of CONFIG would do, before anything is spent."""
+    from orchestrator import plan as plans
+    from orchestrator.experiment import load
+
+    experiment = load(config, overrides)
+    built = plans.build(experiment)
+    place, tracked = _look(store)
+    finished = {t.key for t in tracked if t.status == "finished"} & set(built.stages)
+    _print_plan(experiment, built, finished, tracked, place)
+
+
+@cli.command(cls=_Command, example="elth run tune_configs/quickstart.yaml seeds=[0] --store runs")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@_store_option
+@click.option("--retry-failed", is_flag=True, help="Do stages again whose loss was not finite.")
+def run(config: Path, overrides: tuple[str, ...], store: str | None, retry_failed: bool) -> None:
+    """Run CONFIG: every stage that is not finished in the store, then report.
+
+    Give the same command again after any interruption, and it goes on.
+    """
+    from orchestrator import plan as plans
+    from orchestrator.experiment import load
+
+    experiment = load(config, overrides)
+    built = plans.build(experiment)
+    from orchestrator.driver import execute
+
+    failed = execute(experiment, built, _store(store), out, retry_failed=retry_failed)
+    if failed:
+        for reason in failed.values():
+            click.echo(f"elth: failed: {reason}", err=True)
+        sys.exit(EXIT_FAILED)
+
+
+@cli.command(cls=_Command, example="elth status tune_configs/quickstart.yaml")
+@click.argument("grid_or_config")
+@_store_option
+def status(grid_or_config: str, store: str | None) -> None:
+    """Tell how far a grid is: stages finished, running, failed and missing."""
+    tracker = _open(store)
+    grid = _grid(grid_or_config)
+    keys = tracker.grid_keys(grid)
+    by_key: dict[str, Tracked] = {}
+    for tracked in tracker.stages(grid):
+        if tracked.key not in by_key or tracked.status == "finished":
+            by_key[tracked.key] = tracked
+    states = {key: by_key[key].status if key in by_key else "missing" for key in keys}
+    table = Table(title=f"{grid} in {tracker.store}", title_justify="left")
+    table.add_column("state")
+    table.add_column("stages", justify="right")
+    for state in ("finished", "running", "failed", "killed", "missing"):
+        count = sum(1 for one in states.values() if one == state)
+        if count:
+            table.add_row(state, str(count))
+    out.print(table)
+    for key in keys:
+        if states[key] in ("running", "failed"):
+            one = by_key[key]
+            why = f": {one.reason}" if one.reason else ""
+            out.print(f"{states[key]}: {one.stage.title}{why}", highlight=False, soft_wrap=True)
+
+
+@cli.command(cls=_Command, example="elth report quickstart --json > cells.json")
+@click.argument("grid_or_config")
+@_store_option
+@click.option("--json", "as_json", is_flag=True, help="Print the cells as JSON.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print the cells as CSV.")
+@click.option("--provenance", is_flag=True, help="With --json: run ids, numerics and times too.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="Folder for table, CSV, JSON and figure."
+)
+def report(
+    grid_or_config: str,
+    store: str | None,
+    as_json: bool,
+    as_csv: bool,
+    provenance: bool,
+    output: Path | None,
+) -> None:
+    """Print the results of a grid, from the store alone."""
+    from orchestrator import report as reports
+
+    tracker = _open(store)
+    found = reports.collect(tracker, _grid(grid_or_config))
+    if as_json:
+        click.echo(reports.to_json(found, provenance=provenance), nl=False)
+    elif as_csv:
+        click.echo(reports.to_csv(found), nl=False)
+    else:
+        out.print(reports.to_tables(found))
+    if output is not None:
+        for path in reports.write(found, output):
+            click.echo(f"wrote {path}", err=True)
+
+
+@cli.command(cls=_Command, example="elth networks --dataset mnist")
+@click.option("--dataset", default="cifar10", show_default=True, help="Fixes input and classes.")
+def networks(dataset: str) -> None:
+    """List the networks with their prunable weights and all parameters."""
+    from elth.data import info
+    from elth.networks import NETWORKS, blueprint, options, prunable
+
+    shape = info(dataset).shape
+    table = Table(
+        title=f"networks, for {dataset} ({shape.channels}x{shape.size}x{shape.size}, "
+        f"{shape.classes} classes)",
+        title_justify="left",
+    )
+    for column in ("name", "family", "stages x units", "options"):
+        table.add_column(column)
+    for column in ("prunable", "parameters"):
+        table.add_column(column, justify="right")
+    for name in NETWORKS:
+        network = blueprint(name, shape)
+        stages = network.anatomy.stages
+        table.add_row(
+            name,
+            network.anatomy.family,
+            " ".join(str(len(stage.units)) for stage in stages),
+            ", ".join(f"{key}={value}" for key, value in options(name).items()),
+            f"{sum(network.get_parameter(n).numel() for n in prunable(network)):,}",
+            f"{sum(p.numel() for p in network.parameters()):,}",
+        )
+    out.print(table)
+
+
+@cli.group()
+def ticket() -> None:
+    """Look at, transform and export ticket files."""
+
+
+@ticket.command(cls=_Command, name="show", example="elth ticket show ticket.safetensors")
+@click.argument("ticket_or_run")
+@_store_option
+def ticket_show(ticket_or_run: str, store: str | None) -> None:
+    """Describe a ticket file, or the ticket of a tracked run."""
+    from elth import masks
+
+    found = _ticket(ticket_or_run, store)
+    _print_ticket(found)
+    table = Table()
+    table.add_column("weight")
+    table.add_column("shape")
+    table.add_column("kept", justify="right")
+    table.add_column("sparsity %", justify="right")
+    sparsity = masks.layer_sparsity(found.mask)
+    for name, mask in found.mask.items():
+        kept = int(mask.sum())
+        shape = "x".join(str(n) for n in mask.shape)
+        table.add_row(name, shape, f"{kept:,}", f"{100 * sparsity[name]:.2f}")
+    out.print(table)
+
+
+@ticket.command(
+    cls=_Command,
+    name="transform",
+    example="elth ticket transform resnet14.safetensors --to resnet56 --plan append",
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--to", "target", required=True, help="The network to go to, as resnet56.")
+@click.option("--plan", "text", default="auto", show_default=True, help="As append or drop:1-4.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="[default: FILE-TO]")
+def ticket_transform(file: Path, target: str, text: str, output: Path | None) -> None:
+    """Stretch or squeeze a ticket file into another network of its family."""
+    from elth import elastic
+    from elth.networks import blueprint
+    from elth.tickets import Ticket
+
+    before = Ticket.load(file)
+    after = elastic.transform(before, target, text)
+    source, goal = (blueprint(t.network, t.shape).anatomy for t in (before, after))
+    output = output or file.with_name(f"{file.stem}-{_file_name(str(after.network))}.safetensors")
+    after.save(output)
+    resolved = elastic.resolve(text, source, goal)
+    names = (before.network, after.network)
+    click.echo(elastic.explain(resolved, source, goal, names))
+    for name, one in (("before", before), ("after", after)):
+        click.echo(
+            f"{name:>6}: {100 * one.sparsity:.2f} % sparsity, "
+            f"{one.nonzeros:,} non-zeros of {_total(one):,}"
+        )
+    click.echo(f"wrote {output}")
+
+
+@ticket.command(
+    cls=_Command, name="export", example="elth ticket export 3f9c1a2b -o ticket.safetensors"
+)
+@click.argument("run_id")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="[default: NETWORK-KEY]")
+@_store_option
+def ticket_export(run_id: str, output: Path | None, store: str | None) -> None:
+    """Write the ticket of a tracked run (its id, or the beginning of its key) to one file."""
+    found = _ticket(run_id, store)
+    output = output or Path(f"{_file_name(str(found.network))}-{run_id[:8]}.safetensors")
+    found.save(output)
+    _print_ticket(found)
+    click.echo(f"wrote {output}")
+
+
+@cli.command(cls=_Command, example="elth ui --port 5001 --no-browser")
+@_store_option
+@click.option("--grid", help="Show this grid only.")
+@click.option("--port", default=5000, show_default=True)
+@click.option("--no-browser", is_flag=True, help="Only serve, and print the address.")
+def ui(store: str | None, grid: str | None, port: int, no_browser: bool) -> None:
+    """Open the MLflow pages on the store, on this machine only (127.0.0.1)."""
+    from orchestrator import ui as pages
+
+    sys.exit(pages.serve(_open(store), grid=grid, port=port, browser=not no_browser))
+
+
+def _store(place: str | None) -> Store:
+    from orchestrator.tracking import Store
+
+    return Store.of(place)
+
+
+def _open(place: str | None) -> Tracker:
+    """The tracker of a store that must be there already."""
+    store = _store(place)
+    if not store.is_there:
+        raise ElthError(f"there is no store in {store}; run an experiment, or name one by --store")
+    from orchestrator.tracking import Tracker
+
+    return Tracker(store)
+
+
+def _look(place: str | None) -> tuple[str, list[Tracked]]:
+    """The stages of a store, none if it is not there; nothing is created."""
+    store = _store(place)
+    if not store.is_there:
+        return str(store), []
+    return str(store), _open(place).stages()
+
+
+def _grid(grid_or_config: str) -> str:
+    path = Path(grid_or_config)
+    if path.suffix in (".yaml", ".yml"):
+        from orchestrator.experiment import load
+
+        return load(path).name
+    return grid_or_config
+
+
+def _ticket(ticket_or_run: str, store: str | None) -> Any:
+    from elth.tickets import Ticket
+
+    path = Path(ticket_or_run)
+    if path.exists() or path.suffix == ".safetensors":
+        return Ticket.load(path)
+    from orchestrator import stages
+    from orchestrator.tracking import stage_of
+
+    tracker = _open(store)
+    found = tracker.get(ticket_or_run)
+    stage = stage_of(found)
+    if stage.kind == "rewind_point":
+        raise ElthError(f"run {ticket_or_run} is a rewind point, which has no mask; name a round")
+    made = stages.ticket(stage, tracker.load)
+    from elth import masks
+
+    tracked = found.data.tags.get("elth.mask_sha256")
+    if tracked is not None and tracked != masks.digest(made.mask):
+        raise ElthError(
+            f"the mask of run {ticket_or_run}, made again, is not the one that was tracked: the "
+            "store is damaged, or this is another version of torch"
+        )
+    return made
+
+
+def _total(ticket: Any) -> int:
+    return sum(mask.numel() for mask in ticket.mask.values())
+
+
+def _file_name(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in text).strip("-")
+
+
+def _print_ticket(ticket: Any) -> None:
+    shape = ticket.shape
+    click.echo(
+        f"{ticket.network} for {shape.channels}x{shape.size}x{shape.size} images of "
+        f"{shape.classes} classes: {100 * ticket.sparsity:.2f} % sparsity, "
+        f"{ticket.nonzeros:,} non-zeros of {_total(ticket):,} prunable weights"
+    )
+    origin = ticket.origin
+    if "dataset" in origin:
+        click.echo(f"dataset {origin['dataset'].get('name')}, seed {origin.get('seed')}")
+    for step in origin.get("history", ()):
+        text = ", ".join(f"{key} {value}" for key, value in step.items() if key != "plan")
+        click.echo(f"  {text}")
+
+
+def _print_plan(
+    experiment: Experiment, built: Plan, finished: set[str], tracked: list[Tracked], place: str
+) -> None:
+    from orchestrator import plan as plans
+    from orchestrator.driver import seconds_per_work
+    from orchestrator.progress import duration
+    from orchestrator.resources import local_slots
+
+    table = Table(
+        title=f"{experiment.name}: {experiment.dataset}, seeds "
+        f"{', '.join(str(seed) for seed in experiment.seeds)}",
+        title_justify="left",
+    )
+    table.add_column("stage")
+    for column in ("in all", "finished", "to do"):
+        table.add_column(column, justify="right")
+    everything = plans.count_kinds(built.stages.values())
+    have = plans.count_kinds(built.stages[key] for key in finished)
+    for kind in plans.KINDS:
+        row = (everything[kind], have[kind], everything[kind] - have[kind])
+        table.add_row(kind.replace("_", " "), *(str(n) for n in row))
+    table.add_section()
+    total = len(built.stages)
+    table.add_row("all", str(total), str(len(finished)), str(total - len(finished)), style="bold")
+    out.print(table)
+    todo = [stage for key, stage in built.stages.items() if key not in finished]
+    if not todo:
+        out.print(f"Nothing to do: every stage is finished in {place}.", highlight=False)
+        return
+    count = local_slots(experiment)
+    jobs = built.jobs(finished)
+    known = seconds_per_work(tracked, built)
+    seconds = plans.makespan(jobs, count, finished) * (known or 1.0)
+    how = (
+        "from the times of finished stages in this store"
+        if known
+        else "a rough guess, until stages have been timed here"
+    )
+    size = sum(plans.stored_bytes(stage) for stage in todo)
+    out.print(
+        f"Time: about {duration(seconds)}, {count} trial{'s' if count > 1 else ''} at a time "
+        f"({how}).\nDisk: about {_bytes(size)} in {place}.",
+        highlight=False,
+    )
+
+
+def _bytes(count: float) -> str:
+    for unit in ("kB", "MB", "GB"):
+        count /= 1000
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+    return f"{count / 1000:.3g} TB"
+
+
+def main() -> None:
+    """Run the command line; a refused request is one line and exit code 2."""
+    try:
+        cli(standalone_mode=False)
+    except ElthError as error:
+        click.echo(f"elth: error: {error}", err=True)
+        sys.exit(EXIT_REFUSED)
+    except click.UsageError as error:
+        hint = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
+        click.echo(f"elth: error: {error.format_message()}{hint}", err=True)
+        sys.exit(EXIT_REFUSED)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("elth: stopped; the same command goes on from what is tracked", err=True)
+        sys.exit(EXIT_STOPPED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""``elth run``: from a plan to a report, by way of what the store holds already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from elth import data
+from orchestrator import report as reports
+from orchestrator.experiment import Experiment
+from orchestrator.plan import Plan, work
+from orchestrator.progress import Progress
+from orchestrator.resources import local_slots, numerics
+from orchestrator.schedule import Schedule
+from orchestrator.tracking import Store, Tracked, Tracker
+
+
+def seconds_per_work(tracked: Iterable[Tracked], plan: Plan) -> float | None:
+    """How long a unit of work takes here, from finished stages of the plan's networks.
+
+    None while the store holds none of them.
+    """
+    networks = {stage.params["network"] for stage in plan.stages.values()}
+    timed = [
+        (one.seconds, work(one.stage))
+        for one in tracked
+        if one.status == "finished"
+        and one.seconds is not None
+        and one.stage.kind != "rewind_point"
+        and one.stage.params["network"] in networks
+    ]
+    if not timed:
+        return None
+    return sum(seconds for seconds, _ in timed) / sum(units for _, units in timed)
+
+
+def execute(
+    experiment: Experiment, plan: Plan, store: Store, console: Console, *, retry_failed: bool
+) -> Mapping[str, str]:
+    """Do what is left of a plan, then report; returns the reasons of failed stages by key.
+
+    Args:
+        experiment: the experiment of the plan.
+        plan: its stages.
+        store: where results are found and go.
+        console: where progress and tables are printed.
+        retry_failed: whether stages that failed for good are done again.
+
+    Raises:
+        ElthError: the store or the dataset cannot be had, or the machine is too small.
+    """
+    tracker = Tracker(store)
+    tracked = tracker.stages()
+    finished: dict[str, Tracked] = {}
+    for one in tracked:
+        if one.status == "finished" and one.key in plan.stages:
+            finished.setdefault(one.key, one)
+    failed = {
+        one.key: one.reason
+        for one in tracked
+        if one.status == "failed" and one.is_final and not retry_failed
+        if one.key in plan.stages and one.key not in finished
+    }
+    count = local_slots(experiment)
+    if len(finished) < len(plan.stages):
+        data.load(experiment.dataset, experiment.data.root, download=experiment.data.download)
+    tracker.open_grid(
+        experiment.name, experiment.resolved(), list(plan.stages), experiment.description
+    )
+    tracker.join_grid(
+        (one.run_id for one in finished.values() if experiment.name not in one.grids),
+        experiment.name,
+    )
+    others = {one.numerics for one in finished.values()} - {
+        numerics(experiment.resources.cpus, experiment.resources.gpus)
+    }
+    if others and len(finished) < len(plan.stages):
+        console.print(
+            "note: finished stages of this grid come from another numerics class, in which the "
+            f"same seed gives other bits: {', '.join(sorted(others))}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    schedule = Schedule(
+        plan, finished, failed, slots=count, seconds_per_work=seconds_per_work(tracked, plan)
+    )
+    with Progress(schedule, console, experiment.name):
+        if not schedule.is_over:
+            from orchestrator import runner
+
+            runner.run(schedule, experiment, store, count)
+    _report(tracker, experiment, console)
+    return schedule.snapshot().failed
+
+
+def _report(tracker: Tracker, experiment: Experiment, console: Console) -> None:
+    report = reports.collect(tracker, experiment.name)
+    folder = (tracker.store.folder or Path()) / "reports" / experiment.name
+    files = reports.write(report, folder)
+    tracker.add_report(experiment.name, folder)
+    console.print(reports.to_tables(report))
+    shown = ", ".join(path.name for path in files)
+    console.print(f"Report: {folder} ({shown})", highlight=False, soft_wrap=True)

@@ -1,0 +1,145 @@
+"""How a run is going: a live display in a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.schedule import Running, Schedule, Snapshot
+
+_PLAIN_SECONDS = 15.0
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people: ``45 s``, ``3 min 20 s``, ``2 h 05 min``, ``3 d 4 h``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+class Progress:
+    """Shows a schedule while it is worked through; a context manager."""
+
+    def __init__(self, schedule: Schedule, console: Console, title: str) -> None:
+        self._schedule = schedule
+        self._console = console
+        self._title = title
+        self._began = time.monotonic()
+        self._stop = threading.Event()
+        self._live: Live | None = None
+        self._thread: threading.Thread | None = None
+        self._told: set[str] = set()
+
+    def __enter__(self) -> Progress:
+        if self._console.is_terminal:
+            self._live = Live(
+                get_renderable=self._render,
+                console=self._console,
+                refresh_per_second=2,
+                transient=True,
+            )
+            self._live.start()
+        else:
+            self._thread = threading.Thread(target=self._lines, daemon=True, name="elth-progress")
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        if self._live is not None:
+            self._live.stop()
+        if self._thread is not None:
+            self._thread.join()
+        elapsed = duration(time.monotonic() - self._began)
+        now = self._schedule.snapshot()
+        self._console.print(f"{_counts(now)} in {elapsed}", highlight=False)
+
+    def _render(self) -> RenderableType:
+        return display(self._schedule.snapshot(), self._title, time.monotonic() - self._began)
+
+    def _lines(self) -> None:
+        """A line when something has changed, at most every few seconds."""
+        last, wait = "", 1.0
+        while not self._stop.wait(wait):
+            now = self._schedule.snapshot()
+            for key, reason in now.failed.items():
+                if key not in self._told:
+                    self._told.add(key)
+                    self._console.print(f"failed: {reason}", highlight=False, soft_wrap=True)
+            line = _counts(now) + _left(now)
+            if line != last:
+                at = duration(time.monotonic() - self._began)
+                self._console.print(f"[{at}] {line}", highlight=False, markup=False, soft_wrap=True)
+            last, wait = line, _PLAIN_SECONDS
+
+
+def display(now: Snapshot, title: str, elapsed: float) -> RenderableType:
+    """The live display: a bar over all stages, and a line for each running trial."""
+    complete = now.found + now.done
+    head = Table.grid(padding=(0, 1))
+    head.add_row(
+        Text(title, style="bold"),
+        ProgressBar(total=max(now.total, 1), completed=complete, width=30),
+        Text(f"{complete}/{now.total} stages"),
+        Text(f"{duration(elapsed)}{_left(now)}", style="cyan"),
+    )
+    rows = Table.grid(padding=(0, 1))
+    for running in now.running:
+        rows.add_row(*_row(running))
+    counts = Text(f"  {now.waiting} waiting", style="dim")
+    if now.found:
+        counts.append(f", {now.found} found finished")
+    if now.failed:
+        counts.append(f", {len(now.failed)} failed, {now.blocked} blocked", style="red")
+    if not now.running:
+        counts.append(", starting")
+    return Group(head, rows, counts)
+
+
+def _row(running: Running) -> tuple[RenderableType, ...]:
+    accuracy = "" if running.accuracy is None else f"{running.accuracy:.1f} %"
+    return (
+        Text("  ●", style="green"),
+        Text(running.stage.title.ljust(48)),
+        ProgressBar(total=1.0, completed=running.fraction, width=14),
+        Text(accuracy.rjust(7), style="dim"),
+        Text(duration(time.monotonic() - running.since), style="dim"),
+    )
+
+
+def _counts(now: Snapshot) -> str:
+    parts = [f"{now.found + now.done} of {now.total} stages done"]
+    if now.found:
+        parts.append(f"{now.found} of them found finished")
+    if now.running:
+        parts.append(f"{len(now.running)} running")
+    if now.waiting:
+        parts.append(f"{now.waiting} waiting")
+    if now.failed:
+        parts.append(f"{len(now.failed)} failed")
+    if now.blocked:
+        parts.append(f"{now.blocked} blocked")
+    return ", ".join(parts)
+
+
+def _left(now: Snapshot) -> str:
+    if now.seconds_left is None or not (now.running or now.waiting):
+        return ""
+    return f", about {duration(now.seconds_left)} left"

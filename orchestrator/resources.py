@@ -1,0 +1,39 @@
+"""What this machine can run at a time, and in which numerics class."""
+
+from __future__ import annotations
+
+import os
+
+from elth.errors import ElthError
+from orchestrator.experiment import Experiment
+
+
+def local_slots(experiment: Experiment) -> int:
+    """How many trials run at a time on this machine.
+
+    Raises:
+        ElthError: not even one; the message has the numbers.
+    """
+    want = experiment.resources
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    have = cpus // want.cpus
+    gpus = 0
+    if want.gpus:
+        import torch
+
+        gpus = torch.cuda.device_count()
+        have = min(have, gpus * int(1 / want.gpus))  # no trial lies across two of them
+    if have < 1:
+        raise ElthError(
+            f"a trial asks for {want.cpus} cpus and {want.gpus:g} gpus, and this machine has "
+            f"{cpus} cpus and {gpus} gpus: lower resources.cpus or resources.gpus"
+        )
+    return min(have, want.concurrent or have)
+
+
+def numerics(threads: int, gpus: float) -> str:
+    """The class within which results are equal bit for bit: device, torch, threads, compile."""
+    import torch
+
+    device = torch.cuda.get_device_name() if gpus else "cpu"
+    return f"{device}/torch-{torch.__version__}/threads-{threads}/workers-1/eager"

@@ -1,0 +1,311 @@
+"""Running a plan: Ray Tune runs its jobs as trials, in the order that the schedule gives."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
+from typing import Any
+
+# Before Ray is imported: quiet, private, and the old output engine that obeys verbose=0.
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+
+import ray
+import torch
+from ray import tune
+from ray.tune.search import Searcher
+
+from elth import data
+from elth.data import Dataset
+from elth.errors import ElthError
+from elth.training import Epoch, NonFiniteLossError
+from orchestrator import stages
+from orchestrator.experiment import Experiment
+from orchestrator.plan import Stage, iterations
+from orchestrator.resources import numerics
+from orchestrator.schedule import Schedule
+from orchestrator.tracking import RunLog, Store, Tracker, owner
+
+_REPORT_SECONDS = 1.0
+_KEPT_RESULTS = 8
+
+
+@dataclass
+class Worker:
+    """What a worker process keeps from job to job; all of it is keyed, none of it is state."""
+
+    trackers: dict[str, Tracker] = field(default_factory=dict)
+    datasets: dict[tuple[str, ...], Dataset] = field(default_factory=dict)
+    networks: stages.Networks = field(default_factory=stages.Networks)
+    results: dict[str, tuple[Stage, stages.Result]] = field(default_factory=dict)
+
+    def tracker(self, store: str) -> Tracker:
+        """The tracker of a store."""
+        if store not in self.trackers:
+            self.trackers[store] = Tracker(Store.of(store))
+        return self.trackers[store]
+
+    def dataset(self, name: str, root: str, download: bool, device: str) -> Dataset:
+        """A dataset on a device, read and checked once."""
+        key = (name, root, device)
+        if key not in self.datasets:
+            self.datasets[key] = data.load(name, root, download=download).to(device)
+        return self.datasets[key]
+
+    def load(self, tracker: Tracker, key: str) -> tuple[Stage, stages.Result]:
+        """A finished stage, from memory if this process made or read it lately."""
+        if key not in self.results:
+            self.keep(key, tracker.load(key))
+        return self.results[key]
+
+    def keep(self, key: str, result: tuple[Stage, stages.Result]) -> None:
+        """Remember a result, and forget the oldest."""
+        self.results.pop(key, None)
+        self.results[key] = result
+        while len(self.results) > _KEPT_RESULTS:
+            del self.results[next(iter(self.results))]
+
+
+WORKER = Worker()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a job tells while it runs."""
+
+    index: int
+    """Number of stages of the job that are finished."""
+    fraction: float = 0.0
+    """How far the next one is."""
+    accuracy: float | None = None
+    failed: str = ""
+    """Why the stage failed, if it did; nothing follows."""
+
+
+def run_job(config: Mapping[str, Any], worker: Worker = WORKER) -> Iterator[Report]:
+    """Do the stages of a job one after the other; each is tracked before the next begins.
+
+    A stage that is finished in the store is passed over, so a job may be given again after any end.
+    """
+    torch.set_num_threads(config["threads"])
+    torch.backends.cudnn.deterministic = True
+    device = "cuda" if config["gpus"] else "cpu"
+    tracker = worker.tracker(config["store"])
+    todo = [Stage.of(description) for description in config["stages"]]
+    for index, stage in enumerate(todo):
+        found = tracker.run_of(stage.key)
+        if found is not None:
+            tracker.join_grid([found.info.run_id], config["grid"])  # another grid's, done meanwhile
+        else:
+            try:
+                for fraction, accuracy in _run_stage(stage, config, worker, tracker, device):
+                    yield Report(index=index, fraction=fraction, accuracy=accuracy)
+            except Exception as error:
+                yield Report(index=index, failed=_reason(error))
+                return
+        yield Report(index=index + 1)
+
+
+def _run_stage(
+    stage: Stage, config: Mapping[str, Any], worker: Worker, tracker: Tracker, device: str
+) -> Iterator[tuple[float, float]]:
+    place = config["data"]
+    dataset = worker.dataset(
+        stage.params["dataset"]["name"], place["root"], place["download"], device
+    )
+    ticket = None
+    if stage.kind != "rewind_point":
+        ticket = stages.ticket(stage, lambda key: worker.load(tracker, key))
+    log = tracker.begin(
+        stage,
+        ticket,
+        grid=config["grid"],
+        experiment=config["experiment"],
+        driver=config["driver"],
+        numerics=numerics(config["threads"], config["gpus"]),
+    )
+    start, stop = iterations(stage)
+    try:
+        result = yield from _logged(
+            stages.train(stage, ticket, dataset, worker.networks), log, start, stop
+        )
+        log.finish(result, keep_weights=stage.kind == "round")
+    except Exception as error:
+        final = isinstance(error, NonFiniteLossError)
+        log.fail(_reason(error), final=final, details=traceback.format_exc())
+        raise
+    worker.keep(stage.key, (stage, result))
+
+
+def _logged(
+    epochs: Generator[Epoch, None, stages.Result], log: RunLog, start: int, stop: int
+) -> Generator[tuple[float, float], None, stages.Result]:
+    while True:
+        try:
+            epoch = next(epochs)
+        except StopIteration as end:
+            result: stages.Result = end.value
+            return result
+        log.epoch(epoch)
+        yield (epoch.step - start) / (stop - start), epoch.test_accuracy
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split()) or "no message"
+    expected = isinstance(error, ElthError | NonFiniteLossError)
+    return text if expected else f"{type(error).__name__}: {text}"
+
+
+class JobTrial(tune.Trainable):
+    """A trial of Tune: one job. The process stays for the next one."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Begin a job."""
+        self._job = run_job(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begin another job in the same process."""
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Go on for about a second, or to the end of a stage."""
+        began = time.monotonic()
+        done = True
+        report: Report | None = None
+        for report in self._job:
+            if report.failed or report.fraction == 0 or time.monotonic() - began > _REPORT_SECONDS:
+                done = bool(report.failed)
+                break
+        # A tuple, as Tune flattens the mappings in a result.
+        return {"report": astuple(report) if report else None, "done": done}
+
+
+class PlanSearch(Searcher):
+    """Tune's search algorithm: suggests the schedule's next job and tells it what became of it."""
+
+    def __init__(self, schedule: Schedule, common: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.schedule = schedule
+        self._common = dict(common)
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next job as a trial's configuration; None while none is ready."""
+        job = self.schedule.take(trial_id)
+        if job is not None:
+            return {**self._common, "stages": [stage.describe() for stage in job.stages]}
+        return Searcher.FINISHED if self.schedule.is_over else None
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Pass a trial's report on; finished stages unlock others at once."""
+        report = result.get("report")
+        if report is None:
+            return
+        report = Report(*report)
+        self.schedule.advance(trial_id, report.index, report.fraction, report.accuracy)
+        if report.failed:
+            self.schedule.fail(trial_id, report.failed)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Note that a trial is over."""
+        if result is not None:
+            self.on_trial_result(trial_id, result)
+        self.schedule.end(trial_id)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune keeps a copy of its parts on disk, and this one has its life here."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing is saved: the store holds all that counts."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing is restored; see ``save``."""
+
+
+def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) -> None:
+    """Run everything that the schedule holds, ``count`` trials at a time, on this machine.
+
+    Returns when nothing is left to do; the schedule tells what failed.
+
+    Raises:
+        KeyboardInterrupt: it was stopped before the end; what is tracked stays.
+    """
+    resources = experiment.resources
+    common = {
+        "store": str(store),
+        "grid": experiment.name,
+        "experiment": experiment.resolved(),
+        "driver": owner(),
+        "threads": resources.cpus,
+        "gpus": resources.gpus,
+        "data": {
+            "root": str(experiment.data.root.absolute()),
+            "download": experiment.data.download,
+        },
+    }
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(count)
+    os.environ.setdefault("OMP_NUM_THREADS", str(resources.cpus))
+    log = (store.folder or Path()) / "logs" / f"{experiment.name}.log"
+    with tempfile.TemporaryDirectory(prefix="elth-ray-") as scratch, _errors_to(log):
+        _start_ray(count * resources.cpus)
+        try:
+            tune.Tuner(
+                tune.with_resources(JobTrial, {"cpu": resources.cpus, "gpu": resources.gpus}),
+                tune_config=tune.TuneConfig(
+                    search_alg=PlanSearch(schedule, common), num_samples=-1, reuse_actors=True
+                ),
+                run_config=tune.RunConfig(
+                    name="plan",
+                    storage_path=str(Path(scratch) / "tune"),
+                    verbose=0,
+                    failure_config=tune.FailureConfig(max_failures=3),
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                ),
+            ).fit()
+        finally:
+            ray.shutdown()
+    if not schedule.is_over:  # Tune ends its loop on Ctrl-C and returns as if all were well
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _errors_to(path: Path) -> Iterator[None]:
+    """Send standard error to a file: Ray's processes and its C++ parts write there unasked."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with path.open("ab") as file:
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _start_ray(cpus: int) -> None:
+    for name in ("ray", "ray.tune", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    ray.init(
+        address="local",
+        num_cpus=cpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        _node_ip_address="127.0.0.1",
+    )

@@ -1,0 +1,534 @@
+"""Tracking in MLflow: one run for each stage, found again by its key.
+
+The store is a directory (``mlflow.db`` and ``artifacts/`` below it) or the address of an MLflow
+server. Every stage is a run of the MLflow experiment ``elth``; the grids that use it are tags, so a
+stage that two grids share is there once. Each grid has a run of its own in ``elth-grids``, with the
+resolved experiment, the keys of its plan, and the last report.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import logging
+import os
+import platform
+import queue
+import re
+import socket
+import ssl
+import subprocess
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunStatus, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+
+from elth import masks
+from elth.errors import ElthError
+from elth.tickets import Ticket
+from elth.training import Epoch
+from orchestrator.experiment import NAME
+from orchestrator.plan import Stage, recipe_of
+from orchestrator.stages import Result, read, write
+
+logging.getLogger("mlflow").setLevel(logging.WARNING)
+logging.getLogger("alembic").setLevel(logging.WARNING)
+
+STAGES = "elth"
+GRIDS = "elth-grids"
+AXES = ("network", "method", "source", "transform", "round", "seed", "dataset")
+"""Labels that are parameters of every run, under the same names."""
+METRICS = ("test_accuracy", "test_loss", "train_loss", "lr")
+
+_PAGE = 1000
+_FLUSH_SECONDS = 5.0
+_ANSWER_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where MLflow keeps runs: its address and, for a directory, the place of artifacts."""
+
+    uri: str
+    folder: Path | None
+
+    @staticmethod
+    def of(place: str | Path | None) -> Store:
+        """Understand ``--store``: a directory, or an address as ``http://host:5000``.
+
+        Without one, ``MLFLOW_TRACKING_URI`` of the environment, else ``runs`` below the current
+        directory.
+        """
+        place = str(place or os.environ.get("MLFLOW_TRACKING_URI") or "runs")
+        if re.match(r"^(https?|sqlite|postgresql|mysql|mssql)(\+\w+)?:", place):
+            return Store(place, None)
+        if re.match(r"^[a-z][a-z0-9+.-]+:", place):
+            raise ElthError(
+                f"cannot use the store '{place}': give a directory, an MLflow server as "
+                "http://host:5000, or a database as sqlite:///file"
+            )
+        folder = Path(os.path.abspath(place))
+        return Store(f"sqlite:///{folder / 'mlflow.db'}", folder)
+
+    def __str__(self) -> str:
+        return str(self.folder or self.uri)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it has been used before; a server is taken to be there."""
+        file = self.uri.removeprefix("sqlite:///")
+        return file == self.uri or Path(file).exists()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracked:
+    """A stage as the store knows it."""
+
+    run_id: str
+    key: str
+    stage: Stage
+    grids: frozenset[str]
+    """The grids that use it."""
+    status: str
+    """``finished``, ``running``, ``failed`` or ``killed``."""
+    reason: str
+    """Why it failed."""
+    is_final: bool
+    """Whether doing it again would fail again."""
+    nonzeros: int
+    prunable: int
+    accuracy: float | None
+    """Test accuracy in percent after the last epoch."""
+    seconds: float | None
+    """Wall time of the training."""
+    numerics: str
+    """Class within which results are equal bit for bit."""
+    started: int
+    """Time of start in milliseconds since 1970."""
+
+
+def _check_reachable(uri: str) -> None:
+    """Refuse a server that does not answer at once; MLflow would try again for minutes."""
+    if not uri.startswith("http"):
+        return
+    try:
+        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_ANSWER_SECONDS).close()
+    except urllib.error.HTTPError as error:  # it answers; it may ask for a password
+        error.close()
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        if not isinstance(reason, ssl.SSLError):  # MLflow has settings of its own for certificates
+            why = getattr(reason, "strerror", None) or reason
+            raise ElthError(
+                f"cannot reach the MLflow server {uri}: {why}; is it running, and is the address "
+                "right?"
+            ) from error
+
+
+def owner() -> str:
+    """Who this process is: host, process id and its time of start."""
+    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+
+
+def is_gone(name: str) -> bool:
+    """Whether a process of this host, as named by ``owner``, has ended; False for other hosts."""
+    host, _, process = name.partition(":")
+    if host != socket.gethostname():
+        return False
+    pid, started = process.split(":")
+    try:
+        return abs(psutil.Process(int(pid)).create_time() - float(started)) > 2
+    except psutil.NoSuchProcess:
+        return True
+
+
+class Tracker:
+    """Everything that is asked of MLflow."""
+
+    def __init__(self, store: Store) -> None:
+        """Open the store, and create it if it is a directory that is not there yet.
+
+        Raises:
+            ElthError: it cannot be created, written or reached, with the reason.
+        """
+        self.store = store
+        artifacts = None
+        if store.folder is not None:
+            try:
+                (store.folder / "artifacts").mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=store.folder):
+                    pass
+            except OSError as error:
+                raise ElthError(
+                    f"cannot write the store {store}: {error.strerror}; give another with --store"
+                ) from error
+            artifacts = (store.folder / "artifacts").as_uri()
+        _check_reachable(store.uri)
+        try:
+            self.client = MlflowClient(store.uri)
+            self.experiments = {name: self._experiment(name, artifacts) for name in (STAGES, GRIDS)}
+        except Exception as error:  # MLflow's, SQLAlchemy's, Alembic's
+            first = (str(error) or type(error).__name__).splitlines()[0]
+            raise ElthError(f"cannot use the store {store}: {first}") from error
+
+    def _experiment(self, name: str, artifacts: str | None) -> str:
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        try:
+            return str(self.client.create_experiment(name, artifact_location=artifacts))
+        except MlflowException:
+            again = self.client.get_experiment_by_name(name)
+            if again is None:
+                raise
+            return str(again.experiment_id)
+
+    # Finding
+
+    def search(self, text: str = "", experiment: str = STAGES) -> Iterator[Run]:
+        """All runs that match an MLflow filter, oldest first."""
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiments[experiment]],
+                filter_string=text,
+                run_view_type=ViewType.ACTIVE_ONLY,
+                max_results=_PAGE,
+                order_by=["attributes.start_time ASC"],
+                page_token=token,
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def stages(self, grid: str | None = None) -> list[Tracked]:
+        """What the store knows of all stages, or of those of one grid."""
+        text = f"tags.`grid.{grid}` = 'true'" if grid else ""
+        return [_tracked(run) for run in self.search(text) if "elth.key" in run.data.tags]
+
+    def run_of(self, key: str) -> Run | None:
+        """The finished run of a key."""
+        text = f"tags.`elth.key` = '{key}' and attributes.status = 'FINISHED'"
+        return next(self.search(text), None)
+
+    def load(self, key: str) -> tuple[Stage, Result]:
+        """A finished stage and its result.
+
+        Raises:
+            ElthError: no run of this key is finished, or its files are damaged.
+        """
+        run = self.run_of(key)
+        if run is None:
+            raise ElthError(f"the store {self.store} has no finished stage {key[:12]}")
+        return self.load_run(run)
+
+    def load_run(self, run: Run) -> tuple[Stage, Result]:
+        """The stage of a run and its result."""
+        stage = stage_of(run)
+        with tempfile.TemporaryDirectory(prefix="elth-") as folder:
+            try:
+                path = self.client.download_artifacts(run.info.run_id, "result", folder)
+            except (MlflowException, OSError) as error:
+                raise ElthError(
+                    f"the files of run {run.info.run_id} ({stage.title}) are not to be had: {error}"
+                ) from error
+            return stage, read(stage, Path(path))
+
+    def get(self, run_id: str) -> Run:
+        """A run by its id, or by the beginning of its stage's key.
+
+        Raises:
+            ElthError: there is none.
+        """
+        with contextlib.suppress(MlflowException):
+            return self.client.get_run(run_id)
+        if re.fullmatch(r"[0-9a-f]{6,64}", run_id):
+            matches = [
+                run
+                for run in self.search("attributes.status = 'FINISHED'")
+                if run.data.tags.get("elth.key", "").startswith(run_id)
+            ]
+            if matches:
+                return matches[0]
+        raise ElthError(f"the store {self.store} has no run or stage '{run_id}'")
+
+    # Grids
+
+    def grid_run(self, grid: str) -> Run | None:
+        """The run that holds a grid's experiment, keys and report."""
+        if not re.fullmatch(NAME, grid):
+            return None
+        return next(self.search(f"tags.`elth.grid` = '{grid}'", GRIDS), None)
+
+    def grids(self) -> list[str]:
+        """Names of the grids that the store knows."""
+        return sorted({run.data.tags["elth.grid"] for run in self.search("", GRIDS)})
+
+    def open_grid(self, grid: str, resolved: str, keys: Sequence[str], text: str) -> str:
+        """Note what a grid consists of now; returns the id of its run."""
+        run = self.grid_run(grid)
+        if run is None:
+            run = self.client.create_run(
+                self.experiments[GRIDS], run_name=grid, tags={"elth.grid": grid}
+            )
+        run_id = str(run.info.run_id)
+        self.client.log_text(run_id, resolved, "experiment.yaml")
+        self.client.log_text(run_id, json.dumps(list(keys)), "keys.json")
+        self.client.set_tag(run_id, "mlflow.note.content", text)
+        self.client.set_terminated(run_id, "FINISHED")
+        return run_id
+
+    def grid_keys(self, grid: str) -> list[str]:
+        """The keys of a grid, as of its last ``elth run``.
+
+        Raises:
+            ElthError: the store has no such grid; the message says which it has.
+        """
+        run = self.grid_run(grid)
+        if run is None:
+            known = ", ".join(self.grids()) or "none"
+            raise ElthError(f"the store {self.store} has no grid '{grid}' (it has: {known})")
+        with tempfile.TemporaryDirectory(prefix="elth-") as folder:
+            try:
+                path = self.client.download_artifacts(run.info.run_id, "keys.json", folder)
+                return list(json.loads(Path(path).read_text(encoding="utf-8")))
+            except (MlflowException, OSError, json.JSONDecodeError) as error:
+                raise ElthError(
+                    f"the grid '{grid}' in the store {self.store} was never begun to the end, or "
+                    "its files are gone: give elth run with its file again"
+                ) from error
+
+    def add_report(self, grid: str, folder: Path) -> None:
+        """Log the files of a report with the grid's run."""
+        run = self.grid_run(grid)
+        if run is not None:
+            self.client.log_artifacts(run.info.run_id, str(folder), "report")
+
+    def join_grid(self, run_ids: Iterable[str], grid: str) -> None:
+        """Tag runs as belonging to a grid."""
+        for run_id in run_ids:
+            self.client.set_tag(run_id, f"grid.{grid}", "true")
+
+    # Writing a stage
+
+    def begin(
+        self,
+        stage: Stage,
+        ticket: Ticket | None,
+        *,
+        grid: str,
+        experiment: str,
+        driver: str,
+        numerics: str,
+    ) -> RunLog:
+        """Start the run of a stage; runs of the same stage that died before are removed."""
+        for run in self.search(f"tags.`elth.key` = '{stage.key}'"):
+            status = run.info.status
+            dead = run.data.tags.get("elth.owner", "")
+            if status == "FAILED" or (
+                status == "RUNNING" and (dead == driver or (dead and is_gone(dead)))
+            ):
+                self.client.delete_run(run.info.run_id)
+        run = self.client.create_run(
+            self.experiments[STAGES],
+            run_name=stage.title,
+            tags={
+                "elth.key": stage.key,
+                "elth.stage": json.dumps(stage.describe()),
+                "elth.owner": driver,
+                "elth.numerics": numerics,
+                f"grid.{grid}": "true",
+                **environment(),
+            },
+        )
+        log = RunLog(self.client, str(run.info.run_id))
+        axes = {name: stage.labels[name] for name in AXES}
+        log.params({"kind": stage.kind, **{n: "-" if v == "" else v for n, v in axes.items()}})
+        if ticket is not None:
+            log.params(
+                {
+                    "sparsity": f"{100 * ticket.sparsity:.2f}",
+                    "nonzeros": ticket.nonzeros,
+                    "prunable": masks.total(ticket.mask),
+                }
+            )
+            log.tags({"elth.mask_sha256": masks.digest(ticket.mask)})
+            log.texts["layers.json"] = json.dumps(masks.layer_sparsity(ticket.mask), indent=1)
+            empty = masks.collapsed(ticket.mask)
+            if empty:
+                log.tags({"elth.collapsed": ", ".join(empty)})
+        log.params({f"recipe.{k}": v for k, v in recipe_of(stage).full().items()})
+        log.texts["experiment.yaml"] = experiment
+        log.start()
+        return log
+
+
+def stage_of(run: Run) -> Stage:
+    """The stage that a run holds.
+
+    Raises:
+        ElthError: the run is no stage.
+    """
+    text = run.data.tags.get("elth.stage")
+    if text is None:
+        raise ElthError(f"run {run.info.run_id} is no stage of elth")
+    return Stage.of(json.loads(text))
+
+
+class RunLog:
+    """The writing side of one run. Epochs go out from a thread, so that training never waits."""
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self.client = client
+        self.run_id = run_id
+        self.texts: dict[str, str] = {}
+        self._params: list[Param] = []
+        self._tags: list[RunTag] = []
+        self._metrics: queue.Queue[list[Metric] | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._send, daemon=True, name="elth-log")
+        self._failure: Exception | None = None
+        self._began = time.monotonic()
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Note parameters; a later value of the same name before ``start`` replaces it."""
+        self._params = [p for p in self._params if p.key not in values]
+        self._params += [Param(name, str(value)) for name, value in values.items()]
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Note tags."""
+        self._tags += [RunTag(name, value) for name, value in values.items()]
+
+    def start(self) -> None:
+        """Send parameters and tags, and begin to send epochs."""
+        self.client.log_batch(self.run_id, params=self._params, tags=self._tags)
+        self._thread.start()
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Note the metrics of an epoch, with the time it ended."""
+        now = int(time.time() * 1000)
+        self._metrics.put(
+            [Metric(name, getattr(epoch, name), now, epoch.epoch) for name in METRICS]
+        )
+
+    def finish(self, result: Result, *, keep_weights: bool) -> None:
+        """Publish: files and metrics first, the state last.
+
+        Raises:
+            ElthError: the store did not take them.
+        """
+        seconds = time.monotonic() - self._began
+        with tempfile.TemporaryDirectory(prefix="elth-") as place:
+            folder = Path(place)
+            (folder / "result").mkdir()
+            write(result, folder / "result", keep_weights=keep_weights)
+            for name, text in self.texts.items():
+                (folder / name).write_text(text)
+            try:
+                self.client.log_artifacts(self.run_id, str(folder))
+                self._drain()
+                self.client.set_tag(self.run_id, "elth.seconds", f"{seconds:.3f}")
+                self.client.set_terminated(self.run_id, "FINISHED")
+            except (MlflowException, OSError) as error:
+                raise ElthError(
+                    f"cannot write the results of run {self.run_id}: {error}"
+                ) from error
+
+    def fail(self, reason: str, *, final: bool, details: str) -> None:
+        """Close the run as failed; ``final`` when doing it again would fail again."""
+        with contextlib.suppress(MlflowException, OSError):
+            self.client.log_text(self.run_id, details, "traceback.txt")
+        with contextlib.suppress(MlflowException):
+            self._drain()
+        self.client.set_tag(self.run_id, "elth.reason", reason[:500])
+        self.client.set_tag(self.run_id, "elth.final", str(final).lower())
+        self.client.set_terminated(self.run_id, "FAILED")
+
+    def _drain(self) -> None:
+        self._metrics.put(None)
+        self._thread.join()
+        if self._failure is not None:
+            raise MlflowException(str(self._failure)) from self._failure
+
+    def _send(self) -> None:
+        """Send what has gathered, at most every few seconds, until None comes."""
+        last, waiting, open_ = 0.0, [], True
+        while open_:
+            try:
+                item = self._metrics.get(timeout=_FLUSH_SECONDS)
+                open_ = item is not None
+                waiting += item or []
+            except queue.Empty:
+                pass
+            due = not open_ or time.monotonic() - last >= _FLUSH_SECONDS
+            if waiting and due:
+                try:
+                    for i in range(0, len(waiting), _PAGE):
+                        self.client.log_batch(self.run_id, metrics=waiting[i : i + _PAGE])
+                    waiting, self._failure = [], None
+                except Exception as error:
+                    self._failure = error
+                last = time.monotonic()
+
+
+def _tracked(run: Run) -> Tracked:
+    tags, params = run.data.tags, run.data.params
+    status = RunStatus.from_string(run.info.status)
+    if status == RunStatus.RUNNING and is_gone(tags.get("elth.owner", "")):
+        status = RunStatus.KILLED
+    names = {
+        RunStatus.FINISHED: "finished",
+        RunStatus.RUNNING: "running",
+        RunStatus.FAILED: "failed",
+    }
+    return Tracked(
+        run_id=run.info.run_id,
+        key=tags["elth.key"],
+        stage=stage_of(run),
+        grids=frozenset(t.removeprefix("grid.") for t in tags if t.startswith("grid.")),
+        status=names.get(status, "killed"),
+        reason=tags.get("elth.reason", ""),
+        is_final=tags.get("elth.final") == "true",
+        nonzeros=int(params.get("nonzeros", 0)),
+        prunable=int(params.get("prunable", 0)),
+        accuracy=run.data.metrics.get("test_accuracy"),
+        seconds=float(tags["elth.seconds"]) if "elth.seconds" in tags else None,
+        numerics=tags.get("elth.numerics", ""),
+        started=int(run.info.start_time),
+    )
+
+
+_ENVIRONMENT: dict[str, str] = {}
+
+
+def environment() -> dict[str, str]:
+    """Versions, host and git commit, as tags of every run."""
+    if not _ENVIRONMENT:
+        from importlib.metadata import PackageNotFoundError, version
+
+        for name in ("torch", "torchvision", "ray", "mlflow", "elth"):
+            with contextlib.suppress(PackageNotFoundError):  # run from a checkout by PYTHONPATH
+                _ENVIRONMENT[f"version.{name}"] = version(name)
+        _ENVIRONMENT["version.python"] = platform.python_version()
+        _ENVIRONMENT["host"] = socket.gethostname()
+        _ENVIRONMENT["machine"] = f"{platform.system()} {platform.machine()}"
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):  # no git, or no checkout
+            _ENVIRONMENT["mlflow.source.git.commit"] = subprocess.run(
+                ["git", "rev-parse", "HEAD"],
+                cwd=Path(__file__).parent,
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout.strip()
+    return _ENVIRONMENT

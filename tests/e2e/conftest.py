@@ -1,0 +1,99 @@
+"""A project directory in which commands are run as a user would."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+WAIT = 240.0
+
+
+class Project:
+    """A directory with configs and a store."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.output = ""
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file."""
+        (self.path / name).write_text(text, encoding="utf-8")
+
+    def elth(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "orchestrator.cli", *words],
+            cwd=self.path,
+            env=_environment(),
+            capture_output=True,
+            text=True,
+            timeout=WAIT,
+            check=False,
+        )
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Start a command."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "orchestrator.cli", *words],
+            cwd=self.path,
+            env=_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def wait_for(self, condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+        """Wait until something is so, as long as the process lives."""
+        end = time.monotonic() + WAIT
+        while not condition():
+            if process.poll() is not None or time.monotonic() > end:
+                process.send_signal(signal.SIGKILL)
+                out, err = process.communicate()
+                raise AssertionError(f"it did not come to that: {out}{err}")
+            time.sleep(0.05)
+
+    def runs(self) -> dict[str, str]:
+        """Titles of the runs that are not deleted, by run id."""
+        return self._query("lifecycle_stage = 'active'")
+
+    def done(self) -> dict[str, str]:
+        """Titles of the finished runs, by run id."""
+        return self._query("lifecycle_stage = 'active' and status = 'FINISHED'")
+
+    def _query(self, condition: str) -> dict[str, str]:
+        database = self.path / "runs/mlflow.db"
+        if not database.exists():
+            return {}
+        connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30)
+        try:
+            rows = connection.execute(
+                "select run_uuid, name from runs where experiment_id in "
+                f"(select experiment_id from experiments where name = 'elth') and {condition}"
+            ).fetchall()
+        except sqlite3.OperationalError:  # the tables are being made
+            rows = []
+        finally:
+            connection.close()
+        return dict(rows)
+
+    def report(self, grid: str, *words: str) -> str:
+        """The report as JSON text."""
+        done = self.elth("report", grid, "--json", *words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def cells(self, grid: str, *words: str) -> list[dict[str, Any]]:
+        """The report's cells."""
+        return list(json.loads(self.report(grid, *words)))
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}

@@ -1,0 +1,255 @@
+"""MLflow's pages as ``elth ui`` opens them, read in a real browser."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+
+from elth.errors import ElthError
+from orchestrator import plan, runner
+from orchestrator.experiment import Experiment, load
+from orchestrator.tracking import AXES, METRICS, STAGES, Store, Tracker, owner
+from orchestrator.ui import COLUMNS, address, serve
+from tests.e2e.conftest import Project
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from playwright.sync_api import Browser, Locator, Page, ViewportSize
+
+pytestmark = pytest.mark.e2e
+
+GRID = """\
+name: tiny
+dataset: digits
+seeds: [0]
+recipe: {base: digits_resnet, length: 2ep}
+pruning: {rate: 0.36, rounds: 1}
+grid:
+  - {method: [imp, random, magnitude], network: resnet14(width=4)}
+  - {method: ett, source: resnet14(width=4), network: resnet20(width=4)}
+"""
+OTHER = ("name=other", "seeds=[1]", "grid=[{method: magnitude, network: resnet14(width=4)}]")
+SIZE: ViewportSize = {"width": 1600, "height": 900}
+MILLISECONDS = 60_000.0
+"""How long a page may take, on a machine that is busy."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("there is no Chromium here (Debian: apt-get install chromium)")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    sync_api.expect.set_options(timeout=MILLISECONDS)
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium,
+            args=[
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+            ],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with the finished runs of two grids."""
+    project = Project(tmp_path_factory.mktemp("ui"))
+    project.write("tiny.yaml", GRID)
+    for overrides in ((), OTHER):
+        _run(load(project.path / "tiny.yaml", overrides), Store.of(project.path / "runs"))
+    return project
+
+
+def tracker_of(project: Project) -> Tracker:
+    return Tracker(Store.of(project.path / "runs"))
+
+
+def _run(experiment: Experiment, store: Store) -> None:
+    """What ``elth run`` does, in this process and without Ray."""
+    built = plan.build(experiment)
+    Tracker(store).open_grid(experiment.name, experiment.resolved(), list(built.stages), "")
+    common = {
+        "store": str(store),
+        "grid": experiment.name,
+        "experiment": experiment.resolved(),
+        "driver": owner(),
+        "threads": 1,
+        "gpus": 0,
+        "data": {"root": "data", "download": False},
+    }
+    worker = runner.Worker()
+    for job in built.jobs():
+        config = {**common, "stages": [stage.describe() for stage in job.stages]}
+        assert not any(report.failed for report in runner.run_job(config, worker))
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page of a browser that has never been here."""
+    page = browser.new_page(viewport=SIZE)
+    page.set_default_timeout(MILLISECONDS)
+    # MLflow opens a chat panel on the first visit; whatever it covers is reached by closing it.
+    close = page.locator('[data-component-id$="chat_panel.close"]')
+    page.add_locator_handler(close, lambda button: button.click())
+    yield page
+    page.context.close()
+
+
+@contextlib.contextmanager
+def served(project: Project, *words: str) -> Iterator[str]:
+    """The address that ``elth ui`` prints; SIGTERM then ends it with all that it started."""
+    port = str(free_port())
+    elth = project.start("ui", "--no-browser", "--store", "runs", "--port", port, *words)
+    assert elth.stdout is not None
+    try:
+        line = elth.stdout.readline()
+        assert line.startswith("MLflow: "), line
+        started = psutil.Process(elth.pid).children(recursive=True)
+        open_to = {c.laddr.ip for p in started for c in p.net_connections() if c.status == "LISTEN"}
+        assert open_to == {"127.0.0.1"}
+        yield line.split()[1]
+    finally:
+        elth.terminate()
+        _, errors = elth.communicate(timeout=60)
+    assert errors == f"MLflow starts on {project.path / 'runs'}\n", "nothing else is said"
+    assert elth.returncode == 0
+    assert started
+    assert not psutil.wait_procs(started, timeout=10)[1], "nothing is left behind"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def screenshot(page: Page, folder: Path, name: str) -> None:
+    """Keep what the page shows, in $ELTH_SCREENSHOTS too if that is set."""
+    for place in {folder, Path(os.environ.get("ELTH_SCREENSHOTS", folder))}:
+        page.screenshot(path=place / name)
+
+
+def shown(page: Page, runs: list[Run]) -> None:
+    """Wait until the list holds these runs and no others, each with what the store says of it."""
+    from playwright.sync_api import expect
+
+    for column in COLUMNS:
+        header = page.locator(f'.ag-header-cell[col-id="{column}"]')
+        expect(header).to_be_visible()
+        expect(header).to_have_text(column.split("`")[1])
+    expect(page.locator(".ag-center-cols-container .ag-row")).to_have_count(len(runs))
+    for run in runs:
+        for column in COLUMNS:
+            expect(row(page, run).locator(f'[col-id="{column}"]')).to_have_text(value(run, column))
+
+
+def row(page: Page, run: Run) -> Locator:
+    """A run's row in the list; MLflow makes it of two, as the first columns do not scroll."""
+    return page.locator(f'.ag-row[row-id="{run.info.run_id}"]')
+
+
+def value(run: Run, column: str) -> str:
+    """What the list should say of a run, by MLflow's name of a column."""
+    kind, name, _ = column.split("`")
+    if kind == "params.":
+        return run.data.params.get(name, "-")
+    return f"{run.data.metrics[name]:g}"
+
+
+def test_runs_are_listed_and_compare(page: Page, project: Project, tmp_path: Path) -> None:
+    from playwright.sync_api import expect
+
+    tracker = tracker_of(project)
+    runs = list(tracker.search())
+    of_tiny = {run.data.params["method"]: run for run in runs if "grid.tiny" in run.data.tags}
+    assert of_tiny.keys() == {"rewind", "dense", "imp", "random", "magnitude", "ett"}
+    assert len(runs) == len(of_tiny) + 2, "those of the other grid"
+    asked: set[str] = set()
+    page.on("request", lambda request: asked.add(urlsplit(request.url).netloc))
+
+    with served(project) as url:
+        page.goto(url)
+        shown(page, runs)
+        screenshot(page, tmp_path, "runs.png")
+
+        pair = [of_tiny["ett"], of_tiny["imp"]]
+        for run in pair:
+            row(page, run).locator(".ag-selection-checkbox input").check()
+        page.get_by_role("button", name="Compare").click()
+        expect(page.get_by_role("heading", name="Comparing 2 Runs")).to_be_visible()
+        for name in (*AXES, "sparsity", "nonzeros"):
+            values = page.locator("tr", has=page.get_by_role("rowheader", name=name, exact=True))
+            expect(values.locator("td")).to_have_text([run.data.params[name] for run in pair])
+        names, numbers = page.get_by_role("grid").nth(0), page.get_by_role("grid").nth(1)
+        at = sorted(METRICS).index("test_accuracy")
+        expect(names.get_by_title("Plot chart").nth(at)).to_have_text("test_accuracy")
+        for column, run in enumerate(pair):
+            number = numbers.locator("span").nth(2 * at + column)
+            expect(number).to_have_text(f"{run.data.metrics['test_accuracy']:g}")
+        page.set_viewport_size({"width": 1600, "height": 1800})
+        screenshot(page, tmp_path, "compare.png")
+
+        page.get_by_label("layers.json").click()
+        for run in pair:
+            path = tracker.client.download_artifacts(run.info.run_id, "layers.json", str(tmp_path))
+            weights = json.loads(Path(path).read_text())
+            expect(page.locator("pre", has_text=f'"{list(weights)[-2]}"').first).to_be_visible()
+        page.set_viewport_size(SIZE)
+        base = url.partition("/#/")[0]
+        page.goto(address(tracker, base, "tiny"))
+        shown(page, list(of_tiny.values()))
+        screenshot(page, tmp_path, "grid.png")
+    assert asked - {""} == {urlsplit(base).netloc}, "nothing is asked of anyone else"
+
+
+def test_a_store_that_is_a_server_is_only_opened(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with served(project, "--grid", "tiny") as url:
+        base = url.partition("/#/")[0]
+        assert serve(Tracker(Store.of(base)), grid="tiny", port=1, browser=False) == 0
+        assert capsys.readouterr().out == f"MLflow: {url}\n"
+
+
+def test_a_view_is_stored_once(project: Project) -> None:
+    tracker = tracker_of(project)
+    experiment = tracker.experiments[STAGES]
+    every, of_tiny = address(tracker, "http://here"), address(tracker, "http://here", "tiny")
+    assert every != of_tiny
+    before = tracker.client.get_experiment(experiment).tags
+    assert address(tracker, "http://here") == every
+    assert tracker.client.get_experiment(experiment).tags == before
+
+
+def test_a_port_that_is_taken(project: Project) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(ElthError) as refused:
+            serve(tracker_of(project), grid=None, port=port, browser=False)
+    assert str(refused.value) == (
+        f"cannot serve on port {port} of 127.0.0.1: address already in use; give another by --port"
+    )
+
+
+def test_a_grid_that_is_not_there(project: Project) -> None:
+    with pytest.raises(ElthError, match=r"has no grid 'small' \(it has: other, tiny\)"):
+        serve(tracker_of(project), grid="small", port=1, browser=False)
