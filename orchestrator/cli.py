@@ -116,7 +116,8 @@ def status(grid_or_config: str, store: str | None) -> None:
         if tracked.key not in by_key or tracked.status == "finished":
             by_key[tracked.key] = tracked
     states = {key: by_key[key].status if key in by_key else "missing" for key in keys}
-    table = Table(title=f"{grid} in {tracker.store}", title_justify="left")
+    out.print(f"{grid} in {tracker.store}", highlight=False, markup=False, soft_wrap=True)
+    table = Table()
     table.add_column("state")
     table.add_column("stages", justify="right")
     for state in ("finished", "running", "failed", "killed", "missing"):
@@ -128,7 +129,8 @@ def status(grid_or_config: str, store: str | None) -> None:
         if states[key] in ("running", "failed"):
             one = by_key[key]
             why = f": {one.reason}" if one.reason else ""
-            out.print(f"{states[key]}: {one.stage.title}{why}", highlight=False, soft_wrap=True)
+            line = f"{states[key]}: {one.stage.title}{why}"
+            out.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @cli.command(cls=_Command, example="elth report quickstart --json > cells.json")
@@ -389,7 +391,8 @@ def _print_plan(
     out.print(table)
     todo = [stage for key, stage in built.stages.items() if key not in finished]
     if not todo:
-        out.print(f"Nothing to do: every stage is finished in {place}.", highlight=False)
+        line = f"Nothing to do: every stage is finished in {place}."
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
         return
     count = local_slots(experiment)
     jobs = built.jobs(finished)
@@ -405,6 +408,8 @@ def _print_plan(
         f"Time: about {duration(seconds)}, {count} trial{'s' if count > 1 else ''} at a time "
         f"({how}).\nDisk: about {_bytes(size)} in {place}.",
         highlight=False,
+        markup=False,
+        soft_wrap=True,
     )
 
 
@@ -422,6 +427,9 @@ def main() -> None:
         cli(standalone_mode=False)
     except ElthError as error:
         click.echo(f"elth: error: {error}", err=True)
+        sys.exit(EXIT_REFUSED)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
         sys.exit(EXIT_REFUSED)
     except click.UsageError as error:
         hint = f" (see {error.ctx.command_path} --help)" if error.ctx else ""

@@ -51,6 +51,7 @@ def execute(
     Raises:
         ElthError: the store or the dataset cannot be had, or the machine is too small.
     """
+    count = local_slots(experiment)
     tracker = Tracker(store)
     tracked = tracker.stages()
     finished: dict[str, Tracked] = {}
@@ -63,7 +64,6 @@ def execute(
         if one.status == "failed" and one.is_final and not retry_failed
         if one.key in plan.stages and one.key not in finished
     }
-    count = local_slots(experiment)
     if len(finished) < len(plan.stages):
         data.load(experiment.dataset, experiment.data.root, download=experiment.data.download)
     tracker.open_grid(
@@ -81,6 +81,7 @@ def execute(
             "note: finished stages of this grid come from another numerics class, in which the "
             f"same seed gives other bits: {', '.join(sorted(others))}",
             highlight=False,
+            markup=False,
             soft_wrap=True,
         )
     schedule = Schedule(
@@ -102,4 +103,4 @@ def _report(tracker: Tracker, experiment: Experiment, console: Console) -> None:
     tracker.add_report(experiment.name, folder)
     console.print(reports.to_tables(report))
     shown = ", ".join(path.name for path in files)
-    console.print(f"Report: {folder} ({shown})", highlight=False, soft_wrap=True)
+    console.print(f"Report: {folder} ({shown})", highlight=False, markup=False, soft_wrap=True)

@@ -32,6 +32,16 @@ _ETT_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#56B4E9")
 _MARKERS = {"imp": "o", "ett": "s", "reinit": "v", "random": "x", "magnitude": "^"}
 
 
+_STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.hashsalt": "elth",
+    "svg.fonttype": "none",
+}
+
+
+@mpl.rc_context(_STYLE)
 def draw(report: Report, folder: Path) -> list[Path]:
     """Draw a panel for each network, as PNG and SVG; returns the files."""
     panels = dict.fromkeys((cell.dataset, cell.network) for cell in report.cells)
@@ -39,15 +49,6 @@ def draw(report: Report, folder: Path) -> list[Path]:
         return []
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
-    plt.rcParams.update(
-        {
-            "font.size": 10,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "svg.hashsalt": "elth",
-            "svg.fonttype": "none",
-        }
-    )
     fig, axes = plt.subplots(
         rows,
         columns,

@@ -82,7 +82,9 @@ class Progress:
             for key, reason in now.failed.items():
                 if key not in self._told:
                     self._told.add(key)
-                    self._console.print(f"failed: {reason}", highlight=False, soft_wrap=True)
+                    self._console.print(
+                        f"failed: {reason}", highlight=False, markup=False, soft_wrap=True
+                    )
             line = _counts(now) + _left(now)
             if line != last:
                 at = duration(time.monotonic() - self._began)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,17 @@ from orchestrator import plan
 from orchestrator.experiment import Experiment
 from orchestrator.plan import Plan, Stage
 from orchestrator.stages import Result
-from orchestrator.tracking import Store, Tracker
+from orchestrator.tracking import Store, Tracker, owner
 
 QUICK = hypothesis.settings(deadline=None, derandomize=True, database=None, max_examples=50)
 """For every test with drawn examples: the same ones each time, and no clock."""
 
 TINY = "resnet14(width=4)"
 TINY_DEEPER = "resnet20(width=4)"
+RECIPE = {"length": "2ep", "rewind": "1ep", "batch_size": 64, "milestones": ["1ep"]}
+"""Two epochs of 21 iterations on the digits, rewound to the end of the first."""
+INFINITE = {"length": "2ep", "rewind": "1it", "lr": 1e30}
+"""The first step goes so far that the second loss is infinite."""
 
 
 def experiment(**changes: Any) -> Experiment:
@@ -47,7 +51,7 @@ def tiny(name: str, **changes: Any) -> Experiment:
         "name": name,
         "dataset": "digits",
         "seeds": [0],
-        "recipe": {"base": "digits_resnet", "length": "2ep", "milestones": ["1ep"]},
+        "recipe": RECIPE,
         "pruning": {"rate": 0.5, "rounds": 2},
         "grid": [{"method": "imp", "network": TINY}],
     }
@@ -63,6 +67,16 @@ def write_yaml(path: Path, fields: Mapping[str, Any]) -> Path:
 def of_kind(built: Plan, kind: str) -> list[Stage]:
     """The stages of a kind, in the order of the plan."""
     return [stage for stage in built.stages.values() if stage.kind == kind]
+
+
+def round_of(built: Plan, network: str, k: int, seed: int = 0) -> Stage:
+    """Round ``k`` of a chain."""
+    wanted = (network, k, seed)
+    return next(
+        stage
+        for stage in of_kind(built, "round")
+        if (stage.labels["network"], stage.labels["round"], stage.labels["seed"]) == wanted
+    )
 
 
 def chain(name: str = "chain", **changes: Any) -> list[Stage]:
@@ -84,8 +98,34 @@ def round_result(kept: int, network: str = TINY, seed: int = 1) -> Result:
     flat = torch.zeros(masks.total(mask), dtype=torch.bool)
     flat[torch.randperm(len(flat), generator=stream(seed, "shuffle"))[:kept]] = True
     parts = torch.split(flat, [m.numel() for m in mask.values()])
-    mask = {name: part.reshape(m.shape) for (name, m), part in zip(mask.items(), parts, strict=True)}
+    mask = {
+        name: part.reshape(m.shape) for (name, m), part in zip(mask.items(), parts, strict=True)
+    }
     return Result(mask=mask, trained=masks.apply(mask, state))
+
+
+def job_config(
+    store: Store, found: Experiment, stages: Iterable[Stage], **changes: Any
+) -> dict[str, Any]:
+    """The configuration of a trial, as ``runner.run`` makes it."""
+    config: dict[str, Any] = {
+        "store": str(store),
+        "grid": found.name,
+        "experiment": found.resolved(),
+        "driver": owner(),
+        "threads": 1,
+        "gpus": 0,
+        "data": {"root": "data", "download": False},
+        "stages": [stage.describe() for stage in stages],
+    }
+    return config | changes
+
+
+def artifact(tracker: Tracker, run_id: str, path: str) -> Path:
+    """The file of a run, in the store itself."""
+    uri = tracker.client.get_run(run_id).info.artifact_uri
+    assert uri is not None
+    return Path(uri.removeprefix("file://")) / path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,4 +140,23 @@ class Finished:
 
 def finish(folder: Path) -> Finished:
     """Do a tiny grid with every method in this process, as ``elth run`` does on Ray."""
-    raise NotImplementedError
+    from orchestrator import runner
+
+    found = tiny(
+        "done",
+        seeds=[0, 1],
+        grid=[
+            {"method": "imp", "network": [TINY, TINY_DEEPER]},
+            {"method": "ett", "source": TINY, "network": TINY_DEEPER, "transform": "append"},
+            {"method": ["reinit", "random", "magnitude"], "network": TINY_DEEPER},
+        ],
+    )
+    built = plan.build(found)
+    store = Store.of(folder)
+    tracker = Tracker(store)
+    tracker.open_grid(found.name, found.resolved(), list(built.stages), "A tiny grid.")
+    worker = runner.Worker()
+    for job in built.jobs():
+        for report in runner.run_job(job_config(store, found, job.stages), worker):
+            assert not report.failed, report.failed
+    return Finished(store=store, tracker=tracker, experiment=found, plan=built)

@@ -1,0 +1,573 @@
+"""The command line: what it prints, what it refuses, in one line, and with which code it ends."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from rich.console import Console
+
+from elth.tickets import Ticket
+from orchestrator import cli, runner
+from orchestrator.experiment import Experiment
+from orchestrator.schedule import Schedule
+from orchestrator.tracking import Store, Tracker
+from tests.orchestrator.helpers import (
+    INFINITE,
+    TINY,
+    TINY_DEEPER,
+    Finished,
+    artifact,
+    job_config,
+    of_kind,
+    round_of,
+    tiny,
+    write_yaml,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Elth = Callable[..., Done]
+
+
+@pytest.fixture
+def elth(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Elth:
+    """The command ``elth`` in this process, in an empty folder."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def call(*words: str | Path) -> Done:
+        monkeypatch.setattr(cli, "out", Console(width=200))
+        monkeypatch.setattr(sys, "argv", ["elth", *(str(word) for word in words)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        captured = capsys.readouterr()
+        return Done(code=code, out=captured.out, err=captured.err)
+
+    return call
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A small experiment of one network."""
+    fields = {
+        "dataset": "digits",
+        "seeds": [0],
+        "recipe": "digits_resnet",
+        "pruning": {"rounds": 2},
+        "grid": [{"method": "imp", "network": TINY}],
+    }
+    return write_yaml(tmp_path / "small.yaml", fields)
+
+
+@pytest.fixture
+def done_config(finished: Finished, tmp_path: Path) -> Path:
+    """The file of the grid that is finished."""
+    path = tmp_path / "done.yaml"
+    path.write_text(finished.experiment.resolved(), encoding="utf-8")
+    return path
+
+
+def _refused(done: Done, message: str) -> None:
+    assert done.code == 2
+    assert done.out == ""
+    assert done.err.count("\n") == 1
+    assert done.err.startswith("elth: error: ")
+    assert message in done.err
+    assert "Traceback" not in done.err
+
+
+def _files(folder: Path) -> set[str]:
+    return {path.name for path in folder.rglob("*")}
+
+
+# Words
+
+
+def _commands(group: click.Group, *path: str) -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = []
+    for name, command in group.commands.items():
+        words = (*path, name)
+        found += _commands(command, *words) if isinstance(command, click.Group) else [words]
+    return found
+
+
+def test_the_words_of_the_command_line() -> None:
+    assert sorted(" ".join(words) for words in _commands(cli.cli)) == [
+        "networks",
+        "plan",
+        "report",
+        "run",
+        "status",
+        "ticket export",
+        "ticket show",
+        "ticket transform",
+        "ui",
+    ]
+
+
+@pytest.mark.parametrize("words", _commands(cli.cli), ids=" ".join)
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_every_help_ends_with_an_example(elth: Elth, words: tuple[str, ...], flag: str) -> None:
+    done = elth(*words, flag)
+    assert (done.code, done.err) == (0, "")
+    example = re.search(r"\nExample:\n  (elth .+)\n$", done.out)
+    assert example is not None
+    assert example[1].split()[1 : 1 + len(words)] == list(words)
+
+
+def test_help_without_words(elth: Elth) -> None:
+    done = elth()
+    assert done.code == 2
+    assert done.err.startswith("Usage: ")
+    assert "Traceback" not in done.err
+    assert elth("ticket").err.startswith("Usage: ")
+
+
+def test_version(elth: Elth) -> None:
+    done = elth("--version")
+    assert done.code == 0
+    assert importlib.metadata.version("elth") in done.out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nonsense"], "No such command 'nonsense'"),
+        (["plan"], "Missing argument 'CONFIG'"),
+        (["plan", "none.yaml"], "cannot read none.yaml: No such file or directory"),
+        (["plan", "."], "cannot read .: Is a directory"),
+        (["run", "none.yaml"], "cannot read none.yaml: No such file or directory"),
+        (["plan", "CONFIG", "nonsense"], "cannot read the override 'nonsense': write key=value"),
+        (["plan", "CONFIG", "seeds=[0,0]"], "seeds must be different whole numbers from 0 on"),
+        (["plan", "CONFIG", "grid.0.netwrk=x"], "unknown key 'grid.0.netwrk'; did you mean"),
+        (["plan", "CONFIG", "--store", "ftp://x"], "cannot use the store 'ftp://x': give a dire"),
+        (["run", "CONFIG", "--store", "CONFIG"], "cannot write the store "),
+        (["run", "CONFIG", "--nonsense"], "No such option"),
+        (["status", "q"], "there is no store in "),
+        (["status", "none.yaml"], "there is no store in "),
+        (["report", "q"], "there is no store in "),
+        (["ui"], "there is no store in "),
+        (["ui", "--port", "x"], "'x' is not a valid integer"),
+        (["networks", "--dataset", "cifar"], "unknown dataset 'cifar'; did you mean 'cifar10'?"),
+        (["ticket", "show", "none.safetensors"], "there is no file none.safetensors"),
+        (["ticket", "show", "CONFIG"], "is no whole safetensors file"),
+        (["ticket", "show", "0123abcd"], "there is no store in "),
+        (["ticket", "export", "0123abcd"], "there is no store in "),
+        (["ticket", "transform", "none.safetensors", "--to", "x"], "there is no file none.safe"),
+        (["ticket", "transform", "CONFIG"], "Missing option '--to'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_bad_request_is_one_line(
+    elth: Elth, config: Path, words: list[str], message: str
+) -> None:
+    _refused(elth(*(str(config) if word == "CONFIG" else word for word in words)), message)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["status", "nothing"], "has no grid 'nothing' (it has: "),
+        (["status", "it's"], "has no grid 'it's' (it has: "),
+        (["report", "nothing"], "has no grid 'nothing' (it has: "),
+        (["report", "none.yaml"], "cannot read none.yaml: No such file or directory"),
+        (["ticket", "show", "0123abcd"], "has no run or stage '0123abcd'"),
+        (["ticket", "export", "it's"], "has no run or stage 'it's'"),
+        (["report", "done", "--output", "CONFIG"], "cannot write the report to "),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_bad_request_to_a_store_is_one_line(
+    elth: Elth, config: Path, finished: Finished, words: list[str], message: str
+) -> None:
+    words = [str(config) if word == "CONFIG" else word for word in words]
+    done = elth(*words, "--store", finished.store)
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert done.err.startswith("elth: error: ")
+    assert message in done.err
+
+
+def test_a_store_of_another_place_by_the_environment(
+    elth: Elth, finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", str(finished.store.uri))
+    assert elth("status", "done").code == 0
+
+
+# plan
+
+
+def test_a_plan_creates_nothing(elth: Elth, config: Path, tmp_path: Path) -> None:
+    done = elth("plan", config)
+    assert (done.code, done.err) == (0, "")
+    assert elth("plan", config, "--store", tmp_path / "other").code == 0
+    assert elth("plan", config, "--store", f"sqlite:///{tmp_path}/other.db").code == 0
+    assert _files(tmp_path) == {"here", "small.yaml"}
+
+
+def _table(text: str) -> dict[str, list[str]]:
+    rows = (re.split("[│┃]", line)[1:-1] for line in text.splitlines() if line[:1] in "│┃")
+    return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
+
+
+def test_a_plan_counts_stages_time_and_disk(elth: Elth, config: Path, tmp_path: Path) -> None:
+    done = elth("plan", config, "pruning.rounds=4", "seeds=[0,1]")
+    assert "small: digits, seeds 0, 1" in done.out
+    table = _table(done.out)
+    assert table["rewind point"] == ["2", "0", "2"]
+    assert table["round"] == ["10", "0", "10"]
+    assert table["retraining"] == ["0", "0", "0"]
+    assert table["all"] == ["12", "0", "12"]
+    assert re.search(r"Time: about .+, \d+ trials? at a time \(a rough guess, until", done.out)
+    assert re.search(rf"Disk: about [\d.]+ .B in {tmp_path}/here/runs\.", done.out)
+
+
+def test_a_plan_knows_what_is_finished(elth: Elth, finished: Finished, done_config: Path) -> None:
+    done = elth("plan", done_config, "--store", finished.store, "seeds=[0,5]")
+    table = _table(done.out)
+    assert table["all"] == ["24", "12", "12"]
+    assert "from the times of finished stages in this store" in done.out
+    done = elth("plan", done_config, "--store", finished.store)
+    assert _table(done.out)["all"] == ["24", "24", "0"]
+    assert f"Nothing to do: every stage is finished in {finished.store}." in done.out
+
+
+# run
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs are done one after the other in this process."""
+
+    def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) -> None:
+        assert count >= 1
+        while not schedule.is_over:
+            job = schedule.take("trial")
+            assert job is not None
+            for report in runner.run_job(job_config(store, experiment, job.stages)):
+                schedule.advance("trial", report.index, report.fraction, report.accuracy)
+                if report.failed:
+                    schedule.fail("trial", report.failed)
+            schedule.end("trial")
+
+    monkeypatch.setattr(runner, "run", run)
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_a_run_tracks_reports_and_goes_on(elth: Elth, store: Store, tmp_path: Path) -> None:
+    found = tiny("cli-run", seeds=[50])
+    path = tmp_path / "cli-run.yaml"
+    path.write_text(found.resolved(), encoding="utf-8")
+    done = elth("run", path, "--store", store, "pruning.rounds=1")
+    assert (done.code, done.err) == (0, "")
+    assert "3 of 3 stages done in " in done.out
+    assert f"{TINY} on digits" in done.out
+    assert store.folder is not None
+    folder = store.folder / "reports" / "cli-run"
+    assert f"Report: {folder} (table.txt, cells.csv, cells.json, " in done.out
+    assert len(json.loads((folder / "cells.json").read_text())) == 2
+    # One more round: what is there is found, and the table grows.
+    done = elth("run", path, "--store", store)
+    assert "4 of 4 stages done, 3 of them found finished in " in done.out
+    assert len(json.loads((folder / "cells.json").read_text())) == 3
+    tracker = Tracker(store)
+    grid = tracker.grid_run("cli-run")
+    assert grid is not None
+    kept = artifact(tracker, grid.info.run_id, "report/cells.json")
+    assert kept.read_bytes() == (folder / "cells.json").read_bytes()
+    assert "rounds: 2" in artifact(tracker, grid.info.run_id, "experiment.yaml").read_text()
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_a_grid_takes_what_another_has_finished(
+    elth: Elth, finished: Finished, done_config: Path
+) -> None:
+    done = elth("run", done_config, "name=cli-sharing", "--store", finished.store)
+    assert "24 of 24 stages done, 24 of them found finished" in done.out
+    cells = elth("report", "cli-sharing", "--json", "--store", finished.store).out
+    assert cells == elth("report", "done", "--json", "--store", finished.store).out
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_a_failed_stage_is_told_and_stays_failed_until_asked_for(
+    elth: Elth, store: Store, tmp_path: Path
+) -> None:
+    found = tiny("cli-failing", seeds=[51], recipe=INFINITE)
+    path = tmp_path / "cli-failing.yaml"
+    path.write_text(found.resolved(), encoding="utf-8")
+    done = elth("run", path, "--store", store)
+    assert done.code == 3
+    why = f"{TINY} dense round 0, seed 51: the training loss was not finite at iteration "
+    assert re.fullmatch(rf"elth: failed: {re.escape(why)}\d+ \(epoch \d+\)\n", done.err)
+    assert "1 of 4 stages done, 1 failed, 2 blocked in " in done.out
+    assert "3 stages of this grid are not finished." in done.out
+    tracker = Tracker(store)
+    before = {one.run_id for one in tracker.stages("cli-failing")}
+    again = elth("run", path, "--store", store)
+    assert (again.code, again.err) == (done.code, done.err)
+    assert {one.run_id for one in tracker.stages("cli-failing")} == before
+    assert elth("run", path, "--store", store, "--retry-failed").code == 3
+    assert {one.run_id for one in tracker.stages("cli-failing")} != before
+    status = elth("status", path, "--store", store)
+    assert f"failed: {why}" in status.out
+    assert _table(status.out) == {
+        "state": ["stages"],
+        "finished": ["1"],
+        "failed": ["1"],
+        "missing": ["2"],
+    }
+
+
+def test_ctrl_c_ends_with_its_own_code(
+    elth: Elth, store: Store, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "run", run)
+    done = elth("run", config, "seeds=[52]", "name=cli-stopped", "--store", store)
+    assert done.code == 130
+    assert done.err.strip() == "elth: stopped; the same command goes on from what is tracked"
+    assert "0 of 4 stages done, 4 waiting in " in done.out
+
+
+def test_a_dataset_that_is_not_there_is_refused_before_anything_is_tracked(
+    elth: Elth, store: Store, config: Path
+) -> None:
+    words = ["dataset=mnist", "recipe=mnist_mlp", "grid.0.network=mlp1", "name=cli-nodata"]
+    _refused(elth("run", config, *words, "--store", store), "the dataset mnist is not in data (")
+    assert Tracker(store).grid_run("cli-nodata") is None
+
+
+def test_a_machine_that_is_too_small_is_refused_before_a_store_is_made(
+    elth: Elth, config: Path, tmp_path: Path
+) -> None:
+    done = elth("run", config, "resources.cpus=9999")
+    _refused(done, "a trial asks for 9999 cpus and 0 gpus, and this machine has ")
+    assert _files(tmp_path) == {"here", "small.yaml"}
+
+
+# status and report
+
+
+def test_status(elth: Elth, finished: Finished, done_config: Path) -> None:
+    done = elth("status", "done", "--store", finished.store)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith(f"done in {finished.store}\n")
+    assert _table(done.out) == {"state": ["stages"], "finished": ["24"]}
+    assert elth("status", done_config, "--store", finished.store).out == done.out
+
+
+def test_report_as_a_table(elth: Elth, finished: Finished, done_config: Path) -> None:
+    done = elth("report", "done", "--store", finished.store)
+    assert (done.code, done.err) == (0, "")
+    assert f"{TINY_DEEPER} on digits" in done.out
+    assert f"ETT <- {TINY} append" in done.out
+    assert elth("report", done_config, "--store", finished.store).out == done.out
+
+
+def test_report_as_json_and_csv(elth: Elth, finished: Finished) -> None:
+    cells = json.loads(elth("report", "done", "--json", "--store", finished.store).out)
+    assert len(cells) == 10
+    assert "runs" not in cells[0]
+    words = ("report", "done", "--json", "--provenance", "--store", finished.store)
+    assert len(json.loads(elth(*words).out)[0]["runs"]) == 2
+    lines = elth("report", "done", "--csv", "--store", finished.store).out.splitlines()
+    assert len(lines) == 11
+    assert lines[0].startswith("network,method,source,transform,round,dataset,sparsity,")
+
+
+def test_report_to_a_folder(elth: Elth, finished: Finished, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    done = elth("report", "done", "--json", "--store", finished.store, "--output", folder)
+    assert done.code == 0
+    assert (folder / "cells.json").read_text() == done.out
+    assert done.err.splitlines() == [f"wrote {path}" for path in _in_order(folder)]
+
+
+def _in_order(folder: Path) -> list[Path]:
+    names = ["table.txt", "cells.csv", "cells.json", "provenance.json", "accuracy.png"]
+    return [folder / name for name in [*names, "accuracy.svg"]]
+
+
+# networks
+
+
+def test_networks_with_the_counts_of_the_papers(elth: Elth) -> None:
+    done = elth("networks")
+    table = _table(done.out)
+    for name, prunable, parameters in [
+        ("resnet14", "174,128", "175,258"),
+        ("resnet20", "270,896", "272,474"),
+        ("resnet32", "464,432", "466,906"),
+        ("resnet44", "657,968", "661,338"),
+        ("resnet56", "851,504", "855,770"),
+        ("resnet110", "1,722,416", "1,730,714"),
+    ]:
+        assert table[name][-2:] == [prunable, parameters]
+    assert table["resnet20"][:3] == ["cifar-resnet", "3 3 3", "width=16"]
+    table = _table(elth("networks", "--dataset", "mnist").out)
+    assert table["mlp1"][-2:] == ["266,200", "266,610"]
+    assert table["mlp4"][-2:] == ["536,200", "537,510"]
+
+
+# ticket
+
+
+@pytest.fixture
+def exported(elth: Elth, finished: Finished, tmp_path: Path) -> Path:
+    """The ticket of the last round, as a file."""
+    key = round_of(finished.plan, TINY, 2).key
+    path = tmp_path / "ticket.safetensors"
+    assert elth("ticket", "export", key[:10], "-o", path, "--store", finished.store).code == 0
+    return path
+
+
+def test_export_by_key_and_by_run(elth: Elth, finished: Finished, exported: Path) -> None:
+    ticket = Ticket.load(exported)
+    stage = round_of(finished.plan, TINY, 2)
+    _, result = finished.tracker.load(stage.key)
+    assert result.mask is not None
+    assert all(ticket.mask[name].equal(mask) for name, mask in result.mask.items())
+    assert ticket.nonzeros == 11_012 // 4
+    run = finished.tracker.run_of(stage.key)
+    assert run is not None
+    done = elth("ticket", "export", run.info.run_id, "--store", finished.store)
+    name = f"resnet14-width-4-{run.info.run_id[:8]}.safetensors"
+    assert done.out.splitlines()[-1] == f"wrote {name}"
+    assert Path(name).read_bytes() == exported.read_bytes()
+
+
+def test_every_ticket_of_a_store_can_be_exported_and_is_the_one_that_was_trained(
+    elth: Elth, finished: Finished, tmp_path: Path
+) -> None:
+    for stage in [*of_kind(finished.plan, "retraining")[:4], round_of(finished.plan, TINY, 0)]:
+        path = tmp_path / "one.safetensors"
+        done = elth("ticket", "export", stage.key, "-o", path, "--store", finished.store)
+        assert done.code == 0
+        _, result = finished.tracker.load(stage.key)
+        assert result.mask is not None
+        ticket = Ticket.load(path)
+        assert all(ticket.mask[name].equal(mask) for name, mask in result.mask.items())
+        assert str(ticket.network) == stage.params["network"]
+
+
+def test_a_rewind_point_is_no_ticket(elth: Elth, finished: Finished) -> None:
+    key = of_kind(finished.plan, "rewind_point")[0].key[:12]
+    done = elth("ticket", "export", key, "--store", finished.store)
+    _refused(done, f"run {key} is a rewind point, which has no mask; name a round")
+
+
+def test_a_ticket_that_comes_out_otherwise_is_refused(
+    elth: Elth, finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from elth import controls
+
+    stage = next(s for s in of_kind(finished.plan, "retraining") if s.labels["method"] == "random")
+    monkeypatch.setattr(controls, "shuffle_layerwise", lambda mask, seed: dict(mask))
+    done = elth("ticket", "export", stage.key, "--store", finished.store)
+    _refused(done, "made again, is not the one that was tracked: the store is damaged, or this")
+
+
+def test_an_export_to_nowhere_is_refused(elth: Elth, finished: Finished) -> None:
+    key = round_of(finished.plan, TINY, 1).key
+    words = ("ticket", "export", key, "-o", "none/x.safetensors", "--store", finished.store)
+    _refused(elth(*words), "cannot write none/x.safetensors: No such file or directory")
+
+
+def test_show_a_file_and_a_run(elth: Elth, finished: Finished, exported: Path) -> None:
+    done = elth("ticket", "show", exported)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[:3] == [
+        f"{TINY} for 1x8x8 images of 10 classes: 75.00 % sparsity, 2,753 non-zeros of 11,012 "
+        "prunable weights",
+        "dataset digits, seed 0",
+        "  imp_round 2",
+    ]
+    table = _table(done.out)
+    ticket = Ticket.load(exported)
+    kept = int(ticket.mask["layer3.1.conv2.weight"].sum())
+    assert table["layer3.1.conv2.weight"] == [
+        "16x16x3x3",
+        f"{kept:,}",
+        f"{100 - 100 * kept / 2304:.2f}",
+    ]
+    assert len(table) == 1 + len(ticket.mask)
+    key = round_of(finished.plan, TINY, 2).key
+    assert elth("ticket", "show", key, "--store", finished.store).out == done.out
+
+
+def test_transform_prints_the_plan_and_the_sparsity(elth: Elth, exported: Path) -> None:
+    output = exported.with_name("deeper.safetensors")
+    words = ("--to", "resnet32(width=4)", "--plan", "interpolate", "-o", output)
+    done = elth("ticket", "transform", exported, *words)
+    assert (done.code, done.err) == (0, "")
+    after = Ticket.load(output)
+    lines = done.out.splitlines()
+    assert lines[0] == f"{TINY} -> resnet32(width=4): append"  # of one free unit both are one plan
+    stages = [line.split() for line in lines if line.lstrip().startswith("layer")]
+    assert [words[0] for words in stages] == ["layer1", "layer2", "layer3"]
+    assert all("0 1 -> 0 1 1 1 1 unit 1 4 times" in " ".join(words) for words in stages)
+    assert "before: 75.00 % sparsity, 2,753 non-zeros of 11,012" in done.out
+    total = sum(mask.numel() for mask in after.mask.values())
+    expected = f" after: {100 * after.sparsity:.2f} % sparsity, {after.nonzeros:,} non-zeros of "
+    assert f"{expected}{total:,}" in done.out
+    assert lines[-1] == f"wrote {output}"
+    history = elth("ticket", "show", output).out
+    assert "transform append" in history
+
+
+def test_transform_names_its_file_after_the_target(elth: Elth, exported: Path) -> None:
+    assert elth("ticket", "transform", exported, "--to", TINY_DEEPER).code == 0
+    name = "ticket-resnet20-width-4.safetensors"
+    assert Ticket.load(exported.with_name(name)).network.name == "resnet20"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--to", "resnet21"], "unknown network 'resnet21'; did you mean 'resnet"),
+        (["--to", "resnet20"], "cannot fill 'conv1.weight' of resnet20: expected shape (16, 1, 3"),
+        (["--to", TINY_DEEPER, "--plan", "drop"], "stage layer1: 'drop' can only squeeze; 2 units"),
+        (["--to", TINY_DEEPER, "--plan", "apend"], "unknown plan 'apend'; did you mean 'append'?"),
+        (["--to", "mlp2"], "a ticket moves within one family of networks: found cifar-resnet"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_transformation_that_does_not_fit_writes_nothing(
+    elth: Elth, exported: Path, words: list[str], message: str
+) -> None:
+    before = _files(exported.parent)
+    _refused(elth("ticket", "transform", exported, *words), message)
+    assert _files(exported.parent) == before
+
+
+def test_sizes_for_people() -> None:
+    assert cli._bytes(0) == "0 kB"
+    assert cli._bytes(1234) == "1.23 kB"
+    assert cli._bytes(19_900_000) == "19.9 MB"
+    assert cli._bytes(5e9) == "5 GB"
+    assert cli._bytes(5e12) == "5 TB"

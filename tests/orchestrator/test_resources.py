@@ -1,0 +1,57 @@
+"""What a machine can run at a time."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+import torch
+
+from elth.errors import ElthError
+from orchestrator.resources import local_slots, numerics
+from tests.orchestrator.helpers import tiny
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight cores, as an affinity mask, and three GPUs."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+
+
+@pytest.mark.parametrize(
+    ("resources", "slots"),
+    [
+        ({}, 8),
+        ({"cpus": 3}, 2),
+        ({"cpus": 8}, 1),
+        ({"concurrent": 5}, 5),
+        ({"concurrent": 50}, 8),
+        ({"cpus": 1, "gpus": 1}, 3),
+        ({"cpus": 1, "gpus": 0.5}, 6),
+        ({"cpus": 1, "gpus": 0.4}, 6),  # two on each, as no trial lies across two GPUs
+        ({"cpus": 4, "gpus": 0.5}, 2),
+    ],
+)
+def test_slots(resources: dict[str, Any], slots: int) -> None:
+    assert local_slots(tiny("slots", resources=resources)) == slots
+
+
+def test_a_machine_that_is_too_small_is_refused_with_the_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    message = "a trial asks for 9 cpus and 0 gpus, and this machine has 8 cpus and 0 gpus: lower"
+    with pytest.raises(ElthError, match=message):
+        local_slots(tiny("slots", resources={"cpus": 9}))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    message = "asks for 1 cpus and 0.5 gpus, and this machine has 8 cpus and 0 gpus"
+    with pytest.raises(ElthError, match=message):
+        local_slots(tiny("slots", resources={"gpus": 0.5}))
+
+
+def test_numerics_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert numerics(2, 0) == f"cpu/torch-{torch.__version__}/threads-2/workers-1/eager"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H")
+    assert numerics(1, 0.5).startswith("H/torch-")
+    assert numerics(1, 0) != numerics(2, 0)

@@ -1,0 +1,365 @@
+"""A job in this process: everything that a trial does, without Ray's processes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from mlflow.entities import Run
+from ray.tune.search import Searcher
+
+from elth import masks
+from orchestrator import plan, runner, stages
+from orchestrator.experiment import Experiment
+from orchestrator.plan import Plan, Stage
+from orchestrator.runner import JobTrial, PlanSearch, Report, Worker
+from orchestrator.schedule import Schedule
+from orchestrator.tracking import Store, Tracker
+from tests.orchestrator.helpers import (
+    INFINITE,
+    RECIPE,
+    TINY,
+    TINY_DEEPER,
+    Finished,
+    artifact,
+    job_config,
+    of_kind,
+    rewind_result,
+    round_of,
+    tiny,
+)
+
+
+@pytest.fixture(scope="module")
+def worker() -> Worker:
+    """A process that goes from job to job."""
+    return Worker()
+
+
+def _reports(
+    store: Store, found: Experiment, todo: Sequence[Stage], worker: Worker, **changes: Any
+) -> list[Report]:
+    return list(runner.run_job(job_config(store, found, todo, **changes), worker))
+
+
+def _runs(tracker: Tracker, grid: str) -> list[Run]:
+    return list(tracker.search(f"tags.`grid.{grid}` = 'true'"))
+
+
+def test_every_stage_of_a_grid_is_tracked(finished: Finished) -> None:
+    found = finished.tracker.stages("done")
+    assert {one.key for one in found} == set(finished.plan.stages)
+    assert {one.status for one in found} == {"finished"}
+    assert len(found) == len(finished.plan.stages) == 24
+    rounds = {k: masks.kept_after(0.5, k, 11_012) for k in (0, 1, 2)}
+    for one in found:
+        assert "done" in one.grids
+        assert one.seconds is not None
+        assert one.accuracy is not None
+        assert one.numerics.startswith("cpu/torch-")
+        if one.stage.kind == "round" and one.stage.labels["network"] == TINY:
+            assert (one.nonzeros, one.prunable) == (rounds[one.stage.labels["round"]], 11_012)
+
+
+def test_a_tracked_run_holds_what_its_stage_left(finished: Finished) -> None:
+    stage = round_of(finished.plan, TINY, 2)
+    again, result = finished.tracker.load(stage.key)
+    assert again == stage
+    assert result.mask is not None
+    assert result.trained is not None
+    assert masks.nonzeros(result.mask) == 11_012 // 4
+    assert all(not result.trained[n][~m].any() for n, m in result.mask.items())
+    run = finished.tracker.run_of(stage.key)
+    assert run is not None
+    files = {f.path for f in finished.tracker.client.list_artifacts(run.info.run_id)}
+    assert files == {"experiment.yaml", "layers.json", "result"}
+    kept = {f.path for f in finished.tracker.client.list_artifacts(run.info.run_id, "result")}
+    assert kept == {"result/mask.safetensors", "result/trained.safetensors"}
+
+
+def test_of_retrainings_the_weights_are_not_kept(finished: Finished) -> None:
+    for stage in of_kind(finished.plan, "retraining")[:2]:
+        run = finished.tracker.run_of(stage.key)
+        assert run is not None
+        kept = {f.path for f in finished.tracker.client.list_artifacts(run.info.run_id, "result")}
+        assert kept == {"result/mask.safetensors"}
+
+
+def test_reports_tell_every_epoch_and_every_end(
+    store: Store, tracker: Tracker, worker: Worker
+) -> None:
+    recipe = {**RECIPE, "length": "3ep"}
+    found = tiny("reports", recipe=recipe, grid=[{"method": "dense", "network": TINY}])
+    start, dense = plan.build(found).stages.values()
+    reports = _reports(store, found, [start, dense], worker)
+    assert [(r.index, r.fraction, r.failed) for r in reports] == [
+        (0, 1.0, ""),
+        (1, 0.0, ""),
+        (1, 0.5, ""),
+        (1, 1.0, ""),
+        (2, 0.0, ""),
+    ]
+    tracked = {one.key: one for one in tracker.stages("reports")}
+    assert reports[3].accuracy == tracked[dense.key].accuracy
+    assert reports[0].accuracy == tracked[start.key].accuracy
+    assert reports[1].accuracy is None
+
+
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is trained now is trained in vain."""
+
+    def train(*_: object) -> Iterator[object]:
+        raise AssertionError("this was finished already")
+
+    monkeypatch.setattr(stages, "train", train)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_what_is_finished_is_not_done_again(finished: Finished) -> None:
+    before = {run.info.run_id for run in _runs(finished.tracker, "done")}
+    for job in finished.plan.jobs():
+        reports = _reports(finished.store, finished.experiment, job.stages, Worker())
+        count = len(job.stages)
+        assert reports == [Report(index=i + 1) for i in range(count)]
+    assert {run.info.run_id for run in _runs(finished.tracker, "done")} == before
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_stage_that_another_grid_has_finished_meanwhile_joins(finished: Finished) -> None:
+    other = tiny("latecomer", grid=[{"method": "imp", "network": TINY}])
+    built = plan.build(other)
+    assert set(built.stages) < set(finished.plan.stages)
+    _reports(finished.store, other, list(built.stages.values()), Worker())
+    assert {one.key for one in finished.tracker.stages("latecomer")} == set(built.stages)
+
+
+def test_the_same_job_twice_gives_the_same_bits(
+    store: Store, tracker: Tracker, finished: Finished
+) -> None:
+    found = tiny("again", grid=[{"method": "imp", "network": TINY, "round": 1}])
+    todo = list(plan.build(found).stages.values())
+    assert not any(report.failed for report in _reports(store, found, todo, Worker()))
+    accuracy = {one.key: one.accuracy for one in finished.tracker.stages()}
+    for stage in todo:
+        _, left = tracker.load(stage.key)
+        _, right = finished.tracker.load(stage.key)
+        for one, two in ((left.rewind, right.rewind), (left.trained, right.trained)):
+            assert (one is None) == (two is None)
+            for name, tensor in (one or {}).items():
+                assert tensor.equal((two or {})[name])
+    again = {one.key: one.accuracy for one in tracker.stages("again")}
+    assert len(again) == 3
+    assert again.items() <= accuracy.items()
+
+
+def test_a_loss_that_is_not_finite_stops_its_stage_only(
+    store: Store, tracker: Tracker, worker: Worker
+) -> None:
+    found = tiny("infinite", recipe=INFINITE)
+    built = plan.build(found)
+    (job,) = built.jobs()
+    *before, last = _reports(store, found, job.stages, worker)
+    assert [report.index for report in before] == [0, 1]  # one step from finite weights is finite
+    assert last.index == 1
+    assert last.failed.startswith("the training loss was not finite at iteration ")
+    tracked = tracker.stages("infinite")
+    assert [(one.stage.kind, one.status) for one in tracked] == [
+        ("rewind_point", "finished"),
+        ("round", "failed"),
+    ]
+    assert (tracked[1].reason, tracked[1].is_final) == (last.failed, True)
+    run = tracker.get(tracked[1].run_id)
+    assert run.info.status == "FAILED"
+    artifacts = {f.path for f in tracker.client.list_artifacts(run.info.run_id)}
+    assert artifacts == {"traceback.txt"}
+    with pytest.raises(ValueError, match="has no finished stage"):
+        tracker.load(tracked[1].key)
+    # The process goes on with another job, and nothing of the failure clings to its network.
+    healthy = tiny("healthy", seeds=[7], grid=[{"method": "dense", "network": TINY}])
+    todo = list(plan.build(healthy).stages.values())
+    assert not any(report.failed for report in _reports(store, healthy, todo, worker))
+    fresh = _reports(store, healthy, todo, Worker())
+    assert [report.index for report in fresh] == [1, 2]
+
+
+def test_a_failure_of_another_kind_is_not_final(
+    store: Store, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(*_: object) -> Iterator[object]:
+        raise MemoryError("no room\nfor it")
+
+    found = tiny("memory", seeds=[11])
+    todo = list(plan.build(found).stages.values())
+    monkeypatch.setattr(stages, "train", train)
+    assert _reports(store, found, todo, Worker()) == [
+        Report(index=0, failed="MemoryError: no room for it")
+    ]
+    (tracked,) = tracker.stages("memory")
+    assert (tracked.status, tracked.is_final) == ("failed", False)
+    assert tracked.reason == "MemoryError: no room for it"
+    monkeypatch.undo()
+    assert not any(report.failed for report in _reports(store, found, todo[:1], Worker()))
+    (again,) = tracker.stages("memory")  # the run of the failure is gone
+    assert again.status == "finished"
+
+
+def test_a_missing_dataset_is_a_failure_with_how_to_get_it(
+    store: Store, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    recipe = {"base": "mnist_mlp", "length": "1ep"}
+    found = tiny(
+        "nodata", dataset="mnist", recipe=recipe, grid=[{"method": "imp", "network": "mlp1"}]
+    )
+    place = {"root": str(tmp_path_factory.mktemp("empty")), "download": False}
+    todo = list(plan.build(found).stages.values())
+    (report,) = _reports(store, found, todo, Worker(), data=place)
+    assert report.failed.startswith(f"the dataset mnist is not in {place['root']} (")
+
+
+def test_a_job_without_its_parents_fails_and_says_so(store: Store, worker: Worker) -> None:
+    found = tiny("orphan", seeds=[12])
+    stage = of_kind(plan.build(found), "round")[1]
+    (report,) = _reports(store, found, [stage], worker)
+    assert "has no finished stage" in report.failed
+
+
+def test_layer_sparsities_are_tracked(finished: Finished) -> None:
+    stage = round_of(finished.plan, TINY, 2)
+    run = finished.tracker.run_of(stage.key)
+    assert run is not None
+    layers = json.loads(artifact(finished.tracker, run.info.run_id, "layers.json").read_text())
+    _, result = finished.tracker.load(stage.key)
+    assert result.mask is not None
+    assert layers == masks.layer_sparsity(result.mask)
+
+
+# What a process keeps
+
+
+def test_a_worker_keeps_a_few_results_the_latest_ones() -> None:
+    stage = of_kind(plan.build(tiny("kept")), "rewind_point")[0]
+    worker = Worker()
+    for number in range(12):
+        worker.keep(str(number), (stage, rewind_result()))
+    worker.keep("5", (stage, rewind_result()))
+    assert list(worker.results) == ["4", "6", "7", "8", "9", "10", "11", "5"]
+
+
+def test_a_worker_reads_a_result_once(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Worker()
+    tracker = worker.tracker(str(finished.store))
+    assert worker.tracker(str(finished.store)) is tracker
+    key = next(iter(finished.plan.stages))
+    first = worker.load(tracker, key)
+    monkeypatch.setattr(Tracker, "load", None)
+    assert worker.load(tracker, key) is first
+
+
+def test_a_worker_reads_a_dataset_once() -> None:
+    worker = Worker()
+    data = worker.dataset("digits", "data", False, "cpu")
+    assert worker.dataset("digits", "data", False, "cpu") is data
+
+
+# Between Tune and the schedule, without Tune
+
+
+def _drive(found: Finished, slots: int) -> tuple[Schedule, list[str]]:
+    """Let trials run in turn, as Tune would, in one process."""
+    schedule = Schedule(found.plan, (), {}, slots=slots)
+    search = PlanSearch(schedule, job_config(found.store, found.experiment, []))
+    trials: dict[str, JobTrial] = {}
+    order: list[str] = []
+    for number in range(1000):
+        config = search.suggest(str(number))
+        if config == Searcher.FINISHED:
+            return schedule, order
+        if config is not None:
+            order.append(Stage.of(config["stages"][0]).title)
+            trial = JobTrial.__new__(JobTrial)
+            trial.setup(config)
+            trials[str(number)] = trial
+        for name, running in list(trials.items()):
+            result = running.step()
+            if result["done"]:
+                search.on_trial_complete(name, result)
+                del trials[name]
+            else:
+                search.on_trial_result(name, result)
+    raise AssertionError("it never ended")
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("slots", [1, 3])
+def test_a_search_walks_through_a_whole_plan(finished: Finished, slots: int) -> None:
+    schedule, order = _drive(finished, slots)
+    now = schedule.snapshot()
+    assert schedule.is_over
+    assert (now.done, now.total, now.failed) == (24, 24, {})
+    assert len(order) == len(finished.plan.jobs())
+    assert order[0] == f"{TINY_DEEPER} rewind point, seed 0"
+
+
+def test_a_search_waits_where_nothing_is_ready(finished: Finished) -> None:
+    schedule = Schedule(finished.plan, (), {}, slots=99)
+    search = PlanSearch(schedule, {"store": "x"})
+    configs = [search.suggest(str(i)) for i in range(4)]
+    assert [len(config["stages"]) for config in configs] == [4, 4, 4, 4]
+    assert {config["store"] for config in configs} == {"x"}
+    assert search.suggest("4") is None
+    search.on_trial_result("0", {"report": (1, 0.0, None, "")})
+    magnitude = search.suggest("5")
+    assert [Stage.of(s).labels["method"] for s in magnitude["stages"]] == ["magnitude"]
+    assert search.suggest("6") is None
+
+
+def test_a_search_tells_of_failures(finished: Finished) -> None:
+    built: Plan = finished.plan
+    schedule = Schedule(built, (), {}, slots=1)
+    search = PlanSearch(schedule, {})
+    search.suggest("a")
+    search.on_trial_complete("a", {"report": (2, 0.0, None, "not finite")})
+    failed = schedule.snapshot().failed
+    assert [text.partition(": ")[2] for text in failed.values()] == ["not finite"]
+    search.suggest("b")
+    search.on_trial_result("b", {"report": (1, 0.5, 10.0, "")})
+    search.on_trial_complete("b", error=True)
+    assert [text.partition(": ")[2] for text in schedule.snapshot().failed.values()] == [
+        "not finite",
+        "its process died",
+    ]
+
+
+def test_a_trial_steps_to_the_end_of_a_stage_or_for_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reports = [
+        Report(index=0, fraction=0.3),
+        Report(index=0, fraction=0.6),
+        Report(index=0, fraction=1.0),
+        Report(index=1),
+        Report(index=1, fraction=0.5),
+        Report(index=1, failed="no"),
+    ]
+    monkeypatch.setattr(runner, "run_job", lambda config: iter(reports))
+    trial = JobTrial.__new__(JobTrial)
+    trial.setup({})
+    assert trial.step() == {"report": (1, 0.0, None, ""), "done": False}
+    assert trial.step() == {"report": (1, 0.0, None, "no"), "done": True}
+    monkeypatch.setattr(runner, "_REPORT_SECONDS", -1.0)
+    assert trial.reset_config({})
+    assert [trial.step()["report"][1] for _ in range(3)] == [0.3, 0.6, 1.0]
+    monkeypatch.setattr(runner, "run_job", lambda config: iter(()))
+    assert trial.reset_config({})
+    assert trial.step() == {"report": None, "done": True}
+
+
+def test_a_result_of_a_dead_attempt_is_not_read(tracker: Tracker) -> None:
+    found = tiny("dead", seeds=[13])
+    start = of_kind(plan.build(found), "rewind_point")[0]
+    log = tracker.begin(start, None, grid="dead", experiment="", driver="x:1:1", numerics="")
+    log.fail("it broke", final=False, details="")
+    assert tracker.run_of(start.key) is None

@@ -1,0 +1,547 @@
+"""One run for each stage in MLflow: what it holds, how it is found, what becomes of the dead."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import os
+import socket
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
+
+from elth import masks
+from elth.data import info
+from elth.errors import ElthError
+from elth.networks import NetworkSpec
+from elth.tickets import Ticket
+from elth.training import Epoch
+from orchestrator import tracking
+from orchestrator.plan import Stage
+from orchestrator.stages import Result
+from orchestrator.tracking import AXES, METRICS, RunLog, Store, Tracker, is_gone, owner
+from tests.orchestrator.helpers import TINY, artifact, chain, rewind_result, round_result
+
+GONE = f"{socket.gethostname()}:{os.getpid()}:1"
+"""A process of this host that had this id in 1970."""
+
+ELSEWHERE = "another-host.invalid:1:1"
+
+
+# Places
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://host:5000",
+        "https://host/path",
+        "sqlite:///runs.db",
+        "postgresql://user@host/db",
+        "mysql+pymysql://host/db",
+    ],
+)
+def test_an_address_is_left_to_mlflow(uri: str) -> None:
+    assert Store.of(uri) == Store(uri, None)
+    assert str(Store.of(uri)) == uri
+
+
+def test_a_directory_is_a_database_and_artifacts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = Store(f"sqlite:///{tmp_path}/runs/mlflow.db", tmp_path / "runs")
+    assert Store.of(tmp_path / "runs") == expected
+    monkeypatch.chdir(tmp_path)
+    assert Store.of("runs") == Store.of("./x/../runs") == Store.of(None) == expected
+    assert str(expected) == str(tmp_path / "runs")
+    assert Store.of(str(expected)) == expected  # as a worker is told
+
+
+def test_the_environment_names_the_store_where_nobody_else_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
+    assert Store.of(None).uri == "http://host:5000"
+    assert Store.of(tmp_path).folder == tmp_path
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    assert Store.of(None).folder == Path.cwd() / "runs"
+
+
+@pytest.mark.parametrize("place", ["file:./mlruns", "ftp://host", "s3://bucket/x"])
+def test_an_address_that_mlflow_cannot_use_is_refused(place: str) -> None:
+    with pytest.raises(ElthError, match=f"cannot use the store '{place}': give a directory, an ML"):
+        Store.of(place)
+
+
+def test_whether_a_store_is_there(store: Store, tracker: Tracker, tmp_path: Path) -> None:
+    assert tracker.store.is_there
+    assert not Store.of(tmp_path).is_there
+    assert not Store.of(f"sqlite:///{tmp_path}/mlflow.db").is_there
+    assert Store.of(store.uri).is_there
+    assert Store.of("http://host").is_there
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    message = f"cannot write the store {tmp_path}/file: .+; give another with --store$"
+    with pytest.raises(ElthError, match=message):
+        Tracker(Store.of(tmp_path / "file"))
+    with pytest.raises(ElthError, match=r"cannot write the store /proc/elth: .+; give another"):
+        Tracker(Store.of("/proc/elth"))
+
+
+def test_a_damaged_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("no database at all")
+    with pytest.raises(ElthError, match=f"cannot use the store {tmp_path}: .*not a database") as e:
+        Tracker(Store.of(tmp_path))
+    assert "\n" not in str(e.value)
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def test_a_server_that_does_not_answer_is_refused_at_once() -> None:
+    uri = f"http://127.0.0.1:{_free_port()}"
+    message = f"cannot reach the MLflow server {uri}: Connection refused; is it running"
+    with pytest.raises(ElthError, match=message):
+        Tracker(Store.of(uri))
+    with pytest.raises(ElthError, match="cannot reach the MLflow server http://: no host given"):
+        Tracker(Store.of("http://"))
+
+
+def test_any_answer_will_do() -> None:
+    class Locked(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(401)
+
+        def log_message(self, format: str, *args: Any) -> None: ...
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Locked) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        tracking._check_reachable(f"http://127.0.0.1:{server.server_port}/")
+        thread.join()
+
+
+def test_a_second_tracker_finds_the_same_store(store: Store, tracker: Tracker) -> None:
+    assert Tracker(store).experiments == tracker.experiments
+    names = {e.name for e in tracker.client.search_experiments()} - {"Default"}
+    assert names == {"elth", "elth-grids"}
+
+
+def test_artifacts_lie_in_the_store(store: Store, tracker: Tracker) -> None:
+    assert store.folder is not None
+    found = tracker.client.get_experiment_by_name("elth")
+    assert found is not None
+    assert found.artifact_location == (store.folder / "artifacts").as_uri()
+
+
+# One stage
+
+
+def _epoch(number: int, accuracy: float = 50.0) -> Epoch:
+    return Epoch(
+        epoch=number,
+        step=21 * number,
+        lr=0.1,
+        train_loss=1.0 / number,
+        test_loss=2.0 / number,
+        test_accuracy=accuracy,
+    )
+
+
+def _ticket(result: Result) -> Ticket:
+    rewind, mask = rewind_result().rewind, result.mask
+    assert rewind is not None
+    assert mask is not None
+    spec = NetworkSpec.parse(TINY)
+    return Ticket(network=spec, shape=info("digits").shape, rewind=rewind, mask=mask)
+
+
+def _begin(tracker: Tracker, stage: Stage, ticket: Ticket | None = None, **changes: str) -> RunLog:
+    words = {"grid": "one", "experiment": "text: 1\n", "driver": owner(), "numerics": "cpu/1"}
+    return tracker.begin(stage, ticket, **(words | changes))
+
+
+def _done(tracker: Tracker, stage: Stage, result: Result, **changes: str) -> str:
+    ticket = None if stage.kind == "rewind_point" else _ticket(result)
+    log = _begin(tracker, stage, ticket, **changes)
+    log.epoch(_epoch(1))
+    log.finish(result, keep_weights=True)
+    return log.run_id
+
+
+def _history(tracker: Tracker, run_id: str, name: str) -> list[Metric]:
+    return list(tracker.client.get_metric_history(run_id, name))
+
+
+def test_a_run_holds_axes_metrics_tags_and_files(tracker: Tracker) -> None:
+    stage = chain("whole", seeds=[20])[2]
+    result = round_result(600)
+    ticket = _ticket(result)
+    log = _begin(tracker, stage, ticket, grid="whole", numerics="cpu/torch")
+    for number in (1, 2, 3):
+        log.epoch(_epoch(number, 10.0 * number))
+    assert tracker.get(log.run_id).info.status == "RUNNING"
+    assert tracker.run_of(stage.key) is None  # nothing is published before the end
+    log.finish(result, keep_weights=True)
+    run = tracker.get(log.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == stage.title
+    params = run.data.params
+    assert {name: params[name] for name in AXES} == {
+        "network": TINY,
+        "method": "imp",
+        "source": "-",
+        "transform": "-",
+        "round": "1",
+        "seed": "20",
+        "dataset": "digits",
+    }
+    assert params["kind"] == "round"
+    assert (params["nonzeros"], params["prunable"]) == ("600", "11012")
+    assert params["sparsity"] == f"{100 - 100 * 600 / 11012:.2f}"
+    assert (params["recipe.length"], params["recipe.lr"]) == ("2ep", "0.1")
+    tags = run.data.tags
+    assert tags["elth.key"] == stage.key
+    assert Stage.of(json.loads(tags["elth.stage"])) == stage
+    assert result.mask is not None
+    assert tags["elth.mask_sha256"] == masks.digest(result.mask)
+    assert (tags["grid.whole"], tags["elth.numerics"]) == ("true", "cpu/torch")
+    assert tags["elth.owner"] == owner()
+    assert torch.__version__.startswith(tags["version.torch"])
+    assert tags["host"] == socket.gethostname()
+    assert float(tags["elth.seconds"]) >= 0
+    assert "elth.collapsed" not in tags
+    assert set(run.data.metrics) == set(METRICS)
+    history = _history(tracker, log.run_id, "test_accuracy")
+    assert [(m.step, m.value) for m in history] == [(1, 10.0), (2, 20.0), (3, 30.0)]
+    assert [m.timestamp for m in history] == sorted(m.timestamp for m in history)
+    files = {f.path for f in tracker.client.list_artifacts(log.run_id)}
+    assert files == {"experiment.yaml", "layers.json", "result"}
+    (one,) = tracker.stages("whole")
+    assert (one.run_id, one.key, one.status) == (log.run_id, stage.key, "finished")
+    assert (one.nonzeros, one.prunable, one.accuracy) == (600, 11012, 30.0)
+    assert (set(one.grids), one.numerics) == ({"whole"}, "cpu/torch")
+    assert one.stage.labels == stage.labels
+
+
+def test_a_layer_without_weights_is_told(tracker: Tracker) -> None:
+    stage = chain("collapsed", seeds=[21])[2]
+    result = round_result(11_012)
+    assert result.mask is not None
+    result.mask["layer2.0.downsample.0.weight"][:] = False
+    log = _begin(tracker, stage, _ticket(result), grid="collapsed")
+    log.fail("enough", final=True, details="")
+    tags = tracker.get(log.run_id).data.tags
+    assert tags["elth.collapsed"] == "layer2.0.downsample.0.weight"
+
+
+def test_a_rewind_point_comes_back_bit_for_bit(tracker: Tracker) -> None:
+    start = chain("bits", seeds=[22])[0]
+    result = rewind_result(seed=22)
+    _done(tracker, start, result)
+    stage, again = tracker.load(start.key)
+    assert stage == start
+    assert again.rewind is not None
+    assert result.rewind is not None
+    assert all(again.rewind[name].equal(tensor) for name, tensor in result.rewind.items())
+    params = tracker.search(f"tags.`elth.key` = '{start.key}'")
+    assert "nonzeros" not in next(params).data.params
+
+
+def test_a_round_comes_back_bit_for_bit_and_costs_its_non_zeros_only(tracker: Tracker) -> None:
+    stage, result = chain("bits", seeds=[22])[2], round_result(100)
+    run_id = _done(tracker, stage, result)
+    _, again = tracker.load(stage.key)
+    assert again.mask is not None
+    assert again.trained is not None
+    assert result.mask is not None
+    assert result.trained is not None
+    assert all(again.mask[name].equal(m) for name, m in result.mask.items())
+    assert all(again.trained[name].equal(tensor) for name, tensor in result.trained.items())
+    sizes = {
+        Path(file.path).name: file.file_size or 0
+        for file in tracker.client.list_artifacts(run_id, "result")
+    }
+    assert sizes["mask.safetensors"] + sizes["trained.safetensors"] < 4 * 11_012
+
+
+def test_an_epoch_is_there_once_even_if_sending_fails_at_first(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "_FLUSH_SECONDS", 0.0)
+    start = chain("flaky", seeds=[23])[0]
+    log = _begin(tracker, start)
+    send, failures = tracker.client.log_batch, [MlflowException("gone for a moment")]
+    failed = threading.Event()
+
+    def flaky(*args: Any, **kwargs: Any) -> Any:
+        if failures:
+            failed.set()
+            raise failures.pop()
+        return send(*args, **kwargs)
+
+    monkeypatch.setattr(tracker.client, "log_batch", flaky)
+    log.epoch(_epoch(1))
+    assert failed.wait(10)
+    log.epoch(_epoch(2))
+    log.finish(rewind_result(), keep_weights=False)
+    history = _history(tracker, log.run_id, "train_loss")
+    assert [(m.step, m.value) for m in history] == [(1, 1.0), (2, 0.5)]
+
+
+def test_a_store_that_takes_no_metrics_is_an_error(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = chain("deaf", seeds=[24])[0]
+    log = _begin(tracker, start)
+
+    def deaf(*_: Any, **__: Any) -> None:
+        raise MlflowException("the disk is full")
+
+    monkeypatch.setattr(tracker.client, "log_batch", deaf)
+    log.epoch(_epoch(1))
+    message = f"cannot write the results of run {log.run_id}: the disk is full"
+    with pytest.raises(ElthError, match=message):
+        log.finish(rewind_result(), keep_weights=False)
+    log.fail(message, final=False, details="")
+    assert tracker.get(log.run_id).info.status == "FAILED"
+
+
+def test_a_failure_is_told_with_its_reason(tracker: Tracker) -> None:
+    start, dense = chain("failing", seeds=[25])[:2]
+    for stage, final in ((start, False), (dense, True)):
+        log = _begin(tracker, stage, grid="failing")
+        log.epoch(_epoch(1))
+        log.fail("it broke " + "x" * 600, final=final, details="the whole story")
+        assert artifact(tracker, log.run_id, "traceback.txt").read_text() == "the whole story"
+    first, second = tracker.stages("failing")
+    assert (first.status, first.is_final) == ("failed", False)
+    assert (second.status, second.is_final) == ("failed", True)
+    assert first.reason.startswith("it broke x")
+    assert len(first.reason) == 500
+    assert first.accuracy == 50.0
+    with pytest.raises(ElthError, match=f"has no finished stage {start.key[:12]}"):
+        tracker.load(start.key)
+
+
+# Dead attempts
+
+
+def test_owner_is_this_process() -> None:
+    host, pid, started = owner().split(":")
+    assert (host, int(pid)) == (socket.gethostname(), os.getpid())
+    assert abs(float(started) - psutil.Process().create_time()) <= 1
+
+
+def test_is_gone() -> None:
+    assert not is_gone(owner())
+    assert is_gone(GONE)
+    assert is_gone(f"{socket.gethostname()}:{2**22 + 1}:1")  # beyond the largest process id
+    assert not is_gone(ELSEWHERE)
+    assert not is_gone("")
+
+
+def _status(tracker: Tracker, key: str) -> dict[str, str]:
+    return {one.run_id: one.status for one in tracker.stages() if one.key == key}
+
+
+@pytest.mark.parametrize(
+    ("driver", "status"),
+    [(GONE, "killed"), (owner(), "running"), (ELSEWHERE, "running")],
+    ids=["gone", "own", "elsewhere"],
+)
+def test_the_run_of_a_dead_process_counts_as_killed(
+    tracker: Tracker, driver: str, status: str
+) -> None:
+    start = chain("killed", seeds=[30 + len(driver)])[0]
+    log = _begin(tracker, start, driver=driver)
+    assert _status(tracker, start.key) == {log.run_id: status}
+    log.fail("", final=False, details="")
+
+
+def test_a_new_attempt_clears_away_the_dead_and_leaves_the_living(tracker: Tracker) -> None:
+    start = chain("attempts", seeds=[26])[0]
+    dead = _begin(tracker, start, driver=GONE)
+    far = _begin(tracker, start, driver=ELSEWHERE)
+    assert _status(tracker, start.key) == {far.run_id: "running"}
+    parent = psutil.Process().parent() or psutil.Process()
+    living = f"{socket.gethostname()}:{parent.pid}:{parent.create_time():.0f}"
+    near = _begin(tracker, start, driver=living)
+    failed = _begin(tracker, start, driver="third-host.invalid:1:1")
+    failed.fail("x", final=True, details="")
+    mine = _begin(tracker, start)
+    assert set(_status(tracker, start.key)) == {far.run_id, near.run_id, mine.run_id}
+    again = _begin(tracker, start)  # the same driver begins anew after its worker died
+    assert set(_status(tracker, start.key)) == {far.run_id, near.run_id, again.run_id}
+    again.finish(rewind_result(), keep_weights=False)
+    assert tracker.run_of(start.key) is not None
+    late = _begin(tracker, start, driver=ELSEWHERE)
+    assert again.run_id in _status(tracker, start.key)  # what is finished stays
+    for log in (dead, far, near, mine, late):
+        with contextlib.suppress(MlflowException):
+            log.fail("", final=False, details="")
+
+
+def test_of_two_finished_runs_the_first_counts(tracker: Tracker) -> None:
+    start = chain("two", seeds=[27])[0]
+    one = _begin(tracker, start, driver=ELSEWHERE)
+    two = _begin(tracker, start)
+    two.finish(rewind_result(seed=1), keep_weights=False)
+    one.finish(rewind_result(seed=2), keep_weights=False)
+    found = tracker.run_of(start.key)
+    assert found is not None
+    assert found.info.run_id == one.run_id
+    assert [o.run_id for o in tracker.stages() if o.key == start.key] == [one.run_id, two.run_id]
+
+
+# Damage
+
+
+@pytest.mark.parametrize("name", ["mask", "trained"])
+def test_a_damaged_file_is_an_error_that_names_it(tracker: Tracker, name: str) -> None:
+    stage = chain("damage", seeds=[40 + len(name)])[2]
+    run_id = _done(tracker, stage, round_result(600))
+    path = artifact(tracker, run_id, f"result/{name}.safetensors")
+    path.write_bytes(path.read_bytes()[:-1] + b"\x55")
+    with pytest.raises(ElthError, match=f"{name}.safetensors is damaged: its checksum is not that"):
+        tracker.load(stage.key)
+
+
+def test_files_that_are_gone_are_an_error_that_names_the_run(tracker: Tracker) -> None:
+    start = chain("gone", seeds=[28])[0]
+    run_id = _done(tracker, start, rewind_result())
+    path = artifact(tracker, run_id, "result/rewind.safetensors")
+    path.unlink()
+    path.parent.rmdir()
+    message = rf"the files of run {run_id} \({TINY.replace('(', '.').replace(')', '.')} rewind poi"
+    with pytest.raises(ElthError, match=message):
+        tracker.load(start.key)
+
+
+# Finding
+
+
+def test_a_run_is_found_by_its_id_or_by_the_beginning_of_its_key(tracker: Tracker) -> None:
+    start = chain("found", seeds=[29])[0]
+    run_id = _done(tracker, start, rewind_result())
+    for text in (run_id, start.key, start.key[:8], start.key[:6]):
+        assert tracker.get(text).info.run_id == run_id
+    for text in ("0123456789", start.key[:5], "what is this?", "a'b"):
+        with pytest.raises(ElthError, match=f"has no run or stage '{text}'".replace("?", ".")):
+            tracker.get(text)
+
+
+def test_a_run_that_is_no_stage_is_refused(tracker: Tracker) -> None:
+    run_id = tracker.open_grid("nostage", "", [], "")
+    with pytest.raises(ElthError, match=f"run {run_id} is no stage of elth"):
+        tracking.stage_of(tracker.get(run_id))
+
+
+def test_runs_of_strangers_are_passed_over(tracker: Tracker) -> None:
+    run = tracker.client.create_run(tracker.experiments["elth"], tags={"grid.stranger": "true"})
+    assert tracker.stages("stranger") == []
+    assert run.info.run_id not in {one.run_id for one in tracker.stages()}
+
+
+def test_a_search_goes_on_over_pages(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    for stage in chain("pages", seeds=[31])[:3]:
+        _begin(tracker, stage, grid="pages").fail("", final=False, details="")
+    monkeypatch.setattr(tracking, "_PAGE", 2)
+    found = list(tracker.search("tags.`grid.pages` = 'true'"))
+    assert len(found) == len({run.info.run_id for run in found}) == 3
+    times = [run.info.start_time for run in found]
+    assert times == sorted(times)
+
+
+# Grids
+
+
+def test_a_grid_is_one_run_however_often_it_is_opened(tracker: Tracker) -> None:
+    first = tracker.open_grid("grid-1", "a: 1\n", ["k1", "k2"], "The first.")
+    assert tracker.grid_keys("grid-1") == ["k1", "k2"]
+    again = tracker.open_grid("grid-1", "a: 2\n", ["k1", "k2", "k3"], "The second.")
+    assert again == first
+    assert tracker.grid_keys("grid-1") == ["k1", "k2", "k3"]
+    run = tracker.grid_run("grid-1")
+    assert run is not None
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "grid-1")
+    assert run.data.tags["mlflow.note.content"] == "The second."
+    assert artifact(tracker, first, "experiment.yaml").read_text() == "a: 2\n"
+    assert tracker.grids().count("grid-1") == 1
+
+
+def test_an_unknown_grid_is_refused_with_those_that_are_there(tracker: Tracker) -> None:
+    tracker.open_grid("grid-2", "", [], "")
+    for name in ("grid-0", "it's", "a b", ""):
+        with pytest.raises(ElthError, match=f"has no grid '{name}' .it has: .*grid-2.*[)]$"):
+            tracker.grid_keys(name)
+
+
+def test_a_grid_that_was_never_begun_to_the_end_is_an_error(tracker: Tracker) -> None:
+    tracker.client.create_run(tracker.experiments["elth-grids"], tags={"elth.grid": "grid-3"})
+    with pytest.raises(ElthError, match="the grid 'grid-3' in the store .* was never begun to the"):
+        tracker.grid_keys("grid-3")
+
+
+def test_stages_join_a_grid(tracker: Tracker) -> None:
+    start, dense = chain("joining", seeds=[32])[:2]
+    run_id = _done(tracker, start, rewind_result(), grid="joining-1")
+    other = _done(tracker, dense, round_result(11_012), grid="joining-1")
+    tracker.join_grid([run_id], "joining-2")
+    tracker.join_grid([run_id], "joining-2")
+    assert {one.run_id for one in tracker.stages("joining-1")} == {run_id, other}
+    (one,) = tracker.stages("joining-2")
+    assert (one.run_id, set(one.grids)) == (run_id, {"joining-1", "joining-2"})
+    assert tracker.stages("joining") == []
+
+
+def test_a_report_is_kept_with_its_grid(tracker: Tracker, tmp_path: Path) -> None:
+    run_id = tracker.open_grid("grid-4", "", [], "")
+    (tmp_path / "cells.csv").write_text("a,b\n")
+    tracker.add_report("grid-4", tmp_path)
+    assert [f.path for f in tracker.client.list_artifacts(run_id, "report")] == ["report/cells.csv"]
+    tracker.add_report("no-such-grid", tmp_path)
+
+
+# Where it runs
+
+
+def test_the_environment_is_told_without_git_or_an_installation(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tracking, "_ENVIRONMENT", {})
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = tracking.environment()
+    assert "mlflow.source.git.commit" not in found
+    assert found["version.python"]
+    assert tracking.environment() is found
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """A database as MLflow leaves it, of a schema that nobody knows."""
+    path = tmp_path / "mlflow.db"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("create table alembic_version (version_num text)")
+        database.execute("insert into alembic_version values ('from the future')")
+        database.commit()
+    return path
+
+
+def test_a_database_of_another_version_is_refused(old: Path) -> None:
+    with pytest.raises(ElthError, match=f"cannot use the store {old.parent}: "):
+        Tracker(Store.of(old.parent))
