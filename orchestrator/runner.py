@@ -33,9 +33,11 @@ from elth.training import Epoch, NonFiniteLossError
 from orchestrator import stages
 from orchestrator.experiment import Experiment
 from orchestrator.plan import Stage, iterations
+from orchestrator.provenance import owner
 from orchestrator.resources import numerics
+from orchestrator.runlog import RunLog
 from orchestrator.schedule import Schedule
-from orchestrator.tracking import RunLog, Store, Tracker, owner
+from orchestrator.tracking import Store, Tracker
 
 _REPORT_SECONDS = 1.0
 _KEPT_RESULTS = 8

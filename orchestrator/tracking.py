@@ -13,34 +13,27 @@ import http.client
 import json
 import logging
 import os
-import platform
-import queue
 import re
-import socket
 import ssl
-import subprocess
 import tempfile
-import threading
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import psutil
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunStatus, RunTag, ViewType
+from mlflow.entities import Run, RunStatus, ViewType
 from mlflow.exceptions import MlflowException
 
 from elth import masks
 from elth.errors import ElthError
 from elth.tickets import Ticket
-from elth.training import Epoch
 from orchestrator.experiment import NAME
 from orchestrator.plan import Stage, recipe_of
-from orchestrator.stages import Result, read, write
+from orchestrator.provenance import environment, is_gone
+from orchestrator.runlog import RunLog
+from orchestrator.stages import Result, read
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -49,10 +42,8 @@ STAGES = "elth"
 GRIDS = "elth-grids"
 AXES = ("network", "method", "source", "transform", "round", "seed", "dataset")
 """Labels that are parameters of every run, under the same names."""
-METRICS = ("test_accuracy", "test_loss", "train_loss", "lr")
 
 _PAGE = 1000
-_FLUSH_SECONDS = 5.0
 _ANSWER_SECONDS = 10.0
 
 
@@ -134,23 +125,6 @@ def _check_reachable(uri: str) -> None:
                 f"cannot reach the MLflow server {uri}: {why}; is it running, and is the address "
                 "right?"
             ) from error
-
-
-def owner() -> str:
-    """Who this process is: host, process id and its time of start."""
-    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
-
-
-def is_gone(name: str) -> bool:
-    """Whether a process of this host, as named by ``owner``, has ended; False for other hosts."""
-    host, _, process = name.partition(":")
-    if host != socket.gethostname():
-        return False
-    pid, started = process.split(":")
-    try:
-        return abs(psutil.Process(int(pid)).create_time() - float(started)) > 2
-    except psutil.NoSuchProcess:
-        return True
 
 
 class Tracker:
@@ -387,101 +361,6 @@ def stage_of(run: Run) -> Stage:
     return Stage.of(json.loads(text))
 
 
-class RunLog:
-    """The writing side of one run. Epochs go out from a thread, so that training never waits."""
-
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
-        self.client = client
-        self.run_id = run_id
-        self.texts: dict[str, str] = {}
-        self._params: list[Param] = []
-        self._tags: list[RunTag] = []
-        self._metrics: queue.Queue[list[Metric] | None] = queue.Queue()
-        self._thread = threading.Thread(target=self._send, daemon=True, name="elth-log")
-        self._failure: Exception | None = None
-        self._began = time.monotonic()
-
-    def params(self, values: Mapping[str, Any]) -> None:
-        """Note parameters; a later value of the same name before ``start`` replaces it."""
-        self._params = [p for p in self._params if p.key not in values]
-        self._params += [Param(name, str(value)) for name, value in values.items()]
-
-    def tags(self, values: Mapping[str, str]) -> None:
-        """Note tags."""
-        self._tags += [RunTag(name, value) for name, value in values.items()]
-
-    def start(self) -> None:
-        """Send parameters and tags, and begin to send epochs."""
-        self.client.log_batch(self.run_id, params=self._params, tags=self._tags)
-        self._thread.start()
-
-    def epoch(self, epoch: Epoch) -> None:
-        """Note the metrics of an epoch, with the time it ended."""
-        now = int(time.time() * 1000)
-        self._metrics.put(
-            [Metric(name, getattr(epoch, name), now, epoch.epoch) for name in METRICS]
-        )
-
-    def finish(self, result: Result, *, keep_weights: bool) -> None:
-        """Publish: files and metrics first, the state last.
-
-        Raises:
-            ElthError: the store did not take them.
-        """
-        seconds = time.monotonic() - self._began
-        with tempfile.TemporaryDirectory(prefix="elth-") as place:
-            folder = Path(place)
-            (folder / "result").mkdir()
-            write(result, folder / "result", keep_weights=keep_weights)
-            for name, text in self.texts.items():
-                (folder / name).write_text(text)
-            try:
-                self.client.log_artifacts(self.run_id, str(folder))
-                self._drain()
-                self.client.set_tag(self.run_id, "elth.seconds", f"{seconds:.3f}")
-                self.client.set_terminated(self.run_id, "FINISHED")
-            except (MlflowException, OSError) as error:
-                raise ElthError(
-                    f"cannot write the results of run {self.run_id}: {error}"
-                ) from error
-
-    def fail(self, reason: str, *, final: bool, details: str) -> None:
-        """Close the run as failed; ``final`` when doing it again would fail again."""
-        with contextlib.suppress(MlflowException, OSError):
-            self.client.log_text(self.run_id, details, "traceback.txt")
-        with contextlib.suppress(MlflowException):
-            self._drain()
-        self.client.set_tag(self.run_id, "elth.reason", reason[:500])
-        self.client.set_tag(self.run_id, "elth.final", str(final).lower())
-        self.client.set_terminated(self.run_id, "FAILED")
-
-    def _drain(self) -> None:
-        self._metrics.put(None)
-        self._thread.join()
-        if self._failure is not None:
-            raise MlflowException(str(self._failure)) from self._failure
-
-    def _send(self) -> None:
-        """Send what has gathered, at most every few seconds, until None comes."""
-        last, waiting, open_ = 0.0, [], True
-        while open_:
-            try:
-                item = self._metrics.get(timeout=_FLUSH_SECONDS)
-                open_ = item is not None
-                waiting += item or []
-            except queue.Empty:
-                pass
-            due = not open_ or time.monotonic() - last >= _FLUSH_SECONDS
-            if waiting and due:
-                try:
-                    for i in range(0, len(waiting), _PAGE):
-                        self.client.log_batch(self.run_id, metrics=waiting[i : i + _PAGE])
-                    waiting, self._failure = [], None
-                except Exception as error:
-                    self._failure = error
-                last = time.monotonic()
-
-
 def _tracked(run: Run) -> Tracked:
     tags, params = run.data.tags, run.data.params
     status = RunStatus.from_string(run.info.status)
@@ -507,28 +386,3 @@ def _tracked(run: Run) -> Tracked:
         numerics=tags.get("elth.numerics", ""),
         started=int(run.info.start_time),
     )
-
-
-_ENVIRONMENT: dict[str, str] = {}
-
-
-def environment() -> dict[str, str]:
-    """Versions, host and git commit, as tags of every run."""
-    if not _ENVIRONMENT:
-        from importlib.metadata import PackageNotFoundError, version
-
-        for name in ("torch", "torchvision", "ray", "mlflow", "elth"):
-            with contextlib.suppress(PackageNotFoundError):  # run from a checkout by PYTHONPATH
-                _ENVIRONMENT[f"version.{name}"] = version(name)
-        _ENVIRONMENT["version.python"] = platform.python_version()
-        _ENVIRONMENT["host"] = socket.gethostname()
-        _ENVIRONMENT["machine"] = f"{platform.system()} {platform.machine()}"
-        with contextlib.suppress(OSError, subprocess.CalledProcessError):  # no git, or no checkout
-            _ENVIRONMENT["mlflow.source.git.commit"] = subprocess.run(
-                ["git", "rev-parse", "HEAD"],
-                cwd=Path(__file__).parent,
-                capture_output=True,
-                text=True,
-                check=True,
-            ).stdout.strip()
-    return _ENVIRONMENT

@@ -18,7 +18,9 @@ import pytest
 from elth.errors import ElthError
 from orchestrator import plan, runner
 from orchestrator.experiment import Experiment, load
-from orchestrator.tracking import AXES, METRICS, STAGES, Store, Tracker, owner
+from orchestrator.provenance import owner
+from orchestrator.runlog import METRICS
+from orchestrator.tracking import AXES, STAGES, Store, Tracker
 from orchestrator.ui import COLUMNS, address, serve
 from tests.e2e.conftest import Project
 

@@ -525,7 +525,7 @@ def test_iterations_of_an_epoch() -> None:
     assert iterations_per_epoch(49_921, cifar) == 391
     assert iterations_per_epoch(1, cifar) == 1
     assert rewind_step(50_000, cifar) == 1000
-    assert rewind_step(1297, RECIPES["digits_resnet"]) == 21
+    assert rewind_step(1297, RECIPES["digits_resnet"]) == 11
 
 
 def test_the_rewind_point_must_come_before_the_end() -> None:

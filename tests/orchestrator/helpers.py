@@ -18,8 +18,9 @@ from elth.streams import stream
 from orchestrator import plan
 from orchestrator.experiment import Experiment
 from orchestrator.plan import Plan, Stage
+from orchestrator.provenance import owner
 from orchestrator.stages import Result
-from orchestrator.tracking import Store, Tracker, owner
+from orchestrator.tracking import Store, Tracker
 
 QUICK = hypothesis.settings(deadline=None, derandomize=True, database=None, max_examples=50)
 """For every test with drawn examples: the same ones each time, and no clock."""

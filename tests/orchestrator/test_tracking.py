@@ -24,10 +24,12 @@ from elth.errors import ElthError
 from elth.networks import NetworkSpec
 from elth.tickets import Ticket
 from elth.training import Epoch
-from orchestrator import tracking
+from orchestrator import provenance, runlog, tracking
 from orchestrator.plan import Stage
+from orchestrator.provenance import environment, is_gone, owner
+from orchestrator.runlog import METRICS, RunLog
 from orchestrator.stages import Result
-from orchestrator.tracking import AXES, METRICS, RunLog, Store, Tracker, is_gone, owner
+from orchestrator.tracking import AXES, Store, Tracker
 from tests.orchestrator.helpers import TINY, artifact, chain, rewind_result, round_result
 
 GONE = f"{socket.gethostname()}:{os.getpid()}:1"
@@ -282,7 +284,7 @@ def test_a_round_comes_back_bit_for_bit_and_costs_its_non_zeros_only(tracker: Tr
 def test_an_epoch_is_there_once_even_if_sending_fails_at_first(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "_FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(runlog, "_FLUSH_SECONDS", 0.0)
     start = chain("flaky", seeds=[23])[0]
     log = _begin(tracker, start)
     send, failures = tracker.client.log_batch, [MlflowException("gone for a moment")]
@@ -523,12 +525,12 @@ def test_a_report_is_kept_with_its_grid(tracker: Tracker, tmp_path: Path) -> Non
 def test_the_environment_is_told_without_git_or_an_installation(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(tracking, "_ENVIRONMENT", {})
+    monkeypatch.setattr(provenance, "_ENVIRONMENT", {})
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = tracking.environment()
+    found = environment()
     assert "mlflow.source.git.commit" not in found
     assert found["version.python"]
-    assert tracking.environment() is found
+    assert environment() is found
 
 
 @pytest.fixture

@@ -1,0 +1,53 @@
+"""Where a result comes from: the process, the host, the versions, the commit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import socket
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+
+def owner() -> str:
+    """Who this process is: host, process id and its time of start."""
+    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+
+
+def is_gone(name: str) -> bool:
+    """Whether a process of this host, as named by ``owner``, has ended; False for other hosts."""
+    host, _, process = name.partition(":")
+    if host != socket.gethostname():
+        return False
+    pid, started = process.split(":")
+    try:
+        return abs(psutil.Process(int(pid)).create_time() - float(started)) > 2
+    except psutil.NoSuchProcess:
+        return True
+
+
+_ENVIRONMENT: dict[str, str] = {}
+
+
+def environment() -> dict[str, str]:
+    """Versions, host and git commit, as tags of every run."""
+    if not _ENVIRONMENT:
+        for name in ("torch", "torchvision", "ray", "mlflow", "elth"):
+            with contextlib.suppress(PackageNotFoundError):  # run from a checkout by PYTHONPATH
+                _ENVIRONMENT[f"version.{name}"] = version(name)
+        _ENVIRONMENT["version.python"] = platform.python_version()
+        _ENVIRONMENT["host"] = socket.gethostname()
+        _ENVIRONMENT["machine"] = f"{platform.system()} {platform.machine()}"
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):  # no git, or no checkout
+            _ENVIRONMENT["mlflow.source.git.commit"] = subprocess.run(
+                ["git", "rev-parse", "HEAD"],
+                cwd=Path(__file__).parent,
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout.strip()
+    return _ENVIRONMENT

@@ -1,0 +1,120 @@
+"""The writing side of one MLflow run: epochs while it trains, files and state at its end."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+from elth.errors import ElthError
+from elth.training import Epoch
+from orchestrator.stages import Result, write
+
+METRICS = ("test_accuracy", "test_loss", "train_loss", "lr")
+
+_FLUSH_SECONDS = 5.0
+_BATCH = 1000
+
+
+class RunLog:
+    """The writing side of one run. Epochs go out from a thread, so that training never waits."""
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self.client = client
+        self.run_id = run_id
+        self.texts: dict[str, str] = {}
+        self._params: list[Param] = []
+        self._tags: list[RunTag] = []
+        self._metrics: queue.Queue[list[Metric] | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._send, daemon=True, name="elth-log")
+        self._failure: Exception | None = None
+        self._began = time.monotonic()
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Note parameters; a later value of the same name before ``start`` replaces it."""
+        self._params = [p for p in self._params if p.key not in values]
+        self._params += [Param(name, str(value)) for name, value in values.items()]
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Note tags."""
+        self._tags += [RunTag(name, value) for name, value in values.items()]
+
+    def start(self) -> None:
+        """Send parameters and tags, and begin to send epochs."""
+        self.client.log_batch(self.run_id, params=self._params, tags=self._tags)
+        self._thread.start()
+
+    def epoch(self, epoch: Epoch) -> None:
+        """Note the metrics of an epoch, with the time it ended."""
+        now = int(time.time() * 1000)
+        self._metrics.put(
+            [Metric(name, getattr(epoch, name), now, epoch.epoch) for name in METRICS]
+        )
+
+    def finish(self, result: Result, *, keep_weights: bool) -> None:
+        """Publish: files and metrics first, the state last.
+
+        Raises:
+            ElthError: the store did not take them.
+        """
+        seconds = time.monotonic() - self._began
+        with tempfile.TemporaryDirectory(prefix="elth-") as place:
+            folder = Path(place)
+            (folder / "result").mkdir()
+            write(result, folder / "result", keep_weights=keep_weights)
+            for name, text in self.texts.items():
+                (folder / name).write_text(text)
+            try:
+                self.client.log_artifacts(self.run_id, str(folder))
+                self._drain()
+                self.client.set_tag(self.run_id, "elth.seconds", f"{seconds:.3f}")
+                self.client.set_terminated(self.run_id, "FINISHED")
+            except (MlflowException, OSError) as error:
+                raise ElthError(
+                    f"cannot write the results of run {self.run_id}: {error}"
+                ) from error
+
+    def fail(self, reason: str, *, final: bool, details: str) -> None:
+        """Close the run as failed; ``final`` when doing it again would fail again."""
+        with contextlib.suppress(MlflowException, OSError):
+            self.client.log_text(self.run_id, details, "traceback.txt")
+        with contextlib.suppress(MlflowException):
+            self._drain()
+        self.client.set_tag(self.run_id, "elth.reason", reason[:500])
+        self.client.set_tag(self.run_id, "elth.final", str(final).lower())
+        self.client.set_terminated(self.run_id, "FAILED")
+
+    def _drain(self) -> None:
+        self._metrics.put(None)
+        self._thread.join()
+        if self._failure is not None:
+            raise MlflowException(str(self._failure)) from self._failure
+
+    def _send(self) -> None:
+        """Send what has gathered, at most every few seconds, until None comes."""
+        last, waiting, open_ = 0.0, [], True
+        while open_:
+            try:
+                item = self._metrics.get(timeout=_FLUSH_SECONDS)
+                open_ = item is not None
+                waiting += item or []
+            except queue.Empty:
+                pass
+            due = not open_ or time.monotonic() - last >= _FLUSH_SECONDS
+            if waiting and due:
+                try:
+                    for i in range(0, len(waiting), _BATCH):
+                        self.client.log_batch(self.run_id, metrics=waiting[i : i + _BATCH])
+                    waiting, self._failure = [], None
+                except Exception as error:
+                    self._failure = error
+                last = time.monotonic()
