@@ -66,9 +66,7 @@ def execute(
     }
     if len(finished) < len(plan.stages):
         data.load(experiment.dataset, experiment.data.root, download=experiment.data.download)
-    tracker.open_grid(
-        experiment.name, experiment.resolved(), list(plan.stages), experiment.description
-    )
+    tracker.open_grid(experiment.name, experiment.resolved(), plan.stages, experiment.description)
     tracker.join_grid(
         (one.run_id for one in finished.values() if experiment.name not in one.grids),
         experiment.name,

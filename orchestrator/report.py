@@ -10,7 +10,7 @@ import io
 import json
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,13 +108,14 @@ def collect(tracker: Tracker, grid: str) -> Report:
     Raises:
         ElthError: the store has no such grid.
     """
-    keys = set(tracker.grid_keys(grid))
+    labels = tracker.grid_keys(grid)
     by_key: dict[str, Tracked] = {}
     for tracked in tracker.stages(grid):
-        if tracked.key in keys and tracked.status == "finished":
-            by_key.setdefault(tracked.key, tracked)
+        if tracked.key in labels and tracked.status == "finished":
+            stage = replace(tracked.stage, labels=labels[tracked.key])
+            by_key.setdefault(tracked.key, replace(tracked, stage=stage))
     cells = cells_of(by_key.values())
-    return Report(grid=grid, cells=cells, missing=len(keys) - len(by_key))
+    return Report(grid=grid, cells=cells, missing=len(labels) - len(by_key))
 
 
 def cells_of(tracked: Iterable[Tracked]) -> tuple[Cell, ...]:

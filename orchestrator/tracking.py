@@ -18,9 +18,10 @@ import ssl
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Run, RunStatus, ViewType
@@ -70,6 +71,11 @@ class Store:
                 "http://host:5000, or a database as sqlite:///file"
             )
         folder = Path(os.path.abspath(place))
+        if set("?%") & set(str(folder)):
+            raise ElthError(
+                f"cannot use the store {folder}: in a database's address ? and % mean something "
+                "else; give a directory without them"
+            )
         return Store(f"sqlite:///{folder / 'mlflow.db'}", folder)
 
     def __str__(self) -> str:
@@ -79,7 +85,7 @@ class Store:
     def is_there(self) -> bool:
         """Whether it has been used before; a server is taken to be there."""
         file = self.uri.removeprefix("sqlite:///")
-        return file == self.uri or Path(file).exists()
+        return file == self.uri or Path(file.partition("?")[0]).exists()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,7 +256,7 @@ class Tracker:
         """Names of the grids that the store knows."""
         return sorted({run.data.tags["elth.grid"] for run in self.search("", GRIDS)})
 
-    def open_grid(self, grid: str, resolved: str, keys: Sequence[str], text: str) -> str:
+    def open_grid(self, grid: str, resolved: str, plan: Mapping[str, Stage], text: str) -> str:
         """Note what a grid consists of now; returns the id of its run."""
         run = self.grid_run(grid)
         if run is None:
@@ -259,13 +265,17 @@ class Tracker:
             )
         run_id = str(run.info.run_id)
         self.client.log_text(run_id, resolved, "experiment.yaml")
-        self.client.log_text(run_id, json.dumps(list(keys)), "keys.json")
+        labels = {key: dict(stage.labels) for key, stage in plan.items()}
+        self.client.log_text(run_id, json.dumps(labels), "keys.json")
         self.client.set_tag(run_id, "mlflow.note.content", text)
         self.client.set_terminated(run_id, "FINISHED")
         return run_id
 
-    def grid_keys(self, grid: str) -> list[str]:
-        """The keys of a grid, as of its last ``elth run``.
+    def grid_keys(self, grid: str) -> dict[str, dict[str, Any]]:
+        """The keys of a grid, as of its last ``elth run``, each with what it is in this grid.
+
+        A run may be shared with a grid in which it is something else: one count of weights, kept by
+        magnitude, belongs to round 4 at 36 % a round and to round 8 at 20 %.
 
         Raises:
             ElthError: the store has no such grid; the message says which it has.
@@ -277,7 +287,7 @@ class Tracker:
         with tempfile.TemporaryDirectory(prefix="elth-") as folder:
             try:
                 path = self.client.download_artifacts(run.info.run_id, "keys.json", folder)
-                return list(json.loads(Path(path).read_text(encoding="utf-8")))
+                return dict(json.loads(Path(path).read_text(encoding="utf-8")))
             except (MlflowException, OSError, json.JSONDecodeError) as error:
                 raise ElthError(
                     f"the grid '{grid}' in the store {self.store} was never begun to the end, or "

@@ -88,7 +88,7 @@ def tracker_of(project: Project) -> Tracker:
 def _run(experiment: Experiment, store: Store) -> None:
     """What ``elth run`` does, in this process and without Ray."""
     built = plan.build(experiment)
-    Tracker(store).open_grid(experiment.name, experiment.resolved(), list(built.stages), "")
+    Tracker(store).open_grid(experiment.name, experiment.resolved(), built.stages, "")
     common = {
         "store": str(store),
         "grid": experiment.name,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +17,13 @@ from elth import masks
 from elth.data import info
 from elth.networks import blueprint, build
 from elth.streams import stream
+from elth.tickets import Ticket
+from elth.training import Epoch
 from orchestrator import plan
 from orchestrator.experiment import Experiment
 from orchestrator.plan import Plan, Stage
 from orchestrator.provenance import owner
+from orchestrator.runlog import RunLog
 from orchestrator.stages import Result
 from orchestrator.tracking import Store, Tracker
 
@@ -31,6 +36,12 @@ RECIPE = {"length": "2ep", "rewind": "1ep", "batch_size": 64, "milestones": ["1e
 """Two epochs of 21 iterations on the digits, rewound to the end of the first."""
 INFINITE = {"length": "2ep", "rewind": "1it", "lr": 1e30}
 """The first step goes so far that the second loss is infinite."""
+
+GONE = f"{socket.gethostname()}:{os.getpid()}:1"
+"""A process of this host that had this id in 1970."""
+
+ELSEWHERE = "another-host.invalid:1:1"
+"""A process of another host, of which nothing is known."""
 
 
 def experiment(**changes: Any) -> Experiment:
@@ -129,6 +140,24 @@ def artifact(tracker: Tracker, run_id: str, path: str) -> Path:
     return Path(uri.removeprefix("file://")) / path
 
 
+def epoch(number: int, accuracy: float = 50.0) -> Epoch:
+    """What is measured at the end of an epoch."""
+    return Epoch(
+        epoch=number,
+        step=21 * number,
+        lr=0.1,
+        train_loss=1.0 / number,
+        test_loss=2.0 / number,
+        test_accuracy=accuracy,
+    )
+
+
+def begin(tracker: Tracker, stage: Stage, ticket: Ticket | None = None, **changes: str) -> RunLog:
+    """Begin the run of a stage, for the grid ``one`` where nothing else is said."""
+    words = {"grid": "one", "experiment": "text: 1\n", "driver": owner(), "numerics": "cpu/1"}
+    return tracker.begin(stage, ticket, **(words | changes))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finished:
     """A store with a grid in it."""
@@ -155,7 +184,7 @@ def finish(folder: Path) -> Finished:
     built = plan.build(found)
     store = Store.of(folder)
     tracker = Tracker(store)
-    tracker.open_grid(found.name, found.resolved(), list(built.stages), "A tiny grid.")
+    tracker.open_grid(found.name, found.resolved(), built.stages, "A tiny grid.")
     worker = runner.Worker()
     for job in built.jobs():
         for report in runner.run_job(job_config(store, found, job.stages), worker):

@@ -71,5 +71,5 @@ def test_going_on_in_another_numerics_class_is_told(
     keys = finished.tracker.grid_keys("grown")
     assert len(keys) == 5
     joined = {one.key for one in finished.tracker.stages("grown")}
-    assert joined == set(keys[:4])
+    assert joined == set(list(keys)[:4])
     assert of_kind(plan.build(grown), "rewind_point")[0].key in joined

@@ -14,11 +14,12 @@ import pytest
 from rich.console import Console
 
 from elth.errors import ElthError
+from orchestrator import plan
 from orchestrator import report as reports
 from orchestrator.plan import Stage
 from orchestrator.report import Cell, Report
 from orchestrator.tracking import Tracked
-from tests.orchestrator.helpers import TINY, TINY_DEEPER, Finished, of_kind
+from tests.orchestrator.helpers import TINY, TINY_DEEPER, Finished, chain, of_kind, tiny
 
 
 def _tracked(
@@ -361,7 +362,9 @@ def test_a_report_of_a_store(finished: Finished) -> None:
 
 def test_what_a_grid_lacks_is_counted(finished: Finished) -> None:
     keys = list(finished.plan.stages)
-    finished.tracker.open_grid("part", "", [*keys[:4], "not there"], "")
+    stranger = chain("part", seeds=[99])[0]
+    stages = {key: finished.plan.stages[key] for key in keys[:4]} | {stranger.key: stranger}
+    finished.tracker.open_grid("part", "", stages, "")
     assert reports.collect(finished.tracker, "part").missing == 5
     run = finished.tracker.run_of(keys[1])
     assert run is not None
@@ -374,9 +377,23 @@ def test_what_a_grid_no_longer_asks_for_is_left_out(finished: Finished) -> None:
     run_ids = [one.run_id for one in finished.tracker.stages("done")]
     finished.tracker.join_grid(run_ids[:6], "fewer")
     stage = of_kind(finished.plan, "round")[0]
-    finished.tracker.open_grid("fewer", "", [stage.key], "")
+    finished.tracker.open_grid("fewer", "", {stage.key: stage}, "")
     report = reports.collect(finished.tracker, "fewer")
     assert [(c.method, c.seeds) for c in report.cells] == [("dense", (0,))]
+
+
+def test_a_shared_stage_is_in_each_grid_what_it_is_there(finished: Finished) -> None:
+    """Two prunings of a half keep what one of three quarters keeps: magnitude is trained once."""
+    grid = [{"method": ["imp", "magnitude"], "network": TINY_DEEPER}]
+    other = tiny("steeper", pruning={"rate": 0.75, "rounds": 1}, grid=grid)
+    built = plan.build(other)
+    finished.tracker.open_grid(other.name, "", built.stages, "")
+    shared = [one for one in finished.tracker.stages("done") if one.key in built.stages]
+    finished.tracker.join_grid([one.run_id for one in shared], other.name)
+    report = reports.collect(finished.tracker, other.name)
+    assert [(cell.method, cell.round) for cell in report.cells] == [("dense", 0), ("magnitude", 1)]
+    before = reports.collect(finished.tracker, "done")
+    assert {cell.round for cell in before.cells if cell.method == "magnitude"} == {2}
 
 
 def test_a_report_of_an_unknown_grid_is_refused(finished: Finished) -> None:

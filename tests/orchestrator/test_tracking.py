@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
-import os
 import socket
 import sqlite3
 import threading
@@ -23,20 +22,23 @@ from elth.data import info
 from elth.errors import ElthError
 from elth.networks import NetworkSpec
 from elth.tickets import Ticket
-from elth.training import Epoch
-from orchestrator import provenance, runlog, tracking
+from orchestrator import tracking
 from orchestrator.plan import Stage
-from orchestrator.provenance import environment, is_gone, owner
-from orchestrator.runlog import METRICS, RunLog
+from orchestrator.provenance import owner
+from orchestrator.runlog import METRICS
 from orchestrator.stages import Result
 from orchestrator.tracking import AXES, Store, Tracker
-from tests.orchestrator.helpers import TINY, artifact, chain, rewind_result, round_result
-
-GONE = f"{socket.gethostname()}:{os.getpid()}:1"
-"""A process of this host that had this id in 1970."""
-
-ELSEWHERE = "another-host.invalid:1:1"
-
+from tests.orchestrator.helpers import (
+    ELSEWHERE,
+    GONE,
+    TINY,
+    artifact,
+    begin,
+    chain,
+    epoch,
+    rewind_result,
+    round_result,
+)
 
 # Places
 
@@ -83,11 +85,18 @@ def test_an_address_that_mlflow_cannot_use_is_refused(place: str) -> None:
         Store.of(place)
 
 
+@pytest.mark.parametrize("name", ["feature%2Fbranch", "what?"])
+def test_a_directory_that_no_address_can_name_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ElthError, match=r"cannot use the store .+: in a database's address \? and"):
+        Store.of(tmp_path / name)
+
+
 def test_whether_a_store_is_there(store: Store, tracker: Tracker, tmp_path: Path) -> None:
     assert tracker.store.is_there
     assert not Store.of(tmp_path).is_there
     assert not Store.of(f"sqlite:///{tmp_path}/mlflow.db").is_there
     assert Store.of(store.uri).is_there
+    assert Store.of(f"{store.uri}?timeout=9").is_there
     assert Store.of("http://host").is_there
     assert list(tmp_path.iterdir()) == []
 
@@ -153,17 +162,6 @@ def test_artifacts_lie_in_the_store(store: Store, tracker: Tracker) -> None:
 # One stage
 
 
-def _epoch(number: int, accuracy: float = 50.0) -> Epoch:
-    return Epoch(
-        epoch=number,
-        step=21 * number,
-        lr=0.1,
-        train_loss=1.0 / number,
-        test_loss=2.0 / number,
-        test_accuracy=accuracy,
-    )
-
-
 def _ticket(result: Result) -> Ticket:
     rewind, mask = rewind_result().rewind, result.mask
     assert rewind is not None
@@ -172,15 +170,10 @@ def _ticket(result: Result) -> Ticket:
     return Ticket(network=spec, shape=info("digits").shape, rewind=rewind, mask=mask)
 
 
-def _begin(tracker: Tracker, stage: Stage, ticket: Ticket | None = None, **changes: str) -> RunLog:
-    words = {"grid": "one", "experiment": "text: 1\n", "driver": owner(), "numerics": "cpu/1"}
-    return tracker.begin(stage, ticket, **(words | changes))
-
-
 def _done(tracker: Tracker, stage: Stage, result: Result, **changes: str) -> str:
     ticket = None if stage.kind == "rewind_point" else _ticket(result)
-    log = _begin(tracker, stage, ticket, **changes)
-    log.epoch(_epoch(1))
+    log = begin(tracker, stage, ticket, **changes)
+    log.epoch(epoch(1))
     log.finish(result, keep_weights=True)
     return log.run_id
 
@@ -193,9 +186,9 @@ def test_a_run_holds_axes_metrics_tags_and_files(tracker: Tracker) -> None:
     stage = chain("whole", seeds=[20])[2]
     result = round_result(600)
     ticket = _ticket(result)
-    log = _begin(tracker, stage, ticket, grid="whole", numerics="cpu/torch")
+    log = begin(tracker, stage, ticket, grid="whole", numerics="cpu/torch")
     for number in (1, 2, 3):
-        log.epoch(_epoch(number, 10.0 * number))
+        log.epoch(epoch(number, 10.0 * number))
     assert tracker.get(log.run_id).info.status == "RUNNING"
     assert tracker.run_of(stage.key) is None  # nothing is published before the end
     log.finish(result, keep_weights=True)
@@ -245,7 +238,7 @@ def test_a_layer_without_weights_is_told(tracker: Tracker) -> None:
     result = round_result(11_012)
     assert result.mask is not None
     result.mask["layer2.0.downsample.0.weight"][:] = False
-    log = _begin(tracker, stage, _ticket(result), grid="collapsed")
+    log = begin(tracker, stage, _ticket(result), grid="collapsed")
     log.fail("enough", final=True, details="")
     tags = tracker.get(log.run_id).data.tags
     assert tags["elth.collapsed"] == "layer2.0.downsample.0.weight"
@@ -281,80 +274,7 @@ def test_a_round_comes_back_bit_for_bit_and_costs_its_non_zeros_only(tracker: Tr
     assert sizes["mask.safetensors"] + sizes["trained.safetensors"] < 4 * 11_012
 
 
-def test_an_epoch_is_there_once_even_if_sending_fails_at_first(
-    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runlog, "_FLUSH_SECONDS", 0.0)
-    start = chain("flaky", seeds=[23])[0]
-    log = _begin(tracker, start)
-    send, failures = tracker.client.log_batch, [MlflowException("gone for a moment")]
-    failed = threading.Event()
-
-    def flaky(*args: Any, **kwargs: Any) -> Any:
-        if failures:
-            failed.set()
-            raise failures.pop()
-        return send(*args, **kwargs)
-
-    monkeypatch.setattr(tracker.client, "log_batch", flaky)
-    log.epoch(_epoch(1))
-    assert failed.wait(10)
-    log.epoch(_epoch(2))
-    log.finish(rewind_result(), keep_weights=False)
-    history = _history(tracker, log.run_id, "train_loss")
-    assert [(m.step, m.value) for m in history] == [(1, 1.0), (2, 0.5)]
-
-
-def test_a_store_that_takes_no_metrics_is_an_error(
-    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    start = chain("deaf", seeds=[24])[0]
-    log = _begin(tracker, start)
-
-    def deaf(*_: Any, **__: Any) -> None:
-        raise MlflowException("the disk is full")
-
-    monkeypatch.setattr(tracker.client, "log_batch", deaf)
-    log.epoch(_epoch(1))
-    message = f"cannot write the results of run {log.run_id}: the disk is full"
-    with pytest.raises(ElthError, match=message):
-        log.finish(rewind_result(), keep_weights=False)
-    log.fail(message, final=False, details="")
-    assert tracker.get(log.run_id).info.status == "FAILED"
-
-
-def test_a_failure_is_told_with_its_reason(tracker: Tracker) -> None:
-    start, dense = chain("failing", seeds=[25])[:2]
-    for stage, final in ((start, False), (dense, True)):
-        log = _begin(tracker, stage, grid="failing")
-        log.epoch(_epoch(1))
-        log.fail("it broke " + "x" * 600, final=final, details="the whole story")
-        assert artifact(tracker, log.run_id, "traceback.txt").read_text() == "the whole story"
-    first, second = tracker.stages("failing")
-    assert (first.status, first.is_final) == ("failed", False)
-    assert (second.status, second.is_final) == ("failed", True)
-    assert first.reason.startswith("it broke x")
-    assert len(first.reason) == 500
-    assert first.accuracy == 50.0
-    with pytest.raises(ElthError, match=f"has no finished stage {start.key[:12]}"):
-        tracker.load(start.key)
-
-
 # Dead attempts
-
-
-def test_owner_is_this_process() -> None:
-    host, pid, started = owner().split(":")
-    assert (host, int(pid)) == (socket.gethostname(), os.getpid())
-    assert abs(float(started) - psutil.Process().create_time()) <= 1
-
-
-def test_is_gone() -> None:
-    assert not is_gone(owner())
-    assert is_gone(GONE)
-    assert is_gone(f"{socket.gethostname()}:{2**22 + 1}:1")  # beyond the largest process id
-    assert not is_gone(ELSEWHERE)
-    assert not is_gone("")
 
 
 def _status(tracker: Tracker, key: str) -> dict[str, str]:
@@ -370,28 +290,28 @@ def test_the_run_of_a_dead_process_counts_as_killed(
     tracker: Tracker, driver: str, status: str
 ) -> None:
     start = chain("killed", seeds=[30 + len(driver)])[0]
-    log = _begin(tracker, start, driver=driver)
+    log = begin(tracker, start, driver=driver)
     assert _status(tracker, start.key) == {log.run_id: status}
     log.fail("", final=False, details="")
 
 
 def test_a_new_attempt_clears_away_the_dead_and_leaves_the_living(tracker: Tracker) -> None:
     start = chain("attempts", seeds=[26])[0]
-    dead = _begin(tracker, start, driver=GONE)
-    far = _begin(tracker, start, driver=ELSEWHERE)
+    dead = begin(tracker, start, driver=GONE)
+    far = begin(tracker, start, driver=ELSEWHERE)
     assert _status(tracker, start.key) == {far.run_id: "running"}
     parent = psutil.Process().parent() or psutil.Process()
     living = f"{socket.gethostname()}:{parent.pid}:{parent.create_time():.0f}"
-    near = _begin(tracker, start, driver=living)
-    failed = _begin(tracker, start, driver="third-host.invalid:1:1")
+    near = begin(tracker, start, driver=living)
+    failed = begin(tracker, start, driver="third-host.invalid:1:1")
     failed.fail("x", final=True, details="")
-    mine = _begin(tracker, start)
+    mine = begin(tracker, start)
     assert set(_status(tracker, start.key)) == {far.run_id, near.run_id, mine.run_id}
-    again = _begin(tracker, start)  # the same driver begins anew after its worker died
+    again = begin(tracker, start)  # the same driver begins anew after its worker died
     assert set(_status(tracker, start.key)) == {far.run_id, near.run_id, again.run_id}
     again.finish(rewind_result(), keep_weights=False)
     assert tracker.run_of(start.key) is not None
-    late = _begin(tracker, start, driver=ELSEWHERE)
+    late = begin(tracker, start, driver=ELSEWHERE)
     assert again.run_id in _status(tracker, start.key)  # what is finished stays
     for log in (dead, far, near, mine, late):
         with contextlib.suppress(MlflowException):
@@ -400,8 +320,8 @@ def test_a_new_attempt_clears_away_the_dead_and_leaves_the_living(tracker: Track
 
 def test_of_two_finished_runs_the_first_counts(tracker: Tracker) -> None:
     start = chain("two", seeds=[27])[0]
-    one = _begin(tracker, start, driver=ELSEWHERE)
-    two = _begin(tracker, start)
+    one = begin(tracker, start, driver=ELSEWHERE)
+    two = begin(tracker, start)
     two.finish(rewind_result(seed=1), keep_weights=False)
     one.finish(rewind_result(seed=2), keep_weights=False)
     found = tracker.run_of(start.key)
@@ -448,7 +368,7 @@ def test_a_run_is_found_by_its_id_or_by_the_beginning_of_its_key(tracker: Tracke
 
 
 def test_a_run_that_is_no_stage_is_refused(tracker: Tracker) -> None:
-    run_id = tracker.open_grid("nostage", "", [], "")
+    run_id = tracker.open_grid("nostage", "", {}, "")
     with pytest.raises(ElthError, match=f"run {run_id} is no stage of elth"):
         tracking.stage_of(tracker.get(run_id))
 
@@ -461,7 +381,7 @@ def test_runs_of_strangers_are_passed_over(tracker: Tracker) -> None:
 
 def test_a_search_goes_on_over_pages(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     for stage in chain("pages", seeds=[31])[:3]:
-        _begin(tracker, stage, grid="pages").fail("", final=False, details="")
+        begin(tracker, stage, grid="pages").fail("", final=False, details="")
     monkeypatch.setattr(tracking, "_PAGE", 2)
     found = list(tracker.search("tags.`grid.pages` = 'true'"))
     assert len(found) == len({run.info.run_id for run in found}) == 3
@@ -473,11 +393,13 @@ def test_a_search_goes_on_over_pages(tracker: Tracker, monkeypatch: pytest.Monke
 
 
 def test_a_grid_is_one_run_however_often_it_is_opened(tracker: Tracker) -> None:
-    first = tracker.open_grid("grid-1", "a: 1\n", ["k1", "k2"], "The first.")
-    assert tracker.grid_keys("grid-1") == ["k1", "k2"]
-    again = tracker.open_grid("grid-1", "a: 2\n", ["k1", "k2", "k3"], "The second.")
+    stages = chain("grid-1")
+    plans = [{stage.key: stage for stage in stages[:count]} for count in (2, 3)]
+    first = tracker.open_grid("grid-1", "a: 1\n", plans[0], "The first.")
+    assert tracker.grid_keys("grid-1") == {stage.key: stage.labels for stage in stages[:2]}
+    again = tracker.open_grid("grid-1", "a: 2\n", plans[1], "The second.")
     assert again == first
-    assert tracker.grid_keys("grid-1") == ["k1", "k2", "k3"]
+    assert list(tracker.grid_keys("grid-1")) == [stage.key for stage in stages[:3]]
     run = tracker.grid_run("grid-1")
     assert run is not None
     assert (run.info.status, run.info.run_name) == ("FINISHED", "grid-1")
@@ -487,7 +409,7 @@ def test_a_grid_is_one_run_however_often_it_is_opened(tracker: Tracker) -> None:
 
 
 def test_an_unknown_grid_is_refused_with_those_that_are_there(tracker: Tracker) -> None:
-    tracker.open_grid("grid-2", "", [], "")
+    tracker.open_grid("grid-2", "", {}, "")
     for name in ("grid-0", "it's", "a b", ""):
         with pytest.raises(ElthError, match=f"has no grid '{name}' .it has: .*grid-2.*[)]$"):
             tracker.grid_keys(name)
@@ -512,25 +434,11 @@ def test_stages_join_a_grid(tracker: Tracker) -> None:
 
 
 def test_a_report_is_kept_with_its_grid(tracker: Tracker, tmp_path: Path) -> None:
-    run_id = tracker.open_grid("grid-4", "", [], "")
+    run_id = tracker.open_grid("grid-4", "", {}, "")
     (tmp_path / "cells.csv").write_text("a,b\n")
     tracker.add_report("grid-4", tmp_path)
     assert [f.path for f in tracker.client.list_artifacts(run_id, "report")] == ["report/cells.csv"]
     tracker.add_report("no-such-grid", tmp_path)
-
-
-# Where it runs
-
-
-def test_the_environment_is_told_without_git_or_an_installation(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(provenance, "_ENVIRONMENT", {})
-    monkeypatch.setenv("PATH", str(tmp_path))
-    found = environment()
-    assert "mlflow.source.git.commit" not in found
-    assert found["version.python"]
-    assert environment() is found
 
 
 @pytest.fixture
