@@ -307,6 +307,7 @@ def _start_ray(cpus: int) -> None:
         address="local",
         num_cpus=cpus,
         include_dashboard=False,
+        object_store_memory=128 * 2**20,  # results travel through the store, not through Ray
         log_to_driver=False,
         logging_level=logging.ERROR,
         _node_ip_address="127.0.0.1",
