@@ -185,11 +185,13 @@ class Schedule:
     def _seconds_left(self) -> float | None:
         speed = self._speed
         now = time.monotonic()
-        timed = self._timed or [
-            (work(r.stage) * r.fraction, now - r.since)
-            for r in self._progress.values()
-            if r.fraction > 0 and r.stage.kind != "rewind_point"
-        ]
+        timed = self._timed
+        if not timed and speed is None:
+            timed = [
+                (work(r.stage) * r.fraction, now - r.since)
+                for r in self._progress.values()
+                if r.fraction > 0 and r.stage.kind != "rewind_point"
+            ]
         if timed:
             speed = sum(t for _, t in timed) / sum(w for w, _ in timed)
         if speed is None:
