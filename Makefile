@@ -8,6 +8,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv
 STAMP := .venv/.installed
 SOURCES := $(wildcard elth orchestrator tests benchmarks)
+SMOKE ?= $(shell grep -l '^scales:' tune_configs/*.yaml)
 # Extra arguments for pytest: make test-unit ARGS='-k masks -x'
 ARGS ?=
 
@@ -17,7 +18,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export DO_NOT_TRACK ?= true
 
-.PHONY: help setup quickstart test test-unit test-e2e lint format bench lock clean
+.PHONY: help setup quickstart smoke test test-unit test-e2e lint format facts bench lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +50,13 @@ $(STAMP): requirements.lock pyproject.toml | $(UV)
 quickstart: $(STAMP) ## Run the smallest experiment from end to end
 	$(BIN)/elth run tune_configs/quickstart.yaml
 
+smoke: $(STAMP) ## Every table and figure of the papers, small, to its report (in runs-smoke)
+	@for config in $(SMOKE); do \
+	    echo "==> $$config"; begin=$$SECONDS; \
+	    $(BIN)/elth run $$config scale=smoke --store runs-smoke; \
+	    echo "==> $$config: $$((SECONDS - begin)) s"; \
+	done
+
 test: test-unit test-e2e ## All tests: the unit tests, then the whole runs
 
 test-unit: $(STAMP) ## The unit tests, two at a time
@@ -67,6 +75,9 @@ format: $(STAMP) ## Put the code in format and mend what can be mended safely
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
+facts: $(STAMP) ## Write elth/facts.json anew, after a change of a network or a criterion
+	$(BIN)/python -m elth.facts
+
 bench: $(STAMP) ## The measurements of the README
 	$(BIN)/python -m benchmarks
 
@@ -76,6 +87,6 @@ lock: | $(UV) ## Write requirements.lock anew (UPGRADE=1: newest versions)
 	    --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate \
 	    --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade) --quiet --output-file requirements.lock
 
-clean: ## Remove .venv, caches and builds (runs/ and data/ stay)
+clean: ## Remove .venv, caches and builds (runs/, runs-smoke/ and data/ stay)
 	rm -rf .venv build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -type d -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from elth.data import Dataset
+from elth.data import Dataset, MemoryDataset
 from elth.recipes import Recipe
 
 
@@ -19,6 +19,7 @@ def epoch_seconds(
     network: nn.Module, data: Dataset, recipe: Recipe, mask: Mapping[str, Tensor], steps: int
 ) -> float:
     """Seconds of an iteration: a DataLoader, masks in every forward, ``item()`` each step."""
+    assert isinstance(data, MemoryDataset)
     images = data.train_images.float()
     images = (images - data.info.mean[0]) / data.info.deviation[0]
     loader = DataLoader(

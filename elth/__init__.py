@@ -13,17 +13,47 @@ wherever PyTorch does. A ticket is found by training and pruning, and moved by a
         print(epoch.epoch, epoch.test_accuracy)
 """
 
-from elth.data import DATASETS, Dataset
-from elth.data import load as load_dataset
-from elth.elastic import Plan, explain, transform
-from elth.errors import ElthError
-from elth.networks import NETWORKS, Anatomy, DataShape, Network, NetworkSpec
-from elth.networks import build as build_network
-from elth.recipes import RECIPES, Recipe, Step
-from elth.tickets import Ticket
-from elth.training import Epoch, NonFiniteLossError, Training, train_ticket
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from elth._lazy import lazily
+
+if TYPE_CHECKING:
+    from elth.criteria import CRITERIA
+    from elth.data import DATASETS, Dataset
+    from elth.data import load as load_dataset
+    from elth.elastic import Plan, change_width, explain, move, transform
+    from elth.errors import ElthError
+    from elth.networks import NETWORKS, Anatomy, DataShape, Network, NetworkSpec
+    from elth.networks import build as build_network
+    from elth.recipes import RECIPES, Recipe, Step
+    from elth.tickets import Ticket
+    from elth.training import Epoch, NonFiniteLossError, Training, train_ticket
+else:
+    __getattr__, __dir__ = lazily(
+        __name__,
+        {
+            "elth.criteria": ("CRITERIA",),
+            "elth.data": ("DATASETS", "Dataset", "load as load_dataset"),
+            "elth.elastic": ("Plan", "change_width", "explain", "move", "transform"),
+            "elth.errors": ("ElthError",),
+            "elth.networks": (
+                "NETWORKS",
+                "Anatomy",
+                "DataShape",
+                "Network",
+                "NetworkSpec",
+                "build as build_network",
+            ),
+            "elth.recipes": ("RECIPES", "Recipe", "Step"),
+            "elth.tickets": ("Ticket",),
+            "elth.training": ("Epoch", "NonFiniteLossError", "Training", "train_ticket"),
+        },
+    )
 
 __all__ = [
+    "CRITERIA",
     "DATASETS",
     "NETWORKS",
     "RECIPES",
@@ -41,8 +71,10 @@ __all__ = [
     "Ticket",
     "Training",
     "build_network",
+    "change_width",
     "explain",
     "load_dataset",
+    "move",
     "train_ticket",
     "transform",
 ]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from fractions import Fraction
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from elth.counts import kept_after as kept_after
 from elth.errors import ElthError
 from elth.networks import DataShape, Network, NetworkSpec, blueprint, prunable
 
@@ -48,23 +48,6 @@ def layer_sparsity(mask: Mapping[str, Tensor]) -> dict[str, float]:
 def collapsed(mask: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Names of weights of which nothing is kept: through such a layer no signal passes."""
     return tuple(name for name, m in mask.items() if not bool(m.any()))
-
-
-def kept_after(rate: float | str, rounds: int, prunable_weights: int) -> int:
-    """Number of weights left after ``rounds`` prunings at ``rate``, each rounding down.
-
-    A round keeps floor((1 - rate) * kept) weights, computed in exact decimal arithmetic, so that
-    counts are known before anything is trained.
-
-    Example:
-        >>> kept_after(0.2, 6, 270_896)  # ResNet-20 at 73.79 %
-        71012
-    """
-    keep = 1 - Fraction(str(rate))
-    kept = prunable_weights
-    for _ in range(rounds):
-        kept = int(keep * kept)
-    return kept
 
 
 def apply(mask: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -65,7 +65,7 @@ class Step:
 
 OPTIMISERS = ("sgd", "adam")
 SCHEDULES = ("step", "constant", "cosine")
-AUGMENTATIONS = ("none", "crop_flip")
+AUGMENTATIONS = ("none", "crop_flip", "resized_crop_flip")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,8 @@ class Recipe:
     warmup: Step = Step(0, "ep")
     """Linear rise of the learning rate from 0."""
     augment: str = "none"
-    """``none``, or ``crop_flip``: zero-pad by an eighth, random crop, horizontal flip."""
+    """``none``; ``crop_flip``: zero-pad by an eighth, random crop, horizontal flip; or
+    ``resized_crop_flip``: a random crop of .1 to 1 of the area, resized, horizontal flip."""
 
     def __post_init__(self) -> None:
         """Check every field. Numbers become floats, so that equal recipes read the same."""
@@ -128,6 +129,25 @@ class Recipe:
             raise ElthError(
                 f"rewind of a recipe must come before its end: rewind is {self.rewind}, "
                 f"length {self.length}"
+            )
+
+    def check(self, per_epoch: int) -> None:
+        """Refuse a schedule of which a part would never be reached.
+
+        Raises:
+            ElthError: a milestone, or the end of the warm-up, does not lie before the end.
+        """
+        end = self.length.iterations(per_epoch)
+        late = [m for m in self.milestones if m.iterations(per_epoch) >= end]
+        if self.schedule == "step" and late:
+            raise ElthError(
+                f"the learning rate is to drop at {late[0]}, and the training ends at "
+                f"{self.length}: give milestones that lie before, or none"
+            )
+        if self.warmup.iterations(per_epoch) >= end:
+            raise ElthError(
+                f"the warm-up ends at {self.warmup}, and the training at {self.length}: "
+                "shorten the warm-up"
             )
 
     def lr_at(self, step: int, per_epoch: int) -> float:
@@ -190,6 +210,23 @@ RECIPES: dict[str, Recipe] = {
         milestones=_steps("80ep", "120ep"),
         augment="crop_flip",
     ),
+    # E-LTH, Table 4: as above but for the rewind point.
+    "cifar10_vgg": Recipe(
+        length=Step(160, "ep"),
+        rewind=Step(200, "it"),
+        milestones=_steps("80ep", "120ep"),
+        augment="crop_flip",
+    ),
+    # E-LTH, Table 4; crops as in the released settings.
+    "imagenet_resnet": Recipe(
+        length=Step(90, "ep"),
+        rewind=Step(5, "ep"),
+        batch_size=1024,
+        lr=0.4,
+        milestones=_steps("30ep", "60ep", "80ep"),
+        warmup=Step(5, "ep"),
+        augment="resized_crop_flip",
+    ),
     # No setting is printed for MLPs: those released with E-LTH, rewound to initialisation.
     "mnist_mlp": Recipe(
         length=Step(40, "ep"),
@@ -197,6 +234,44 @@ RECIPES: dict[str, Recipe] = {
         momentum=0.0,
         weight_decay=0.0,
         schedule="constant",
+    ),
+    # Maene et al., LeNet-300-100: Adam, rewound to initialisation as all of theirs.
+    "maene_lenet": Recipe(
+        length=Step(25, "ep"),
+        rewind=Step(0, "ep"),
+        batch_size=60,
+        optimiser="adam",
+        lr=1.2e-3,
+        weight_decay=0.0,
+        schedule="constant",
+    ),
+    # Maene et al., ResNet-20 at the smallest of their batches (128 to 2,048), without warm-up;
+    # augmentation is printed nowhere: that of the other CIFAR recipes.
+    "maene_resnet20": Recipe(
+        length=Step(85, "ep"),
+        rewind=Step(0, "ep"),
+        weight_decay=1e-5,
+        milestones=_steps("56ep", "71ep"),
+        augment="crop_flip",
+    ),
+    # Maene et al., Conv-4; augmentation as above.
+    "maene_conv4": Recipe(
+        length=Step(75, "ep"),
+        rewind=Step(0, "ep"),
+        lr=0.01,
+        weight_decay=1e-5,
+        schedule="cosine",
+        augment="crop_flip",
+    ),
+    # Maene et al., ResNet-50 at the learning rate of the result that they copy (their own run: .1).
+    "maene_resnet50": Recipe(
+        length=Step(90, "ep"),
+        rewind=Step(0, "ep"),
+        batch_size=1024,
+        lr=0.4,
+        weight_decay=1e-5,
+        milestones=_steps("30ep", "60ep", "80ep"),
+        augment="resized_crop_flip",
     ),
     # Ours, for a laptop: the CIFAR recipe's shape, short enough for the embedded digits.
     "digits_resnet": Recipe(

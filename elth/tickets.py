@@ -50,7 +50,8 @@ class Ticket:
     """The whole state dict at the rewind point, BN statistics included, not masked."""
     mask: Mask
     origin: Mapping[str, Any] = field(default_factory=dict)
-    """Where it came from: dataset, recipe, seed, rewind step, and ``history``, oldest first."""
+    """Where it came from: dataset, recipe, seed, and ``history``, oldest first; ``start``, where
+    its training starts at another iteration than the recipe's rewind point."""
 
     def __post_init__(self) -> None:
         """Check weights and mask against the network."""

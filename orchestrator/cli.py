@@ -22,7 +22,8 @@ from elth.errors import ElthError
 if TYPE_CHECKING:
     from orchestrator.experiment import Experiment
     from orchestrator.plan import Plan
-    from orchestrator.tracking import Store, Tracked, Tracker
+    from orchestrator.store import Store
+    from orchestrator.tracking import Tracked, Tracker
 
 EXIT_REFUSED = 2
 EXIT_FAILED = 3
@@ -63,7 +64,7 @@ def cli() -> None:
     """Find lottery tickets once, stretch and squeeze them into other networks, compare."""
 
 
-@cli.command(cls=_Command, example="elth plan tune_configs/quickstart.yaml pruning.rounds=10")
+@cli.command(cls=_Command, example="elth plan tune_configs/fig6_cifar_resnets.yaml scale=smoke")
 @click.argument("config", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @_store_option
@@ -105,11 +106,12 @@ def run(config: Path, overrides: tuple[str, ...], store: str | None, retry_faile
 
 @cli.command(cls=_Command, example="elth status tune_configs/quickstart.yaml")
 @click.argument("grid_or_config")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @_store_option
-def status(grid_or_config: str, store: str | None) -> None:
+def status(grid_or_config: str, overrides: tuple[str, ...], store: str | None) -> None:
     """Tell how far a grid is: stages finished, running, failed and missing."""
     tracker = _open(store)
-    grid = _grid(grid_or_config)
+    grid = _grid(grid_or_config, overrides)
     keys = tracker.grid_keys(grid)
     by_key: dict[str, Tracked] = {}
     for tracked in tracker.stages(grid):
@@ -135,6 +137,7 @@ def status(grid_or_config: str, store: str | None) -> None:
 
 @cli.command(cls=_Command, example="elth report quickstart --json > cells.json")
 @click.argument("grid_or_config")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @_store_option
 @click.option("--json", "as_json", is_flag=True, help="Print the cells as JSON.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print the cells as CSV.")
@@ -144,6 +147,7 @@ def status(grid_or_config: str, store: str | None) -> None:
 )
 def report(
     grid_or_config: str,
+    overrides: tuple[str, ...],
     store: str | None,
     as_json: bool,
     as_csv: bool,
@@ -154,7 +158,7 @@ def report(
     from orchestrator import report as reports
 
     tracker = _open(store)
-    found = reports.collect(tracker, _grid(grid_or_config))
+    found = reports.collect(tracker, _grid(grid_or_config, overrides))
     if as_json:
         click.echo(reports.to_json(found, provenance=provenance), nl=False)
     elif as_csv:
@@ -174,6 +178,7 @@ def networks(dataset: str) -> None:
     from elth.networks import NETWORKS, blueprint, options, prunable
 
     shape = info(dataset).shape
+    small, common = [], ("init", "bn_affine")
     table = Table(
         title=f"networks, for {dataset} ({shape.channels}x{shape.size}x{shape.size}, "
         f"{shape.classes} classes)",
@@ -184,16 +189,93 @@ def networks(dataset: str) -> None:
     for column in ("prunable", "parameters"):
         table.add_column(column, justify="right")
     for name in NETWORKS:
-        network = blueprint(name, shape)
+        try:
+            network = blueprint(name, shape)
+        except ElthError:  # such images are too small for it
+            small.append(name)
+            continue
         stages = network.anatomy.stages
         table.add_row(
             name,
             network.anatomy.family,
             " ".join(str(len(stage.units)) for stage in stages),
-            ", ".join(f"{key}={value}" for key, value in options(name).items()),
+            ", ".join(f"{k}={v}" for k, v in options(name).items() if k not in common),
             f"{sum(network.get_parameter(n).numel() for n in prunable(network)):,}",
             f"{sum(p.numel() for p in network.parameters()):,}",
         )
+    out.print(table)
+    out.print(
+        "Also: init=kaiming_normal (kaiming_uniform for lenet_300_100); bn_affine=true where there "
+        "is batch normalisation.",
+        highlight=False,
+    )
+    if small:
+        out.print(f"These images are too small for {', '.join(small)}.", highlight=False)
+
+
+@cli.group()
+def data() -> None:
+    """List datasets, and describe an image folder as one."""
+
+
+@data.command(cls=_Command, name="list", example="elth data list")
+def data_list() -> None:
+    """List the datasets; options are given as in cifar10(size=224)."""
+    from elth.data import DATASETS, info, options
+
+    table = Table()
+    for column in ("name", "images", "classes", "training", "test", "options"):
+        table.add_column(column)
+    for name in DATASETS:
+        shown = ", ".join(f"{key}={value}" for key, value in options(name).items())
+        if name == "folder":
+            table.add_row(name, "any JPEG, PNG", "", "", "", shown)
+            continue
+        found = info(name)
+        shape = f"{found.shape.channels}x{found.shape.size}x{found.shape.size}"
+        sizes = (f"{found.train_size:,}", f"{found.test_size:,}")
+        table.add_row(name, shape, str(found.shape.classes), *sizes, shown)
+    out.print(table)
+
+
+@data.command(
+    cls=_Command,
+    name="manifest",
+    example="elth data manifest data/flowers --name flowers -o flowers.json\n"
+    "elth plan my.yaml 'dataset=folder(manifest=flowers.json,size=64)'",
+)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--name", required=True, help="Its name, and that of its folder in data.root.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="[default: NAME.json]")
+def data_manifest(folder: Path, name: str, output: Path | None) -> None:
+    """Describe a folder of images (train/CLASS/*, val/CLASS/*) in a file, once.
+
+    The manifest is the dataset's identity: every run compares its folder with it.
+    """
+    from elth.data import make_manifest
+
+    output = output or Path(f"{name}.json")
+    manifest = make_manifest(folder, name, output)
+    sizes = ", ".join(f"{part['images']:,} {word}" for word, part in manifest["parts"].items())
+    click.echo(f"{name}: {len(manifest['classes'])} classes, images: {sizes}")
+    click.echo(f"wrote {output}; in a config: dataset: folder(manifest={output},size=64)")
+
+
+@cli.command(cls=_Command, example="elth methods")
+def methods() -> None:
+    """List the methods of a grid: what is trained, and from what it is made."""
+    from elth import criteria
+    from orchestrator.methods import METHODS, REWIND
+
+    table = Table()
+    for column in ("method", "in reports", "what is trained", "settings (criteria.NAME)"):
+        table.add_column(column)
+    for name, method in METHODS.items():
+        settings = criteria.options(method.criterion) if method.criterion else {}
+        if method.base == REWIND:
+            settings["at"] = "rewind"
+        shown = ", ".join(f"{key}={value}" for key, value in settings.items())
+        table.add_row(name, method.title, method.about, shown)
     out.print(table)
 
 
@@ -231,22 +313,29 @@ def ticket_show(ticket_or_run: str, store: str | None) -> None:
 )
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--to", "target", required=True, help="The network to go to, as resnet56.")
-@click.option("--plan", "text", default="auto", show_default=True, help="As append or drop:1-4.")
+@click.option(
+    "--plan", "text", default="auto", show_default=True, help="As append, drop:1-4 or double."
+)
+@click.option("--seed", default=0, show_default=True, help="For plans that draw: double:gaussian.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="[default: FILE-TO]")
-def ticket_transform(file: Path, target: str, text: str, output: Path | None) -> None:
+def ticket_transform(file: Path, target: str, text: str, seed: int, output: Path | None) -> None:
     """Stretch or squeeze a ticket file into another network of its family."""
     from elth import elastic
     from elth.networks import blueprint
     from elth.tickets import Ticket
 
     before = Ticket.load(file)
-    after = elastic.transform(before, target, text)
-    source, goal = (blueprint(t.network, t.shape).anatomy for t in (before, after))
+    if elastic.is_width(text):
+        after = elastic.change_width(before, target, text, seed)
+        explained = f"{before.network} -> {after.network}: {elastic.parse_width(text)}"
+    else:
+        after = elastic.transform(before, target, text)
+        source, goal = (blueprint(t.network, t.shape).anatomy for t in (before, after))
+        resolved = elastic.resolve(text, source, goal)
+        explained = elastic.explain(resolved, source, goal, (before.network, after.network))
     output = output or file.with_name(f"{file.stem}-{_file_name(str(after.network))}.safetensors")
     after.save(output)
-    resolved = elastic.resolve(text, source, goal)
-    names = (before.network, after.network)
-    click.echo(elastic.explain(resolved, source, goal, names))
+    click.echo(explained)
     for name, one in (("before", before), ("after", after)):
         click.echo(
             f"{name:>6}: {100 * one.sparsity:.2f} % sparsity, "
@@ -283,7 +372,7 @@ def ui(store: str | None, grid: str | None, port: int, no_browser: bool) -> None
 
 
 def _store(place: str | None) -> Store:
-    from orchestrator.tracking import Store
+    from orchestrator.store import Store
 
     return Store.of(place)
 
@@ -306,12 +395,15 @@ def _look(place: str | None) -> tuple[str, list[Tracked]]:
     return str(store), _open(place).stages()
 
 
-def _grid(grid_or_config: str) -> str:
+def _grid(grid_or_config: str, overrides: tuple[str, ...] = ()) -> str:
+    """The name of a grid; overrides of a config may change it, as ``scale=smoke`` does."""
     path = Path(grid_or_config)
     if path.suffix in (".yaml", ".yml"):
         from orchestrator.experiment import load
 
-        return load(path).name
+        return load(path, overrides).name
+    if overrides:
+        raise ElthError(f"'{overrides[0]}' can change a config only, and {path} names a grid")
     return grid_or_config
 
 
@@ -329,9 +421,10 @@ def _ticket(ticket_or_run: str, store: str | None) -> Any:
     stage = stage_of(found)
     if stage.kind == "rewind_point":
         raise ElthError(f"run {ticket_or_run} is a rewind point, which has no mask; name a round")
-    made = stages.ticket(stage, tracker.load)
     from elth import masks
 
+    mask = tracker.load_run(found)[1].mask if stage.kind == "retraining" else None
+    made = stages.ticket(stage, tracker.load, known=mask)
     tracked = found.data.tags.get("elth.mask_sha256")
     if tracked is not None and tracked != masks.digest(made.mask):
         raise ElthError(
@@ -368,7 +461,6 @@ def _print_plan(
     experiment: Experiment, built: Plan, finished: set[str], tracked: list[Tracked], place: str
 ) -> None:
     from orchestrator import plan as plans
-    from orchestrator.driver import seconds_per_work
     from orchestrator.progress import duration
     from orchestrator.resources import local_slots
 
@@ -389,14 +481,27 @@ def _print_plan(
     total = len(built.stages)
     table.add_row("all", str(total), str(len(finished)), str(total - len(finished)), style="bold")
     out.print(table)
+    trainings = everything["round"] + everything["retraining"]
+    lines, cells = built.alone()
+    out.print(
+        f"Trainings: {trainings:,}. Each line of the figure by itself would take {lines:,}, each "
+        f"cell by itself {cells:,}.",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
     todo = [stage for key, stage in built.stages.items() if key not in finished]
     if not todo:
         line = f"Nothing to do: every stage is finished in {place}."
         out.print(line, highlight=False, markup=False, soft_wrap=True)
         return
-    count = local_slots(experiment)
+    try:
+        count = local_slots(experiment)
+    except ElthError as error:
+        out.print(f"Not on this machine: {error}.", highlight=False, markup=False, soft_wrap=True)
+        count = 1
     jobs = built.jobs(finished)
-    known = seconds_per_work(tracked, built)
+    known = plans.seconds_per_work(tracked, built)
     seconds = plans.makespan(jobs, count, finished) * (known or 1.0)
     how = (
         "from the times of finished stages in this store"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -10,30 +10,12 @@ from rich.console import Console
 from elth import data
 from orchestrator import report as reports
 from orchestrator.experiment import Experiment
-from orchestrator.plan import Plan, work
+from orchestrator.plan import Plan, dataset_of, seconds_per_work
 from orchestrator.progress import Progress
 from orchestrator.resources import local_slots, numerics
 from orchestrator.schedule import Schedule
-from orchestrator.tracking import Store, Tracked, Tracker
-
-
-def seconds_per_work(tracked: Iterable[Tracked], plan: Plan) -> float | None:
-    """How long a unit of work takes here, from finished stages of the plan's networks.
-
-    None while the store holds none of them.
-    """
-    networks = {stage.params["network"] for stage in plan.stages.values()}
-    timed = [
-        (one.seconds, work(one.stage))
-        for one in tracked
-        if one.status == "finished"
-        and one.seconds is not None
-        and one.stage.kind != "rewind_point"
-        and one.stage.params["network"] in networks
-    ]
-    if not timed:
-        return None
-    return sum(seconds for seconds, _ in timed) / sum(units for _, units in timed)
+from orchestrator.store import Store
+from orchestrator.tracking import Tracked, Tracker
 
 
 def execute(
@@ -64,8 +46,9 @@ def execute(
         if one.status == "failed" and one.is_final and not retry_failed
         if one.key in plan.stages and one.key not in finished
     }
-    if len(finished) < len(plan.stages):
-        data.load(experiment.dataset, experiment.data.root, download=experiment.data.download)
+    todo = [stage for key, stage in plan.stages.items() if key not in finished]
+    for name in dict.fromkeys(dataset_of(stage) for stage in todo):
+        data.load(name, experiment.data.root, download=experiment.data.download)
     tracker.open_grid(experiment.name, experiment.resolved(), plan.stages, experiment.description)
     tracker.join_grid(
         (one.run_id for one in finished.values() if experiment.name not in one.grids),
@@ -74,7 +57,7 @@ def execute(
     others = {one.numerics for one in finished.values()} - {
         numerics(experiment.resources.cpus, experiment.resources.gpus)
     }
-    if others and len(finished) < len(plan.stages):
+    if others and todo:
         console.print(
             "note: finished stages of this grid come from another numerics class, in which the "
             f"same seed gives other bits: {', '.join(sorted(others))}",

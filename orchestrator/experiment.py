@@ -1,17 +1,18 @@
 """Experiments: what a YAML file may say, checked in one place.
 
 An experiment names a dataset, seeds, a recipe and a grid. Each entry of the grid is a product: any
-of its values may be a list. What is needed on the way (rewind points, rounds) follows from it.
+of its values may be a list. What is needed on the way (rewind points, rounds) follows from it. A
+file may hold profiles of another size under ``scales``; ``scale=smoke`` merges one into the rest.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import yaml
 from pydantic import (
@@ -25,12 +26,12 @@ from pydantic import (
     model_validator,
 )
 
-from elth import data
+from elth import criteria, data
 from elth.errors import ElthError, nearest, unknown
-from elth.networks import canonical
+from elth.networks import NetworkSpec, canonical
 from elth.recipes import RECIPES, Recipe, Step
+from orchestrator.methods import METHODS, SOURCE
 
-METHODS = ("dense", "imp", "ett", "reinit", "random", "magnitude")
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 
 
@@ -47,6 +48,23 @@ def _as_tuple(value: Any) -> Any:
 OneOrMore = BeforeValidator(_as_tuple)
 
 
+def _as_rounds(value: Any) -> Any:
+    return value if value == "all" else _as_tuple(value)
+
+
+def _dataset(name: str) -> str:
+    """The canonical name of a dataset; a manifest by its absolute path, as workers run elsewhere.
+
+    Raises:
+        ElthError: there is no such dataset, or it cannot meet the options.
+    """
+    spec = NetworkSpec.parse(data.canonical(name))
+    options = dict(spec.options)
+    if "manifest" in options:
+        options["manifest"] = str(Path(str(options["manifest"])).absolute())
+    return data.info(str(NetworkSpec(spec.name, tuple(options.items())))).name
+
+
 class Pruning(Section):
     """Iterative magnitude pruning."""
 
@@ -60,39 +78,126 @@ class Entry(Section):
     """A product of cells: one for each combination of the values given."""
 
     method: Annotated[tuple[str, ...], OneOrMore] = Field(min_length=1)
-    """dense, imp, ett, reinit, random or magnitude."""
+    """What is trained, as ``imp``, ``ett`` or ``snip``: see ``elth methods``."""
     network: Annotated[tuple[str, ...], OneOrMore] = Field(min_length=1)
     """The network that is trained."""
+    dataset: Annotated[tuple[str, ...], OneOrMore] = ()
+    """The dataset it is trained on; the experiment's when left out."""
     source: Annotated[tuple[str, ...], OneOrMore] = ()
     """ett: the network on which the ticket was found."""
+    source_dataset: Annotated[tuple[str, ...], OneOrMore] = ()
+    """ett: the dataset on which it was found; the experiment's when left out."""
     transform: Annotated[tuple[str, ...], OneOrMore] = ("auto",)
-    """ett: the plan, as ``append`` or ``drop:1-4``."""
-    round: Annotated[tuple[int, ...], OneOrMore] = ()
+    """ett: the plan, as ``append``, ``drop:1-4`` or ``double``."""
+    round: Annotated[tuple[int, ...] | Literal["all"], BeforeValidator(_as_rounds)] = ()
     """Rounds of IMP: of the ticket, or of the number of non-zeros that is matched. Left out: every
-    round for imp, the last one for other methods."""
+    round for imp, the last one for other methods; ``all``: every round."""
+    sparsity: Annotated[tuple[float, ...], OneOrMore] = ()
+    """Sparsities between those of two rounds, as 0.9: reached exactly by a last, smaller round."""
 
     @model_validator(mode="after")
     def _fits_method(self) -> Entry:
         for method in self.method:
             if method not in METHODS:
                 raise unknown("method", method, METHODS)
-            if (method == "ett") != bool(self.source):
+            moved = METHODS[method].base == SOURCE
+            if moved != bool(self.source):
                 raise ElthError(
-                    f"method {method} {'needs' if method == 'ett' else 'takes no'} source: the "
+                    f"method {method} {'needs' if moved else 'takes no'} source: the "
                     "network on which the ticket was found"
                 )
-            if method != "ett" and "transform" in self.model_fields_set:
-                raise ElthError(f"method {method} takes no transform; only ett does")
-            if method == "dense" and self.round not in ((), (0,)):
+            for field in ("transform", "source_dataset"):
+                if not moved and field in self.model_fields_set:
+                    raise ElthError(f"method {method} takes no {field}; only ett does")
+            if method == "dense" and (self.round not in ((), (0,)) or self.sparsity):
                 raise ElthError("method dense takes no round; it is round 0")
-        if any(k < 0 for k in self.round) or (0 in self.round and self.method != ("dense",)):
+        if self.round != "all" and (
+            any(k < 0 for k in self.round) or (0 in self.round and self.method != ("dense",))
+        ):
             raise ElthError("round counts prunings from 1; the dense network is method dense")
+        for value in self.sparsity:
+            if not 0 < value < 1:
+                raise ElthError(f"sparsity is a fraction between 0 and 1, as 0.9; found {value}")
         return self
 
     @field_validator("network", "source")
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(str(canonical(name)) for name in names)
+
+    @field_validator("dataset", "source_dataset")
+    @classmethod
+    def _known_dataset(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_dataset(name) for name in names)
+
+    def levels(self, method: str, pruning: Pruning) -> Iterator[tuple[int, str]]:
+        """Rounds and exact sparsities that are asked of a method, as (round, "") or (0, "0.9")."""
+        every = tuple(range(1, pruning.rounds + 1))
+        rounds: Sequence[int] = every if self.round == "all" else self.round
+        if method == "dense":
+            rounds = (0,)
+        elif not rounds and not self.sparsity:
+            rounds = every if method == "imp" else (pruning.rounds,)
+        for k in rounds:
+            yield k, ""
+        for value in self.sparsity:
+            yield 0, repr(value)
+
+
+class Printed(Section):
+    """A number that a paper prints, and the cell that it belongs to."""
+
+    network: str
+    method: str
+    accuracy: float
+    """Accuracy in percent."""
+    source: str = ""
+    source_dataset: str = ""
+    transform: str = ""
+    """The cell's plan; any when left out."""
+    dataset: str = ""
+    """The experiment's when left out."""
+
+    @field_validator("method")
+    @classmethod
+    def _known_method(cls, name: str) -> str:
+        if name not in METHODS:
+            raise unknown("method", name, METHODS)
+        return name
+
+    @field_validator("network", "source")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return str(canonical(name)) if name else name
+
+    @field_validator("dataset", "source_dataset")
+    @classmethod
+    def _known_dataset(cls, name: str) -> str:
+        return _dataset(name) if name else name
+
+
+class Paper(Section):
+    """The table or figure of a paper that an experiment is the setting of."""
+
+    title: str
+    """As ``E-LTH, Table 1``."""
+    round: int | None = Field(default=None, ge=1)
+    """The round that its numbers are of; the last one when left out."""
+    layout: str = "curves"
+    """How our numbers are laid out: a name of ``orchestrator.layouts``."""
+    note: str = ""
+    """What a reader must know beside it."""
+    printed: tuple[Printed, ...] = ()
+    """The printed numbers."""
+
+    @field_validator("layout")
+    @classmethod
+    def _known_layout(cls, name: str) -> str:
+        from orchestrator.layouts import LAYOUTS  # which knows this class
+
+        if name not in LAYOUTS:
+            raise unknown("layout", name, LAYOUTS)
+        return name
 
 
 class Data(Section):
@@ -168,13 +273,19 @@ class Experiment(BaseModel):
     """Name of the grid; ``elth report`` finds it by this."""
     description: str = ""
     """A sentence for people."""
+    paper: Paper | None = None
+    """The table or figure that this is the setting of."""
     dataset: str
     """Name of the dataset."""
     seeds: Annotated[tuple[int, ...], OneOrMore] = Field(min_length=1)
     """Seeds; each fixes initialisation, data order and every draw."""
     recipe: Annotated[Recipe, BeforeValidator(_to_recipe)]
     """How every network of the experiment is trained."""
+    recipes: dict[str, Annotated[Recipe, BeforeValidator(_to_recipe)]] = {}
+    """Datasets of the grid that are trained by another recipe, by name."""
     pruning: Pruning = Pruning()
+    criteria: dict[str, dict[str, Any]] = {}
+    """Settings of pruning criteria that differ from their papers', as ``snip: {samples: 256}``."""
     grid: tuple[Entry, ...] = Field(min_length=1)
     """What is compared."""
     data: Data = Data()
@@ -183,8 +294,17 @@ class Experiment(BaseModel):
     @field_validator("dataset")
     @classmethod
     def _known_dataset(cls, name: str) -> str:
-        data.info(name)
-        return name
+        return _dataset(name)
+
+    @field_validator("recipes")
+    @classmethod
+    def _known_datasets(cls, recipes: dict[str, Recipe]) -> dict[str, Recipe]:
+        return {_dataset(name): recipe for name, recipe in recipes.items()}
+
+    @field_validator("criteria")
+    @classmethod
+    def _settings(cls, settings: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        return {name: _criterion_settings(name, given) for name, given in settings.items()}
 
     @field_validator("seeds")
     @classmethod
@@ -194,9 +314,27 @@ class Experiment(BaseModel):
         return tuple(sorted(seeds))
 
     @model_validator(mode="after")
+    def _nothing_is_idle(self) -> Experiment:
+        """Refuse settings of what the grid does not hold: they would be meant for something."""
+        datasets = {self.dataset, *(d for e in self.grid for d in (*e.dataset, *e.source_dataset))}
+        for name in self.recipes:
+            if name not in datasets:
+                raise ElthError(
+                    f"recipes names the dataset {name}, which the grid does not use (it uses: "
+                    f"{', '.join(sorted(datasets))})"
+                )
+        used = {METHODS[method].criterion for entry in self.grid for method in entry.method}
+        for name in self.criteria:
+            if name not in used:
+                raise ElthError(
+                    f"criteria has settings of {name}, and no method of the grid uses it"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _rounds_exist(self) -> Experiment:
         for entry in self.grid:
-            for k in entry.round:
+            for k in entry.round if entry.round != "all" else ():
                 if k > self.pruning.rounds:
                     raise ElthError(
                         f"round {k} of method {entry.method[0]} is beyond the last one: "
@@ -204,36 +342,73 @@ class Experiment(BaseModel):
                     )
         return self
 
+    def recipe_for(self, dataset: str) -> Recipe:
+        """How networks are trained on a dataset."""
+        return self.recipes.get(dataset, self.recipe)
+
     def cells(self) -> Iterator[Cell]:
         """Every combination that the grid asks for, seeds apart, in the order of the file."""
         for entry in self.grid:
-            for method, network in product(entry.method, entry.network):
-                every = range(1, self.pruning.rounds + 1) if method == "imp" else ()
-                rounds: Sequence[int] = entry.round or every or (self.pruning.rounds,)
-                if method == "dense":
-                    rounds = (0,)
-                sources = entry.source or ("",)
-                transforms = entry.transform if method == "ett" else ("",)
-                for source, transform, k in product(sources, transforms, rounds):
-                    yield Cell(method, network, source, transform, k)
+            for method, network, dataset in product(
+                entry.method, entry.network, entry.dataset or (self.dataset,)
+            ):
+                moved = METHODS[method].base == SOURCE
+                for source, source_dataset, transform in product(
+                    entry.source or ("",),
+                    entry.source_dataset or ((self.dataset if moved else ""),),
+                    entry.transform if moved else ("",),
+                ):
+                    for k, target in entry.levels(method, self.pruning):
+                        yield Cell(
+                            method=method,
+                            network=network,
+                            dataset=dataset,
+                            source=source,
+                            source_dataset=source_dataset,
+                            transform=transform,
+                            round=k,
+                            target=target,
+                        )
 
     def resolved(self) -> str:
         """The whole experiment as YAML, defaults included."""
-        plain = self.model_dump(mode="json", exclude={"recipe", "grid"})
+        plain = self.model_dump(mode="json", exclude={"recipe", "recipes", "grid", "paper"})
+        if self.paper is not None:
+            plain["paper"] = self.paper.model_dump(mode="json", exclude_unset=True)
         plain["recipe"] = self.recipe.full()
+        plain["recipes"] = {name: recipe.full() for name, recipe in self.recipes.items()}
         plain["grid"] = [e.model_dump(mode="json", exclude_unset=True) for e in self.grid]
         return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One combination that is asked for: method, network, source, transform, round."""
+    """One combination that is asked for."""
 
     method: str
     network: str
-    source: str
-    transform: str
+    dataset: str
+    source: str = ""
+    source_dataset: str = ""
+    transform: str = ""
     round: int
+    target: str = ""
+    """Exact sparsity, as ``0.9``, where it is not that of a whole round."""
+
+
+def _criterion_settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Check a criterion's settings; returns those that differ from the defaults.
+
+    ``at`` is common to all: the weights that are scored, ``rewind`` (the default) or ``init``.
+    """
+    if name not in criteria.NAMES:
+        raise unknown("criterion", name, criteria.NAMES)
+    settings = dict(given)
+    at = settings.pop("at", "rewind")
+    if at not in ("rewind", "init"):
+        raise ElthError(f"at of criterion {name} is rewind or init, found {at!r}")
+    checked = dict(criteria.check_settings(name, settings))
+    return checked | ({"at": at} if at != "rewind" else {})
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -242,16 +417,19 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
     Args:
         path: the file.
         overrides: as ``seeds=[0]``, ``pruning.rounds=10`` or ``grid.0.network=resnet32``; the
-            value is YAML.
+            value is YAML. ``scale=NAME`` takes a profile of the file, before all others.
 
     Raises:
         ElthError: one line that names the file, the key, what was found and what was expected.
     """
     path = Path(path)
     raw = _read(path)
-    for override in overrides:
-        _override(raw, override)
     raw.setdefault("name", re.sub(r"[^A-Za-z0-9_-]", "-", path.stem))
+    scales = [text.removeprefix("scale=") for text in overrides if text.startswith("scale=")]
+    raw = _scaled(path, raw, scales[-1] if scales else "full")
+    for override in overrides:
+        if not override.startswith("scale="):
+            _override(raw, override)
     try:
         return Experiment.model_validate(raw)
     except ValidationError as error:
@@ -283,6 +461,57 @@ def _read(path: Path) -> dict[str, Any]:
     return raw
 
 
+def _scaled(path: Path, raw: dict[str, Any], scale: str) -> dict[str, Any]:
+    """The file with one of its profiles merged in; ``full`` is the file itself.
+
+    A mapping is merged key by key, any other value replaced, a recipe as a whole. ``replace`` of a
+    profile says which network or dataset stands in for one wherever grid, paper and recipes name
+    it. What a paper prints belongs to its own setting, and is left out.
+    """
+    scales = raw.pop("scales", None) or {}
+    if scale == "full":
+        return raw
+    if not isinstance(scales, dict):
+        raise ElthError(f"{path}: scales must hold a mapping of profiles, found {scales!r}")
+    if scale not in scales:
+        raise unknown(f"scale of {path}", scale, ["full", *scales])
+    profile = scales[scale] or {}
+    if not isinstance(profile, dict):
+        raise ElthError(f"{path}: scale {scale} must be a mapping of keys, found {profile!r}")
+    profile = dict(profile)
+    names = profile.pop("replace", None) or {}
+    if not isinstance(names, dict) or any(not isinstance(n, str) for n in names.values()):
+        raise ElthError(
+            f"{path}: replace of scale {scale} must map names to names, as mnist: digits; found "
+            f"{names!r}"
+        )
+    merged = {**raw, "name": f"{raw['name']}-{scale}"}
+    for part in {"grid", "paper", "recipes"} & merged.keys():
+        merged[part] = _renamed(merged[part], names)
+    if isinstance(merged.get("paper"), dict):
+        title = merged["paper"].get("title", "")
+        changed: dict[str, Any] = {
+            "title": f"{title}, at scale {scale}",
+            "printed": [],
+            "round": None,
+        }
+        merged["paper"] = {**merged["paper"], **changed}
+    for key, value in profile.items():
+        before = merged.get(key)
+        if isinstance(before, dict) and isinstance(value, dict) and key != "recipe":
+            value = {**before, **value}
+        merged[key] = value
+    return merged
+
+
+def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {names.get(key, key): _renamed(item, names) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_renamed(item, names) for item in value]
+    return names.get(value, value) if isinstance(value, str) else value
+
+
 def _override(raw: dict[str, Any], text: str) -> None:
     key, equals, value = text.partition("=")
     if not equals or not key:
@@ -295,6 +524,11 @@ def _override(raw: dict[str, Any], text: str) -> None:
     node: Any = raw
     if key.startswith("recipe.") and isinstance(raw.get("recipe"), str):
         raw["recipe"] = {"base": raw["recipe"]}
+    recipes = raw.get("recipes")
+    if key.startswith("recipes.") and len(path) > 1 and isinstance(recipes, dict):
+        recipes |= {
+            k: {"base": v} for k, v in recipes.items() if k == path[1] and isinstance(v, str)
+        }
     for part in path:
         if isinstance(node, list):
             node = node[_index(node, part, text)]
@@ -321,7 +555,7 @@ def _index(node: list[Any], part: str, text: str) -> int:
 def _first(error: ValidationError) -> str:
     """The first complaint as one line: where, what was found, what was expected."""
     details = error.errors()[0]
-    where = ".".join(str(part) for part in details["loc"])
+    where = ".".join(str(part) for part in details["loc"] if "[" not in str(part))
     inner = details.get("ctx", {}).get("error")
     if details["type"] == "extra_forbidden":
         *parents, key = details["loc"]
@@ -340,9 +574,14 @@ def _first(error: ValidationError) -> str:
 def _keys_at(parents: Sequence[int | str]) -> list[str]:
     section: Any = Experiment
     for part in parents:
-        if part == "recipe":
+        if part in ("recipe", "recipes"):
             return [*_RECIPE_MODEL.model_fields, "base"]
-        section = {"grid": Entry, "pruning": Pruning, "data": Data, "resources": Resources}.get(
-            str(part), section
-        )
+        section = {
+            "grid": Entry,
+            "pruning": Pruning,
+            "data": Data,
+            "resources": Resources,
+            "paper": Paper,
+            "printed": Printed,
+        }.get(str(part), section)
     return list(section.model_fields)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,22 +15,54 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
+from orchestrator.layouts import size
+from orchestrator.methods import rank
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from orchestrator.report import Cell, Report
 
-# Colour-blind safe (Okabe and Ito 2008): IMP black, as the reference; ETT in strong colours.
+# Colour-blind safe (Okabe and Ito 2008): IMP black, as the reference; ETT in strong colours and
+# drawn through, as the papers have it; what is pruned in other ways is dashed.
 _COLOURS = {
     "imp": "#000000",
     "reinit": "#CC79A7",
     "random": "#999999",
+    "shuffle_global": "#BBBBBB",
     "magnitude": "#E69F00",
+    "snip": "#F0C808",
+    "grasp": "#8C510A",
+    "grasp_absolute": "#BF812D",
+    "synflow": "#7B3294",
+    "random_global": "#666666",
+    "random_layerwise": "#444444",
+    "ett_reinit": "#CC79A7",
+    "ett_random": "#999999",
+    "ett_reinit_random": "#666666",
+    "ett_snip_extra": "#E69F00",
+    "ett_random_extra": "#7B3294",
 }
-_ETT_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#56B4E9")
-_MARKERS = {"imp": "o", "ett": "s", "reinit": "v", "random": "x", "magnitude": "^"}
+_ETT_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#56B4E9", "#882255", "#44AA99", "#AA4499")
+_MARKERS = {
+    "imp": "o",
+    "ett": "s",
+    "reinit": "v",
+    "random": "x",
+    "magnitude": "^",
+    "snip": "D",
+    "grasp": "P",
+    "grasp_absolute": "p",
+    "synflow": "*",
+    "random_global": "+",
+    "random_layerwise": "1",
+    "shuffle_global": "2",
+}
 
+
+_SHORT = 28
+"""Characters of a legend's entry up to which two stand beside each other."""
 
 _STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -44,22 +76,27 @@ _STYLE: dict[Any, Any] = {
 @mpl.rc_context(_STYLE)
 def draw(report: Report, folder: Path) -> list[Path]:
     """Draw a panel for each network, as PNG and SVG; returns the files."""
-    panels = dict.fromkeys((cell.dataset, cell.network) for cell in report.cells)
+    panels = dict.fromkeys((cell.dataset, cell.network) for cell in report.shown)
     if not panels:
         return []
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
+    lines = max(
+        len({c.name for c in report.shown if (c.dataset, c.network) == panel}) for panel in panels
+    )
+    legend = max(len(cell.name) for cell in report.shown)
+    beside = 2 if legend <= _SHORT else 1
     fig, axes = plt.subplots(
         rows,
         columns,
-        figsize=(5.0 * columns, 4.8 * rows),
+        figsize=(5.0 * columns, (3.8 + 0.2 * -(-lines // beside)) * rows),
         squeeze=False,
         layout="constrained",
     )
     for axis, (dataset, network) in zip(axes.flat, panels, strict=False):
-        cells = [c for c in report.cells if (c.dataset, c.network) == (dataset, network)]
-        _panel(fig, axis, f"{network}, {dataset}", cells)
-        axis.set_ylim(*_range([c for c in report.cells if c.dataset == dataset]))
+        cells = [c for c in report.shown if (c.dataset, c.network) == (dataset, network)]
+        _panel(fig, axis, f"{network}, {dataset}", cells, beside, _colours(report.shown))
+        axis.set_ylim(*_range([c for c in report.shown if c.dataset == dataset]))
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     paths = [folder / "accuracy.png", folder / "accuracy.svg"]
@@ -69,7 +106,32 @@ def draw(report: Report, folder: Path) -> list[Path]:
     return paths
 
 
-def _panel(figure: Figure, axis: Axes, title: str, cells: Sequence[Cell]) -> None:
+def _colours(cells: Sequence[Cell]) -> dict[tuple[str, str], str]:
+    """A colour for each source and plan of ETT: by source where each has one plan in a panel."""
+    moved = [c for c in cells if c.method == "ett"]
+    plans: dict[tuple[str, str, str], set[str]] = {}
+    for cell in moved:
+        plans.setdefault((cell.dataset, cell.network, cell.source), set()).add(cell.transform)
+    by_source = all(len(found) == 1 for found in plans.values())
+    order = sorted({(c.source, "" if by_source else c.transform) for c in moved}, key=_by_depth)
+    chosen = {kind: _ETT_COLOURS[i % len(_ETT_COLOURS)] for i, kind in enumerate(order)}
+    return {
+        (c.source, c.transform): chosen[c.source, "" if by_source else c.transform] for c in moved
+    }
+
+
+def _by_depth(kind: tuple[str, str]) -> tuple[Any, ...]:
+    return (size(kind[0]), kind[1])
+
+
+def _panel(
+    figure: Figure,
+    axis: Axes,
+    title: str,
+    cells: Sequence[Cell],
+    beside: int,
+    colours: Mapping[tuple[str, str], str],
+) -> None:
     axis.set_title(title, loc="left", fontweight="bold")
     dense = next((c for c in cells if c.method == "dense"), None)
     if dense is not None:
@@ -79,13 +141,12 @@ def _panel(figure: Figure, axis: Axes, title: str, cells: Sequence[Cell]) -> Non
             axis.axhspan(low, high, color="#000000", alpha=0.06, linewidth=0)
     lines = [n for n in dict.fromkeys(c.name for c in cells) if n != "dense"]
     lines.sort(key=lambda n: next(_rank(c) for c in cells if c.name == n))
-    ett = [n for n in lines if any(c.name == n and c.method == "ett" for c in cells)]
     for place, name in enumerate(lines):
         points = sorted((c for c in cells if c.name == name), key=lambda c: c.sparsity)
         method = points[0].method
         colour = _COLOURS.get(method, "#444444")
-        if name in ett:
-            colour = _ETT_COLOURS[ett.index(name) % len(_ETT_COLOURS)]
+        if method == "ett":
+            colour = colours[points[0].source, points[0].transform]
         axis.errorbar(
             [c.sparsity for c in points],
             [c.mean for c in points],
@@ -94,6 +155,7 @@ def _panel(figure: Figure, axis: Axes, title: str, cells: Sequence[Cell]) -> Non
             color=colour,
             marker=_MARKERS.get(method, "o"),
             linestyle="-" if method in ("imp", "ett") else "--",
+            zorder=3 if method in ("imp", "ett") else 2,
             linewidth=1.6,
             markersize=4.5,
             capsize=2.5,
@@ -104,7 +166,7 @@ def _panel(figure: Figure, axis: Axes, title: str, cells: Sequence[Cell]) -> Non
     axis.set_ylabel("test accuracy (%)")
     axis.grid(axis="y", color="#dddddd", linewidth=0.6)
     axis.legend(
-        frameon=False, fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2
+        frameon=False, fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=beside
     )
 
 
@@ -121,10 +183,8 @@ def _range(cells: Sequence[Cell]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _rank(cell: Cell) -> tuple[int, str, str]:
-    order = ("imp", "ett", "magnitude", "random", "reinit")
-    place = order.index(cell.method) if cell.method in order else len(order)
-    return (place, cell.source, cell.transform)
+def _rank(cell: Cell) -> tuple[Any, ...]:
+    return (rank(cell.method), size(cell.source), cell.transform)
 
 
 def _sparsity_axis(axis: Axes, values: Sequence[float]) -> None:

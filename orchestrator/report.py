@@ -19,9 +19,13 @@ from rich.table import Table
 from rich.text import Text
 
 from elth.errors import ElthError
+from orchestrator import layouts
+from orchestrator.experiment import Paper
+from orchestrator.methods import METHODS, SOURCE, rank, title
 from orchestrator.tracking import Tracked, Tracker
 
-_ORDER = ("dense", "imp", "ett", "reinit", "random", "magnitude")
+_COLUMNS = 6
+_TOLD = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,8 @@ class Cell:
     transform: str
     round: int
     dataset: str
+    target: str = ""
+    """Exact sparsity that was asked for, as ``0.9``, where it is not that of a whole round."""
     sparsity: float
     """Mean fraction of prunable weights that are zero."""
     seeds: tuple[int, ...]
@@ -44,6 +50,13 @@ class Cell:
     """MLflow run ids."""
     numerics: tuple[str, ...]
     seconds: tuple[float, ...]
+    collapsed: tuple[str, ...] = ()
+    """Weights of which no element is left, for any seed: through such a layer no signal passes."""
+
+    @property
+    def level(self) -> tuple[int, str]:
+        """Round and exact sparsity: what is compared stands at one level."""
+        return (self.round, self.target)
 
     @property
     def mean(self) -> float:
@@ -58,9 +71,15 @@ class Cell:
     @property
     def name(self) -> str:
         """How the method is written: ``IMP``, ``ETT <- resnet14 append``."""
-        if self.method == "ett":
-            return f"ETT <- {self.source} {self.transform}"
-        return {"imp": "IMP", "dense": "dense"}.get(self.method, self.method.capitalize())
+        if self.source:
+            plan = "" if self.transform == "identity" else f" {self.transform}"
+            return f"{title(self.method)} <- {self.source}{plan}"
+        return title(self.method)
+
+    @property
+    def is_moved(self) -> bool:
+        """Whether its ticket was found on another network or dataset."""
+        return self.method in METHODS and METHODS[self.method].base == SOURCE
 
     def plain(self, *, provenance: bool = False) -> dict[str, Any]:
         """The cell as JSON values; with ``provenance`` also runs, numerics classes and times."""
@@ -71,6 +90,7 @@ class Cell:
             "transform": self.transform,
             "round": self.round,
             "dataset": self.dataset,
+            **({"target": self.target} if self.target else {}),
             "sparsity": self.sparsity,
             "seeds": list(self.seeds),
             "nonzeros": list(self.nonzeros),
@@ -83,6 +103,7 @@ class Cell:
                 "runs": list(self.runs),
                 "numerics": list(self.numerics),
                 "seconds": list(self.seconds),
+                "collapsed": list(self.collapsed),
             }
         return result
 
@@ -95,6 +116,20 @@ class Report:
     cells: tuple[Cell, ...]
     missing: int
     """Stages of the grid that are not finished."""
+    paper: Paper | None = None
+    """The table or figure that the grid is the setting of."""
+    dataset: str = ""
+    """The dataset of the experiment."""
+    rounds: int = 0
+    """The last round that the experiment asks for."""
+    asked: frozenset[tuple[str, str]] = frozenset()
+    """Datasets and networks that the grid names as targets; others are only on the way."""
+
+    @property
+    def shown(self) -> tuple[Cell, ...]:
+        """The cells for tables and figures: those on the way to others are in JSON and CSV only."""
+        shown = tuple(c for c in self.cells if (c.dataset, c.network) in self.asked)
+        return shown or self.cells
 
     @property
     def numerics(self) -> tuple[str, ...]:
@@ -114,8 +149,24 @@ def collect(tracker: Tracker, grid: str) -> Report:
         if tracked.key in labels and tracked.status == "finished":
             stage = replace(tracked.stage, labels=labels[tracked.key])
             by_key.setdefault(tracked.key, replace(tracked, stage=stage))
-    cells = cells_of(by_key.values())
-    return Report(grid=grid, cells=cells, missing=len(labels) - len(by_key))
+    experiment = tracker.grid_experiment(grid)
+    paper, dataset = experiment.get("paper"), str(experiment.get("dataset", ""))
+    # An image folder is called by its manifest in the experiment, and by its own name in labels.
+    titles = {one["place"]: one["dataset"] for one in labels.values() if "place" in one}
+    return Report(
+        grid=grid,
+        cells=cells_of(by_key.values()),
+        missing=len(labels) - len(by_key),
+        paper=Paper.model_validate(paper) if paper else None,
+        dataset=titles.get(dataset, dataset),
+        rounds=int(experiment.get("pruning", {}).get("rounds", 0)),
+        asked=frozenset(
+            (titles.get(name, name), network)
+            for entry in experiment.get("grid", ())
+            for name in entry.get("dataset") or [dataset]
+            for network in entry["network"]
+        ),
+    )
 
 
 def cells_of(tracked: Iterable[Tracked]) -> tuple[Cell, ...]:
@@ -129,9 +180,10 @@ def cells_of(tracked: Iterable[Tracked]) -> tuple[Cell, ...]:
         if one.stage.kind == "rewind_point" or one.accuracy is None:
             continue
         axes = ("network", "method", "source", "transform", "round", "dataset")
-        groups.setdefault(tuple(one.stage.labels[axis] for axis in axes), []).append(one)
+        place = (*(one.stage.labels[axis] for axis in axes), one.stage.labels.get("target", ""))
+        groups.setdefault(place, []).append(one)
     cells = []
-    for (network, method, source, transform, k, dataset), group in groups.items():
+    for (network, method, source, transform, k, dataset, target), group in groups.items():
         group.sort(key=lambda one: one.stage.labels["seed"])
         seeds = tuple(one.stage.labels["seed"] for one in group)
         if len(set(seeds)) != len(seeds):
@@ -147,6 +199,7 @@ def cells_of(tracked: Iterable[Tracked]) -> tuple[Cell, ...]:
                 transform=transform,
                 round=k,
                 dataset=dataset,
+                target=target,
                 sparsity=statistics.fmean(sparsity),
                 seeds=seeds,
                 nonzeros=tuple(one.nonzeros for one in group),
@@ -154,23 +207,23 @@ def cells_of(tracked: Iterable[Tracked]) -> tuple[Cell, ...]:
                 runs=tuple(one.run_id for one in group),
                 numerics=tuple(one.numerics for one in group),
                 seconds=tuple(one.seconds or 0.0 for one in group),
+                collapsed=tuple(dict.fromkeys(n for one in group for n in one.collapsed)),
             )
         )
     return tuple(sorted(cells, key=_sort_key))
 
 
 def _sort_key(cell: Cell) -> tuple[Any, ...]:
-    method = _ORDER.index(cell.method) if cell.method in _ORDER else len(_ORDER)
-    digits = "".join(c for c in cell.network.split("(")[0] if c.isdigit())
-    size = (cell.network.rstrip("0123456789"), int(digits or 0), cell.network)
-    return (cell.dataset, *size, cell.round, method, cell.source, cell.transform)
+    size = layouts.size(cell.network)
+    method = rank(cell.method)
+    return (cell.dataset, *size, *cell.level, method, cell.source, cell.transform)
 
 
 def imp_of(cell: Cell, cells: Iterable[Cell]) -> Cell | None:
-    """The IMP cell of the same network, round and dataset."""
-    axes = (cell.network, cell.round, cell.dataset)
+    """The IMP cell of the same network, level and dataset."""
+    axes = (cell.network, cell.level, cell.dataset)
     for other in cells:
-        if other.method == "imp" and (other.network, other.round, other.dataset) == axes:
+        if other.method == "imp" and (other.network, other.level, other.dataset) == axes:
             return other
     return None
 
@@ -201,7 +254,7 @@ def to_csv(report: Report) -> str:
     """One line for each cell."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    names = ("network", "method", "source", "transform", "round", "dataset")
+    names = ("network", "method", "source", "transform", "round", "target", "dataset")
     writer.writerow(
         (*names, "sparsity", "seeds", "nonzeros", "accuracy_mean", "accuracy_sd", "minus_imp")
     )
@@ -223,10 +276,10 @@ def to_csv(report: Report) -> str:
 
 def to_tables(report: Report) -> RenderableType:
     """A table for each network: method by sparsity, mean and deviation, difference to IMP."""
-    parts: list[RenderableType] = []
-    networks = dict.fromkeys((cell.dataset, cell.network) for cell in report.cells)
+    parts: list[RenderableType] = [layouts.to_table(sheet) for sheet in sheets(report)]
+    networks = dict.fromkeys((cell.dataset, cell.network) for cell in report.shown)
     for dataset, network in networks:
-        cells = [c for c in report.cells if (c.dataset, c.network) == (dataset, network)]
+        cells = [c for c in report.shown if (c.dataset, c.network) == (dataset, network)]
         parts.append(_table(f"{network} on {dataset}", cells))
     notes = []
     seeds = sorted({len(cell.seeds) for cell in report.cells})
@@ -238,6 +291,18 @@ def to_tables(report: Report) -> RenderableType:
             f"seed{'s' if seeds != [1] else ''}; in brackets the difference to IMP, below it the "
             "sparsity where it is another than that of the column."
         )
+    if report.paper is not None and report.paper.printed:
+        notes.append(f"paper: as printed in {report.paper.title}.")
+    if report.paper is not None and report.paper.note:
+        notes.append(report.paper.note)
+    lost = [cell for cell in report.cells if cell.collapsed]
+    for cell in lost[:_TOLD]:
+        notes.append(
+            f"{cell.name} on {cell.network} at {100 * cell.sparsity:.2f} % has lost every weight "
+            f"of {', '.join(cell.collapsed)}."
+        )
+    if len(lost) > _TOLD:
+        notes.append(f"So have {len(lost) - _TOLD} more cells: see provenance.json.")
     if report.missing:
         notes.append(f"{report.missing} stages of this grid are not finished.")
     if len(report.numerics) > 1:
@@ -248,51 +313,61 @@ def to_tables(report: Report) -> RenderableType:
     return Group(*parts, Text("\n".join(notes), style="dim"))
 
 
+def sheets(report: Report) -> list[layouts.Sheet]:
+    """Our numbers in the shape of the paper's table, where the experiment names one."""
+    if report.paper is None:
+        return []
+    return layouts.lay_out(report.shown, report.paper, report.dataset, report.rounds)
+
+
 def _table(title: str, cells: Sequence[Cell]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", header_style="")
-    shown = _shown_rounds(cells)
+    shown = _shown_levels(cells)
     table.add_column("sparsity %", no_wrap=True)
-    columns = {k: _matched(cells, k) for k in shown}
-    for k in shown:
-        table.add_column(f"{100 * columns[k].sparsity:.2f}", justify="right")
+    columns = {level: _matched(cells, level) for level in shown}
+    for level in shown:
+        table.add_column(f"{100 * columns[level].sparsity:.2f}", justify="right")
     table.add_row(
         "non-zeros",
-        *(f"{statistics.fmean(columns[k].nonzeros):,.0f}" for k in shown),
+        *(f"{statistics.fmean(columns[level].nonzeros):,.0f}" for level in shown),
         end_section=True,
         style="dim",
     )
     best = {
-        k: max(c.mean for c in cells if c.round == k and c.method != "dense")
-        for k in shown
-        if k and any(c.round == k for c in cells)
+        level: max(c.mean for c in cells if c.level == level and c.method != "dense")
+        for level in shown
+        if level[0]
     }
     for name in dict.fromkeys(cell.name for cell in sorted(cells, key=_row_key)):
         row = []
-        for k in shown:
-            cell = next((c for c in cells if c.name == name and c.round == k), None)
-            row.append(_entry(cell, cells, columns[k], best.get(k)) if cell else Text(""))
+        for level in shown:
+            cell = next((c for c in cells if c.name == name and c.level == level), None)
+            row.append(_entry(cell, cells, columns[level], best.get(level)) if cell else Text(""))
         table.add_row(name, *row)
     return table
 
 
 def _row_key(cell: Cell) -> tuple[Any, ...]:
-    method = _ORDER.index(cell.method) if cell.method in _ORDER else len(_ORDER)
-    return (method, cell.source, cell.transform)
+    return (rank(cell.method), layouts.size(cell.source), cell.transform)
 
 
-def _shown_rounds(cells: Sequence[Cell]) -> list[int]:
-    """All rounds, or where there are many, the dense one and those with more than IMP."""
-    rounds = sorted({cell.round for cell in cells})
-    compared = {c.round for c in cells if c.method not in ("dense", "imp")}
-    if len(rounds) <= 5 or not compared:
-        return rounds
-    return [k for k in rounds if k == 0 or k in compared]
+def _shown_levels(cells: Sequence[Cell]) -> list[tuple[int, str]]:
+    """Levels for a table's columns: where there are many, the dense one and those compared."""
+    order = {cell.level: cell.sparsity for cell in sorted(cells, key=_row_key, reverse=True)}
+    levels = sorted(order, key=lambda level: (order[level], level))
+    compared = {c.level for c in cells if c.method not in ("dense", "imp")}
+    if len(levels) <= _COLUMNS or not compared:
+        return levels
+    shown = [level for level in levels if level[0] == 0 or level in compared]
+    if len(shown) <= _COLUMNS:
+        return shown
+    spread = sorted({round(i * (len(shown) - 1) / (_COLUMNS - 1)) for i in range(_COLUMNS)})
+    return [shown[i] for i in spread]
 
 
-def _matched(cells: Sequence[Cell], k: int) -> Cell:
+def _matched(cells: Sequence[Cell], level: tuple[int, str]) -> Cell:
     """The cell whose sparsity heads a column: IMP where there is one."""
-    column = [c for c in cells if c.round == k]
-    return min(column, key=_row_key)
+    return min((c for c in cells if c.level == level), key=_row_key)
 
 
 def _entry(cell: Cell, cells: Sequence[Cell], head: Cell, best: float | None) -> Text:
@@ -324,6 +399,10 @@ def write(report: Report, folder: Path) -> list[Path]:
         "cells.json": to_json(report),
         "provenance.json": to_json(report, provenance=True),
     }
+    laid_out = sheets(report)
+    if laid_out:
+        texts["paper.md"] = "\n".join(map(layouts.to_markdown, laid_out))
+        texts["paper.csv"] = layouts.to_csv(laid_out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():

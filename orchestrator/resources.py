@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
+from pathlib import Path
 
 from elth.errors import ElthError
 from orchestrator.experiment import Experiment
@@ -19,9 +22,7 @@ def local_slots(experiment: Experiment) -> int:
     have = cpus // want.cpus
     gpus = 0
     if want.gpus:
-        import torch
-
-        gpus = torch.cuda.device_count()
+        gpus = _gpus()
         have = min(have, gpus * int(1 / want.gpus))  # no trial lies across two of them
     if have < 1:
         raise ElthError(
@@ -29,6 +30,18 @@ def local_slots(experiment: Experiment) -> int:
             f"{cpus} cpus and {gpus} gpus: lower resources.cpus or resources.gpus"
         )
     return min(have, want.concurrent or have)
+
+
+def _gpus() -> int:
+    """How many GPUs torch can use. Without a driver there is none, and torch is not imported."""
+    if "torch" not in sys.modules and not Path("/dev/kfd").exists():  # that of AMD
+        try:
+            ctypes.CDLL("libcuda.so.1")
+        except OSError:
+            return 0
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def numerics(threads: int, gpus: float) -> str:

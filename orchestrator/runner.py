@@ -32,12 +32,13 @@ from elth.errors import ElthError
 from elth.training import Epoch, NonFiniteLossError
 from orchestrator import stages
 from orchestrator.experiment import Experiment
-from orchestrator.plan import Stage, iterations
+from orchestrator.plan import Stage, dataset_of, iterations
 from orchestrator.provenance import owner
 from orchestrator.resources import numerics
 from orchestrator.runlog import RunLog
 from orchestrator.schedule import Schedule
-from orchestrator.tracking import Store, Tracker
+from orchestrator.store import Store
+from orchestrator.tracking import Tracker
 
 _REPORT_SECONDS = 1.0
 _KEPT_RESULTS = 8
@@ -123,12 +124,10 @@ def _run_stage(
     stage: Stage, config: Mapping[str, Any], worker: Worker, tracker: Tracker, device: str
 ) -> Iterator[tuple[float, float]]:
     place = config["data"]
-    dataset = worker.dataset(
-        stage.params["dataset"]["name"], place["root"], place["download"], device
-    )
+    dataset = worker.dataset(dataset_of(stage), place["root"], place["download"], device)
     ticket = None
     if stage.kind != "rewind_point":
-        ticket = stages.ticket(stage, lambda key: worker.load(tracker, key))
+        ticket = stages.ticket(stage, lambda key: worker.load(tracker, key), data=dataset)
     log = tracker.begin(
         stage,
         ticket,

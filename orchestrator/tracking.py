@@ -12,7 +12,6 @@ import contextlib
 import http.client
 import json
 import logging
-import os
 import re
 import ssl
 import tempfile
@@ -23,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run, RunStatus, ViewType
 from mlflow.exceptions import MlflowException
@@ -35,6 +35,7 @@ from orchestrator.plan import Stage, recipe_of
 from orchestrator.provenance import environment, is_gone
 from orchestrator.runlog import RunLog
 from orchestrator.stages import Result, read
+from orchestrator.store import Store
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -46,46 +47,6 @@ AXES = ("network", "method", "source", "transform", "round", "seed", "dataset")
 
 _PAGE = 1000
 _ANSWER_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class Store:
-    """Where MLflow keeps runs: its address and, for a directory, the place of artifacts."""
-
-    uri: str
-    folder: Path | None
-
-    @staticmethod
-    def of(place: str | Path | None) -> Store:
-        """Understand ``--store``: a directory, or an address as ``http://host:5000``.
-
-        Without one, ``MLFLOW_TRACKING_URI`` of the environment, else ``runs`` below the current
-        directory.
-        """
-        place = str(place or os.environ.get("MLFLOW_TRACKING_URI") or "runs")
-        if re.match(r"^(https?|sqlite|postgresql|mysql|mssql)(\+\w+)?:", place):
-            return Store(place, None)
-        if re.match(r"^[a-z][a-z0-9+.-]+:", place):
-            raise ElthError(
-                f"cannot use the store '{place}': give a directory, an MLflow server as "
-                "http://host:5000, or a database as sqlite:///file"
-            )
-        folder = Path(os.path.abspath(place))
-        if set("?%") & set(str(folder)):
-            raise ElthError(
-                f"cannot use the store {folder}: in a database's address ? and % mean something "
-                "else; give a directory without them"
-            )
-        return Store(f"sqlite:///{folder / 'mlflow.db'}", folder)
-
-    def __str__(self) -> str:
-        return str(self.folder or self.uri)
-
-    @property
-    def is_there(self) -> bool:
-        """Whether it has been used before; a server is taken to be there."""
-        file = self.uri.removeprefix("sqlite:///")
-        return file == self.uri or Path(file.partition("?")[0]).exists()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +74,8 @@ class Tracked:
     """Class within which results are equal bit for bit."""
     started: int
     """Time of start in milliseconds since 1970."""
+    collapsed: tuple[str, ...] = ()
+    """Weights of which no element is left."""
 
 
 def _check_reachable(uri: str) -> None:
@@ -280,19 +243,38 @@ class Tracker:
         Raises:
             ElthError: the store has no such grid; the message says which it has.
         """
+        text = self._grid_file(grid, "keys.json")
+        try:
+            return dict(json.loads(text))
+        except (ValueError, TypeError) as error:  # no JSON, or of another form
+            raise self._half_begun(grid) from error
+
+    def grid_experiment(self, grid: str) -> dict[str, Any]:
+        """The experiment of a grid as of its last ``elth run``, as plain values.
+
+        Raises:
+            ElthError: the store has no such grid; the message says which it has.
+        """
+        experiment = yaml.safe_load(self._grid_file(grid, "experiment.yaml"))
+        return experiment if isinstance(experiment, dict) else {}
+
+    def _grid_file(self, grid: str, name: str) -> str:
         run = self.grid_run(grid)
         if run is None:
             known = ", ".join(self.grids()) or "none"
             raise ElthError(f"the store {self.store} has no grid '{grid}' (it has: {known})")
         with tempfile.TemporaryDirectory(prefix="elth-") as folder:
             try:
-                path = self.client.download_artifacts(run.info.run_id, "keys.json", folder)
-                return dict(json.loads(Path(path).read_text(encoding="utf-8")))
-            except (MlflowException, OSError, json.JSONDecodeError) as error:
-                raise ElthError(
-                    f"the grid '{grid}' in the store {self.store} was never begun to the end, or "
-                    "its files are gone: give elth run with its file again"
-                ) from error
+                path = self.client.download_artifacts(run.info.run_id, name, folder)
+                return Path(path).read_text(encoding="utf-8")
+            except (MlflowException, OSError) as error:
+                raise self._half_begun(grid) from error
+
+    def _half_begun(self, grid: str) -> ElthError:
+        return ElthError(
+            f"the grid '{grid}' in the store {self.store} was never begun to the end, or "
+            "its files are gone: give elth run with its file again"
+        )
 
     def add_report(self, grid: str, folder: Path) -> None:
         """Log the files of a report with the grid's run."""
@@ -393,6 +375,7 @@ def _tracked(run: Run) -> Tracked:
         prunable=int(params.get("prunable", 0)),
         accuracy=run.data.metrics.get("test_accuracy"),
         seconds=float(tags["elth.seconds"]) if "elth.seconds" in tags else None,
+        collapsed=tuple(filter(None, tags.get("elth.collapsed", "").split(", "))),
         numerics=tags.get("elth.numerics", ""),
         started=int(run.info.start_time),
     )

@@ -1,36 +1,133 @@
-"""Datasets, by name. To add one, write a file with a ``Source`` and name it in ``DATASETS``."""
+"""Datasets, by name. To add one, write a file with a ``Source`` and name it in ``DATASETS``.
+
+A name may carry options, as a network's does: ``cifar10(size=224)`` shows images of 32x32 resized
+to 224x224, ``digits(channels=3)`` shows grey images as colour images.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from elth._lazy import lazily
 from elth.data import digits, vision
-from elth.data._dataset import Dataset, DatasetInfo, Source, fingerprint, read
-from elth.errors import unknown
+from elth.data._info import DatasetInfo, Option
+from elth.data._sources import FOLDER, IMAGENET, MemorySource, Source
+from elth.errors import ElthError, unknown
+from elth.networks import NetworkSpec
 
-__all__ = ["DATASETS", "Dataset", "DatasetInfo", "Source", "fingerprint", "info", "load"]
+if TYPE_CHECKING:
+    from elth.data._dataset import Batch, Batches, Dataset
+    from elth.data._memory import MemoryDataset, fingerprint
+    from elth.data.folders import FolderDataset, make_manifest
+else:
+    __getattr__, __dir__ = lazily(
+        __name__,
+        {
+            "elth.data._dataset": ("Batch", "Batches", "Dataset"),
+            "elth.data._memory": ("MemoryDataset", "fingerprint"),
+            "elth.data.folders": ("FolderDataset", "make_manifest"),
+        },
+    )
+
+__all__ = [
+    "DATASETS",
+    "Batch",
+    "Batches",
+    "Dataset",
+    "DatasetInfo",
+    "FolderDataset",
+    "MemoryDataset",
+    "MemorySource",
+    "Source",
+    "canonical",
+    "fingerprint",
+    "info",
+    "load",
+    "make_manifest",
+    "options",
+]
 
 DATASETS: dict[str, Source] = {
-    source.info.name: source for source in (digits.SOURCE, vision.MNIST, vision.CIFAR10)
+    "digits": digits.SOURCE,
+    "mnist": vision.MNIST,
+    "cifar10": vision.CIFAR10,
+    "svhn": vision.SVHN,
+    "imagenet": IMAGENET,
+    "folder": FOLDER,
 }
 
 
-def info(name: str) -> DatasetInfo:
-    """What is known of a dataset without reading it.
-
-    Raises:
-        ElthError: there is no dataset of this name.
-    """
+def options(name: str) -> dict[str, Option]:
+    """Return the options of a dataset with their defaults, as ``{"size": 32}``."""
     if name not in DATASETS:
         raise unknown("dataset", name, DATASETS)
-    return DATASETS[name].info
+    return dict(DATASETS[name].defaults)
 
 
-def load(name: str, root: str | Path = "data", *, download: bool = False) -> Dataset:
-    """Read a dataset into memory and check that it is the declared one.
+def canonical(name: str) -> str:
+    """Check a name and its options; sort them, and leave out those that say the default.
+
+    Example:
+        >>> canonical("cifar10( size=224, channels=3 )")
+        'cifar10(size=224)'
+
+    Raises:
+        ElthError: unknown dataset or option, or a value of another type than the default's.
+    """
+    return str(_canonical(name))
+
+
+def _canonical(name: str) -> NetworkSpec:
+    try:
+        spec = NetworkSpec.parse(name)
+    except ElthError as error:
+        raise ElthError(
+            f"cannot read the dataset '{name}': write a name, or a name with options as "
+            "cifar10(size=224), each option once"
+        ) from error
+    defaults = options(spec.name)
+    kept = []
+    for key, value in spec.options:
+        if key not in defaults:
+            raise unknown(f"option of dataset {spec.name}", key, defaults)
+        if type(value) is not type(defaults[key]):
+            raise ElthError(
+                f"option {key} of dataset {spec.name} is {value!r}; expected a value like "
+                f"{defaults[key] or 'images.json'!r}"
+            )
+        if isinstance(value, int) and value < 1:
+            raise ElthError(f"option {key} of dataset {spec.name} must be at least 1, is {value}")
+        if value != defaults[key]:
+            kept.append((key, value))
+    return NetworkSpec(spec.name, tuple(sorted(kept)))
+
+
+def info(name: str) -> DatasetInfo:
+    """What is known of a dataset without reading it (of a folder: what its manifest tells).
+
+    Raises:
+        ElthError: there is no dataset of this name, or it cannot meet the options.
+    """
+    spec = _canonical(name)
+    return DATASETS[spec.name].describe(spec)
+
+
+def load(
+    name: str, root: str | Path = "data", *, download: bool = False, full: bool = False
+) -> Dataset:
+    """Read a dataset and check that it is the declared one.
+
+    Args:
+        name: the dataset, with its options.
+        root: the folder that holds it.
+        download: get it first, if it is missing and can be downloaded.
+        full: compare every byte of an image folder with its manifest, where else names and sizes
+            are compared; other datasets are always compared whole.
 
     Raises:
         ElthError: no dataset of this name, or it is not there, or it is another one.
     """
-    info(name)
-    return read(DATASETS[name], Path(root), download=download)
+    described = info(name)
+    source = DATASETS[NetworkSpec.parse(described.name).name]
+    return source.load(described, Path(root), download=download, full=full)

@@ -1,123 +1,93 @@
-"""Datasets of small images, whole in memory as uint8."""
+"""What every dataset does: it gives batches of normalised images on a device."""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable, Generator, Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from elth.errors import ElthError
-from elth.networks import DataShape
+from elth.data._info import DatasetInfo
+from elth.streams import stream
+
+Batch = tuple[Tensor, Tensor]
+"""Normalised images (n, C, H, W) as float32 in channels-last layout, and labels (n,) as int64."""
+
+Batches = Generator[Batch, None, None]
 
 
-@dataclass(frozen=True, kw_only=True)
-class DatasetInfo:
-    """What is known of a dataset before it is read: enough to plan and to check it."""
+class Dataset(Protocol):
+    """Images and labels for training and for testing, given out in batches on a device."""
 
-    name: str
-    shape: DataShape
-    train_size: int
-    test_size: int
-    fingerprint: str
-    """sha256 of the decoded images and labels (see ``fingerprint``)."""
-    mean: tuple[float, ...]
-    """Mean of each channel, on the raw scale of the stored pixels."""
-    deviation: tuple[float, ...]
-    """Standard deviation of each channel, on the raw scale."""
-    how_to_get: str
-    """One sentence for the error when it is not there."""
+    @property
+    def info(self) -> DatasetInfo:
+        """What is known of it."""
 
-    def identity(self) -> dict[str, Any]:
-        """What the results of a training depend on, as JSON values."""
-        return {
-            "name": self.name,
-            "fingerprint": self.fingerprint,
-            "mean": list(self.mean),
-            "deviation": list(self.deviation),
-        }
+    @property
+    def train_labels(self) -> Tensor:
+        """Labels (N,) of the training images as int64, on the device."""
 
+    @property
+    def test_labels(self) -> Tensor:
+        """Labels (N,) of the test images as int64, on the device."""
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Dataset:
-    """Images (N, C, H, W) as uint8 and labels (N,) as int64, for training and for testing."""
-
-    info: DatasetInfo
-    train_images: Tensor
-    train_labels: Tensor
-    test_images: Tensor
-    test_labels: Tensor
+    @property
+    def device(self) -> torch.device:
+        """Where the batches are."""
 
     def to(self, device: str | torch.device) -> Dataset:
-        """Move all four tensors to a device."""
-        return Dataset(
-            info=self.info,
-            train_images=self.train_images.to(device),
-            train_labels=self.train_labels.to(device),
-            test_images=self.test_images.to(device),
-            test_labels=self.test_labels.to(device),
-        )
+        """The same dataset, with its batches on another device."""
 
+    def train_batches(
+        self,
+        *,
+        batch_size: int,
+        augment: str,
+        seed: int,
+        epoch: int,
+        start: int = 0,
+        stop: int | None = None,
+    ) -> Batches:
+        """Give the batches of an epoch, from batch ``start`` on and before batch ``stop``.
 
-Parts = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Training images and labels, test images and labels."""
-
-
-class Reader(Protocol):
-    """Reads a dataset below a root; may download it first."""
-
-    def __call__(self, root: Path, *, download: bool) -> Parts:
-        """Return the decoded parts.
+        Every image is shown once, in the order of the stream "order"; the last batch may be
+        smaller. What is drawn for an image depends on seed, epoch and the image alone.
 
         Raises:
-            FileNotFoundError: it is not there.
+            ElthError: the augmentation has no meaning for this dataset.
+        """
+
+    def test_batches(self, batch_size: int) -> Batches:
+        """Give all test images in their order."""
+
+    def sample(self, indices: Tensor) -> Batch:
+        """Training images (n, C, H, W) prepared as test images are: no augmentation.
+
+        Args:
+            indices: numbers (n,) of training images.
         """
 
 
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """A dataset's description and how to read it."""
+def normaliser(info: DatasetInfo, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Return the function (n, C, H, W) -> (x - mean) / deviation by channel, in channels-last."""
+    scale = torch.tensor(info.deviation, device=device).reciprocal()
+    shift = -torch.tensor(info.mean, device=device) * scale
 
-    info: DatasetInfo
-    read: Reader
+    def normalise(images: Tensor) -> Tensor:
+        scaled = images.to(torch.float32) * scale[:, None, None]
+        return (scaled + shift[:, None, None]).contiguous(memory_format=torch.channels_last)
 
-
-def fingerprint(parts: Parts) -> str:
-    """sha256 over shapes, types and bytes of the decoded parts: the identity of a dataset."""
-    sha = hashlib.sha256()
-    for tensor in parts:
-        sha.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        sha.update(tensor.contiguous().numpy().tobytes())
-    return sha.hexdigest()
+    return normalise
 
 
-def read(source: Source, root: Path, *, download: bool) -> Dataset:
-    """Read a dataset and check that it is the one that is declared.
+def chosen(order: Tensor, batch_size: int, start: int, stop: int | None) -> Iterator[Tensor]:
+    """Cut an order into batches of image numbers, from batch ``start`` on, before ``stop``."""
+    end = len(order) if stop is None else min(len(order), stop * batch_size)
+    for position in range(start * batch_size, end, batch_size):
+        yield order[position : position + batch_size]
 
-    Raises:
-        ElthError: it is not there (with how to get it), or it is another one.
-    """
-    info = source.info
-    try:
-        parts = source.read(root, download=download)
-    except (OSError, RuntimeError, ImportError) as error:
-        raise ElthError(
-            f"the dataset {info.name} is not in {root} ({error}); {info.how_to_get}"
-        ) from error
-    found = fingerprint(parts)
-    if found != info.fingerprint:
-        raise ElthError(
-            f"the dataset {info.name} in {root} is not the published one: its fingerprint is "
-            f"{found[:12]}, expected {info.fingerprint[:12]}; {info.how_to_get}"
-        )
-    images, labels, test_images, test_labels = parts
-    return Dataset(
-        info=info,
-        train_images=images,
-        train_labels=labels,
-        test_images=test_images,
-        test_labels=test_labels,
-    )
+
+def order_of(count: int, seed: int, epoch: int) -> Tensor:
+    """The order (count,) of the training images in an epoch."""
+    return torch.randperm(count, generator=stream(seed, "order", epoch))

@@ -7,16 +7,20 @@ The first 1,297 images are for training, the last 500 for testing; pixels go fro
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from elth.data._dataset import DatasetInfo, Parts, Source
+from elth.data._info import DatasetInfo
+from elth.data._sources import MemorySource
 from elth.networks import DataShape
+
+if TYPE_CHECKING:
+    from elth.data._memory import Parts
 
 TRAIN = 1297
 
 
 def _read(root: Path, *, download: bool) -> Parts:
+    import torch
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -25,7 +29,7 @@ def _read(root: Path, *, download: bool) -> Parts:
     return images[:TRAIN], labels[:TRAIN], images[TRAIN:], labels[TRAIN:]
 
 
-SOURCE = Source(
+SOURCE = MemorySource(
     info=DatasetInfo(
         name="digits",
         shape=DataShape(channels=1, size=8, classes=10),

@@ -1,6 +1,39 @@
-"""Elastic ticket transformations: plans, and what they do to a ticket."""
+"""Elastic ticket transformations: plans, changes of width and datasets, and what they do."""
 
-from elth.elastic.depth import tensor_sources, transform
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from elth._lazy import lazily
+from elth.elastic._notation import Width, is_width, parse_width
 from elth.elastic.plans import Plan, explain, label, resolve, spell
 
-__all__ = ["Plan", "explain", "label", "resolve", "spell", "tensor_sources", "transform"]
+if TYPE_CHECKING:
+    from elth.elastic.datasets import move
+    from elth.elastic.depth import tensor_sources, transform
+    from elth.elastic.width import change_width, check_width
+else:
+    __getattr__, __dir__ = lazily(
+        __name__,
+        {
+            "elth.elastic.datasets": ("move",),
+            "elth.elastic.depth": ("tensor_sources", "transform"),
+            "elth.elastic.width": ("change_width", "check_width"),
+        },
+    )
+
+__all__ = [
+    "Plan",
+    "Width",
+    "change_width",
+    "check_width",
+    "explain",
+    "is_width",
+    "label",
+    "move",
+    "parse_width",
+    "resolve",
+    "spell",
+    "tensor_sources",
+    "transform",
+]

@@ -29,7 +29,8 @@ def tensor_sources(
         names: names of the target's tensors, in order.
 
     Raises:
-        ElthError: a tensor of the target has no source.
+        ElthError: a tensor of the target has no source, or one of the source that should move with
+            its unit, the stem or the head has no place.
     """
     plans.check(plan, source, target)
     places = [
@@ -45,6 +46,19 @@ def tensor_sources(
                 f"nothing fills tensor '{name}' of the target: the source has no '{origin}'"
             )
         result[name] = origin
+    dropped = [
+        f"{unit}."
+        for units, stage in zip(plan.stages, source.stages, strict=True)
+        for place, unit in enumerate(stage.units)
+        if place not in units
+    ]
+    moved = set(result.values())
+    for name in source_names:
+        if name not in moved and not name.startswith(tuple(dropped)):
+            raise ElthError(
+                f"tensor '{name}' of the source has no place in the target: the two networks "
+                "differ in more than their depth"
+            )
     return result
 
 

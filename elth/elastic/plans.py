@@ -16,6 +16,9 @@ A plan is written in a notation short enough to type:
 ``0 1 | 0 1 1 | drop``         a plan of its own for every stage
 =============================  ==================================================================
 
+A stage that has no units in either network, as the tail of a VGG with one linear layer, need not be
+written.
+
 When no units are named, as many distinct units as can be are replicated, as few times as can be,
 earlier ones first (E-LTH, section 3.1).
 """
@@ -71,17 +74,22 @@ def resolve(text: str, source: Anatomy, target: Anatomy) -> Plan:
     """
     _check_family(source, target)
     parts = [part.strip() for part in text.split("|")]
-    if len(parts) not in (1, len(source.stages)):
+    every, places = len(source.stages), _written(source, target)
+    if len(parts) not in (1, len(places), every):
+        some = f" ({len(places)} of them with units)" if len(places) < every else ""
         raise ElthError(
             f"the plan '{text}' has {len(parts)} parts; these networks have "
-            f"{len(source.stages)} stages: give one part, or one for each stage"
+            f"{every} stages{some}: give one part, or one for each stage"
         )
     if len(parts) == 1:
-        parts *= len(source.stages)
+        parts *= len(places)
+    elif len(parts) == every:
+        places = list(range(every))
+    written = dict(zip(places, parts, strict=True))
     plan = Plan(
         tuple(
-            _resolve_stage(part, s, t)
-            for part, s, t in zip(parts, source.stages, target.stages, strict=True)
+            _resolve_stage(written[place], s, t) if place in written else ()
+            for place, (s, t) in enumerate(zip(source.stages, target.stages, strict=True))
         )
     )
     check(plan, source, target)
@@ -140,15 +148,17 @@ def label(plan: Plan, source: Anatomy, target: Anatomy) -> str:
                 return text
         except ElthError:
             continue
-    return spell(plan)
+    return spell(plan, source, target)
 
 
-def spell(plan: Plan) -> str:
+def spell(plan: Plan, source: Anatomy | None = None, target: Anatomy | None = None) -> str:
     """The plan spelled out, one part for all stages where they agree: ``0 1 1 2 2``.
 
-    A stage that is to be empty reads ``drop``.
+    A stage that is to be empty reads ``drop``; given the anatomies, one that is empty in both
+    networks is left out.
     """
-    parts = [_spell(stage) or "drop" for stage in plan.stages]
+    places = _written(source, target) if source and target else range(len(plan.stages))
+    parts = [_spell(plan.stages[place]) or "drop" for place in places]
     return parts[0] if len(set(parts)) == 1 else " | ".join(parts)
 
 
@@ -165,9 +175,12 @@ def explain(
         resnet20 -> resnet32: append
           stage   source units  ->  target units, by source unit
           layer1  0 1 2         ->  0 1 2 1 2    units 1, 2 twice
+
+    A stage that is empty in both networks is left out.
     """
     rows = []
-    for units, s in zip(plan.stages, source.stages, strict=True):
+    for place in _written(source, target):
+        units, s = plan.stages[place], source.stages[place]
         counts: dict[int, list[int]] = {}
         for unit in range(len(s.units)):
             counts.setdefault(units.count(unit), []).append(unit)
@@ -193,6 +206,12 @@ def _check_family(source: Anatomy, target: Anatomy) -> None:
             f"a ticket moves within one family of networks: found {source.family} with "
             f"{len(source.stages)} stages and {target.family} with {len(target.stages)}"
         )
+
+
+def _written(source: Anatomy, target: Anatomy) -> list[int]:
+    """Places of the stages that a plan tells of: those with units; all, where none has any."""
+    stages = list(zip(source.stages, target.stages, strict=True))
+    return [i for i, (s, t) in enumerate(stages) if s.units or t.units] or list(range(len(stages)))
 
 
 def _resolve_stage(text: str, source: Stage, target: Stage) -> StagePlan:

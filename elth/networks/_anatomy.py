@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-
-from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +15,11 @@ class Stage:
     """State-dict prefix of each unit: all tensors below it move together."""
     fixed: tuple[int, ...] = ()
     """Positions that are never replicated or dropped, as the down-sampling unit."""
+
+    @classmethod
+    def numbered(cls, name: str, depth: int, *, fixed: tuple[int, ...] = ()) -> Stage:
+        """A stage whose units are named ``name.0``, ``name.1``, ..."""
+        return cls(name=name, units=tuple(f"{name}.{unit}" for unit in range(depth)), fixed=fixed)
 
     @property
     def free(self) -> tuple[int, ...]:
@@ -32,15 +34,7 @@ class Anatomy:
     family: str
     """Tickets move within a family only."""
     stages: tuple[Stage, ...]
+    head: str = "fc"
+    """State-dict prefix of the last layer, which belongs to the classes of a dataset."""
     unpruned: tuple[str, ...] = ()
     """Prunable weights that the published recipe leaves whole; they count in the total."""
-
-
-class Network(nn.Module):
-    """A classifier that knows its anatomy. Input (batch, channels, size, size), output logits."""
-
-    anatomy: Anatomy
-
-
-Builder = Callable[..., Network]
-"""``build(shape, *, option=default, ...)``; the keyword defaults are the network's options."""

@@ -20,7 +20,8 @@ from orchestrator import plan, runner
 from orchestrator.experiment import Experiment, load
 from orchestrator.provenance import owner
 from orchestrator.runlog import METRICS
-from orchestrator.tracking import AXES, STAGES, Store, Tracker
+from orchestrator.store import Store
+from orchestrator.tracking import AXES, STAGES, Tracker
 from orchestrator.ui import COLUMNS, address, serve
 from tests.e2e.conftest import Project
 
@@ -34,7 +35,7 @@ GRID = """\
 name: tiny
 dataset: digits
 seeds: [0]
-recipe: {base: digits_resnet, length: 2ep}
+recipe: {base: digits_resnet, length: 2ep, milestones: []}
 pruning: {rate: 0.36, rounds: 1}
 grid:
   - {method: [imp, random, magnitude], network: resnet14(width=4)}

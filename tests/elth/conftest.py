@@ -28,7 +28,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def real_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with MNIST and CIFAR-10 as torchvision lays them out."""
+    """A folder with MNIST and CIFAR-10 as torchvision lays them out, and ``imagenette224``."""
     if given := os.environ.get("ELTH_TEST_DATA"):
         return Path(given)
     if not UNPACK.exists():
@@ -38,6 +38,7 @@ def real_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         place = place.parent  # one for all workers; what is there already is left as it is
     with (place / "data.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        command = [sys.executable, "-B", str(UNPACK), str(place / "data"), "mnist", "cifar10"]
+        names = ("mnist", "cifar10", "imagenette")
+        command = [sys.executable, "-B", str(UNPACK), str(place / "data"), *names]
         subprocess.run(command, check=True)
     return place / "data"

@@ -6,7 +6,7 @@ import functools
 
 import torch
 
-from elth.data import Dataset, DatasetInfo
+from elth.data import DatasetInfo, MemoryDataset
 from elth.networks import Anatomy, DataShape, NetworkSpec, Stage, blueprint, build, prunable
 from elth.tickets import Ticket
 
@@ -56,11 +56,11 @@ def dataset(
     mean: float = 0.0,
     deviation: float = 1.0,
     seed: int = 0,
-) -> Dataset:
+) -> MemoryDataset:
     """A dataset of noise."""
     generator = torch.Generator().manual_seed(seed)
     size = (shape.channels, shape.size, shape.size)
-    return Dataset(
+    return MemoryDataset(
         info=DatasetInfo(
             name="noise",
             shape=shape,

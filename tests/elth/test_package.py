@@ -5,6 +5,8 @@ from __future__ import annotations
 import doctest
 import importlib
 import pkgutil
+import subprocess
+import sys
 
 import pytest
 
@@ -23,7 +25,7 @@ def test_some_examples_are_found() -> None:
     found = [
         t for name in MODULES for t in finder.find(importlib.import_module(name)) if t.examples
     ]
-    assert {t.name for t in found} >= {"elth.masks.kept_after", "elth.streams.stream"}
+    assert {t.name for t in found} >= {"elth.counts.kept_after", "elth.streams.stream"}
 
 
 def test_public_names() -> None:
@@ -52,3 +54,32 @@ def test_public_names() -> None:
         "transform",
     }
     assert all(getattr(elth, name).__doc__ for name in elth.__all__ if name[0].islower())
+
+
+PACKAGES = ("elth", "elth.criteria", "elth.data", "elth.elastic", "elth.networks")
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_every_public_name_can_be_imported(name: str) -> None:
+    package = importlib.import_module(name)
+    assert set(package.__all__) <= set(dir(package))
+    for public in package.__all__:
+        exec(f"from {name} import {public}", {})
+    missing = f"module '{name}' has no attribute 'nothing'"
+    with pytest.raises(AttributeError, match=missing):
+        package.nothing  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'nothing'"):
+        exec(f"from {name} import nothing", {})
+
+
+def test_the_packages_and_their_descriptions_need_no_torch() -> None:
+    code = (
+        "import sys, elth, elth.data, elth.elastic, elth.networks, elth.criteria\n"
+        "elth.NetworkSpec, elth.RECIPES, elth.Plan, elth.networks.Stage, elth.elastic.plans\n"
+        "elth.data.info('cifar10'), elth.networks.options('vgg13'), elth.criteria.options('snip')\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
+        "assert elth.networks.resnet.NETWORKS['resnet20'] is elth.NETWORKS['resnet20']\n"
+        "assert elth.build_network is elth.networks.build and 'torch' in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

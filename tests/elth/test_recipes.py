@@ -67,7 +67,7 @@ def test_steps_in_iterations() -> None:
         ("gamma", 1.5, "gamma .* is 1.5"),
         ("optimiser", "rmsprop", "optimiser of a recipe must be one of sgd, adam, is rmsprop"),
         ("schedule", "linear", "schedule .* must be one of step, constant, cosine, is linear"),
-        ("augment", "flip", "augment .* must be one of none, crop_flip, is flip"),
+        ("augment", "flip", "augment .* one of none, crop_flip, resized_crop_flip, is flip"),
         ("rewind", Step(10, "ep"), "rewind .* before its end: rewind is 10ep, length 10ep"),
     ],
 )
@@ -124,6 +124,80 @@ def test_cosine() -> None:
 def test_constant_ignores_milestones() -> None:
     recipe = _recipe(schedule="constant", milestones=(Step(1, "ep"),))
     assert recipe.lr_at(99, 10) == 0.1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"milestones": (Step(9, "ep"), Step(29, "it"))},
+        {"warmup": Step(9, "ep")},
+        {"warmup": Step(29, "it"), "schedule": "cosine"},
+        {"milestones": (Step(10, "ep"), Step(99, "ep")), "schedule": "constant"},
+        {"milestones": (Step(10, "ep"),), "schedule": "cosine"},
+    ],
+    ids=str,
+)
+def test_a_schedule_of_which_every_part_is_reached(fields: dict[str, Any]) -> None:
+    _recipe(**fields).check(3)  # ends at iteration 30
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"milestones": (Step(4, "ep"), Step(10, "ep"))},
+            "the learning rate is to drop at 10ep, and the training ends at 10ep: give milestones "
+            "that lie before, or none",
+        ),
+        (
+            {"milestones": (Step(30, "it"),)},
+            "the learning rate is to drop at 30it, and the training ends at 10ep: give milestones "
+            "that lie before, or none",
+        ),
+        (
+            {"milestones": (Step(12, "ep"), Step(11, "ep"), Step(1, "ep"))},  # the first such
+            "the learning rate is to drop at 12ep, and the training ends at 10ep: give milestones "
+            "that lie before, or none",
+        ),
+        (
+            {"length": Step(20, "it"), "milestones": (Step(7, "ep"),)},
+            "the learning rate is to drop at 7ep, and the training ends at 20it: give milestones "
+            "that lie before, or none",
+        ),
+        *(
+            (
+                {"warmup": warmup, "schedule": schedule},
+                f"the warm-up ends at {warmup}, and the training at 10ep: shorten the warm-up",
+            )
+            for warmup in (Step(10, "ep"), Step(30, "it"), Step(11, "ep"))
+            for schedule in ("step", "constant", "cosine")
+        ),
+    ],
+    ids=str,
+)
+def test_a_schedule_of_which_a_part_is_never_reached_is_refused(
+    fields: dict[str, Any], message: str
+) -> None:
+    recipe = _recipe(**fields)  # what an epoch is, is known with the dataset only
+    with pytest.raises(ElthError) as caught:
+        recipe.check(3)
+    assert str(caught.value) == message
+
+
+def test_whether_a_part_is_reached_depends_on_the_length_of_an_epoch() -> None:
+    recipe = _recipe(milestones=(Step(30, "it"),))
+    recipe.check(4)  # ends at iteration 40
+    with pytest.raises(ElthError, match="to drop at 30it"):
+        recipe.check(3)
+
+
+@pytest.mark.parametrize(
+    ("name", "per_epoch"),
+    [(name, 1252 if "50" in name or "imagenet" in name else 391) for name in RECIPES],
+)
+def test_every_part_of_the_recipes_of_the_papers_is_reached(name: str, per_epoch: int) -> None:
+    RECIPES[name].check(per_epoch)
 
 
 def test_plain_names_what_differs_from_the_defaults() -> None:
@@ -190,6 +264,67 @@ def test_the_recipes_of_the_papers() -> None:
     mnist = RECIPES["mnist_mlp"]
     assert (mnist.batch_size, mnist.lr, mnist.momentum, mnist.weight_decay) == (128, 0.1, 0, 0)
     assert (str(mnist.length), str(mnist.rewind), mnist.schedule) == ("40ep", "0ep", "constant")
-    assert {recipe.augment for name, recipe in RECIPES.items() if name != "cifar10_resnet"} == {
-        "none"
+    assert {name: recipe.augment for name, recipe in RECIPES.items()} == {
+        "cifar10_resnet": "crop_flip",
+        "cifar10_vgg": "crop_flip",
+        "imagenet_resnet": "resized_crop_flip",
+        "mnist_mlp": "none",
+        "maene_lenet": "none",
+        "maene_resnet20": "crop_flip",
+        "maene_conv4": "crop_flip",
+        "maene_resnet50": "resized_crop_flip",
+        "digits_resnet": "none",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "per_epoch", "rewind", "lrs"),
+    [
+        # By epoch and iteration in it: first and last of every level of the learning rate.
+        ("cifar10_vgg", 391, 200, {(0, 0): 0.1, (79, 390): 0.1, (80, 0): 0.01, (120, 0): 0.001}),
+        (
+            "imagenet_resnet",
+            1252,
+            6260,
+            {
+                (0, 0): 0,
+                (0, 1): 0.4 / 6260,
+                (4, 1251): 0.4 * 6259 / 6260,
+                (5, 0): 0.4,
+                (29, 1251): 0.4,
+                (30, 0): 0.04,
+                (60, 0): 0.004,
+                (80, 0): 0.0004,
+            },
+        ),
+        ("maene_lenet", 1000, 0, {(0, 0): 0.0012, (24, 999): 0.0012}),
+        ("maene_resnet20", 391, 0, {(0, 0): 0.1, (55, 390): 0.1, (56, 0): 0.01, (71, 0): 0.001}),
+        ("maene_conv4", 391, 0, {(0, 0): 0.01, (25, 0): 0.0075, (50, 0): 0.0025}),
+        ("maene_resnet50", 1252, 0, {(0, 0): 0.4, (30, 0): 0.04, (60, 0): 0.004, (80, 0): 0.0004}),
+    ],
+)
+def test_schedules_of_the_papers(
+    name: str, per_epoch: int, rewind: int, lrs: dict[tuple[int, int], float]
+) -> None:
+    recipe = RECIPES[name]
+    found = {(e, i): recipe.lr_at(e * per_epoch + i, per_epoch) for e, i in lrs}
+    assert found == pytest.approx(lrs, rel=1e-12)
+    assert recipe.rewind.iterations(per_epoch) == rewind
+
+
+def test_lengths_batches_and_optimisers_of_the_papers() -> None:
+    found = {
+        name: (str(r.length), r.batch_size, r.optimiser, r.momentum, r.weight_decay)
+        for name, r in RECIPES.items()
+        if not name.startswith("digits")
+    }
+    assert found == {
+        "cifar10_resnet": ("160ep", 128, "sgd", 0.9, 1e-4),
+        "cifar10_vgg": ("160ep", 128, "sgd", 0.9, 1e-4),
+        "imagenet_resnet": ("90ep", 1024, "sgd", 0.9, 1e-4),
+        "mnist_mlp": ("40ep", 128, "sgd", 0.0, 0.0),
+        "maene_lenet": ("25ep", 60, "adam", 0.9, 0.0),
+        "maene_resnet20": ("85ep", 128, "sgd", 0.9, 1e-5),
+        "maene_conv4": ("75ep", 128, "sgd", 0.9, 1e-5),
+        "maene_resnet50": ("90ep", 1024, "sgd", 0.9, 1e-5),
     }

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from elth import masks
+from elth.elastic import move
 from elth.errors import ElthError
 from elth.networks import DataShape, NetworkSpec
 from elth.tickets import Ticket, state_digest
@@ -60,6 +61,13 @@ def test_round_trip(made: Ticket, path: Path) -> None:
     assert all(torch.equal(again.mask[name], m) for name, m in made.mask.items())
     assert again.nonzeros == made.nonzeros == masks.nonzeros(made.mask)
     assert again.sparsity == made.sparsity == masks.sparsity(made.mask)
+
+
+def test_where_a_moved_ticket_starts_is_in_its_file(made: Ticket, tmp_path: Path) -> None:
+    move(made, DataShape(channels=1, size=4, classes=7), 0).save(tmp_path / "moved.safetensors")
+    again = Ticket.load(tmp_path / "moved.safetensors")
+    assert again.origin["start"] == 0
+    assert again.origin["history"][-1] == {"move": "fresh head", "classes": 7}
 
 
 def test_weights_outside_the_mask_are_kept_in_the_file(made: Ticket, path: Path) -> None:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from elth import masks
-from elth.data import Dataset
+from elth.data import Dataset, MemoryDataset
+from elth.elastic import move
 from elth.errors import ElthError
 from elth.networks import DataShape, build
 from elth.recipes import RECIPES, Recipe, Step
@@ -67,7 +68,7 @@ def _seen(
     return network.seen
 
 
-def _numbered(count: int, size: int = 4) -> Dataset:
+def _numbered(count: int, size: int = 4) -> MemoryDataset:
     """Image i is i + 1 in its left half and i + 101 in its right half."""
     image = torch.tensor([1] * (size // 2) + [101] * (size // 2)).repeat(size, 1)
     images = image + torch.arange(count)[:, None, None, None]
@@ -208,7 +209,7 @@ class _Double(nn.Module):
 
 def _slow_training(
     network: nn.Module,
-    data: Dataset,
+    data: MemoryDataset,
     recipe: Recipe,
     *,
     seed: int,
@@ -377,14 +378,15 @@ def test_a_network_can_be_used_again() -> None:
     assert state_digest(second.state()) == digest
 
 
+@pytest.mark.parametrize("augment", ["crop_flip", "resized_crop_flip"])
 @pytest.mark.parametrize("cut", [1, 3, 5])
-def test_without_momentum_stopping_and_starting_changes_no_bit(cut: int) -> None:
-    whole = _run(momentum=0.0)
+def test_without_momentum_stopping_and_starting_changes_no_bit(cut: int, augment: str) -> None:
+    whole = _run(momentum=0.0, augment=augment)
     list(whole)
-    before = _run(momentum=0.0, stop=cut)
+    before = _run(momentum=0.0, augment=augment, stop=cut)
     (*_, last) = before
     assert last.step == cut
-    after = _run(momentum=0.0, start=cut, state=before.state())
+    after = _run(momentum=0.0, augment=augment, start=cut, state=before.state())
     list(after)
     assert state_digest(after.state()) == state_digest(whole.state())
 
@@ -511,6 +513,24 @@ def test_evaluation_against_small_batches() -> None:
     assert loss == pytest.approx(sum(losses) / 1003, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("size", "batches"), [(8, [1000, 5]), (64, [1000, 5]), (224, [168] * 5 + [165])]
+)
+def test_large_images_are_evaluated_in_smaller_batches(size: int, batches: list[int]) -> None:
+    class Counter(_Recorder):
+        def forward(self, x: Tensor) -> Tensor:
+            sizes.append(len(x))
+            return super().forward(x)
+
+    sizes: list[int] = []
+    data = dataset(1, 1005, shape=DataShape(channels=1, size=2, classes=3))
+    shape = DataShape(channels=1, size=size, classes=3)
+    data = dataclasses.replace(data, info=dataclasses.replace(data.info, shape=shape))
+    network = Counter()
+    Training(network, data, _recipe(), seed=0, state=network.state_dict()).evaluate()
+    assert sizes == batches
+
+
 def test_evaluation_changes_nothing() -> None:
     run = _run()
     before = state_digest(run.state())
@@ -557,6 +577,30 @@ def test_train_ticket_goes_on_from_the_rewind_point() -> None:
     assert state_digest(by_ticket.state()) == state_digest(by_hand.state())
     assert by_ticket.step == 9
     assert all(not bool(by_ticket.state()[n][~m].any()) for n, m in made.mask.items())
+
+
+def test_train_ticket_starts_a_moved_ticket_at_the_beginning() -> None:
+    seven = dataclasses.replace(IMAGE, classes=7)
+    made = move(ticket("mlp2(width=4,last_width=3)"), seven, 5)
+    data, recipe = dataset(10, shape=seven, deviation=255), _recipe(rewind="4it")
+    by_ticket = train_ticket(made, data, recipe, seed=3)
+    assert by_ticket.step == 0
+    by_hand = Training(
+        made.make_network(), data, recipe, seed=3, state=made.rewind, mask=made.mask, start=0
+    )
+    epochs = list(by_ticket)
+    assert [epoch.step for epoch in epochs] == [3, 6, 9]
+    assert epochs == list(by_hand)
+    assert state_digest(by_ticket.state()) == state_digest(by_hand.state())
+
+
+def test_train_ticket_starts_where_the_ticket_says() -> None:
+    before = ticket("mlp2(width=4,last_width=3)")
+    data, recipe = dataset(10, deviation=255), _recipe(rewind="4it")
+    assert train_ticket(before, data, recipe, seed=3).step == 4
+    for start in (0, 2, 7):
+        made = dataclasses.replace(before, origin={"start": start})
+        assert train_ticket(made, data, recipe, seed=3).step == start
 
 
 def test_a_ticket_of_another_shape_of_data_is_refused() -> None:

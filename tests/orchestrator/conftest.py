@@ -10,7 +10,8 @@ os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"
 import pytest
 import torch
 
-from orchestrator.tracking import Store, Tracker
+from orchestrator.store import Store
+from orchestrator.tracking import Tracker
 from tests.orchestrator.helpers import Finished, finish
 
 

@@ -25,7 +25,8 @@ from orchestrator.plan import Plan, Stage
 from orchestrator.provenance import owner
 from orchestrator.runlog import RunLog
 from orchestrator.stages import Result
-from orchestrator.tracking import Store, Tracker
+from orchestrator.store import Store
+from orchestrator.tracking import Tracker
 
 QUICK = hypothesis.settings(deadline=None, derandomize=True, database=None, max_examples=50)
 """For every test with drawn examples: the same ones each time, and no clock."""

@@ -13,13 +13,18 @@ from typing import Any
 
 import click
 import pytest
+import torch
 from rich.console import Console
 
+from elth.data import DATASETS
+from elth.networks import NETWORKS
 from elth.tickets import Ticket
 from orchestrator import cli, runner
 from orchestrator.experiment import Experiment
+from orchestrator.methods import METHODS
 from orchestrator.schedule import Schedule
-from orchestrator.tracking import Store, Tracker
+from orchestrator.store import Store
+from orchestrator.tracking import Tracker
 from tests.orchestrator.helpers import (
     INFINITE,
     TINY,
@@ -115,6 +120,9 @@ def _commands(group: click.Group, *path: str) -> list[tuple[str, ...]]:
 
 def test_the_words_of_the_command_line() -> None:
     assert sorted(" ".join(words) for words in _commands(cli.cli)) == [
+        "data list",
+        "data manifest",
+        "methods",
         "networks",
         "plan",
         "report",
@@ -132,7 +140,7 @@ def test_the_words_of_the_command_line() -> None:
 def test_every_help_ends_with_an_example(elth: Elth, words: tuple[str, ...], flag: str) -> None:
     done = elth(*words, flag)
     assert (done.code, done.err) == (0, "")
-    example = re.search(r"\nExample:\n  (elth .+)\n$", done.out)
+    example = re.search(r"\nExample:\n((?:  elth .+\n)+)$", done.out)
     assert example is not None
     assert example[1].split()[1 : 1 + len(words)] == list(words)
 
@@ -162,6 +170,8 @@ def test_version(elth: Elth) -> None:
         (["plan", "CONFIG", "nonsense"], "cannot read the override 'nonsense': write key=value"),
         (["plan", "CONFIG", "seeds=[0,0]"], "seeds must be different whole numbers from 0 on"),
         (["plan", "CONFIG", "grid.0.netwrk=x"], "unknown key 'grid.0.netwrk'; did you mean"),
+        (["plan", "CONFIG", "scale=smoke"], "small.yaml 'smoke' (there is: full)"),
+        (["run", "CONFIG", "scale=smoke"], "small.yaml 'smoke' (there is: full)"),
         (["plan", "CONFIG", "--store", "ftp://x"], "cannot use the store 'ftp://x': give a dire"),
         (["run", "CONFIG", "--store", "CONFIG"], "cannot write the store "),
         (["run", "CONFIG", "--nonsense"], "No such option"),
@@ -171,6 +181,10 @@ def test_version(elth: Elth) -> None:
         (["ui"], "there is no store in "),
         (["ui", "--port", "x"], "'x' is not a valid integer"),
         (["networks", "--dataset", "cifar"], "unknown dataset 'cifar'; did you mean 'cifar10'?"),
+        (["networks", "--dataset", "digits(sise=3)"], "unknown option of dataset digits 'sise'; "),
+        (["methods", "nonsense"], "Got unexpected extra argument (nonsense)"),
+        (["data", "manifest", "none"], "Missing option '--name'"),
+        (["data", "manifest", "none", "--name", "a b"], "a dataset cannot be called 'a b': write"),
         (["ticket", "show", "none.safetensors"], "there is no file none.safetensors"),
         (["ticket", "show", "CONFIG"], "is no whole safetensors file"),
         (["ticket", "show", "0123abcd"], "there is no store in "),
@@ -193,6 +207,12 @@ def test_a_bad_request_is_one_line(
         (["status", "it's"], "has no grid 'it's' (it has: "),
         (["report", "nothing"], "has no grid 'nothing' (it has: "),
         (["report", "none.yaml"], "cannot read none.yaml: No such file or directory"),
+        (
+            ["report", "done", "scale=smoke"],
+            "'scale=smoke' can change a config only, and done names a grid",
+        ),
+        (["status", "done", "seeds=1"], "'seeds=1' can change a config only, and done names a gri"),
+        (["report", "CONFIG", "scale=smoke"], "small.yaml 'smoke' (there is: full)"),
         (["ticket", "show", "0123abcd"], "has no run or stage '0123abcd'"),
         (["ticket", "export", "it's"], "has no run or stage 'it's'"),
         (["report", "done", "--output", "CONFIG"], "cannot write the report to "),
@@ -253,6 +273,55 @@ def test_a_plan_knows_what_is_finished(elth: Elth, finished: Finished, done_conf
     done = elth("plan", done_config, "--store", finished.store)
     assert _table(done.out)["all"] == ["24", "24", "0"]
     assert f"Nothing to do: every stage is finished in {finished.store}." in done.out
+
+
+def test_a_plan_tells_what_sharing_saves(elth: Elth, config: Path) -> None:
+    grid = (
+        f"grid=[{{method: imp, network: {TINY}}}, {{method: ett, source: {TINY}, "
+        f"network: {TINY_DEEPER}, round: all}}, {{method: reinit, network: {TINY}}}]"
+    )
+    out = elth("plan", config, grid).out
+    # Trained are 3 of the chain, 2 moved and 1 with new weights. Alone, a line takes 3, 3 + 2 and
+    # 3 + 1; a cell 2 and 3, 2 + 1 and 3 + 1, 3 + 1.
+    assert (
+        "Trainings: 6. Each line of the figure by itself would take 12, each cell by itself 16."
+        in out.splitlines()
+    )
+    table = _table(out)
+    assert [table[kind][0] for kind in ("round", "retraining")] == ["3", "3"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_plan_for_a_larger_machine_can_be_made_here(elth: Elth, config: Path) -> None:
+    done = elth("plan", config, "resources.gpus=0.25")
+    assert (done.code, done.err) == (0, "")
+    assert "Not on this machine: a trial asks for 1 cpus and 0.25 gpus, and this ma" in done.out
+    assert "Time: about " in done.out
+    assert ", 1 trial at a time (a rough guess" in done.out
+    assert "Not on this machine" not in elth("plan", config).out
+
+
+def test_a_plan_at_a_scale(elth: Elth, tmp_path: Path) -> None:
+    fields = {
+        "dataset": "cifar10",
+        "seeds": [0, 1, 2],
+        "recipe": "cifar10_resnet",
+        "grid": [{"method": "imp", "network": "resnet20"}],
+        "scales": {
+            "smoke": {
+                "dataset": "digits",
+                "seeds": 0,
+                "recipe": "digits_resnet",
+                "pruning": {"rounds": 2},
+            }
+        },
+    }
+    path = write_yaml(tmp_path / "large.yaml", fields)
+    full, smoke = (elth("plan", path, f"scale={scale}").out for scale in ("full", "smoke"))
+    assert "large: cifar10, seeds 0, 1, 2" in full
+    assert _table(full)["round"][0] == "42"
+    assert "large-smoke: digits, seeds 0" in smoke
+    assert _table(smoke)["round"][0] == "3"
 
 
 # run
@@ -397,7 +466,30 @@ def test_report_as_json_and_csv(elth: Elth, finished: Finished) -> None:
     assert len(json.loads(elth(*words).out)[0]["runs"]) == 2
     lines = elth("report", "done", "--csv", "--store", finished.store).out.splitlines()
     assert len(lines) == 11
-    assert lines[0].startswith("network,method,source,transform,round,dataset,sparsity,")
+    assert lines[0].startswith("network,method,source,transform,round,target,dataset,sparsity,")
+
+
+def test_the_grid_of_a_config_at_a_scale(elth: Elth, finished: Finished, tmp_path: Path) -> None:
+    tracker, stages = finished.tracker, of_kind(finished.plan, "round")
+    for name, count in (("paired", 1), ("paired-smoke", 2)):
+        tracker.open_grid(name, "", {stage.key: stage for stage in stages[:count]}, "")
+        runs = [tracker.run_of(stage.key) for stage in stages[:count]]
+        tracker.join_grid([run.info.run_id for run in runs if run is not None], name)
+    fields = {
+        "dataset": "digits",
+        "seeds": [0],
+        "recipe": "digits_resnet",
+        "grid": [{"method": "imp", "network": TINY}],
+        "scales": {"smoke": {"pruning": {"rounds": 2}}},
+    }
+    path = write_yaml(tmp_path / "paired.yaml", fields)
+    for words, count in (((), 1), (("scale=full",), 1), (("scale=smoke",), 2)):
+        found = elth("report", path, *words, "--json", "--store", finished.store)
+        assert (found.code, found.err) == (0, "")
+        assert len(json.loads(found.out)) == count
+    status = elth("status", path, "scale=smoke", "--store", finished.store).out
+    assert status.startswith(f"paired-smoke in {finished.store}\n")
+    assert _table(status)["finished"] == ["2"]
 
 
 def test_report_to_a_folder(elth: Elth, finished: Finished, tmp_path: Path) -> None:
@@ -428,10 +520,73 @@ def test_networks_with_the_counts_of_the_papers(elth: Elth) -> None:
         ("resnet110", "1,722,416", "1,730,714"),
     ]:
         assert table[name][-2:] == [prunable, parameters]
-    assert table["resnet20"][:3] == ["cifar-resnet", "3 3 3", "width=16"]
+    assert table["resnet20"][:3] == ["cifar-resnet", "3 3 3", "width=16, shortcut=conv"]
+    assert "too small" not in done.out
+    for name, prunable, parameters in [
+        ("vgg13", "9,407,168", "9,416,010"),
+        ("vgg19", "20,024,000", "20,040,522"),
+        ("conv4", "2,425,024", "2,425,930"),
+    ]:
+        assert table[name][-2:] == [prunable, parameters]
     table = _table(elth("networks", "--dataset", "mnist").out)
     assert table["mlp1"][-2:] == ["266,200", "266,610"]
     assert table["mlp4"][-2:] == ["536,200", "537,510"]
+
+
+def test_networks_for_which_the_images_are_too_small_are_named(elth: Elth) -> None:
+    done = elth("networks", "--dataset", "digits")
+    small = ["vgg11", "vgg13", "vgg16", "vgg19", "resnet18", "resnet26", "resnet34", "resnet50"]
+    line = f"These images are too small for {', '.join([*small, 'mobilenet'])}."
+    assert line in done.out.splitlines()
+    table = _table(done.out)
+    assert not {*small, "mobilenet"} & set(table)
+    assert table["mlp1"][-2:] == ["50,200", "50,610"]
+    assert {*small, "mobilenet"} | set(table) - {"name"} == set(NETWORKS)
+    larger = elth("networks", "--dataset", "digits(size=16)")
+    assert "networks, for digits(size=16) (1x16x16, 10 classes)" in larger.out
+    assert {"vgg11", "vgg13", "vgg16", "vgg19"} <= set(_table(larger.out))
+
+
+# methods and data
+
+
+def test_methods(elth: Elth) -> None:
+    done = elth("methods")
+    assert (done.code, done.err) == (0, "")
+    table = _table(done.out)
+    for name, method in METHODS.items():
+        assert table[name][0] == method.title
+    assert table["imp"][1:] == ["iterative magnitude pruning, rewound", ""]
+    assert table["ett_snip_extra"][-1] == "samples=128, mode=eval"
+    assert table["snip"][-1] == "samples=128, mode=eval, at=rewind"
+    assert table["synflow"][-1] == "iterations=100, at=rewind"
+
+
+def test_datasets(elth: Elth) -> None:
+    table = _table(elth("data", "list").out)
+    assert list(table) == ["name", *DATASETS]
+    assert table["cifar10"] == ["3x32x32", "10", "50,000", "10,000", "channels=3, size=32"]
+    assert table["svhn"][2:4] == ["73,257", "26,032"]
+
+
+def test_an_image_folder_becomes_a_dataset(elth: Elth, config: Path) -> None:
+    for part, count in (("train", 2), ("val", 1)):
+        for name in ("daisy", "rose"):
+            folder = Path("flowers") / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                (folder / f"{number}.png").write_bytes(b"not looked at")
+    done = elth("data", "manifest", "flowers", "--name", "flowers")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[0] == "flowers: 2 classes, images: 4 train, 2 val"
+    dataset = "folder(manifest=flowers.json,size=64)"
+    assert done.out.splitlines()[1].endswith(f"in a config: dataset: {dataset}")
+    planned = elth("plan", config, f"dataset={dataset}")
+    assert (planned.code, planned.err) == (0, "")
+    assert _table(planned.out)["all"] == ["4", "0", "4"]
+    assert elth("data", "manifest", "flowers", "--name", "f", "-o", "other.json").code == 0
+    assert Path("other.json").exists()
+    _refused(elth("data", "manifest", "none", "--name", "none"), "none")
 
 
 # ticket

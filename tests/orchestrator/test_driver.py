@@ -12,7 +12,7 @@ from orchestrator import driver, plan, runner
 from orchestrator.experiment import Experiment
 from orchestrator.resources import numerics
 from orchestrator.schedule import Schedule
-from orchestrator.tracking import Store
+from orchestrator.store import Store
 from tests.orchestrator.helpers import TINY, Finished, of_kind, tiny
 
 
@@ -30,12 +30,12 @@ def test_seconds_per_work_is_that_of_the_plans_networks(finished: Finished) -> N
     rounds = [one for one in tracked if one.stage.params["network"] == TINY][:6]
     timed = [dataclasses.replace(one, seconds=3.0 * plan.work(one.stage)) for one in rounds]
     here = plan.build(tiny("timed"))
-    assert driver.seconds_per_work(timed, here) == pytest.approx(3.0)
+    assert plan.seconds_per_work(timed, here) == pytest.approx(3.0)
     elsewhere = plan.build(tiny("timed", grid=[{"method": "imp", "network": "resnet14(width=8)"}]))
-    assert driver.seconds_per_work(timed, elsewhere) is None
+    assert plan.seconds_per_work(timed, elsewhere) is None
     unfinished = [dataclasses.replace(one, status="failed") for one in timed]
-    assert driver.seconds_per_work(unfinished, here) is None
-    assert driver.seconds_per_work([], here) is None
+    assert plan.seconds_per_work(unfinished, here) is None
+    assert plan.seconds_per_work([], here) is None
 
 
 def test_a_finished_plan_is_reported_without_a_runner(

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from elth.errors import ElthError
 from elth.recipes import RECIPES, Recipe, Step
-from orchestrator.experiment import METHODS, Cell, Experiment, load
+from orchestrator.experiment import Cell, Experiment, load
+from orchestrator.methods import METHODS, SOURCE
 from tests.orchestrator.helpers import QUICK, experiment, write_yaml
 
 BASE: dict[str, Any] = {
@@ -56,7 +57,10 @@ def test_a_grid_is_named_after_its_file(tmp_path: Path, stem: str, name: str) ->
     assert load(write_yaml(tmp_path / f"{stem}.yaml", BASE)).name == name
 
 
-TOP = "name, description, dataset, seeds, recipe, pruning, grid, data, resources"
+TOP = (
+    "name, description, paper, dataset, seeds, recipe, recipes, pruning, criteria, grid, data, "
+    "resources"
+)
 
 
 @pytest.mark.parametrize(
@@ -69,10 +73,24 @@ TOP = "name, description, dataset, seeds, recipe, pruning, grid, data, resources
         (
             "grid.0.netwrk=mlp2",
             "unknown key 'grid.0.netwrk'; did you mean 'network'? "
-            "(there is: method, network, source, transform, round)",
+            "(there is: method, network, dataset, source, source_dataset, transform, round, "
+            "sparsity)",
         ),
         ("recipe.lenght=2ep", "unknown key 'recipe.lenght'; did you mean 'length'? (there is: len"),
         ("recipe.bse=x", "unknown key 'recipe.bse'; did you mean 'base'? (there is: "),
+        (
+            "recipes={digits: {base: mnist_mlp, lenght: 2ep}}",
+            "unknown key 'recipes.digits.lenght'; did you mean 'length'? (there is: length, ",
+        ),
+        (
+            "paper={title: x, layuot: by_source}",
+            "unknown key 'paper.layuot'; did you mean 'layout'? "
+            "(there is: title, round, layout, note, printed)",
+        ),
+        (
+            "paper={title: x, printed: [{method: imp, network: mlp2, accuracy: 9, sourc: mlp1}]}",
+            "unknown key 'paper.printed.0.sourc'; did you mean 'source'? (there is: network, meth",
+        ),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest(
@@ -95,8 +113,8 @@ def test_an_unknown_key_is_refused_with_the_nearest(
         ),
         (
             "grid.0.method=impp",
-            "in grid.0: unknown method 'impp'; did you mean 'imp'? (there is: dense, imp, ett, "
-            "reinit, random, magnitude)",
+            "in grid.0: unknown method 'impp'; did you mean 'imp'? "
+            f"(there is: {', '.join(METHODS)})",
         ),
         ("dataset=digit", "in dataset: unknown dataset 'digit'; did you mean 'digits'? (there is:"),
         (
@@ -105,6 +123,27 @@ def test_an_unknown_key_is_refused_with_the_nearest(
         ),
         ("recipe.base=mnist", "in recipe: unknown recipe 'mnist'; did you mean 'mnist_mlp'?"),
         ("recipe={base: [1]}", "in recipe: unknown recipe '[1]' (there is: "),
+        ("recipes={digit: mnist_mlp}", "in recipes: unknown dataset 'digit'; did you mean 'digits"),
+        ("recipes={mnist: mnist_mp}", "in recipes.mnist: unknown recipe 'mnist_mp'; did you mean"),
+        ("grid.0.dataset=digit", "in grid.0.dataset: unknown dataset 'digit'; did you mean 'digit"),
+        (
+            "grid.0.dataset=digits(sise=16)",
+            "in grid.0.dataset: unknown option of dataset digits 'sise'; did you mean 'size'?",
+        ),
+        (
+            "paper={title: x, printed: [{method: imp, network: resnet21, accuracy: 9}]}",
+            "in paper.printed.0.network: unknown network 'resnet21'; did you mean 'resnet",
+        ),
+        ("criteria={snp: {}}", "in criteria: unknown criterion 'snp'; did you mean 'snip'?"),
+        (
+            "criteria={snip: {sample: 3}}",
+            "in criteria: unknown setting of criterion snip 'sample'; did you mean 'samples'? "
+            "(there is: samples, mode)",
+        ),
+        (
+            "criteria={snip: {mode: trian}}",
+            "in criteria: unknown setting mode of criterion snip 'trian'; did you mean 'train'?",
+        ),
     ],
 )
 def test_an_unknown_word_is_refused_with_the_nearest(
@@ -151,6 +190,43 @@ def test_an_unknown_word_is_refused_with_the_nearest(
         ("grid.0.method=[]", "grid.0.method: list should have at least 1 item"),
         ("grid.0.network=[]", "grid.0.network: list should have at least 1 item"),
         ("grid.0={method: imp}", "key 'grid.0.network' is missing"),
+        ("grid.0.round=al", "grid.0.round.0: input should be a valid integer, unable to parse st"),
+        (
+            "grid.0.sparsity=1",
+            "in grid.0: sparsity is a fraction between 0 and 1, as 0.9; found 1.",
+        ),
+        (
+            "grid.0.sparsity=0",
+            "in grid.0: sparsity is a fraction between 0 and 1, as 0.9; found 0.",
+        ),
+        ("grid.0.sparsity=.nan", "in grid.0: sparsity is a fraction between 0 and 1, as 0.9; fou"),
+        ("grid.0.sparsity=[0.9, 90]", "in grid.0: sparsity is a fraction between 0 and 1, as 0.9;"),
+        ("grid.0.sparsity=a", "grid.0.sparsity.0: input should be a valid number, unable to parse"),
+        (
+            "criteria={snip: {samples: -1}}",
+            "in criteria: setting samples of criterion snip must be at least 0, is -1",
+        ),
+        (
+            "criteria={grasp: {temperature: hot}}",
+            "in criteria: setting temperature of criterion grasp is 'hot'; expected a value like",
+        ),
+        (
+            "criteria={snip: {at: start}}",
+            "in criteria: at of criterion snip is rewind or init, found 'start'",
+        ),
+        ("criteria={snip: 3}", "criteria.snip: input should be a valid dictionary, found 3"),
+        ("recipes=[digits]", "recipes: input should be a valid dictionary, found ['digits']"),
+        ("paper=3", "paper: expected a mapping of keys to values, found 3"),
+        ("paper={note: x}", "key 'paper.title' is missing"),
+        (
+            "paper={title: x, round: 0}",
+            "paper.round: input should be greater than or equal to 1, found 0",
+        ),
+        ("paper={title: x, round: all}", "paper.round: input should be a valid integer, unable to"),
+        (
+            "paper={title: x, layout: by_sorce}",
+            "in paper.layout: unknown layout 'by_sorce'; did you mean 'by_source'?",
+        ),
         ("pruning=3", "pruning: expected a mapping of keys to values, found 3"),
         ("dataset=3", "dataset: input should be a valid string, found 3"),
         ("name=a/b", "name: string should match pattern '^[A-Za-z0-9][A-Za-z0-9_-]*$', found 'a/b"),
@@ -178,6 +254,24 @@ def test_a_value_out_of_its_range_is_refused(path: Path, override: str, message:
         ({"method": "imp", "transform": "append"}, "in grid.0: method imp takes no transform; onl"),
         ({"method": ["ett", "imp"], "source": "resnet20"}, "in grid.0: method imp takes no source"),
         ({"method": "ett", "source": "resnet21"}, "in grid.0.source: unknown network 'resnet21'; "),
+        (
+            {"method": "imp", "source_dataset": "digits"},
+            "in grid.0: method imp takes no source_dataset; only ett does",
+        ),
+        ({"method": "dense", "round": "all"}, "in grid.0: method dense takes no round; it is rou"),
+        ({"method": "dense", "sparsity": 0.9}, "in grid.0: method dense takes no round; it is ro"),
+        *(
+            (
+                {"method": method},
+                f"in grid.0: method {method} needs source: the network on which the ticket was fo",
+            )
+            if m.base == SOURCE
+            else (
+                {"method": method, "source": "resnet20"},
+                f"in grid.0: method {method} takes no source: the network on which the ticket was",
+            )
+            for method, m in METHODS.items()
+        ),
     ],
 )
 def test_an_entry_that_makes_no_sense_is_refused(
@@ -281,6 +375,25 @@ def test_an_override_of_a_field_turns_a_named_recipe_into_its_base(path: Path) -
     assert found.full() == expected
 
 
+def test_an_override_of_a_field_turns_a_named_recipe_of_a_dataset_into_its_base(
+    path: Path,
+) -> None:
+    words = ["grid.0.dataset=[digits, mnist]", "recipes={digits: mnist_mlp, mnist: mnist_mlp}"]
+    found = load(path, [*words, "recipes.mnist.lr=1e-4", "recipes.mnist.length=3ep"])
+    expected = {**RECIPES["mnist_mlp"].full(), "lr": 1e-4, "length": "3ep"}
+    assert found.recipe_for("mnist").full() == expected
+    assert found.recipe_for("digits") == RECIPES["mnist_mlp"]
+    # A recipe of fields stays one, and one that is not there yet is made of the fields given.
+    words[1] = "recipes={mnist: {base: mnist_mlp, lr: 0.5}}"
+    found = load(path, [*words, "recipes.mnist.length=3ep"])
+    assert found.recipe_for("mnist").full() == {**expected, "lr": 0.5}
+    found = load(path, [words[0], "recipes.mnist.base=mnist_mlp", "recipes.mnist.length=3ep"])
+    assert found.recipe_for("mnist").full() == {**expected, "lr": RECIPES["mnist_mlp"].lr}
+    # The whole of it is replaced as ever.
+    found = load(path, [*words, "recipes.mnist=digits_resnet"])
+    assert found.recipe_for("mnist") == RECIPES["digits_resnet"]
+
+
 @pytest.mark.parametrize("number", ["1e-4", "1.0e-4", "0.0001", ".0001", "1E-4"])
 def test_numbers_without_a_point_are_numbers(path: Path, number: str) -> None:
     assert load(path, [f"recipe.weight_decay={number}"]).recipe.weight_decay == 1e-4
@@ -335,12 +448,21 @@ def test_the_resolved_text_states_every_default(path: Path) -> None:
     plain = yaml.safe_load(load(path).resolved())
     assert plain["pruning"] == {"rate": 0.2, "rounds": 13}
     assert plain["recipe"] == RECIPES["digits_resnet"].full()
+    assert set(plain) == set(Experiment.model_fields) - {"paper"}
+    plain = yaml.safe_load(load(path, ["paper.title=x"]).resolved())
     assert set(plain) == set(Experiment.model_fields)
+    assert plain["paper"] == {"title": "x"}
+    plain = yaml.safe_load(load(path, ["paper={title: x, round: 6}"]).resolved())
+    assert plain["paper"] == {"title": "x", "round": 6}
 
 
 def test_an_experiment_is_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         experiment().__setattr__("name", "other")
+
+
+def _cell(method: str, network: str = "resnet20", **axes: Any) -> Cell:
+    return Cell(**{"method": method, "network": network, "dataset": "cifar10", **axes})
 
 
 def test_cells_are_products_in_the_order_of_the_file() -> None:
@@ -358,14 +480,14 @@ def test_cells_are_products_in_the_order_of_the_file() -> None:
     found = experiment(pruning={"rounds": 2}, grid=grid, seeds=[5, 7])
     sources = [("resnet14", "auto"), ("resnet14", "identity"), ("resnet32", "auto")]
     assert list(found.cells()) == [
-        *(Cell("imp", n, "", "", k) for n in ("resnet14", "resnet20") for k in (1, 2)),
+        *(_cell("imp", n, round=k) for n in ("resnet14", "resnet20") for k in (1, 2)),
         *(
-            Cell("ett", "resnet20", source, transform, k)
-            for source, transform in [*sources, ("resnet32", "identity")]
+            _cell("ett", source=s, source_dataset="cifar10", transform=t, round=k)
+            for s, t in [*sources, ("resnet32", "identity")]
             for k in (2, 1)
         ),
-        Cell("dense", "resnet20", "", "", 0),
-        Cell("random", "resnet20", "", "", 2),
+        _cell("dense", round=0),
+        _cell("random", round=2),
     ]
 
 
@@ -375,18 +497,370 @@ def test_rounds_left_out_are_all_for_imp_and_the_last_for_others() -> None:
     assert rounds == [*(("imp", k) for k in range(1, 14)), ("magnitude", 13)]
 
 
+def test_all_rounds_can_be_asked_of_every_method() -> None:
+    grid = [{"method": ["imp", "snip"], "network": "resnet20", "round": "all"}]
+    found = experiment(pruning={"rounds": 3}, grid=grid)
+    rounds = [(cell.method, cell.round) for cell in found.cells()]
+    assert rounds == [(method, k) for method in ("imp", "snip") for k in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "levels"),
+    [
+        ({"sparsity": 0.9}, [(0, "0.9")]),
+        ({"sparsity": [0.95, 0.5]}, [(0, "0.95"), (0, "0.5")]),
+        ({"sparsity": 0.98765432}, [(0, "0.98765432")]),
+        ({"sparsity": 0.9, "round": 2}, [(2, ""), (0, "0.9")]),
+        ({"sparsity": 0.9, "round": "all"}, [(1, ""), (2, ""), (3, ""), (0, "0.9")]),
+        ({}, [(1, ""), (2, ""), (3, "")]),
+    ],
+    ids=str,
+)
+def test_an_exact_sparsity_is_a_level_of_its_own(
+    asked: dict[str, Any], levels: list[tuple[int, str]]
+) -> None:
+    grid = [{"method": "imp", "network": "resnet20", **asked}]
+    found = experiment(pruning={"rounds": 3}, grid=grid)
+    assert [(cell.round, cell.target) for cell in found.cells()] == levels
+
+
+def test_cells_of_several_datasets() -> None:
+    grid = [
+        {"method": "imp", "network": "resnet20", "dataset": ["svhn", "cifar10"], "round": 1},
+        {
+            "method": "ett",
+            "source": "resnet14",
+            "source_dataset": ["svhn", "cifar10"],
+            "network": "resnet20",
+            "dataset": "svhn",
+            "round": 1,
+        },
+        {"method": "ett", "source": "resnet14", "network": "resnet20", "dataset": "svhn"},
+    ]
+    found = experiment(grid=grid, pruning={"rounds": 1})
+    moved: dict[str, Any] = {"source": "resnet14", "transform": "auto", "round": 1}
+    moved["dataset"] = "svhn"
+    assert list(found.cells()) == [
+        _cell("imp", dataset="svhn", round=1),
+        _cell("imp", dataset="cifar10", round=1),
+        _cell("ett", **moved, source_dataset="svhn"),
+        _cell("ett", **moved, source_dataset="cifar10"),
+        _cell("ett", **moved, source_dataset="cifar10"),  # left out: that of the experiment
+    ]
+
+
+def test_datasets_are_written_one_way(path: Path) -> None:
+    found = load(
+        path,
+        [
+            "dataset=digits( size = 16, channels=1 )",
+            "grid.0={method: ett, source: mlp1, network: mlp1}",
+            "grid.0.dataset=[digits(size=8), 'cifar10(channels=3,size=40)']",
+            "grid.0.source_dataset=digits(size=8,channels=3)",
+            "recipes={digits(size=8): mnist_mlp}",
+            "paper={title: x, printed: [{network: mlp1, method: imp, accuracy: 9}]}",
+            "paper.printed.0.dataset=digits(channels=1)",
+            "paper.printed.0.source_dataset=digits(channels=1,size=9)",
+        ],
+    )
+    assert found.dataset == "digits(size=16)"
+    assert found.grid[0].dataset == ("digits", "cifar10(size=40)")
+    assert found.grid[0].source_dataset == ("digits(channels=3)",)
+    assert list(found.recipes) == ["digits"]
+    assert found.paper is not None
+    printed = found.paper.printed[0]
+    assert (printed.dataset, printed.source_dataset) == ("digits", "digits(size=9)")
+
+
+def test_a_dataset_may_have_a_recipe_of_its_own(path: Path) -> None:
+    recipes = "recipes={mnist: {base: mnist_mlp, length: 3ep}, svhn: cifar10_resnet}"
+    found = load(path, [recipes, "grid.0.dataset=[digits, mnist, svhn]"])
+    assert found.recipe_for("digits") == found.recipe == RECIPES["digits_resnet"]
+    assert found.recipe_for("svhn") == RECIPES["cifar10_resnet"]
+    expected = {**RECIPES["mnist_mlp"].full(), "length": "3ep"}
+    assert found.recipe_for("mnist").full() == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ({"snip": {"samples": 256}}, {"snip": {"samples": 256}}),
+        ({"snip": {"samples": 128, "mode": "eval"}}, {"snip": {}}),
+        ({"grasp": {"temperature": 100}}, {"grasp": {"temperature": 100.0}}),
+        ({"snip": {"at": "init", "mode": "train"}}, {"snip": {"mode": "train", "at": "init"}}),
+        ({"snip": {"at": "rewind"}}, {"snip": {}}),
+        (
+            {"synflow": {"at": "init"}, "magnitude": {}},
+            {"synflow": {"at": "init"}, "magnitude": {}},
+        ),
+    ],
+    ids=str,
+)
+def test_of_the_settings_of_criteria_those_are_kept_that_are_not_the_default(
+    written: dict[str, Any], kept: dict[str, Any]
+) -> None:
+    grid = [{"method": list(written), "network": "resnet20"}]
+    assert experiment(criteria=written, grid=grid).criteria == kept
+
+
+# What is meant for something that is not there
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["recipes={digits: mnist_mlp}"],  # the experiment's own
+        ["recipes={mnist: mnist_mlp}", "grid.0.dataset=mnist"],
+        ["recipes={mnist: mnist_mlp}", "grid.0.dataset=[digits, 'mnist(size=28)']"],
+        [
+            "recipes={mnist: mnist_mlp}",
+            "grid.0={method: ett, source: mlp1, source_dataset: mnist, network: mlp1}",
+        ],
+        # Not those of a later entry only.
+        ["grid=[{method: imp, network: mlp1}, {method: snip, network: mlp1}]", "criteria.snip={}"],
+        ["grid.0.method=[imp, snip]", "criteria.snip.samples=3"],
+        [
+            "grid.0={method: ett_snip_extra, source: resnet14, network: resnet20}",
+            "criteria.snip.samples=3",
+        ],
+        ["grid.0.method=grasp_absolute", "criteria.grasp_absolute.batches=2"],
+    ],
+    ids=" ".join,
+)
+def test_settings_of_what_the_grid_holds_are_welcome(path: Path, overrides: list[str]) -> None:
+    load(path, overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["recipes={mnist: mnist_mlp}"],
+            "recipes names the dataset mnist, which the grid does not use (it uses: digits)",
+        ),
+        (
+            [
+                "recipes={svhn: cifar10_resnet, 'mnist(size=32)': mnist_mlp}",
+                "grid.0={method: ett, source: mlp1, source_dataset: svhn, network: mlp1, "
+                "dataset: mnist}",
+            ],
+            "recipes names the dataset mnist(size=32), which the grid does not use (it uses: "
+            "digits, mnist, svhn)",
+        ),
+        (
+            ["criteria.snip.samples=3"],
+            "criteria has settings of snip, and no method of the grid uses it",
+        ),
+        (
+            ["grid.0.method=[snip, magnitude]", "criteria={snip: {}, grasp: {batches: 2}}"],
+            "criteria has settings of grasp, and no method of the grid uses it",
+        ),
+        (  # a method is not its absolute variant
+            ["grid.0.method=grasp", "criteria.grasp_absolute.batches=2"],
+            "criteria has settings of grasp_absolute, and no method of the grid uses it",
+        ),
+        (  # even at its defaults
+            ["criteria.synflow.iterations=100"],
+            "criteria has settings of synflow, and no method of the grid uses it",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_settings_of_what_the_grid_does_not_hold_are_refused(
+    path: Path, overrides: list[str], message: str
+) -> None:
+    assert _refusal(path, *overrides) == f"{path}: {message}"
+
+
+# Scales
+
+SCALED: dict[str, Any] = {
+    "name": "big",
+    "description": "On large images.",
+    "paper": {
+        "title": "A paper, Table 1",
+        "round": 6,
+        "note": "of note",
+        "printed": [{"method": "imp", "network": "resnet20", "dataset": "svhn", "accuracy": 91.0}],
+    },
+    "dataset": "cifar10",
+    "seeds": [0, 1, 2],
+    "recipe": "cifar10_resnet",
+    "recipes": {"svhn": {"base": "cifar10_resnet", "lr": 0.2}},
+    "pruning": {"rate": 0.3, "rounds": 6},
+    "criteria": {"snip": {"samples": 256}, "grasp": {"temperature": 100}},
+    "grid": [
+        {"method": "imp", "network": ["resnet20", "resnet14"], "dataset": "svhn"},
+        {"method": "ett", "source": "resnet14", "source_dataset": "svhn", "network": "resnet20"},
+        {"method": ["snip", "grasp"], "network": "resnet20"},
+    ],
+    "scales": {
+        "smoke": {
+            "dataset": "digits",
+            "seeds": [0],
+            "recipe": {"base": "digits_resnet", "length": "2ep", "milestones": []},
+            "pruning": {"rounds": 2},
+            "criteria": {"grasp": {"samples_per_class": 2}},
+            "replace": {
+                "svhn": "digits(size=16)",
+                "resnet14": "resnet20",  # both at once, not one after the other
+                "resnet20": "resnet20(width=4)",
+            },
+        },
+        "one-seed": {"seeds": 7},
+        "as-it-is": None,
+    },
+}
+
+
+@pytest.fixture
+def scaled(tmp_path: Path) -> Path:
+    """A file with profiles of other sizes."""
+    return write_yaml(tmp_path / "big.yaml", SCALED)
+
+
+def test_the_full_scale_is_the_file_itself(scaled: Path, tmp_path: Path) -> None:
+    plain = {key: value for key, value in SCALED.items() if key != "scales"}
+    expected = load(write_yaml(tmp_path / "plain.yaml", plain))
+    assert load(scaled) == load(scaled, ["scale=full"]) == expected
+    assert expected.paper is not None
+    assert (expected.name, expected.paper.round) == ("big", 6)
+    assert len(expected.paper.printed) == 1
+
+
+def test_a_scale_is_merged_into_the_rest(scaled: Path) -> None:
+    found = load(scaled, ["scale=smoke"])
+    assert found.name == "big-smoke"
+    assert found.description == "On large images."
+    assert (found.dataset, found.seeds) == ("digits", (0,))
+    # A mapping key by key, a recipe as a whole.
+    assert (found.pruning.rate, found.pruning.rounds) == (0.3, 2)
+    assert found.criteria == {"snip": {"samples": 256}, "grasp": {"samples_per_class": 2}}
+    expected = {**RECIPES["digits_resnet"].full(), "length": "2ep", "milestones": []}
+    assert found.recipe.full() == expected
+
+
+def test_a_scale_replaces_networks_and_datasets_wherever_they_are_named(scaled: Path) -> None:
+    found = load(scaled, ["scale=smoke"])
+    assert [entry.model_dump(mode="json", exclude_unset=True) for entry in found.grid] == [
+        {
+            "method": ["imp"],
+            "network": ["resnet20(width=4)", "resnet20"],
+            "dataset": ["digits(size=16)"],
+        },
+        {
+            "method": ["ett"],
+            "network": ["resnet20(width=4)"],
+            "source": ["resnet20"],
+            "source_dataset": ["digits(size=16)"],
+        },
+        {"method": ["snip", "grasp"], "network": ["resnet20(width=4)"]},
+    ]
+    assert list(found.recipes) == ["digits(size=16)"]
+    assert found.recipe_for("digits(size=16)").lr == 0.2
+
+
+def test_what_a_paper_prints_belongs_to_its_own_scale(scaled: Path) -> None:
+    paper = load(scaled, ["scale=smoke"]).paper
+    assert paper is not None
+    assert paper.title == "A paper, Table 1, at scale smoke"
+    assert (paper.note, paper.printed) == ("of note", ())
+    assert paper.round is None  # its own last one
+
+
+def test_a_scale_may_name_a_round_of_its_own(tmp_path: Path) -> None:
+    smoke = {**SCALED["scales"]["smoke"], "paper": {"round": 1}}
+    path = write_yaml(tmp_path / "big.yaml", {**SCALED, "scales": {"smoke": smoke}})
+    paper = load(path, ["scale=smoke"]).paper
+    assert paper is not None
+    assert (paper.title, paper.round) == ("A paper, Table 1, at scale smoke", 1)
+
+
+def test_a_scale_may_change_little_or_nothing(scaled: Path) -> None:
+    full = load(scaled)
+    found = load(scaled, ["scale=one-seed"])
+    assert (found.name, found.seeds) == ("big-one-seed", (7,))
+    assert (found.grid, found.recipe, found.criteria) == (full.grid, full.recipe, full.criteria)
+    same = load(scaled, ["scale=as-it-is"])
+    assert (same.name, same.seeds, same.grid) == ("big-as-it-is", full.seeds, full.grid)
+
+
+def test_other_overrides_come_after_the_scale(scaled: Path) -> None:
+    found = load(scaled, ["seeds=[3]", "pruning.rounds=4", "name=mine", "scale=smoke"])
+    assert (found.seeds, found.name) == ((3,), "mine")
+    assert (found.pruning.rate, found.pruning.rounds) == (0.3, 4)
+    assert load(scaled, ["recipe.lr=0.5", "scale=smoke"]).recipe.lr == 0.5
+    assert load(scaled, ["scale=smoke", "scale=one-seed"]).name == "big-one-seed"  # the later
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [
+        ("smok", "'smok'; did you mean 'smoke'? (there is: full, smoke, one-seed, as-it-is)"),
+        ("", "'' (there is: full, smoke, one-seed, as-it-is)"),
+    ],
+)
+def test_an_unknown_scale_is_refused(scaled: Path, scale: str, message: str) -> None:
+    assert _refusal(scaled, f"scale={scale}") == f"unknown scale of {scaled} {message}"
+
+
+def test_a_file_without_scales_has_the_full_one(path: Path) -> None:
+    assert load(path, ["scale=full"]).name == "exp"
+    message = f"unknown scale of {path} 'smoke' (there is: full)"
+    assert _refusal(path, "scale=smoke") == message
+
+
+@pytest.mark.parametrize(
+    "scales",
+    [
+        3,
+        [1],
+        ["smoke"],
+        {"smoke": 3},
+        {"smoke": "words"},
+        {"smoke": [1]},
+        {"smoke": {"replace": 3}},
+        {"smoke": {"replace": ["resnet14"]}},
+        {"smoke": {"replace": {"resnet14": 3}}},
+        {"smoke": {"replace": {"digits": ["mnist"]}}},
+        {"smoke": {"sede": 1}},
+    ],
+    ids=str,
+)
+def test_scales_that_make_no_sense_are_refused(tmp_path: Path, scales: Any) -> None:
+    fields = {**BASE, "recipes": {"digits": "mnist_mlp"}, "scales": scales}
+    path = write_yaml(tmp_path / "exp.yaml", fields)
+    assert str(path) in _refusal(path, "scale=smoke")
+
+
+# Any experiment
+
+
 def _entries() -> st.SearchStrategy[dict[str, Any]]:
     network = st.sampled_from(["resnet14", "resnet20", "resnet32(width=4)"])
     networks = st.one_of(network, st.lists(network, min_size=1, max_size=3))
-    rounds = st.one_of(st.integers(1, 5), st.lists(st.integers(1, 5), min_size=1, max_size=3))
+    dataset = st.sampled_from(["svhn", "cifar10", "digits(size=16)"])
+    datasets = st.one_of(dataset, st.lists(dataset, min_size=1, max_size=2))
+    common = {
+        "round": st.one_of(
+            st.just("all"), st.integers(1, 5), st.lists(st.integers(1, 5), min_size=1, max_size=3)
+        ),
+        "sparsity": st.floats(0.001, 0.999),
+        "dataset": datasets,
+    }
+    moved = [name for name, method in METHODS.items() if method.base == SOURCE]
     plain = st.fixed_dictionaries(
-        {"method": st.sampled_from([m for m in METHODS if m not in ("ett", "dense")])}
+        {"method": st.sampled_from([m for m in METHODS if m not in (*moved, "dense")])}
         | {"network": networks},
-        optional={"round": rounds},
+        optional=common,
     )
     ett = st.fixed_dictionaries(
-        {"method": st.just("ett"), "network": networks, "source": networks},
-        optional={"round": rounds, "transform": st.sampled_from(["auto", ["append", "drop"]])},
+        {"method": st.sampled_from(moved), "network": networks, "source": networks},
+        optional={
+            **common,
+            "source_dataset": datasets,
+            "transform": st.sampled_from(["auto", ["append", "drop"]]),
+        },
     )
     return st.one_of(plain, ett)
 
@@ -407,7 +881,18 @@ def test_any_experiment_survives_its_own_yaml(
         pruning={"rate": rate, "rounds": 5},
         recipe={"base": "digits_resnet", "lr": lr},
     )
-    assert Experiment.model_validate(yaml.safe_load(found.resolved())) == found
+    again = Experiment.model_validate(yaml.safe_load(found.resolved()))
+    assert again == found
+    assert list(again.cells()) == list(found.cells())
+
+
+def test_a_whole_experiment_survives_its_own_yaml(scaled: Path, tmp_path: Path) -> None:
+    for scale in ("full", "smoke"):
+        found = load(scaled, [f"scale={scale}", "criteria.snip.at=init"])
+        again = tmp_path / "again.yaml"
+        again.write_text(found.resolved(), encoding="utf-8")
+        assert load(again) == found
+        assert load(again).resolved() == found.resolved()
 
 
 KEYS = [
@@ -421,6 +906,8 @@ KEYS = [
     "pruning",
 ]
 KEYS += ["grid", "grid.0", "grid.0.network", "grid.0.round", "data.root", "resources.gpus", "x.y"]
+KEYS += ["scale", "grid.0.sparsity", "grid.0.dataset", "criteria", "criteria.snip", "recipes"]
+KEYS += ["recipes.mnist", "paper", "paper.printed"]
 
 
 @settings(QUICK, max_examples=300)

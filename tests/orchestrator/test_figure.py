@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from pathlib import Path
 
@@ -10,18 +11,18 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
-from orchestrator import figure
+from orchestrator import figure, methods
 from orchestrator.report import Cell, Report
 
 METHODS = ("imp", "ett", "reinit", "random", "magnitude")
 
 
-def _cell(network: str, method: str, k: int, seeds: int = 2) -> Cell:
-    ett = method == "ett"
+def _cell(network: str, method: str, k: int, seeds: int = 2, source: str = "resnet14") -> Cell:
+    ett = methods.METHODS[method].base == methods.SOURCE
     return Cell(
         network=network,
         method=method,
-        source="resnet14" if ett else "",
+        source=source if ett else "",
         transform="append" if ett else "",
         round=k,
         dataset="digits",
@@ -79,6 +80,32 @@ def test_few_and_many_points(tmp_path: Path, rounds: int, seeds: int) -> None:
     svg = figure.draw(_report("resnet20", rounds=rounds, seeds=seeds), tmp_path)[1]
     axis = re.findall(r">(\d[\d.]*)</text>", svg.read_text(encoding="utf-8"))
     assert axis  # numbers at the ticks
+
+
+def test_every_method_has_a_colour() -> None:
+    known = {"dense", "ett"}  # a line across; a colour for each source
+    assert set(figure._COLOURS) | known == set(methods.METHODS)
+    assert not set(figure._COLOURS) & known
+    assert set(figure._MARKERS) <= set(methods.METHODS)
+    baselines = [name for name, m in methods.METHODS.items() if m.base in ("chain", "rewind")]
+    colours = [figure._COLOURS[name] for name in baselines if name != "dense"]
+    assert len(set(colours)) == len(colours)
+    assert not set(figure._ETT_COLOURS) & set(colours)
+    assert len(set(figure._ETT_COLOURS)) == len(figure._ETT_COLOURS)
+
+
+def test_many_lines(tmp_path: Path) -> None:
+    names = [name for name in methods.METHODS if name != "dense"]
+    cells = [_cell("resnet20", "dense", 0)]
+    cells += [_cell("resnet20", name, k) for name in names for k in (1, 2, 3)]
+    sources = [f"resnet{depth}" for depth in (32, 44, 56, 62, 68, 74, 80, 110)]
+    cells += [_cell("resnet20", "ett", k, source=s) for s in sources for k in (1, 2, 3)]
+    report = Report(grid="many", cells=tuple(cells), missing=0)
+    svg = figure.draw(report, tmp_path)[1].read_text(encoding="utf-8")
+    shown = [html.unescape(text) for text in re.findall(">([^<>]+)</text>", svg)]
+    labels = {cell.name.replace("<-", "←") for cell in cells}
+    assert len(labels) == 1 + len(names) + len(sources)
+    assert {label: shown.count(label) for label in labels} == dict.fromkeys(labels, 1)
 
 
 def test_one_round_has_its_sparsity_on_the_axis(tmp_path: Path) -> None:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from elth import elastic
+from elth.data import info
 from elth.errors import ElthError
+from elth.networks import NETWORKS, Anatomy, facts
 from elth.recipes import RECIPES, Step
 from orchestrator import plan
 from orchestrator.experiment import Experiment, load
+from orchestrator.methods import METHODS, SOURCE
 from orchestrator.plan import Job, Plan, Stage
 from tests.orchestrator.helpers import QUICK, experiment, of_kind
 
@@ -67,6 +78,228 @@ def test_golden_keys(title: str) -> None:
     assert _keys()[title] == GOLDEN[title]
 
 
+APPEND = {"transform": [[0, 1, 1, 1, 1]] * 3, "to": "resnet32"}
+STRETCH = {"source": "resnet14", "network": "resnet32"}
+SNIP = {"snip": {"samples": 256, "at": "init"}}
+
+
+@pytest.mark.parametrize(
+    ("entry", "criteria", "steps", "key"),
+    [
+        (
+            {"method": "snip", "network": "resnet20"},
+            {},
+            [{"criterion": "snip", "nonzeros": 29_085}],
+            "550b244ce8b212c75d289627aa5190944b2e253243c37244dfad03154d07d033",
+        ),
+        (
+            {"method": "snip", "network": "resnet20"},
+            SNIP,
+            [{"criterion": "snip", "nonzeros": 29_085, "samples": 256, "at": "init"}],
+            "59dc2d79deae738502741985ed35887774b5a5df61af3f5ab4fe7f73ba7f613a",
+        ),
+        (
+            {"method": "grasp", "network": "resnet20"},
+            {},
+            [{"criterion": "grasp", "nonzeros": 29_085}],
+            "19a2f8393ae4a6a16da91513c9c93c8b49a6f273c4692299c43c249cc7301bd3",
+        ),
+        (
+            {"method": "synflow", "network": "resnet20"},
+            {"synflow": {"iterations": 100}},  # the default
+            [{"criterion": "synflow", "nonzeros": 29_085}],
+            "86bed610d77eaad774b2df9aa4aeabf2cfad9076b4118bb7199271fca2d3afbe",
+        ),
+        (
+            {"method": "random_global", "network": "resnet20"},
+            {},
+            [{"criterion": "random_global", "nonzeros": 29_085}],
+            "697d3aec2b75b73939b8f27987db3270836d8088e601d4cf847c299fd849459b",
+        ),
+        (
+            {"method": "shuffle_global", "network": "resnet20"},
+            {},
+            [{"shuffle": "global"}],
+            "b5386696c61a0348234d96535acb58ec5b0448fae7814eaee073203077bb5a5b",
+        ),
+        (
+            {"method": "ett_reinit", **STRETCH},
+            {},
+            [APPEND, {"reinit": "all"}],
+            "6884f180ef4b522dfa843a768592efa03aab55c61944ca98b5c441fe43c1b64a",
+        ),
+        (
+            {"method": "ett_random", **STRETCH},
+            {},
+            [APPEND, {"shuffle": "layerwise"}],
+            "6e7ed8bcec60d7cd54d8280b9918280ad93d1a7570b683ce9e40cc206e83f9d0",
+        ),
+        (
+            {"method": "ett_reinit_random", **STRETCH},
+            {},
+            [APPEND, {"reinit": "all"}, {"shuffle": "layerwise"}],
+            "d1bdfaf185e49afc2272d753dfd5fb5ef07355fd6d4036138fac4a775719d68e",
+        ),
+        (
+            {"method": "ett_random_extra", **STRETCH},
+            {},
+            [APPEND, {"shuffle": "replicated"}],
+            "2ed0ad37e2312ae1952e238415131f5434a512ce8ca394a2e6df098ad4b666b7",
+        ),
+        (
+            {"method": "ett_snip_extra", **STRETCH},
+            {},
+            [APPEND, {"graft": "snip"}],
+            "3346cd262f103ca6f5479a093592605aa8f6504e202ebd76ccc6684a018b175c",
+        ),
+        (
+            {"method": "ett_snip_extra", **STRETCH},
+            SNIP,  # grafted weights are those of the rewind point, whatever ``at`` says
+            [APPEND, {"graft": "snip", "samples": 256}],
+            "4688d3ff40810d90dc0e6534c9325bcf0c1e7863ea77452147f4c29e34301076",
+        ),
+        (
+            {
+                "method": "ett",
+                "source": "resnet20",
+                "network": "resnet20(width=32)",
+                "transform": "double:gaussian:0.10",
+            },
+            {},
+            [{"width": "double:gaussian", "to": "resnet20(width=32)"}],
+            "0a074acf67201c57a4850a312134b6634138af0fbc97071feff6b86105b8203f",
+        ),
+        (
+            {
+                "method": "ett",
+                "source": "resnet20",
+                "source_dataset": "svhn",
+                "network": "resnet20",
+            },
+            {},
+            [{"move": "fresh head"}],
+            "412cd9f627f3b1f3d7adc17114cb96c3740d8701cd63a0b766c666eacc334b11",
+        ),
+        (
+            {
+                "method": "ett",
+                "source": "resnet20",
+                "source_dataset": "svhn",
+                "network": "resnet32",
+            },
+            {},
+            [
+                {"transform": [[0, 1, 2, 1, 2]] * 3, "to": "resnet32"},
+                {"move": "fresh head"},
+            ],
+            "e468a126e66ec3b1fe11adf157e4c9693eeecf09ba2168192ba13e94f662fb42",
+        ),
+    ],
+    ids=lambda value: value.get("method", "") if isinstance(value, dict) else "",
+)
+def test_golden_keys_of_retrainings(
+    entry: dict[str, Any], criteria: dict[str, Any], steps: list[dict[str, Any]], key: str
+) -> None:
+    built = plan.build(experiment(grid=[{**entry, "round": 10}], criteria=criteria))
+    (stage,) = of_kind(built, "retraining")
+    assert stage.params["ticket"] == steps
+    assert stage.key == built.asked[0] == key
+
+
+def test_settings_of_one_criterion_are_in_no_key_of_another() -> None:
+    entry = {"method": ["snip", "grasp"], "network": "resnet20", "round": 10}
+    plain, changed = (plan.build(experiment(grid=[entry], criteria=c)).asked for c in ({}, SNIP))
+    assert plain[0] != changed[0]
+    assert plain[1] == changed[1]
+    # As in test_golden_keys_of_retrainings.
+    assert plain[1] == "19a2f8393ae4a6a16da91513c9c93c8b49a6f273c4692299c43c249cc7301bd3"
+
+
+def test_every_method_has_a_golden_key() -> None:
+    marks = test_golden_keys_of_retrainings.pytestmark
+    tried = {entry["method"] for entry, *_ in marks[0].args[1]}
+    tried |= {"dense", "imp", "ett", "reinit", "random", "magnitude"}  # those of ``GOLDEN``
+    tried |= {"grasp_absolute", "random_layerwise"}  # as other criteria
+    assert tried == set(METHODS)
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "before", "kept", "key"),
+    [
+        # 10 % of 270,896 is 27,089.6, between 29,085 of round 10 and 23,268 of round 11.
+        (0.9, 10, 27_089, "275c7142834ca444d7fb01041d65cd433c3ac225eb0f69c63e7bd68f9081c4a5"),
+        # 5 % is 13,544.8, between 14,891 of round 13 and 11,912 of round 14.
+        (0.95, 13, 13_544, "f92162868711bca5530e39cfbca3e298acf512c8944c736dcc69228be4cef0df"),
+    ],
+)
+def test_an_exact_sparsity_is_reached_by_a_last_smaller_round(
+    sparsity: float, before: int, kept: int, key: str
+) -> None:
+    entry = {"network": "resnet20", "sparsity": sparsity}
+    built = plan.build(experiment(grid=[{"method": ["imp", "snip", "reinit"], **entry}]))
+    last, snip, reinit = (built.stages[asked] for asked in built.asked)
+    rounds = of_kind(built, "round")
+    assert [stage.labels["round"] for stage in rounds] == [*range(before + 1), before + 1]
+    assert (last.key, last.params["keep"]) == (key, kept)
+    assert "rate" not in last.params
+    assert last.parents == (of_kind(built, "rewind_point")[0].key, rounds[before].key)
+    assert (last.labels["round"], last.labels["target"]) == (before + 1, str(sparsity))
+    assert last.title == f"resnet20 at {round(100 * sparsity)} %, seed 0"
+    # What is matched to it has the same count, and what is made of it waits for it.
+    assert snip.params["ticket"] == [{"criterion": "snip", "nonzeros": kept}]
+    assert reinit.parents == (last.key,)
+    assert snip.labels["target"] == reinit.labels["target"] == str(sparsity)
+
+
+def test_an_exact_sparsity_is_a_level_of_its_own_where_a_round_reaches_it_too() -> None:
+    # A fifth of 174,128 is no whole number: rounds keep 139,302 and 111,441, as 20 % and 36 % do.
+    entry = {"network": "resnet14", "round": [1, 2], "sparsity": [0.2, 0.36]}
+    built = plan.build(experiment(grid=[{"method": ["imp", "snip"], **entry}]))
+    asked = [built.stages[key] for key in built.asked]
+    first, second, at_20, at_36 = asked[:4]
+    assert [stage.kind for stage in asked[:4]] == ["round"] * 4
+    assert (at_20.params["keep"], at_36.params["keep"]) == (139_302, 111_441)
+    assert [s.labels.get("target", "") for s in asked[:4]] == ["", "", "0.2", "0.36"]
+    assert [s.labels["round"] for s in asked[:4]] == [1, 2, 1, 2]
+    assert [s.title for s in (at_20, at_36)] == [
+        *("resnet14 at 20 %, seed 0", "resnet14 at 36 %, seed 0"),
+    ]
+    # It is pruned from the same round as the whole one.
+    assert (at_20.parents, at_36.parents) == (first.parents, second.parents)
+    # A criterion prunes to a count, and so it is trained once, with the label that came first.
+    assert [s.params["ticket"][0]["nonzeros"] for s in asked[4:]] == [139_302, 111_441]
+    assert "target" not in asked[4].labels
+
+
+def test_an_exact_sparsity_may_be_that_of_the_last_round() -> None:
+    # 1 - 0.8^2: two rounds are needed, and the second is the last.
+    entry = {"method": "imp", "network": "resnet14", "sparsity": 0.36}
+    built = plan.build(experiment(grid=[entry], pruning={"rounds": 2}))
+    (stage,) = (built.stages[key] for key in built.asked)
+    assert (stage.labels["round"], stage.labels["target"]) == (2, "0.36")
+    assert [s.labels["round"] for s in of_kind(built, "round")] == [0, 1, 2]
+
+
+def test_an_exact_sparsity_of_a_moved_ticket_is_that_of_its_source() -> None:
+    entry = {"method": "ett", "source": "resnet20", "network": "resnet32", "sparsity": 0.95}
+    built = plan.build(experiment(grid=[entry]))
+    (moved,) = of_kind(built, "retraining")
+    source = built.stages[moved.parents[0]]
+    assert (source.labels["network"], source.params["keep"]) == ("resnet20", 13_544)
+    assert moved.title == "resnet32 <- resnet20 append at 95 %, seed 0"
+
+
+def test_an_exact_sparsity_may_come_before_the_first_round_or_after_the_last() -> None:
+    # 90 % and 15 % of 270,896 are 243,806.4 and 40,634.4; after 8 rounds 45,447 are left.
+    entry = {"method": "imp", "network": "resnet20", "sparsity": [0.1, 0.85]}
+    built = plan.build(experiment(grid=[entry], pruning={"rate": 0.2, "rounds": 8}))
+    first, last = (built.stages[key] for key in built.asked)
+    assert (first.params["keep"], first.labels["round"]) == (243_806, 1)
+    assert (last.params["keep"], last.labels["round"]) == (40_634, 9)
+    assert built.stages[first.parents[1]].labels["round"] == 0
+    assert built.stages[last.parents[1]].labels["round"] == 8
+
+
 def test_a_key_is_the_hash_of_the_canonical_description() -> None:
     stage = of_kind(plan.build(experiment(grid=GRID)), "rewind_point")[0]
     text = (
@@ -105,7 +338,7 @@ def test_what_is_in_no_key(change: dict[str, Any]) -> None:
         *(
             {"recipe": {"base": "cifar10_resnet", **field}}
             for field in (
-                {"length": "80ep"},
+                {"length": "121ep"},
                 {"rewind": "2ep"},
                 {"batch_size": 64},
                 {"optimiser": "adam"},
@@ -188,6 +421,65 @@ def test_magnitude_waits_for_the_rewind_point_only(k: int, count: int) -> None:
     assert retraining.params["ticket"] == [{"criterion": "magnitude", "nonzeros": count}]
 
 
+@pytest.mark.parametrize("method", [name for name, m in METHODS.items() if m.base == "rewind"])
+def test_a_criterion_waits_for_no_round(method: str) -> None:
+    entry = {"method": method, "network": "resnet20", "round": [10, 6]}
+    start, *found = plan.build(experiment(grid=[entry])).stages.values()
+    assert start.kind == "rewind_point"
+    assert [stage.parents for stage in found] == [(start.key,), (start.key,)]
+    assert [stage.params["ticket"][0]["nonzeros"] for stage in found] == [29_085, 71_012]
+
+
+def test_a_graft_waits_for_the_round_of_the_source_and_the_rewind_point_of_the_target() -> None:
+    entry = {"method": "ett_snip_extra", **STRETCH, "round": 2}
+    built = plan.build(experiment(grid=[entry]))
+    (stage,) = of_kind(built, "retraining")
+    assert [built.stages[key].title for key in stage.parents] == [
+        "resnet14 round 2, seed 0",
+        "resnet32 rewind point, seed 0",
+    ]
+    assert plan.count_kinds(built.stages.values()) == {
+        "rewind_point": 2,
+        "round": 3,
+        "retraining": 1,
+    }
+
+
+def test_each_dataset_has_its_recipe_and_its_rewind_points() -> None:
+    grid = [{"method": "imp", "network": "resnet20", "dataset": ["svhn", "cifar10"], "round": 1}]
+    built = plan.build(experiment(grid=grid, recipes={"svhn": {"base": "cifar10_vgg", "lr": 0.2}}))
+    svhn, cifar = of_kind(built, "rewind_point")
+    assert (plan.dataset_of(svhn), plan.dataset_of(cifar)) == ("svhn", "cifar10")
+    assert plan.recipe_of(svhn).lr == 0.2
+    assert (plan.iterations(svhn), plan.iterations(cifar)) == ((0, 200), (0, 1000))
+    assert [stage.params["dataset"]["name"] for stage in of_kind(built, "round")] == [
+        *("svhn", "svhn"),
+        *("cifar10", "cifar10"),
+    ]
+    alone = experiment(grid=[{"method": "imp", "network": "resnet20", "round": 1}])
+    assert set(plan.build(alone).stages) < set(built.stages)  # its keys know nothing of the other
+
+
+def test_a_ticket_moved_to_another_dataset_is_trained_from_the_beginning() -> None:
+    entry = {"method": "ett", "source": "resnet20", "source_dataset": "svhn", "round": 1}
+    built = plan.build(experiment(grid=[{**entry, "network": ["resnet20", "resnet32"]}]))
+    for stage in of_kind(built, "retraining"):
+        assert plan.dataset_of(stage) == "cifar10"
+        assert stage.labels["source"] == "resnet20@svhn"
+        assert plan.iterations(stage) == (0, 62_560)
+    assert [plan.dataset_of(stage) for stage in of_kind(built, "round")] == ["svhn", "svhn"]
+    # 73,257 images make 573 iterations an epoch.
+    assert plan.iterations(of_kind(built, "round")[0]) == (1000, 160 * 573)
+
+
+def test_the_head_may_have_another_number_of_classes() -> None:
+    entry = {"method": "ett", "source": "resnet26", "source_dataset": "imagenet", "round": 1}
+    grid = [{**entry, "network": "resnet18", "dataset": "cifar10(size=224)"}]
+    built = plan.build(experiment(grid=grid, recipes={"imagenet": "imagenet_resnet"}))
+    (stage,) = of_kind(built, "retraining")
+    assert [next(iter(step)) for step in stage.params["ticket"]] == ["transform", "move"]
+
+
 def test_reinit_and_random_wait_for_their_round() -> None:
     entry = {"method": ["reinit", "random"], "network": "resnet20", "round": 2}
     built = plan.build(experiment(grid=[entry]))
@@ -247,18 +539,124 @@ def test_a_description_becomes_the_same_stage_again() -> None:
 # Refusals
 
 
+MOVES_TO_ITSELF: list[dict[str, Any]] = [
+    {"network": "resnet20"},
+    {"network": "resnet20(width=16)", "transform": "identity"},
+    {"network": ["resnet32", "resnet20"], "transform": "auto", "round": 3},
+]
+"""Of ResNet-20."""
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
         (
-            {"method": "ett", "source": "mlp2", "network": "resnet20"},
+            {"method": "ett", "source": "mlp2", "network": "resnet20", "round": 3},
             "a ticket moves within one family of networks: found mlp with 1 stages and "
             "cifar-resnet with 3",
         ),
         (
             {"method": "ett", "source": "resnet14(width=8)", "network": "resnet20"},
             r"a ticket of resnet14\(width=8\) does not fit resnet20: 'conv1.weight' has shape "
-            r"\(16, 3, 3, 3\), 'conv1.weight' of the source \(8, 3, 3, 3\)",
+            r"\(16, 3, 3, 3\), 'conv1.weight' of the source \(8, 3, 3, 3\); between widths in the "
+            "ratio of two, transform is double or halve",
+        ),
+        (
+            {
+                "method": "ett",
+                "source": "resnet20",
+                "source_dataset": "digits",
+                "network": "resnet20",
+            },
+            r"a ticket of resnet20 does not fit resnet20: 'conv1.weight' has shape \(16, 3, 3, 3\)"
+            r", 'conv1.weight' of the source \(16, 1, 3, 3\)$",
+        ),
+        (
+            {
+                "method": "ett",
+                "source": "mlp1",
+                "source_dataset": "svhn",
+                "network": "mlp1",
+                "dataset": "cifar10(size=16)",
+                "round": 3,
+            },
+            r"a ticket of mlp1 does not fit mlp1: 'stem.weight' has shape \(300, 768\), 'stem",
+        ),
+        (
+            {
+                "method": "ett",
+                "source": "resnet20",
+                "source_dataset": "digits",
+                "network": "resnet20(width=32)",
+                "transform": "double",
+            },
+            "conv1.weight",
+        ),
+        (
+            {
+                "method": "ett",
+                "source": "resnet20",
+                "network": "resnet20(width=64)",
+                "transform": "double",
+            },
+            r"'conv1.weight' has shape \(16, 3, 3, 3\) in resnet20 and \(64, 3, 3, 3\) in resnet20"
+            r"\(width=64\): double needs a target of twice the width",
+        ),
+        (
+            {
+                "method": "ett",
+                "source": "resnet20",
+                "network": "resnet20(width=32)",
+                "transform": "double:gausian",
+            },
+            "unknown way to double 'gausian'; did you mean 'gaussian'?",
+        ),
+        *(
+            (
+                {
+                    "method": method,
+                    "source": source,
+                    "network": network,
+                    "transform": transform,
+                    "round": 1,
+                },
+                f"method {method} is about replicated units, and '{transform}' from {source} to "
+                f"{re.escape(network)} has none: give a plan that stretches",
+            )
+            for method in ("ett_random_extra", "ett_snip_extra")
+            for source, network, transform in [
+                ("resnet20", "resnet14", "drop"),
+                ("resnet20", "resnet20(width=32)", "double"),
+            ]
+        ),
+        *(
+            (
+                {"method": method, "source": "resnet20", **entry},
+                f"method {method} from resnet20 to itself changes no unit: use reinit or random, "
+                "which are the same, or leave this pair out",
+            )
+            for method, m in METHODS.items()
+            if m.base == SOURCE and m.steps
+            for entry in MOVES_TO_ITSELF
+        ),
+        (
+            {
+                "method": "ett_snip_extra",
+                "source": "resnet14",
+                "source_dataset": "svhn",
+                "network": "resnet20",
+            },
+            "method ett_snip_extra is about replicated units, and 'auto' from resnet14 to resnet20",
+        ),
+        (
+            {"method": ["magnitude", "imp"], "network": "resnet20", "sparsity": 0.99999},
+            r"a sparsity of 0.99999 on resnet20 needs a smaller round after round 49, and "
+            r"pruning.rounds is 40 \(99.99 %\)",
+        ),
+        (
+            # 0.05 % of 3,072 x 300 + 300 x 100 + 100 x 10.
+            {"method": "snip", "network": "mlp1", "sparsity": 0.9995},
+            "of mlp1 would keep 476 weights, and 1,000 in head.weight are never pruned: ask for fe",
         ),
         (
             {"method": "ett", "source": "resnet14", "network": "resnet20", "transform": "apend"},
@@ -282,10 +680,182 @@ def test_what_cannot_work_is_refused_before_anything_is_spent(
         plan.build(experiment(grid=[entry], pruning={"rounds": 40}))
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"network": "resnet20", "transform": "0 2 1"}, {"network": "resnet20", "dataset": "svhn"}],
+    ids=str,
+)
+def test_a_control_within_a_network_that_changes_something_is_planned(
+    changes: dict[str, str],
+) -> None:
+    """Units may change places, and the head changes with the dataset."""
+    entry = {"method": "ett_reinit", "source": "resnet20", "round": 1, **changes}
+    (stage,) = of_kind(plan.build(experiment(grid=[entry])), "retraining")
+    assert len(stage.params["ticket"]) == 2
+    assert stage.params["ticket"][-1] == {"reinit": "all"}
+
+
+def test_an_exact_sparsity_beyond_the_last_round_is_refused() -> None:
+    entry = {"method": "imp", "network": "resnet20", "sparsity": 0.9}
+    # 29,085 are left after round 10, 36,357 after round 9: 27,089 needs ten rounds and a smaller.
+    plan.build(experiment(grid=[entry], pruning={"rounds": 10}))
+    message = (
+        r"a sparsity of 0.9 on resnet20 needs a smaller round after round 10, and pruning.rounds "
+        r"is 9 \(86.58 %\)"
+    )
+    with pytest.raises(ElthError, match=message):
+        plan.build(experiment(grid=[entry], pruning={"rounds": 9}))
+
+
 def test_a_rewind_point_behind_the_end_is_refused() -> None:
-    recipe = {"base": "cifar10_resnet", "length": "2ep"}
+    recipe = {"base": "cifar10_resnet", "length": "2ep", "milestones": []}
     with pytest.raises(ElthError, match=r"rewind point 1000it \(iteration 1000\) must come before"):
         plan.build(experiment(recipe=recipe))
+
+
+SHORT = {"base": "cifar10_resnet", "length": "5ep", "milestones": []}
+"""Of 391 iterations each."""
+
+
+def _planned(recipe: dict[str, Any], **changes: Any) -> Plan:
+    return plan.build(experiment(recipe={**SHORT, **recipe}, **changes))
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"milestones": ["4ep"]},
+        {"milestones": ["1954it"]},  # of 5 x 391 = 1,955
+        {"milestones": ["5ep", "9ep"], "schedule": "constant"},  # which has none
+        {"milestones": ["5ep"], "schedule": "cosine"},
+        {"warmup": "4ep"},
+        {"warmup": "1954it", "schedule": "cosine"},
+    ],
+    ids=str,
+)
+def test_a_schedule_of_which_every_part_is_reached(recipe: dict[str, Any]) -> None:
+    assert len(_planned(recipe).stages) == 15
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (
+            {"milestones": ["5ep"]},
+            "the learning rate is to drop at 5ep, and the training ends at 5ep: give milestones "
+            "that lie before, or none",
+        ),
+        ({"milestones": ["3ep", "1955it"]}, "is to drop at 1955it, and the training ends at 5ep:"),
+        ({"milestones": ["9ep", "7ep"]}, "is to drop at 9ep, and the training ends at 5ep:"),
+        (
+            {"length": "1200it", "milestones": ["4ep"]},
+            "is to drop at 4ep, and the training ends at 1200it:",
+        ),
+        (
+            {"warmup": "5ep"},
+            "the warm-up ends at 5ep, and the training at 5ep: shorten the warm-up",
+        ),
+        ({"warmup": "1955it", "schedule": "constant"}, "the warm-up ends at 1955it, and the train"),
+        ({"warmup": "6ep", "schedule": "cosine"}, "the warm-up ends at 6ep, and the training at 5"),
+    ],
+    ids=str,
+)
+def test_a_schedule_of_which_a_part_is_never_reached_is_refused(
+    recipe: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ElthError, match=message):
+        _planned(recipe)
+
+
+def test_the_schedule_of_each_dataset_is_looked_at_with_its_own_epochs() -> None:
+    # 2,000 iterations are 5.1 epochs of CIFAR-10 and 3.5 of SVHN.
+    recipe = {**SHORT, "length": "2000it", "milestones": ["4ep"]}
+    entry = {"method": "imp", "network": "resnet20"}
+    plan.build(experiment(grid=[entry], recipe=recipe))
+    with pytest.raises(ElthError, match="is to drop at 4ep, and the training ends at 2000it"):
+        plan.build(experiment(grid=[{**entry, "dataset": "svhn"}], recipe=recipe))
+    plan.build(
+        experiment(grid=[{**entry, "dataset": "svhn"}], recipe=recipe, recipes={"svhn": SHORT})
+    )
+    late = {**SHORT, "milestones": ["5ep"]}
+    grid = [{**entry, "dataset": ["cifar10", "svhn"]}]
+    with pytest.raises(ElthError, match="is to drop at 5ep, and the training ends at 5ep"):
+        plan.build(experiment(grid=grid, recipe=SHORT, recipes={"svhn": late}))
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("snip", {"samples": 50_000}),
+        ("snip", {"samples": 0}),  # all there are
+        ("grasp", {"samples_per_class": 5000}),
+        ("grasp", {"samples_per_class": 100, "batches": 50}),
+        ("grasp_absolute", {"samples_per_class": 1, "batches": 5000}),
+    ],
+    ids=str,
+)
+def test_a_criterion_may_ask_for_every_training_image(
+    method: str, settings: dict[str, int]
+) -> None:
+    entry = {"method": method, "network": "resnet20", "round": 1}
+    plan.build(experiment(grid=[entry], criteria={method: settings}))
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "message"),
+    [
+        (
+            "snip",
+            {"samples": 50_001},
+            "criterion snip asks for 50,001 training images, and cifar10 has 50,000: lower "
+            "criteria.snip",
+        ),
+        (
+            "grasp",  # of each of ten classes
+            {"samples_per_class": 5001},
+            "criterion grasp asks for 50,010 training images, and cifar10 has 50,000: lower "
+            "criteria.grasp",
+        ),
+        (
+            "grasp_absolute",  # 10 x 501 x 10
+            {"batches": 501},
+            "criterion grasp_absolute asks for 50,100 training images, and cifar10 has 50,000: "
+            "lower criteria.grasp_absolute",
+        ),
+    ],
+)
+def test_a_criterion_that_asks_for_more_images_than_there_are_is_refused(
+    method: str, settings: dict[str, int], message: str
+) -> None:
+    entry = {"method": method, "network": "resnet20", "round": 1}
+    with pytest.raises(ElthError, match=f"^{message}$"):
+        plan.build(experiment(grid=[entry], criteria={method: settings}))
+
+
+def test_images_are_counted_on_the_dataset_of_the_cell() -> None:
+    entry = {"method": "snip", "network": "resnet20", "round": 1}
+    settings = {"snip": {"samples": 60_000}}
+    plan.build(experiment(grid=[{**entry, "dataset": "svhn"}], criteria=settings))  # 73,257
+    message = "criterion snip asks for 60,000 training images, and cifar10 has 50,000"
+    with pytest.raises(ElthError, match=message):
+        plan.build(experiment(grid=[{**entry, "dataset": ["svhn", "cifar10"]}], criteria=settings))
+    # 1,297 digits: 128 of SNIP's default are there, 130 of each class are not.
+    small = experiment(
+        grid=[{**entry, "method": ["snip", "grasp"]}],
+        dataset="digits",
+        recipe="digits_resnet",
+        criteria={"grasp": {"samples_per_class": 130}},
+    )
+    message = "criterion grasp asks for 1,300 training images, and digits has 1,297: lower"
+    with pytest.raises(ElthError, match=message):
+        plan.build(small)
+
+
+def test_a_graft_that_asks_for_more_images_than_there_are_is_refused() -> None:
+    entry = {"method": "ett_snip_extra", **STRETCH, "round": 1}
+    found = experiment(grid=[entry], criteria={"snip": {"samples": 50_001}})
+    with pytest.raises(ElthError, match="criterion snip asks for 50,001 training images"):
+        plan.build(found)
 
 
 # Jobs
@@ -328,6 +898,49 @@ def test_a_hole_in_a_chain_makes_two_jobs() -> None:
     assert [[s.labels["round"] for s in job.stages] for job in jobs] == [[1], [3]]
 
 
+def test_a_last_smaller_round_is_a_job_of_its_own_and_breaks_no_chain() -> None:
+    entry = {"method": "imp", "network": "resnet14", "round": [1, 2, 3], "sparsity": [0.3, 0.4]}
+    built = plan.build(experiment(grid=[entry]))
+    jobs = built.jobs()
+    assert [[stage.title for stage in job.stages] for job in jobs] == [
+        [REWIND, DENSE, *(f"resnet14 round {k}, seed 0" for k in (1, 2, 3))],
+        ["resnet14 at 30 %, seed 0"],
+        ["resnet14 at 40 %, seed 0"],
+    ]
+    # Asked for first, it stands before later rounds of the chain, which goes on all the same.
+    entries = [{**entry, "round": [], "sparsity": 0.3}, {**entry, "sparsity": []}]
+    jobs = plan.build(experiment(grid=entries)).jobs()
+    assert [len(job.stages) for job in jobs] == [5, 1]
+    assert jobs[1].stages[0].title == "resnet14 at 30 %, seed 0"
+
+
+# Sharing
+
+
+def test_what_each_line_and_each_cell_would_take_alone() -> None:
+    grid = [
+        {"method": ["dense", "imp"], "network": "resnet14"},
+        {"method": "ett", "source": "resnet14", "network": "resnet20", "round": "all"},
+        {"method": ["magnitude", "reinit"], "network": "resnet14", "round": 2},
+    ]
+    built = plan.build(experiment(grid=grid, pruning={"rounds": 2}))
+    trainings = len(of_kind(built, "round")) + len(of_kind(built, "retraining"))
+    assert trainings == 3 + 2 + 1 + 1
+    # Lines: IMP with the dense network 3; ETT 3 + 2; Magnitude 1; Reinit 3 + 1.
+    # Cells: dense 1, IMP 2 and 3; ETT 2 + 1 and 3 + 1; Magnitude 1; Reinit 3 + 1.
+    assert built.alone() == (3 + 5 + 1 + 4, 1 + 2 + 3 + 3 + 4 + 1 + 4)
+    twice = plan.build(experiment(grid=grid, pruning={"rounds": 2}, seeds=[0, 1]))
+    assert twice.alone() == (26, 36)
+
+
+def test_lines_of_two_datasets_and_plans_are_apart() -> None:
+    entry = {"method": "ett", "source": "resnet20", "network": "resnet32", "round": 1}
+    built = plan.build(experiment(grid=[{**entry, "transform": ["append", "interpolate"]}]))
+    assert built.alone() == (6, 6)  # dense, round 1 and the ticket, twice
+    moved = {**entry, "dataset": ["cifar10", "svhn"]}
+    assert plan.build(experiment(grid=[moved])).alone() == (6, 6)
+
+
 def test_the_longest_path_goes_down_the_chain() -> None:
     built = plan.build(experiment(grid=[{"method": "imp", "network": "resnet14", "round": 2}]))
     start, dense, first, second = built.stages.values()
@@ -365,7 +978,7 @@ def test_work_grows_with_network_and_length() -> None:
         return plan.work(of_kind(plan.build(found), "round")[0])
 
     assert of("resnet14") < of("resnet20") < of("resnet56")
-    assert of("resnet14", length="80ep") < of("resnet14")
+    assert of("resnet14", length="130ep") < of("resnet14")
 
 
 def test_stored_bytes() -> None:
@@ -377,6 +990,9 @@ def test_stored_bytes() -> None:
     assert plan.stored_bytes(dense) == overhead + 174_128 // 8 + 4 * 174_128
     assert plan.stored_bytes(rounds[2]) == overhead + 174_128 // 8 + 4 * 89_152
     assert plan.stored_bytes(retraining) == overhead + 270_896 // 8
+    entry = {"method": "imp", "network": "resnet14", "sparsity": 0.5}
+    last = of_kind(plan.build(experiment(grid=[entry])), "round")[-1]
+    assert plan.stored_bytes(last) == overhead + 174_128 // 8 + 4 * 87_064
 
 
 def test_makespan_of_one_chain_is_its_length_whatever_the_slots() -> None:
@@ -408,6 +1024,9 @@ def test_makespan_of_equal_chains_is_shared_by_the_slots() -> None:
         ("quickstart", {"rewind_point": 4, "round": 36, "retraining": 34}, 38),
         ("mnist_mlp", {"rewind_point": 9, "round": 99, "retraining": 18}, 27),
         ("cifar10_short", {"rewind_point": 1, "round": 2, "retraining": 1}, 2),
+        # Three seeds; ResNet-14, 20 and 32 to round 13, each with last smaller rounds to 90 and to
+        # 95 %, two tickets of each, and ResNet-56 dense.
+        ("table3_dpf", {"rewind_point": 12, "round": 3 * (3 * 16 + 1), "retraining": 18}, 48),
     ],
 )
 def test_configurations(name: str, counts: dict[str, int], jobs: int) -> None:
@@ -416,14 +1035,127 @@ def test_configurations(name: str, counts: dict[str, int], jobs: int) -> None:
     assert len(built.jobs()) == jobs
 
 
-def test_every_configuration_is_named_as_its_file_and_can_be_planned() -> None:
-    found = sorted(CONFIGS.glob("*.yaml"))
-    assert found
-    for path in found:
-        loaded = load(path)
-        assert loaded.name == path.stem
-        assert loaded.description
-        assert plan.build(loaded).stages
+def test_the_grid_of_figure_6() -> None:
+    """Five ResNets and three seeds: 13 rounds each, between all pairs, and five baselines."""
+    built = plan.build(load(CONFIGS / "fig6_cifar_resnets.yaml"))
+    assert plan.count_kinds(built.stages.values()) == {
+        "rewind_point": 5 * 3,
+        "round": 5 * 14 * 3,
+        "retraining": 20 * 13 * 3 + 5 * 5 * 13 * 3,
+    }
+    assert 5 * 14 * 3 + 20 * 13 * 3 + 5 * 5 * 13 * 3 == 1965
+    # Alone: a chain of 14; ETT, Reinit and Random a chain and 13 tickets, the criteria 13.
+    lines = 5 * 14 + (20 + 2 * 5) * (14 + 13) + 3 * 5 * 13
+    # Alone, to round k: k + 1 of a chain, one more for a ticket that is made of it.
+    cells = sum(5 * (k + 1) + (20 + 2 * 5) * (k + 2) + 3 * 5 for k in range(1, 14))
+    assert built.alone() == (3 * lines, 3 * cells)
+
+
+def _scales(path: Path) -> list[str]:
+    return ["full", *yaml.safe_load(path.read_text(encoding="utf-8")).get("scales", {})]
+
+
+@pytest.mark.parametrize(
+    ("path", "scale"),
+    [(path, scale) for path in sorted(CONFIGS.glob("*.yaml")) for scale in _scales(path)],
+    ids=lambda value: value.stem if isinstance(value, Path) else value,
+)
+def test_every_configuration_can_be_planned_at_every_scale(path: Path, scale: str) -> None:
+    loaded = load(path, [f"scale={scale}"])
+    assert loaded.name == (path.stem if scale == "full" else f"{path.stem}-{scale}")
+    assert loaded.description
+    built = plan.build(loaded)
+    assert len(built.asked) <= len(built.stages)
+    if scale == "smoke":  # without a GPU, a download or many minutes
+        assert {plan.dataset_of(stage).partition("(")[0] for stage in built.stages.values()} == {
+            "digits"
+        }
+        assert (loaded.resources.cpus, loaded.resources.gpus) == (1, 0)
+        assert loaded.seeds == (0,)
+
+
+def test_the_configurations_of_the_papers_have_a_smoke_scale() -> None:
+    papers = [path for path in CONFIGS.glob("*.yaml") if load(path).paper is not None]
+    assert len(papers) >= 10
+    assert all("smoke" in _scales(path) for path in papers)
+
+
+# Networks that differ in depth only
+
+
+def _pairs() -> list[tuple[str, str, str, str]]:
+    """Source, target, and their datasets: all pairs for which tensors are not compared."""
+    return [
+        (source, target, here, there)
+        for here, there in (("cifar10", "svhn"), ("imagenet", "cifar10(size=224)"))
+        for source, target in product(NETWORKS, repeat=2)
+        if plan._differ_in_depth_only(source, target, info(here).shape, info(there).shape)
+        and (here == "cifar10" or "imagenet" in facts(source, info(here).shape).anatomy.family)
+    ]
+
+
+def _plans(source: Anatomy, target: Anatomy) -> Iterator[elastic.Plan]:
+    """The usual plan, if there is one, and one that fills free places as wildly as it may."""
+    with contextlib.suppress(ElthError):
+        yield elastic.resolve("auto", source, target)
+    if all(s.free or not t.free for s, t in zip(source.stages, target.stages, strict=True)):
+        yield elastic.Plan(
+            tuple(
+                tuple(
+                    i if i in t.fixed else s.free[(5 * i + 2) % len(s.free)]
+                    for i in range(len(t.units))
+                )
+                for s, t in zip(source.stages, target.stages, strict=True)
+            )
+        )
+
+
+def test_between_networks_that_differ_in_depth_only_every_tensor_fits() -> None:
+    tried = 0
+    for source, target, here, there in _pairs():
+        anatomies = [facts(n, info(d).shape).anatomy for n, d in ((source, here), (target, there))]
+        for found in _plans(anatomies[0], anatomies[1]):
+            elastic.plans.check(found, anatomies[0], anatomies[1])
+            plan._check_tensors(found, source, target, here, there)
+            tried += 1
+    assert tried > 100
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "here", "there"),
+    [
+        ("resnet14", "resnet20(width=32)", "cifar10", "cifar10"),
+        ("resnet20", "resnet20(bn_affine=false)", "cifar10", "cifar10"),
+        ("mlp1", "lenet_300_100", "mnist", "mnist"),  # of another initial law
+        ("resnet14", "vgg13", "cifar10", "cifar10"),
+        ("resnet34", "resnet50", "cifar10", "cifar10"),
+        ("mlp1", "mlp2", "mnist", "mnist(size=32)"),
+        ("resnet14", "resnet20", "mnist(channels=3)", "mnist"),
+    ],
+)
+def test_between_others_tensors_are_compared(
+    source: str, target: str, here: str, there: str
+) -> None:
+    assert not plan._differ_in_depth_only(source, target, info(here).shape, info(there).shape)
+
+
+def test_a_plan_is_made_without_torch_and_what_else_is_slow_to_import() -> None:
+    code = (
+        "import sys\n"
+        "from orchestrator.cli import main\n"
+        "main()\n"
+        "slow = {'torch', 'torchvision', 'mlflow', 'ray', 'sklearn', 'scipy', 'matplotlib'}\n"
+        "assert not slow & set(sys.modules), slow & set(sys.modules)\n"
+    )
+    config = CONFIGS / "fig6_cifar_resnets.yaml"
+    words = ["plan", str(config), "resources.gpus=0", "--store", "none"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    # As counted in test_the_grid_of_figure_6.
+    assert re.findall(r"\d+(?= │ +0 │)", done.stdout) == ["15", "210", "1755", "1980"]
+    assert "Trainings: 1,965. Each line of the figure by itself would take 3,225" in done.stdout
 
 
 # Any grid
@@ -432,16 +1164,25 @@ def test_every_configuration_is_named_as_its_file_and_can_be_planned() -> None:
 @st.composite
 def _experiments(draw: st.DrawFn) -> Experiment:
     networks = ["resnet14", "resnet20", "resnet32"]
+    datasets = st.sampled_from(["digits", "digits(size=16)"])
     rounds = draw(st.integers(1, 4))
     grid = []
     for _ in range(draw(st.integers(1, 4))):
-        method = draw(st.sampled_from(["dense", "imp", "ett", "reinit", "random", "magnitude"]))
+        some = ["dense", "imp", "ett", "ett_reinit", "reinit", "shuffle_global", "magnitude"]
+        method = draw(st.sampled_from(some))
         entry: dict[str, Any] = {"method": method}
+        entry["dataset"] = draw(st.lists(datasets, min_size=1, max_size=2))
         entry["network"] = draw(st.lists(st.sampled_from(networks), min_size=1, max_size=3))
-        if method == "ett":
-            entry["source"] = draw(st.lists(st.sampled_from(networks), min_size=1, max_size=2))
+        if METHODS[method].base == SOURCE:
+            entry["source_dataset"] = draw(datasets)
+            sources = networks
+            if METHODS[method].steps and entry["source_dataset"] in entry["dataset"]:
+                entry["network"] = entry["network"][:2]  # a control is of another network
+                sources = [name for name in networks if name not in entry["network"]]
+            entry["source"] = draw(st.lists(st.sampled_from(sources), min_size=1, max_size=2))
         if method != "dense":
-            entry["round"] = draw(st.lists(st.integers(1, rounds), min_size=1, max_size=3))
+            entry["round"] = draw(st.lists(st.integers(1, rounds), max_size=3))
+            entry["sparsity"] = draw(st.lists(st.sampled_from([0.1, 0.2, 0.3]), max_size=2))
         grid.append(entry)
     seeds = draw(st.sets(st.integers(0, 9), min_size=1, max_size=2))
     return experiment(
@@ -475,6 +1216,9 @@ def test_any_plan(found: Experiment, data: st.DataObject) -> None:
     for slots in (1, 3):
         bound = plan.makespan(jobs, slots, finished)
         assert total / slots - 1e-9 <= bound <= total + 1e-9
+    kinds = plan.count_kinds(built.stages.values())
+    lines, cells = built.alone()
+    assert kinds["round"] + kinds["retraining"] <= lines <= cells
 
 
 def _check_job(job: Job, built: Plan, finished: set[str]) -> None:
@@ -483,6 +1227,7 @@ def _check_job(job: Job, built: Plan, finished: set[str]) -> None:
     for stage in job.stages:
         if inside:
             assert stage.kind == "round"
+            assert "keep" not in stage.params
             assert stage.parents[-1] in inside
             start = stage.parents[0]
             first = job.stages[0]
@@ -502,7 +1247,7 @@ def test_the_order_of_a_grid_changes_no_stage(found: Experiment, random: Any) ->
 
 
 def test_recipe_of_a_stage_is_that_of_the_experiment() -> None:
-    found = experiment(recipe={"base": "cifar10_resnet", "length": "3ep", "rewind": "5it"})
+    found = experiment(recipe={**SHORT, "length": "3ep", "rewind": "5it"})
     stage = next(iter(plan.build(found).stages.values()))
     assert plan.recipe_of(stage) == found.recipe
     assert plan.recipe_of(stage).length == Step(3, "ep")

@@ -9,17 +9,35 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
+from elth import masks
+from elth.data import info, make_manifest
 from elth.errors import ElthError
-from orchestrator import plan
+from elth.networks import NetworkSpec, build
+from elth.streams import stream
+from elth.tickets import Ticket
+from orchestrator import layouts, plan
 from orchestrator import report as reports
+from orchestrator.experiment import Paper
 from orchestrator.plan import Stage
 from orchestrator.report import Cell, Report
+from orchestrator.stages import Result
 from orchestrator.tracking import Tracked
-from tests.orchestrator.helpers import TINY, TINY_DEEPER, Finished, chain, of_kind, tiny
+from tests.orchestrator.helpers import (
+    RECIPE,
+    TINY,
+    TINY_DEEPER,
+    Finished,
+    begin,
+    chain,
+    epoch,
+    of_kind,
+    tiny,
+)
 
 
 def _tracked(
@@ -33,12 +51,16 @@ def _tracked(
     k: int = 2,
     nonzeros: int = 250,
     numerics: str = "cpu",
+    dataset: str = "digits",
+    target: str = "",
+    collapsed: tuple[str, ...] = (),
 ) -> Tracked:
     """A finished stage as the store tells of it; its network has 1,000 prunable weights."""
     kind = {"rewind": "rewind_point", "imp": "round", "dense": "round"}.get(method, "retraining")
     labels = {"network": network, "method": method, "source": source, "transform": transform}
+    labels |= {"target": target} if target else {}
     stage = Stage(
-        kind=kind, params={}, labels={**labels, "round": k, "seed": seed, "dataset": "digits"}
+        kind=kind, params={}, labels={**labels, "round": k, "seed": seed, "dataset": dataset}
     )
     return Tracked(
         run_id=f"{network}-{method}{source}{transform}-{k}-{seed}",
@@ -54,6 +76,7 @@ def _tracked(
         seconds=1.5,
         numerics=numerics,
         started=0,
+        collapsed=collapsed,
     )
 
 
@@ -171,8 +194,8 @@ def test_cells_are_sorted_whatever_the_order_they_come_in() -> None:
         ("resnet20", 2, "reinit", ""),
         ("resnet20", 2, "random", ""),
         ("resnet20", 2, "magnitude", ""),
-        ("resnet110", 2, "imp", ""),
         ("resnet20(width=4)", 2, "imp", ""),
+        ("resnet110", 2, "imp", ""),
     ]
     assert reports.cells_of(found[::-1]) == reports.cells_of(found)
 
@@ -188,6 +211,66 @@ def test_cells_are_sorted_whatever_the_order_they_come_in() -> None:
 )
 def test_names(method: str, name: str) -> None:
     assert _cell(method).name == name
+
+
+def test_names_of_what_is_made_of_a_moved_ticket() -> None:
+    moved: dict[str, Any] = {"source": "resnet20@svhn", "transform": "append"}
+    (cell,) = reports.cells_of([_tracked("ett_reinit", 50.0, **moved)])
+    assert cell.name == "ETT mask, reinit <- resnet20@svhn append"
+    assert cell.is_moved
+    assert not _cell("random").is_moved
+
+
+def _exact() -> list[Tracked]:
+    """IMP at rounds 2 and 3; IMP and SNIP between them at exactly 80 and 85 %."""
+    found = [_tracked("imp", 90.0), _tracked("imp", 86.0, k=3, nonzeros=125)]
+    for target, accuracy in (("0.8", 88.0), ("0.85", 87.0)):
+        kept = round(1000 * (1 - float(target)))
+        found.append(_tracked("imp", accuracy, k=3, nonzeros=kept, target=target))
+        found.append(_tracked("snip", accuracy - 8, k=3, nonzeros=kept, target=target))
+    return found
+
+
+def test_an_exact_sparsity_is_a_cell_of_its_own() -> None:
+    cells = reports.cells_of(_exact())
+    assert [(c.method, c.round, c.target, c.mean) for c in cells] == [
+        ("imp", 2, "", 90.0),
+        ("imp", 3, "", 86.0),
+        ("imp", 3, "0.8", 88.0),
+        ("snip", 3, "0.8", 80.0),
+        ("imp", 3, "0.85", 87.0),
+        ("snip", 3, "0.85", 79.0),
+    ]
+    # What is compared stands at one level.
+    assert [reports.difference(c, cells) for c in cells if c.method == "snip"] == [-8.0, -8.0]
+    alone = reports.cells_of([_tracked("imp", 90.0, k=3), _exact()[3]])
+    assert [reports.difference(cell, alone) for cell in alone] == [None, None]
+
+
+def test_only_a_cell_at_an_exact_sparsity_names_it() -> None:
+    cells = json.loads(reports.to_json(_report(_exact())))
+    assert [cell.get("target") for cell in cells] == [None, None, "0.8", "0.8", "0.85", "0.85"]
+    contract = ["network", "method", "source", "transform", "round", "dataset", "sparsity"]
+    contract += ["seeds", "nonzeros", "accuracy", "accuracy_mean", "accuracy_sd"]
+    assert [list(cell) for cell in cells[:2]] == [contract, contract]
+    assert list(cells[2]) == [*contract[:6], "target", *contract[6:]]
+    rows = list(csv.DictReader(io.StringIO(reports.to_csv(_report(_exact())))))
+    assert [row["target"] for row in rows] == ["", "", "0.8", "0.8", "0.85", "0.85"]
+
+
+def test_columns_are_in_the_order_of_sparsity() -> None:
+    # Round 3 prunes more than the last smaller rounds, which count as the third too.
+    text = _text(_report(_exact()))
+    header = next(line for line in text.splitlines() if "75.00" in line)
+    assert [word for word in header.split() if word[0].isdigit()] == [
+        *("75.00", "80.00"),
+        *("85.00", "87.50"),
+    ]
+    row = next(line for line in text.splitlines() if "SNIP" in line)
+    assert [cell.strip() for cell in row.split("│")[2:-1]] == [
+        *("", "80.00 (-8.00)"),
+        *("79.00 (-8.00)", ""),
+    ]
 
 
 # Forms
@@ -232,23 +315,26 @@ def test_provenance_adds_runs_classes_and_times() -> None:
 
 def test_csv() -> None:
     rows = list(csv.reader(io.StringIO(reports.to_csv(_report()))))
-    axes = ["network", "method", "source", "transform", "round", "dataset"]
+    axes = ["network", "method", "source", "transform", "round", "target", "dataset"]
     assert rows[0] == [
         *axes,
         *("sparsity", "seeds", "nonzeros", "accuracy_mean", "accuracy_sd", "minus_imp"),
     ]
     assert rows[1:] == [
-        ["resnet20", "dense", "", "", "0", "digits", "0.000000", "1", "1000.0", "96.0000", "", ""],
         [
-            *("resnet20", "imp", "", "", "2", "digits"),
+            *("resnet20", "dense", "", "", "0", "", "digits"),
+            *("0.000000", "1", "1000.0", "96.0000", "", ""),
+        ],
+        [
+            *("resnet20", "imp", "", "", "2", "", "digits"),
             *("0.750000", "3", "250.0", "94.0000", "4.5826", ""),
         ],
         [
-            *("resnet20", "ett", "resnet14", "append", "2", "digits"),
+            *("resnet20", "ett", "resnet14", "append", "2", "", "digits"),
             *("0.740000", "3", "260.0", "77.6667", "23.9653", "0.0000"),
         ],
         [
-            *("resnet20", "random", "", "", "2", "digits"),
+            *("resnet20", "random", "", "", "2", "", "digits"),
             *("0.750000", "1", "250.0", "70.0000", "", "-20.0000"),
         ],
     ]
@@ -296,6 +382,125 @@ def test_of_many_rounds_those_are_shown_where_there_is_something_to_compare() ->
     assert "25.00" not in text
 
 
+@pytest.mark.parametrize(
+    ("compared", "shown"),
+    [
+        ([3, 6, 9], [0, 3, 6, 9]),
+        ([*range(1, 6)], [0, 1, 2, 3, 4, 5]),
+        # Of 13 levels, 0 to 12, every 2.4th: 0, 2.4, 4.8, 7.2, 9.6 and 12.
+        ([*range(1, 13)], [0, 2, 5, 7, 10, 12]),
+    ],
+    ids=str,
+)
+def test_many_levels_are_thinned_to_six_columns(compared: list[int], shown: list[int]) -> None:
+    found = [_tracked("dense", 96.0, k=0, nonzeros=1000)]
+    found += [_tracked("imp", 90.0, k=k, nonzeros=1000 - 50 * k) for k in range(1, 13)]
+    found += [_tracked("random", 80.0, k=k, nonzeros=1000 - 50 * k) for k in compared]
+    text = _text(_report(found))
+    header = next(line for line in text.splitlines() if "sparsity %" in line)
+    assert [word for word in header.split() if word[0].isdigit()] == [f"{5 * k}.00" for k in shown]
+
+
+def test_collapsed_layers_are_told() -> None:
+    conv, head = "layer2.0.shortcut.0.weight", "fc.weight"
+    found = [
+        _tracked("imp", 90.0, nonzeros=20, collapsed=()),
+        _tracked("snip", 10.0, nonzeros=20, collapsed=(conv,)),
+        _tracked("snip", 10.0, nonzeros=20, seed=1, collapsed=(conv, head)),
+    ]
+    report = _report(found)
+    text = " ".join(_text(report).split())
+    assert f"SNIP on resnet20 at 98.00 % has lost every weight of {conv}, {head}." in text
+    assert text.count("has lost") == 1
+    assert "collapsed" not in reports.to_json(report)
+    cells = json.loads(reports.to_json(report, provenance=True))
+    assert [cell["collapsed"] for cell in cells] == [[], [conv, head]]
+
+
+def test_of_many_collapsed_cells_eight_are_told() -> None:
+    found = [_tracked("imp", 10.0, k=k, collapsed=("fc.weight",)) for k in range(1, 12)]
+    text = " ".join(_text(_report(found)).split())
+    assert text.count("has lost every weight of fc.weight") == 8
+    assert "So have 3 more cells: see provenance.json." in text
+    assert "So have" not in _text(_report(found[:8]))
+
+
+PAPER = Paper.model_validate(
+    {
+        "title": "A paper, Table 9",
+        "layout": "by_network",
+        "note": "Its seeds are unknown.",
+        "printed": [
+            {"network": "resnet20", "method": "imp", "accuracy": 95.5},
+            {"network": "resnet32", "method": "imp", "accuracy": 96.5},
+        ],
+    }
+)
+
+
+def _of_paper(**changes: Any) -> Report:
+    paper = PAPER.model_copy(update=changes)
+    return dataclasses.replace(_report(), paper=paper, dataset="digits", rounds=2)
+
+
+def test_the_papers_table_comes_first() -> None:
+    text = _text(_of_paper())
+    title = "A paper, Table 9, round 2 (75.00 % sparsity): digits"
+    assert text.lstrip().startswith(title)
+    assert text.index(title) < text.index("resnet20 on digits")
+    row = next(line for line in text.splitlines() if "IMP" in line)
+    assert [cell.strip() for cell in row.split("│")[1:-1]] == [
+        *("IMP", "94.00 ± 4.58", "95.50"),
+        *("-", "96.50"),
+    ]
+    words = " ".join(text.split())
+    assert "paper: as printed in A paper, Table 9." in words
+    assert "Its seeds are unknown." in words
+
+
+def test_a_paper_without_printed_numbers_is_not_spoken_of_as_printed() -> None:
+    text = " ".join(_text(_of_paper(printed=())).split())
+    assert "A paper, Table 9, round 2 (75.00 % sparsity): digits" in text
+    assert "as printed in" not in text
+
+
+def test_the_papers_table_is_of_its_round_or_of_the_last() -> None:
+    found = [*_all(), _tracked("imp", 80.0, k=1, nonzeros=500)]
+    report = dataclasses.replace(_of_paper(), cells=reports.cells_of(found))
+    shown = {}
+    for changes in ({}, {"round": 1}, {"round": 3}):
+        one = dataclasses.replace(report, paper=PAPER.model_copy(update=changes))
+        (sheet,) = reports.sheets(one)
+        shown[sheet.title] = dict(layouts.cells_of(sheet)[1][i][:2] for i in (0, 1))
+    assert shown == {
+        "A paper, Table 9, round 2 (75.00 % sparsity): digits": {
+            "dense": "96.00",
+            "IMP": "94.00 ± 4.58",
+        },
+        "A paper, Table 9, round 1 (50.00 % sparsity): digits": {"dense": "96.00", "IMP": "80.00"},
+        "A paper, Table 9, round 3: digits": {"dense": "96.00", "IMP": "-"},
+    }
+
+
+def test_a_paper_changes_no_cell() -> None:
+    assert reports.to_json(_of_paper()) == reports.to_json(_report())
+    assert reports.to_csv(_of_paper()) == reports.to_csv(_report())
+
+
+def test_the_papers_table_is_written_where_there_is_one(tmp_path: Path) -> None:
+    report = _of_paper()
+    paths = {path.name: path for path in reports.write(report, tmp_path / "table")}
+    assert set(paths) == {*FILES, "paper.md", "paper.csv"}
+    sheets = reports.sheets(report)
+    assert paths["paper.md"].read_text() == "\n".join(map(layouts.to_markdown, sheets))
+    assert "| IMP | 94.00 ± 4.58 | 95.50 | - | 96.50 |" in paths["paper.md"].read_text()
+    assert paths["paper.csv"].read_text() == layouts.to_csv(sheets)
+    # A figure has no table.
+    paths = {path.name: path for path in reports.write(_of_paper(layout="curves"), tmp_path / "c")}
+    assert set(paths) == set(FILES)
+    assert not (tmp_path / "c" / "paper.md").exists()
+
+
 def test_an_empty_report_is_no_error(tmp_path: Path) -> None:
     empty = _report([], missing=7)
     assert reports.to_json(empty) == "[]\n"
@@ -306,18 +511,13 @@ def test_an_empty_report_is_no_error(tmp_path: Path) -> None:
 
 # Files
 
+FILES = ["table.txt", "cells.csv", "cells.json", "provenance.json", "accuracy.png", "accuracy.svg"]
+
 
 def test_all_files_are_written(tmp_path: Path) -> None:
     report = _report()
     paths = reports.write(report, tmp_path / "a" / "b")
-    assert [path.name for path in paths] == [
-        "table.txt",
-        "cells.csv",
-        "cells.json",
-        "provenance.json",
-        "accuracy.png",
-        "accuracy.svg",
-    ]
+    assert [path.name for path in paths] == FILES
     assert all(path.stat().st_size for path in paths)
     assert paths[1].read_text() == reports.to_csv(report)
     assert paths[2].read_text() == reports.to_json(report)
@@ -394,6 +594,65 @@ def test_a_shared_stage_is_in_each_grid_what_it_is_there(finished: Finished) -> 
     assert [(cell.method, cell.round) for cell in report.cells] == [("dense", 0), ("magnitude", 1)]
     before = reports.collect(finished.tracker, "done")
     assert {cell.round for cell in before.cells if cell.method == "magnitude"} == {2}
+
+
+def test_a_report_knows_the_paper_of_its_grid(finished: Finished) -> None:
+    text = tiny("of-a-paper", paper=PAPER.model_dump(mode="json")).resolved()
+    stage = of_kind(finished.plan, "round")[0]
+    finished.tracker.open_grid("of-a-paper", text, {stage.key: stage}, "")
+    report = reports.collect(finished.tracker, "of-a-paper")
+    assert (report.paper, report.dataset, report.rounds) == (PAPER, "digits", 2)
+    assert len(reports.sheets(report)) == 1
+    assert reports.collect(finished.tracker, "done").paper is None
+
+
+def test_the_last_round_is_the_one_that_is_asked_for_and_not_the_last_that_is_there(
+    finished: Finished,
+) -> None:
+    found = tiny("longer", pruning={"rate": 0.5, "rounds": 5}, paper={"title": "T"})
+    finished.tracker.open_grid(found.name, found.resolved(), plan.build(found).stages, "")
+    assert reports.collect(finished.tracker, "longer").rounds == 5
+
+
+def test_an_image_folder_is_called_by_its_name(finished: Finished, tmp_path: Path) -> None:
+    """In labels, and so in cells; the experiment has the path of its manifest."""
+    for part in ("train", "val"):
+        for name in ("daisy", "rose"):
+            (tmp_path / "flowers" / part / name).mkdir(parents=True)
+            for number in range(9):
+                (tmp_path / "flowers" / part / name / f"{number}.png").write_bytes(b"an image")
+    manifest = tmp_path / "flowers.json"
+    make_manifest(tmp_path / "flowers", "flowers", manifest)
+    place, title = f"folder(manifest={manifest},size=16)", "flowers(size=16)"
+    grid = [
+        {"method": "imp", "network": TINY},
+        {"method": "imp", "network": TINY_DEEPER, "dataset": [place, "digits"]},
+        {"method": "ett", "source": TINY, "source_dataset": place, "network": TINY_DEEPER},
+    ]
+    paper = {"title": "T", "layout": "by_network", "round": 1}
+    recipe = {**RECIPE, "rewind": "1it", "batch_size": 4}
+    found = tiny("flowers", dataset=place, grid=grid, paper=paper, recipe=recipe)
+    assert found.dataset != title
+    built = plan.build(found)
+    first = of_kind(built, "round")[1]
+    assert (first.labels["dataset"], first.labels["place"]) == (title, found.dataset)
+    finished.tracker.open_grid(found.name, found.resolved(), built.stages, "")
+    network = build(TINY, info(place).shape, generator=stream(0, "init"))
+    state, mask = network.state_dict(), masks.ones(network)
+    spec = NetworkSpec.parse(TINY)
+    ticket = Ticket(network=spec, shape=info(place).shape, rewind=state, mask=mask)
+    log = begin(finished.tracker, first, ticket, grid=found.name)
+    log.epoch(epoch(1, 80.0))
+    log.finish(Result(mask=mask, trained=state), keep_weights=False)
+    report = reports.collect(finished.tracker, found.name)
+    assert report.dataset == title
+    assert report.asked == {(title, TINY), (title, TINY_DEEPER), ("digits", TINY_DEEPER)}
+    (cell,) = report.shown
+    assert (cell.dataset, cell.network, cell.round) == (title, TINY, 1)
+    (sheet,) = reports.sheets(report)
+    assert sheet.title == f"T, round 1 (0.00 % sparsity): {title}"
+    assert layouts.cells_of(sheet) == (["method", TINY], [["IMP", "80.00"]])
+    assert str(tmp_path) not in _text(report) + reports.to_json(report) + reports.to_csv(report)
 
 
 def test_a_report_of_an_unknown_grid_is_refused(finished: Finished) -> None:

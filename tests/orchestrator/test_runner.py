@@ -16,7 +16,8 @@ from orchestrator.experiment import Experiment
 from orchestrator.plan import Plan, Stage
 from orchestrator.runner import JobTrial, PlanSearch, Report, Worker
 from orchestrator.schedule import Schedule
-from orchestrator.tracking import Store, Tracker
+from orchestrator.store import Store
+from orchestrator.tracking import Tracker
 from tests.orchestrator.helpers import (
     INFINITE,
     RECIPE,
@@ -85,6 +86,49 @@ def test_of_retrainings_the_weights_are_not_kept(finished: Finished) -> None:
         assert run is not None
         kept = {f.path for f in finished.tracker.client.list_artifacts(run.info.run_id, "result")}
         assert kept == {"result/mask.safetensors"}
+
+
+def test_every_kind_of_step_is_trained_and_its_ticket_can_be_made_again(
+    store: Store, tracker: Tracker, worker: Worker
+) -> None:
+    """On one pruning: criteria, controls of moved tickets, width, datasets, an exact sparsity."""
+    moved = {"source": TINY, "network": "resnet20(width=4)"}
+    found = tiny(
+        "steps",
+        recipe={**RECIPE, "length": "1ep", "rewind": "2it", "milestones": []},
+        pruning={"rate": 0.5, "rounds": 1},
+        grid=[
+            {"method": ["snip", "grasp", "synflow", "shuffle_global"], "network": TINY},
+            {"method": ["ett_random_extra", "ett_snip_extra"], **moved},
+            {"method": "ett", **moved, "network": "resnet14(width=8)", "transform": "double"},
+            {"method": "ett", **moved, "source_dataset": "digits", "dataset": "digits(size=16)"},
+            {"method": "imp", "network": TINY, "sparsity": 0.6},
+        ],
+    )
+    built = plan.build(found)
+    for job in built.jobs():
+        assert not any(report.failed for report in _reports(store, found, job.stages, worker))
+    kept = {}
+    for stage in of_kind(built, "retraining"):
+        _, result = tracker.load(stage.key)
+        assert result.mask is not None
+        ticket = stages.ticket(stage, tracker.load, known=result.mask)
+        assert masks.digest(ticket.mask) == masks.digest(result.mask)
+        kept[stage.labels["method"], stage.labels["network"], stage.labels["dataset"]] = (
+            ticket.nonzeros
+        )
+    for method in ("snip", "grasp", "synflow", "shuffle_global"):
+        assert kept[method, TINY, "digits"] == 11_012 // 2
+    extra = {
+        kept[f"ett_{name}_extra", "resnet20(width=4)", "digits"] for name in ("random", "snip")
+    }
+    assert len(extra) == 1  # both have the count of the moved ticket
+    (last,) = (stage for stage in of_kind(built, "round") if "keep" in stage.params)
+    _, result = tracker.load(last.key)
+    assert result.mask is not None
+    assert masks.nonzeros(result.mask) == 4404  # 40 % of 11,012
+    tracked = tracker.stages("steps")
+    assert {one.key for one in tracked if one.status == "finished"} == set(built.stages)
 
 
 def test_reports_tell_every_epoch_and_every_end(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from elth import controls, masks
+from elth import controls, criteria, masks
 from elth.data import Dataset, info
 from elth.data import load as load_dataset
 from elth.errors import ElthError
 from elth.files import read_tensors, write_tensors
-from elth.networks import NetworkSpec
+from elth.networks import NetworkSpec, build
 from elth.recipes import Recipe
+from elth.streams import stream
 from elth.tickets import Ticket
 from elth.training import Epoch, Training
 from orchestrator import plan, stages
+from orchestrator.methods import METHODS
 from orchestrator.plan import Plan, Stage
 from orchestrator.stages import Result
 from tests.orchestrator.helpers import (
@@ -199,6 +202,55 @@ def test_steps_are_done_in_their_order(
     ]
 
 
+def test_the_keys_of_a_step_are_in_any_order(
+    built: Plan, results: dict[str, tuple[Stage, Result]]
+) -> None:
+    """As they come back from a store that sorts them."""
+    ett = _method(built, "ett")
+    turned = {"nonzeros": 2000, "criterion": "magnitude", "at": "init"}
+    orders = [turned, dict(sorted(turned.items())), dict(reversed(turned.items()))]
+    assert [next(iter(step)) for step in orders] == ["nonzeros", "at", "at"]
+    tickets = []
+    for step in orders:
+        steps = [*({"to": s["to"], "transform": s["transform"]} for s in ett.params["ticket"])]
+        stage = Stage(
+            kind="retraining",
+            params={**ett.params, "ticket": [*steps, step]},
+            parents=ett.parents,
+            labels=ett.labels,
+        )
+        tickets.append(stages.ticket(stage, results.__getitem__))
+    initial = build(TINY_DEEPER, SHAPE, generator=stream(0, "init"))
+    moved = stages.ticket(ett, results.__getitem__)
+    expected = criteria.CRITERIA["magnitude"](
+        initial, moved.mask, 2000, data=None, seed=0, shape=SHAPE
+    )
+    for ticket in tickets:
+        assert ticket.nonzeros == 2000
+        assert _same(ticket.mask, expected)
+        assert _same(ticket.rewind, moved.rewind)
+        assert ticket.origin["history"][-1] == turned
+
+
+@pytest.mark.parametrize("at", ["at", "criterion"])
+def test_a_criterion_at_initialisation_whatever_key_comes_first(
+    at: str, built: Plan, results: dict[str, tuple[Stage, Result]]
+) -> None:
+    magnitude = _method(built, "magnitude")
+    step = {"at": "init", "criterion": "magnitude", "nonzeros": 2000}
+    step = {at: step[at], **step}
+    params = {**magnitude.params, "ticket": [step]}
+    stage = Stage(
+        kind="retraining", params=params, parents=magnitude.parents, labels=magnitude.labels
+    )
+    ticket = stages.ticket(stage, results.__getitem__)
+    initial = build(TINY, SHAPE, generator=stream(0, "init"))
+    expected = criteria.CRITERIA["magnitude"](
+        initial, masks.ones(initial), 2000, data=None, seed=0, shape=SHAPE
+    )
+    assert _same(ticket.mask, expected)
+
+
 def test_a_parent_without_what_is_needed_is_named(
     built: Plan, results: dict[str, tuple[Stage, Result]]
 ) -> None:
@@ -223,13 +275,293 @@ def test_making_a_ticket_changes_no_parent(
     assert _same(mask, _mask(results, 2))
 
 
-# Training
+# Steps
+
+Results = dict[str, tuple[Stage, Result]]
+DOUBLE = "resnet14(width=8)"
+LARGER = "digits(size=16)"
 
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
     """The digits, read once."""
     return load_dataset("digits")
+
+
+def _stage(entry: dict[str, Any], **changes: Any) -> Stage:
+    """The stage that a cell of the last round asks for; its parents are among ``everything``."""
+    found = plan.build(tiny("steps", grid=[{"network": TINY, "round": 2, **entry}], **changes))
+    return found.stages[found.asked[-1]]
+
+
+def _moved(method: str, **changes: Any) -> Stage:
+    return _stage({"method": method, "source": TINY, "network": TINY_DEEPER}, **changes)
+
+
+@pytest.fixture(scope="module")
+def everything(results: Results) -> Results:
+    """The chain made by hand, and a rewind point of the deeper network."""
+    deeper = plan.build(tiny("deeper", grid=[{"method": "dense", "network": TINY_DEEPER}]))
+    start = of_kind(deeper, "rewind_point")[0]
+    return {**results, start.key: (start, rewind_result(TINY_DEEPER, seed=8))}
+
+
+@pytest.fixture(scope="module")
+def ett(everything: Results) -> Ticket:
+    """The ticket of the second round, moved: each stage is 0 1 1."""
+    return stages.ticket(_moved("ett"), everything.__getitem__)
+
+
+def _kept(ticket: Ticket) -> dict[str, int]:
+    return {name: int(mask.sum()) for name, mask in ticket.mask.items()}
+
+
+def _is_extra(name: str) -> bool:
+    """Whether a tensor is of the third unit of a stage, which is filled by the second again."""
+    return name.split(".")[1] == "2"
+
+
+CRITERIA = [name for name, method in METHODS.items() if method.base == "rewind"]
+WITH_DATA = ["snip", "grasp", "grasp_absolute"]
+
+
+@pytest.mark.parametrize("method", CRITERIA)
+def test_a_criterion_prunes_the_rewind_point_to_the_exact_count(
+    method: str, everything: Results, digits: Dataset
+) -> None:
+    stage = _stage({"method": method})
+    start = stage.parents[0]
+    load = {start: everything[start]}.__getitem__  # needs nothing else
+    ticket = stages.ticket(stage, load, data=digits if method in WITH_DATA else None)
+    rewind = _start(everything)
+    network = build(TINY, SHAPE, generator=stream(0, "init"))
+    network.load_state_dict(rewind)
+    expected = criteria.CRITERIA[method](
+        network, masks.ones(network), TOTAL // 4, data=digits, seed=0, shape=SHAPE
+    )
+    assert ticket.nonzeros == TOTAL // 4
+    assert _same(ticket.mask, expected)
+    assert _same(ticket.rewind, rewind)
+    assert ticket.origin["history"] == [{"criterion": method, "nonzeros": TOTAL // 4}]
+
+
+@pytest.mark.parametrize("method", [*WITH_DATA, "ett_snip_extra"])
+def test_a_criterion_that_looks_at_images_needs_them(method: str, everything: Results) -> None:
+    stage = _moved(method) if method.startswith("ett") else _stage({"method": method})
+    message = f"the mask of {re.escape(stage.title)} needs the dataset to be made"
+    with pytest.raises(ElthError, match=message):
+        stages.ticket(stage, everything.__getitem__)
+
+
+@pytest.mark.parametrize("method", CRITERIA)
+def test_a_known_mask_is_not_computed_again(method: str, everything: Results) -> None:
+    known = round_result(TOTAL // 4, seed=11).mask
+    assert known is not None
+    stage = _stage({"method": method})
+    ticket = stages.ticket(stage, everything.__getitem__, known=known)
+    assert _same(ticket.mask, known)
+    assert _same(ticket.rewind, _start(everything))
+
+
+def test_settings_of_a_criterion_reach_it(everything: Results, digits: Dataset) -> None:
+    given: list[dict[str, Any]] = [{"samples": 7, "mode": "train"}, {}]
+    stage = _stage({"method": "snip"}, criteria={"snip": given[0]})
+    ticket = stages.ticket(stage, everything.__getitem__, data=digits)
+    network = build(TINY, SHAPE, generator=stream(0, "init"))
+    network.load_state_dict(_start(everything))
+    expected, other = (
+        criteria.snip.prune(
+            network, masks.ones(network), TOTAL // 4, data=digits, seed=0, **settings
+        )
+        for settings in given
+    )
+    assert _same(ticket.mask, expected)
+    assert not _same(ticket.mask, other)
+
+
+def test_weights_may_be_scored_as_they_were_at_initialisation(everything: Results) -> None:
+    stage = _stage({"method": "magnitude"}, criteria={"magnitude": {"at": "init"}})
+    start = stage.parents[0]
+    trained = rewind_result(seed=5)  # other weights than the initial ones of seed 0
+    ticket = stages.ticket(stage, {start: (everything[start][0], trained)}.__getitem__)
+    assert trained.rewind is not None
+    assert _same(ticket.rewind, trained.rewind)  # it is trained from the rewind point
+    initial = build(TINY, SHAPE, generator=stream(0, "init")).state_dict()
+    weights = torch.cat([initial[name].abs().flatten() for name in ticket.mask])
+    stays = torch.cat([mask.flatten() for mask in ticket.mask.values()])
+    assert int(stays.sum()) == TOTAL // 4
+    assert float(weights[stays].min()) >= float(weights[~stays].max())
+
+
+def test_a_mask_is_shuffled_over_all_layers(everything: Results) -> None:
+    ticket = stages.ticket(_stage({"method": "shuffle_global"}), everything.__getitem__)
+    mask = _mask(everything, 2)
+    assert ticket.nonzeros == masks.nonzeros(mask) == 3500
+    assert _kept(ticket) != {name: int(m.sum()) for name, m in mask.items()}
+    assert _same(ticket.rewind, _start(everything))
+
+
+def test_a_shuffle_over_all_layers_leaves_unpruned_ones_whole() -> None:
+    grid = [{"method": "shuffle_global", "network": "mlp1", "round": 1}]
+    built = plan.build(tiny("mlp", grid=grid))
+    start, _, first, stage = built.stages.values()
+    made = round_result(9000, "mlp1").mask
+    assert made is not None
+    made["head.weight"] = torch.ones_like(made["head.weight"])
+    results = {start.key: (start, rewind_result("mlp1")), first.key: (first, Result(mask=made))}
+    ticket = stages.ticket(stage, results.__getitem__)
+    assert bool(ticket.mask["head.weight"].all())
+    assert ticket.nonzeros == masks.nonzeros(made)
+    assert not torch.equal(ticket.mask["stem.weight"], made["stem.weight"])
+
+
+def test_a_moved_mask_with_weights_drawn_anew(everything: Results, ett: Ticket) -> None:
+    ticket = stages.ticket(_moved("ett_reinit"), everything.__getitem__)
+    assert _same(ticket.mask, ett.mask)
+    assert _same(ticket.rewind, controls.reinit(NetworkSpec.parse(TINY_DEEPER), SHAPE, 0))
+    assert ticket.origin["history"] == [*ett.origin["history"], {"reinit": "all"}]
+
+
+def test_moved_weights_with_a_random_mask(everything: Results, ett: Ticket) -> None:
+    ticket = stages.ticket(_moved("ett_random"), everything.__getitem__)
+    assert _same(ticket.rewind, ett.rewind)
+    assert _kept(ticket) == _kept(ett)
+    assert not torch.equal(ticket.mask["layer3.1.conv1.weight"], ett.mask["layer3.1.conv1.weight"])
+
+
+def test_weights_and_mask_both_drawn_anew(everything: Results, ett: Ticket) -> None:
+    ticket = stages.ticket(_moved("ett_reinit_random"), everything.__getitem__)
+    assert _same(ticket.mask, controls.shuffle_layerwise(ett.mask, 0))
+    assert _same(ticket.rewind, controls.reinit(NetworkSpec.parse(TINY_DEEPER), SHAPE, 0))
+    steps = [{"reinit": "all"}, {"shuffle": "layerwise"}]
+    assert ticket.origin["history"] == [*ett.origin["history"], *steps]
+
+
+def test_only_masks_of_replicated_units_are_shuffled(everything: Results, ett: Ticket) -> None:
+    ticket = stages.ticket(_moved("ett_random_extra"), everything.__getitem__)
+    assert _same(ticket.rewind, ett.rewind)
+    assert _kept(ticket) == _kept(ett)
+    changed = {name for name in ett.mask if not torch.equal(ticket.mask[name], ett.mask[name])}
+    extra = {f"layer{stage}.2.conv{conv}.weight" for stage in (1, 2, 3) for conv in (1, 2)}
+    assert changed == extra
+    assert ticket.origin["history"][-1] == {"shuffle": "replicated"}
+
+
+def test_a_graft_keeps_the_source_units_and_the_count(
+    everything: Results, ett: Ticket, digits: Dataset
+) -> None:
+    stage = _moved("ett_snip_extra")
+    ticket = stages.ticket(stage, everything.__getitem__, data=digits)
+    own = everything[stage.parents[1]][1].rewind
+    assert own is not None
+    for name, tensor in ticket.rewind.items():
+        assert torch.equal(tensor, (own if _is_extra(name) else ett.rewind)[name]), name
+    old = {name: mask for name, mask in ett.mask.items() if not _is_extra(name)}
+    assert _same({name: ticket.mask[name] for name in old}, old)
+    # As many weights as in the moved ticket, but those that SNIP keeps, over all extra units.
+    assert ticket.nonzeros == ett.nonzeros
+    network = build(TINY_DEEPER, SHAPE, generator=stream(0, "init"))
+    network.load_state_dict(ticket.rewind)
+    whole = {name: mask | _is_extra(name) for name, mask in ett.mask.items()}
+    expected = criteria.snip.prune(
+        network, whole, ett.nonzeros, data=digits, seed=0, unpruned=list(old)
+    )
+    assert _same(ticket.mask, expected)
+    assert _kept(ticket) != _kept(ett)
+    assert ticket.origin["history"][-1] == {"graft": "snip"}
+
+
+def test_a_graft_with_a_known_mask_needs_no_images(everything: Results, ett: Ticket) -> None:
+    stage = _moved("ett_snip_extra")
+    known = controls.shuffle_layerwise(ett.mask, 4)
+    ticket = stages.ticket(stage, everything.__getitem__, known=known)
+    own = everything[stage.parents[1]][1].rewind
+    assert own is not None
+    assert _same(ticket.mask, known)
+    name = "layer2.2.conv1.weight"
+    assert torch.equal(ticket.rewind[name], own[name])
+
+
+def test_settings_of_a_criterion_reach_the_graft(everything: Results, digits: Dataset) -> None:
+    plain, other = (
+        stages.ticket(
+            _moved("ett_snip_extra", criteria=settings), everything.__getitem__, data=digits
+        )
+        for settings in ({}, {"snip": {"samples": 7}})
+    )
+    assert other.nonzeros == plain.nonzeros
+    assert not _same(other.mask, plain.mask)
+    assert other.origin["history"][-1] == {"graft": "snip", "samples": 7}
+
+
+def test_steps_on_replicated_units_need_a_plan_that_makes_some(everything: Results) -> None:
+    stage = _stage({"method": "shuffle_global"})
+    params = {**stage.params, "ticket": [{"shuffle": "replicated"}]}
+    lost = Stage(kind=stage.kind, params=params, parents=stage.parents, labels=stage.labels)
+    with pytest.raises(ElthError, match="is about replicated units, and no plan makes any"):
+        stages.ticket(lost, everything.__getitem__)
+
+
+def test_a_change_of_width(everything: Results) -> None:
+    entry = {"method": "ett", "source": TINY, "network": DOUBLE, "transform": "double"}
+    ticket = stages.ticket(_stage(entry), everything.__getitem__)
+    mask, rewind = _mask(everything, 2), _start(everything)
+    assert str(ticket.network) == DOUBLE
+    name = "layer2.1.conv1.weight"
+    assert ticket.mask[name].shape == (16, 16, 3, 3)
+    assert torch.equal(ticket.mask[name][:8, 8:], mask[name])
+    assert torch.equal(ticket.rewind[name][8:, :8], rewind[name] / 2)
+    assert ticket.origin["history"][-1]["width"] == "double"
+    noisy = stages.ticket(_stage({**entry, "transform": "double:gaussian"}), everything.__getitem__)
+    assert _same(noisy.mask, ticket.mask)
+    assert not torch.equal(noisy.rewind[name], ticket.rewind[name])
+
+
+@pytest.mark.parametrize("network", [TINY, TINY_DEEPER])
+def test_a_ticket_on_another_dataset_has_a_fresh_dense_head(
+    network: str, everything: Results, ett: Ticket
+) -> None:
+    entry = {"method": "ett", "source": TINY, "source_dataset": "digits", "network": network}
+    recipe = {**RECIPE, "length": "3ep"}
+    stage = _stage({**entry, "dataset": LARGER}, recipes={LARGER: recipe})
+    ticket = stages.ticket(stage, everything.__getitem__)
+    shape = info(LARGER).shape
+    assert (str(ticket.network), ticket.shape) == (network, shape)
+    assert bool(ticket.mask["fc.weight"].all())
+    fresh = build(network, shape, generator=stream(0, "head")).state_dict()
+    before = ett if network == TINY_DEEPER else None
+    mask = before.mask if before else _mask(everything, 2)
+    rewind = before.rewind if before else _start(everything)
+    assert not bool(mask["fc.weight"].all())
+    for name, tensor in ticket.rewind.items():
+        assert torch.equal(tensor, (fresh if name.startswith("fc.") else rewind)[name]), name
+    rest = [name for name in mask if name != "fc.weight"]
+    assert _same({n: ticket.mask[n] for n in rest}, {n: mask[n] for n in rest})
+    # It is a ticket of the new dataset; its history tells of the old one.
+    assert ticket.origin["dataset"] == info(LARGER).identity()
+    assert ticket.origin["recipe"]["length"] == "3ep"
+    assert ticket.origin["history"][-1] == {"move": "fresh head", "classes": 10}
+    # It is trained from the beginning, as plan.iterations says of its stage.
+    assert (ticket.origin["start"], plan.iterations(stage)) == (0, (0, 63))
+
+
+def test_a_last_smaller_round_keeps_what_the_sparsity_says(everything: Results) -> None:
+    # Round 1 keeps 5,506 of 11,012 and round 2 2,753: 60 % lies between.
+    stage = _stage({"method": "imp", "round": [], "sparsity": 0.6})
+    assert TOTAL == 11_012
+    ticket = stages.ticket(stage, everything.__getitem__)
+    before = everything[stage.parents[1]][1]
+    assert before.mask is not None
+    assert before.trained is not None
+    assert ticket.nonzeros == 4404
+    assert all(bool((before.mask[n] | ~m).all()) for n, m in ticket.mask.items())
+    trained = torch.cat([before.trained[n].abs().flatten() for n in ticket.mask])
+    stays = torch.cat([m.flatten() for m in ticket.mask.values()])
+    assert float(trained[stays].min()) >= float(trained[~stays].max())
+    assert _same(ticket.rewind, _start(everything))
+
+
+# Training
 
 
 def _run(
@@ -285,7 +617,7 @@ def test_a_network_that_is_used_again_leaves_no_trace(built: Plan, digits: Datas
 
 
 def test_a_rewind_point_at_initialisation_is_the_initial_weights(digits: Dataset) -> None:
-    recipe = {**RECIPE, "length": "1ep", "rewind": "0ep"}
+    recipe = {**RECIPE, "length": "1ep", "rewind": "0ep", "milestones": []}
     start = next(iter(plan.build(tiny("init", recipe=recipe)).stages.values()))
     epochs, result = _run(start, None, digits, stages.Networks())
     assert epochs == []

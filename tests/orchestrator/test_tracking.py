@@ -27,7 +27,8 @@ from orchestrator.plan import Stage
 from orchestrator.provenance import owner
 from orchestrator.runlog import METRICS
 from orchestrator.stages import Result
-from orchestrator.tracking import AXES, Store, Tracker
+from orchestrator.store import Store
+from orchestrator.tracking import AXES, Tracker
 from tests.orchestrator.helpers import (
     ELSEWHERE,
     GONE,

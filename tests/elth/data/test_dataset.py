@@ -1,127 +1,140 @@
-"""Datasets are what they say, or are refused with how to get them."""
+"""Names of datasets with their options, and what results depend on."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import importlib
 import json
-from pathlib import Path
 
 import pytest
 import torch
 
 from elth import data
-from elth.data import DATASETS, DatasetInfo, Source, fingerprint
-from elth.data._dataset import Parts, read
+from elth.data import DATASETS, MemoryDataset, fingerprint
 from elth.errors import ElthError
 from elth.networks import DataShape
 
-PARTS: Parts = (
-    torch.tensor([[[[1, 2]]]], dtype=torch.uint8),
-    torch.tensor([3]),
-    torch.tensor([[[[4, 5]]]], dtype=torch.uint8),
-    torch.tensor([6]),
+IMAGENET = {"mean": [123.675, 116.28, 103.53], "deviation": [58.395, 57.120000000000005, 57.375]}
+IDENTITIES = {
+    "digits": {
+        "name": "digits",
+        "fingerprint": "ee46149fc808dd563efa642b4bb7ac777bb9c15f6eed0959872054fbe7a7cfe9",
+        "mean": [4.894],
+        "deviation": [6.009],
+    },
+    "mnist": {
+        "name": "mnist",
+        "fingerprint": "3ee7f568b8fdc8915ba79f8c2e5cfce6e08e6def379bae044b8ec31ae87c0afb",
+        "mean": [33.328500000000005],
+        "deviation": [78.5655],
+    },
+    "cifar10": {
+        "name": "cifar10",
+        "fingerprint": "cb85cdd084bdd7718e8e746014bbc16f32cbe9ab4e0757d9f59e641b39f8f958",
+        **IMAGENET,
+    },
+    "svhn": {
+        "name": "svhn",
+        "fingerprint": "66c506022df4460a14ea90419c9f061acf5f6d161172f264956e4956c7f785fb",
+        **IMAGENET,
+    },
+    "imagenet": {"name": "imagenet", "fingerprint": "ILSVRC2012 classification", **IMAGENET},
+    "imagenet(size=64)": {
+        "name": "imagenet",
+        "fingerprint": "ILSVRC2012 classification",
+        **IMAGENET,
+        "size": 64,
+    },
+    "cifar10(size=224)": {
+        "name": "cifar10",
+        "fingerprint": "cb85cdd084bdd7718e8e746014bbc16f32cbe9ab4e0757d9f59e641b39f8f958",
+        **IMAGENET,
+        "size": 224,
+    },
+    "digits(channels=3, size=16)": {
+        "name": "digits",
+        "fingerprint": "ee46149fc808dd563efa642b4bb7ac777bb9c15f6eed0959872054fbe7a7cfe9",
+        "mean": [4.894] * 3,
+        "deviation": [6.009] * 3,
+        "channels": 3,
+        "size": 16,
+    },
+}
+
+
+@pytest.mark.parametrize("name", IDENTITIES)
+def test_identities_never_change(name: str) -> None:
+    """They are part of the keys of finished work, to the last digit."""
+    found = data.info(name).identity()
+    assert json.dumps(found, sort_keys=True) == json.dumps(IDENTITIES[name], sort_keys=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("cifar10", "cifar10"),
+        (" cifar10 ( size = 224 ) ", "cifar10(size=224)"),
+        ("cifar10(size=32, channels=3)", "cifar10"),
+        ("digits(size=16,channels=3)", "digits(channels=3, size=16)"),
+        ("digits(size=8,channels=1)", "digits"),
+        ("imagenet(size=224)", "imagenet"),
+        ("folder(size=224, manifest=/a (b)/c.json)", "folder(manifest=/a (b)/c.json)"),
+    ],
 )
+def test_one_name_for_one_meaning(text: str, name: str) -> None:
+    assert data.canonical(text) == name
+    assert data.canonical(name) == name
+    if not name.startswith("folder"):
+        assert data.info(text) == data.info(name)
+        assert data.info(text).name == data.info(text).title == name
 
 
-def _reader(root: Path, *, download: bool) -> Parts:
-    if (root / "absent").exists():
-        raise FileNotFoundError("no such folder")
-    if (root / "damaged").exists() and not download:
-        raise RuntimeError("file not found or corrupted")
-    return PARTS
-
-
-SOURCE = Source(
-    info=DatasetInfo(
-        name="tiny",
-        shape=DataShape(channels=1, size=1, classes=7),
-        train_size=1,
-        test_size=1,
-        fingerprint=fingerprint(PARTS),
-        mean=(0.0,),
-        deviation=(1.0,),
-        how_to_get="ask for it",
-    ),
-    read=_reader,
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cifar10(", r"cannot read the dataset 'cifar10\(': write a name, or a name with options"),
+        ("cifar10(size=1, size=2)", "cannot read the dataset .*, each option once"),
+        ("cifar10(224)", "cannot read the dataset"),
+        ("cifar10(sise=1)", "unknown option of dataset cifar10 'sise'; did you mean 'size'"),
+        (
+            "cifar10(classes=9)",
+            r"unknown option of dataset cifar10 .* \(there is: channels, size\)",
+        ),
+        ("imagenet(channels=1)", r"unknown option of dataset imagenet .* \(there is: size\)"),
+        ("cifar10(size=0)", "option size of dataset cifar10 must be at least 1, is 0"),
+        ("cifar10(size=big)", "option size of dataset cifar10 is 'big'; expected a value like 32"),
+        ("cifar10(size=true)", "option size of dataset cifar10 is True; expected a value like 32"),
+        (
+            "cifar10(channels=1)",
+            "option channels of dataset cifar10 is 1: only grey images can be repeated, and these "
+            "have 3 channels; leave the option out",
+        ),
+        ("folder(manifest=3)", "option manifest .* is 3; expected a value like 'images.json'"),
+    ],
 )
+def test_options_that_make_no_sense(text: str, message: str) -> None:
+    for ask in (data.info, data.load):
+        with pytest.raises(ElthError, match=message):
+            ask(text)
 
 
-def test_fingerprint_by_hand() -> None:
-    expected = hashlib.sha256(
-        b"torch.uint8(1, 1, 1, 2)"
-        + bytes([1, 2])
-        + b"torch.int64(1,)"
-        + (3).to_bytes(8, "little")
-        + b"torch.uint8(1, 1, 1, 2)"
-        + bytes([4, 5])
-        + b"torch.int64(1,)"
-        + (6).to_bytes(8, "little")
-    ).hexdigest()
-    assert fingerprint(PARTS) == expected
+def test_options_of_a_dataset() -> None:
+    assert data.options("cifar10") == {"channels": 3, "size": 32}
+    with pytest.raises(ElthError, match="unknown dataset 'cifar'; did you mean 'cifar10'"):
+        data.options("cifar")
 
 
-def test_identity_is_what_results_depend_on() -> None:
-    identity = SOURCE.info.identity()
-    assert json.loads(json.dumps(identity)) == identity
-    assert identity == {
-        "name": "tiny",
-        "fingerprint": fingerprint(PARTS),
-        "mean": [0.0],
-        "deviation": [1.0],
-    }
-
-
-def test_parts_find_their_places(tmp_path: Path) -> None:
-    found = read(SOURCE, tmp_path, download=False)
-    assert found.info is SOURCE.info
-    images = (found.train_images, found.train_labels, found.test_images, found.test_labels)
-    assert all(a is b for a, b in zip(images, PARTS, strict=True))
-
-
-def test_a_missing_dataset_says_how_to_get_it(tmp_path: Path) -> None:
-    (tmp_path / "absent").touch()
-    with pytest.raises(
-        ElthError, match=r"the dataset tiny is not in .* \(no such folder\); ask for it$"
-    ):
-        read(SOURCE, tmp_path, download=False)
-
-
-def test_download_is_passed_on(tmp_path: Path) -> None:
-    (tmp_path / "damaged").touch()
-    with pytest.raises(ElthError, match=r"not in .* \(file not found or corrupted\); ask for it"):
-        read(SOURCE, tmp_path, download=False)
-    read(SOURCE, tmp_path, download=True)
-
-
-@pytest.mark.parametrize("part", range(4))
-def test_another_dataset_is_refused(tmp_path: Path, part: int) -> None:
-    changed = list(PARTS)
-    changed[part] = PARTS[part] + 1
-    other = fingerprint((changed[0], changed[1], changed[2], changed[3]))
-    info = dataclasses.replace(SOURCE.info, fingerprint=other)
-    with pytest.raises(
-        ElthError,
-        match=f"tiny in .* is not the published one: its fingerprint is "
-        f"{SOURCE.info.fingerprint[:12]}, expected {other[:12]}; ask for it",
-    ):
-        read(Source(info=info, read=_reader), tmp_path, download=False)
-
-
-def test_a_missing_library_is_an_error_for_people(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def absent(root: Path, *, download: bool) -> Parts:
-        importlib.import_module("a_library_that_is_not_installed")
-        return PARTS
-
-    with pytest.raises(ElthError, match="tiny is not in .*a_library_that_is_not_in.*; ask for it"):
-        read(Source(info=SOURCE.info, read=absent), tmp_path, download=False)
+def test_digits_with_options() -> None:
+    digits, plain = data.load("digits(size=16, channels=3)"), data.load("digits")
+    assert digits.info == data.info("digits(channels=3,size=16)")
+    assert digits.info.shape == DataShape(channels=3, size=16, classes=10)
+    images, labels = digits.sample(torch.arange(5))
+    assert images.shape == (5, 3, 16, 16)
+    assert torch.equal(labels, plain.sample(torch.arange(5))[1])
+    assert digits.device == torch.device("cpu")
 
 
 def test_digits() -> None:
     digits = data.load("digits")
+    assert isinstance(digits, MemoryDataset)
     assert digits.info is data.info("digits")
     assert digits.train_images.shape == (1297, 1, 8, 8)
     assert digits.test_images.shape == (500, 1, 8, 8)
@@ -142,16 +155,9 @@ def test_digits() -> None:
     assert float(pixels.std()) == pytest.approx(digits.info.deviation[0], abs=1e-3)
 
 
-def test_moving_a_dataset_moves_all_parts() -> None:
-    moved = read(SOURCE, Path(), download=False).to("meta")
-    parts = (moved.train_images, moved.train_labels, moved.test_images, moved.test_labels)
-    assert all(part.device.type == "meta" for part in parts)
-    assert moved.info is SOURCE.info
-
-
 def test_registry_names_are_those_of_the_descriptions() -> None:
-    assert set(DATASETS) == {"digits", "mnist", "cifar10"}
-    assert all(name == source.info.name for name, source in DATASETS.items())
+    assert list(DATASETS) == ["digits", "mnist", "cifar10", "svhn", "imagenet", "folder"]
+    assert all(data.info(name).name == name for name in DATASETS if name != "folder")
 
 
 def test_an_unknown_dataset() -> None:

@@ -1,18 +1,23 @@
-"""MNIST and CIFAR-10: what is said when they are absent, and that the real ones are recognised."""
+"""MNIST, CIFAR-10 and SVHN: what is said when they are absent, and what is read."""
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.io  # type: ignore[import-untyped]
 import torch
+from torchvision.datasets import SVHN
 
 from elth import data
+from elth.data import MemoryDataset, vision
 from elth.errors import ElthError
 
 
-@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "svhn"])
 def test_an_absent_dataset_says_how_to_get_it(name: str, tmp_path: Path) -> None:
     with pytest.raises(
         ElthError,
@@ -27,6 +32,9 @@ def test_what_is_known_without_reading() -> None:
     mnist, cifar = data.info("mnist"), data.info("cifar10")
     assert (mnist.train_size, mnist.test_size) == (60_000, 10_000)
     assert (cifar.train_size, cifar.test_size) == (50_000, 10_000)
+    svhn = data.info("svhn")
+    assert (svhn.train_size, svhn.test_size) == (73_257, 26_032)
+    assert (svhn.shape, svhn.mean, svhn.deviation) == (cifar.shape, cifar.mean, cifar.deviation)
     assert (mnist.shape.channels, mnist.shape.size, mnist.shape.classes) == (1, 28, 10)
     assert (cifar.shape.channels, cifar.shape.size, cifar.shape.classes) == (3, 32, 10)
     # ImageNet's statistics, as in the experiments of E-LTH.
@@ -37,6 +45,7 @@ def test_what_is_known_without_reading() -> None:
 @pytest.mark.shared
 def test_real_mnist(real_data: Path) -> None:
     mnist = data.load("mnist", real_data)
+    assert isinstance(mnist, MemoryDataset)
     assert mnist.train_images.shape == (60_000, 1, 28, 28)
     assert mnist.test_images.shape == (10_000, 1, 28, 28)
     assert mnist.train_images.dtype is torch.uint8
@@ -50,6 +59,7 @@ def test_real_mnist(real_data: Path) -> None:
 @pytest.mark.shared
 def test_real_cifar10(real_data: Path) -> None:
     cifar = data.load("cifar10", real_data)
+    assert isinstance(cifar, MemoryDataset)
     assert cifar.train_images.shape == (50_000, 3, 32, 32)
     assert cifar.test_images.shape == (10_000, 3, 32, 32)
     assert cifar.train_images.dtype is torch.uint8
@@ -59,6 +69,63 @@ def test_real_cifar10(real_data: Path) -> None:
     assert torch.bincount(cifar.train_labels).tolist() == [5000] * 10
     # Channels first, red before blue: the first pixel of the first training image, a frog.
     assert cifar.train_images[0, :, 0, 0].tolist() == [59, 62, 63]
+
+
+def _fake_svhn(root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
+    """Files in SVHN's format, taken for the published ones; returns images (N, C, H, W)."""
+    generator = torch.Generator().manual_seed(0)
+    images, sums = {}, {}
+    for split, labels in (("train", [1, 10, 5, 10]), ("test", [9, 10])):
+        count = len(labels)
+        images[split] = torch.randint(0, 256, (count, 3, 32, 32), generator=generator).byte()
+        file = root / f"{split}_32x32.mat"
+        content = {
+            "X": images[split].permute(2, 3, 1, 0).numpy(),
+            "y": np.array(labels, dtype=np.uint8)[:, None],
+        }
+        scipy.io.savemat(file, content)
+        sums[split] = hashlib.md5(file.read_bytes()).hexdigest()
+    monkeypatch.setattr(vision, "SVHN_MD5", sums)
+    known = {s: [url, name, sums.get(s, md5)] for s, (url, name, md5) in SVHN.split_list.items()}
+    monkeypatch.setattr(SVHN, "split_list", known)
+    return images
+
+
+def test_svhn_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = _fake_svhn(tmp_path, monkeypatch)
+    svhn = data.load("svhn", tmp_path)
+    assert isinstance(svhn, MemoryDataset)
+    assert torch.equal(svhn.train_images, images["train"])
+    assert torch.equal(svhn.test_images, images["test"])
+    assert svhn.train_images.is_contiguous()
+    # The files call the digit 0 by 10.
+    assert svhn.train_labels.tolist() == [1, 0, 5, 0]
+    assert svhn.test_labels.tolist() == [9, 0]
+    assert svhn.train_labels.dtype is torch.int64
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_damaged_svhn_is_refused_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str
+) -> None:
+    _fake_svhn(tmp_path, monkeypatch)
+    file = tmp_path / f"{split}_32x32.mat"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ElthError, match="the dataset svhn is not in .*corrupted.* data.root=DIR"):
+        data.load("svhn", tmp_path)
+
+
+def test_the_sums_of_svhn_are_those_that_torchvision_checks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert {split: SVHN.split_list[split][2] for split in ("train", "test")} == vision.SVHN_MD5
+    _fake_svhn(tmp_path, monkeypatch)
+    monkeypatch.undo()
+    monkeypatch.setattr(vision, "SVHN_MD5", {"train": "0" * 32, "test": "1" * 32})
+    with pytest.raises(ElthError, match="torchvision knows another SVHN: expected md5 0000"):
+        data.load("svhn", tmp_path)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -12,11 +12,7 @@ from elth.errors import ElthError
 from elth.networks import Anatomy, DataShape
 from tests.elth.helpers import anatomy, staged
 
-IMAGENET18 = staged(2, 2, 2, 2)
-IMAGENET26 = staged(2, 3, 4, 3)
-VGG13 = staged(2, 2, 2, 2, 2)
-VGG19 = staged(2, 2, 4, 4, 4)
-MNIST = DataShape(channels=1, size=28, classes=10)
+CIFAR = DataShape()
 
 TABLE = [
     ("resnet20", "resnet32", "append:1,2", "0 1 2 1 2"),
@@ -62,6 +58,26 @@ TABLE = [
     ("mlp4", "mlp2", "drop:0,1", "2"),
 ]
 
+BY_STAGE = [
+    ("resnet18", "resnet26", "append", "0 1 | 0 1 1 | 0 1 1 1 | 0 1 1"),
+    ("resnet18", "resnet26", "interpolate", "0 1 | 0 1 1 | 0 1 1 1 | 0 1 1"),
+    ("resnet18", "resnet34", "append", "0 1 1 | 0 1 1 1 | 0 1 1 1 1 1 | 0 1 1"),
+    ("resnet26", "resnet34", "append", "0 1 1 | 0 1 1 2 | 0 1 2 1 2 3 | 0 1 2"),
+    ("resnet26", "resnet34", "interpolate", "0 1 1 | 0 1 1 2 | 0 1 1 2 2 3 | 0 1 2"),
+    ("resnet26", "resnet18", "drop", "0 1 | 0 1 | 0 1 | 0 1"),
+    ("resnet34", "resnet26", "drop", "0 1 | 0 1 2 | 0 1 2 3 | 0 1 2"),
+    ("vgg13", "vgg19", "append", "0 1 | 0 1 | 0 1 1 1 | 0 1 1 1 | 0 1 1 1"),
+    ("vgg16", "vgg19", "append", "0 1 | 0 1 | 0 1 1 2 | 0 1 1 2 | 0 1 1 2"),
+    ("vgg19", "vgg11", "drop", "0 | 0 | 0 1 | 0 1 | 0 1"),
+    ("vgg13(fc=2)", "vgg13(fc=3)", "append", "0 1 | 0 1 | 0 1 | 0 1 | 0 1 | 0 0"),
+    ("vgg13(fc=2)", "vgg19(fc=2)", "append", "0 1 | 0 1 | 0 1 1 1 | 0 1 1 1 | 0 1 1 1 | 0"),
+    ("vgg13(fc=5)", "vgg13(fc=3)", "drop", "0 1 | 0 1 | 0 1 | 0 1 | 0 1 | 0 1"),
+    ("vgg13(fc=2)", "vgg13", "drop", "0 1 | 0 1 | 0 1 | 0 1 | 0 1 | drop"),
+    ("mobilenet", "mobilenet(repeats=7)", "append", "0 | 0 1 | 0 1 | 0 1 2 1 2 3 4 5 | 0 1"),
+    ("mobilenet", "mobilenet(repeats=2)", "drop", "0 | 0 1 | 0 1 | 0 1 2 | 0 1"),
+    ("conv4", "conv4", "identity", "0 1 | 0 1 | 0"),
+]
+
 
 @pytest.mark.parametrize(("source", "target", "text", "expected"), TABLE)
 def test_the_table_of_transformations(source: str, target: str, text: str, expected: str) -> None:
@@ -71,24 +87,72 @@ def test_the_table_of_transformations(source: str, target: str, text: str, expec
     assert resolve(expected, before, after) == resolve(text, before, after)
 
 
-@pytest.mark.parametrize(
-    ("source", "target", "expected"),
-    [
-        (IMAGENET18, IMAGENET26, "0 1 | 0 1 1 | 0 1 1 1 | 0 1 1"),
-        (VGG13, VGG19, "0 1 | 0 1 | 0 1 1 1 | 0 1 1 1 | 0 1 1 1"),
-        (IMAGENET26, IMAGENET18, "0 1 | 0 1 | 0 1 | 0 1"),
-        (staged(1, fixed=()), staged(2, fixed=()), "0 0"),  # a tail of 2 to 3 FC layers
-    ],
-)
-def test_stages_of_different_depth(source: Anatomy, target: Anatomy, expected: str) -> None:
-    stages = tuple(tuple(int(u) for u in part.split()) for part in expected.split("|"))
-    assert resolve("auto", source, target).stages == stages
-    assert resolve(expected, source, target).stages == stages
+@pytest.mark.parametrize(("source", "target", "text", "expected"), BY_STAGE)
+def test_the_table_by_stage(source: str, target: str, text: str, expected: str) -> None:
+    ends = anatomy(source, CIFAR), anatomy(target, CIFAR)
+    stages = [
+        tuple(int(u) for u in part.removesuffix("drop").split()) for part in expected.split(" | ")
+    ]
+    stages += [()] * (len(ends[0].stages) - len(stages))  # a tail that neither VGG has
+    plan = resolve(text, *ends)
+    assert plan.stages == tuple(stages)
+    assert resolve(expected, *ends) == plan
+    if text == "interpolate":
+        return
+    assert resolve("auto", *ends) == plan
+    assert label(plan, *ends) == text
+    assert spell(plan, *ends) == (expected if len(set(stages)) > 1 else "0 1")
 
 
 def test_a_part_for_each_stage() -> None:
     plan = resolve("append:2|interpolate| 0 1 2 2 1", anatomy("resnet20"), anatomy("resnet32"))
     assert plan.stages == ((0, 1, 2, 2, 2), (0, 1, 1, 2, 2), (0, 1, 2, 2, 1))
+
+
+VGG = (anatomy("vgg13", CIFAR), anatomy("vgg16", CIFAR))
+
+
+@pytest.mark.parametrize("tail", ["", "|append", "|drop", "|identity", "|auto"])
+def test_a_stage_that_is_empty_in_both_need_not_be_written(tail: str) -> None:
+    plan = resolve(f"0 1|0 1|0 1 1|append|interpolate{tail}", *VGG)
+    assert plan == resolve("append", *VGG)
+    assert plan.stages[-1] == ()
+    assert spell(plan, *VGG) == "0 1 | 0 1 | 0 1 1 | 0 1 1 | 0 1 1"
+    assert resolve(spell(plan), *VGG) == plan
+    assert spell(plan) == "0 1 | 0 1 | 0 1 1 | 0 1 1 | 0 1 1 | drop"
+
+
+def test_one_part_is_for_the_stages_that_are_not_empty_in_both() -> None:
+    same = (VGG[0], VGG[0])
+    assert resolve("0 1", *same).stages == ((0, 1),) * 5 + ((),)
+    assert label(resolve("0 1", *same), *same) == "identity"
+
+
+def test_parts_that_are_too_few_or_too_many() -> None:
+    message = r"has 4 parts; these networks have 6 stages \(5 of them with units\): give one part"
+    with pytest.raises(ElthError, match=message):
+        resolve("append|append|append|append", *VGG)
+    with pytest.raises(ElthError, match="stage tail: the plan fills 1 units"):
+        resolve("0 1|0 1|0 1 1|0 1 1|0 1 1|0", *VGG)
+    with pytest.raises(ElthError, match="has 5 parts; these networks have 6 stages: give one"):
+        resolve("0 1|0 1|0 1|0 1|0 1", anatomy("vgg13(fc=2)", CIFAR), anatomy("vgg13", CIFAR))
+
+
+def test_explain_leaves_out_a_stage_that_is_empty_in_both() -> None:
+    lines = explain(resolve("append", *VGG), *VGG).splitlines()
+    assert lines[0] == "source -> target: append"
+    assert [line.split()[0] for line in lines[2:]] == [f"stage{i}" for i in range(1, 6)]
+    more = anatomy("vgg13(fc=2)", CIFAR), VGG[0]
+    assert explain(resolve("drop", *more), *more).splitlines()[-1].endswith("unit 0 dropped")
+
+
+def test_what_cannot_be_replicated_names_its_stage() -> None:
+    with pytest.raises(ElthError, match="stage stage1: 1 units are to fill 2, and none of them"):
+        resolve("auto", anatomy("vgg11", CIFAR), VGG[0])
+    with pytest.raises(ElthError, match="stage tail: 0 units are to fill 1, and none of them"):
+        resolve("auto", VGG[0], anatomy("vgg13(fc=2)", CIFAR))
+    with pytest.raises(ElthError, match="found imagenet-resnet .* and imagenet-bottleneck-resnet"):
+        resolve("auto", anatomy("resnet34", CIFAR), anatomy("resnet50", CIFAR))
 
 
 def test_mlp1_has_no_free_unit() -> None:
@@ -217,7 +281,9 @@ def test_labels(source: str, target: str, texts: tuple[str, ...], expected: str)
 
 
 def test_labels_of_stages_that_differ() -> None:
-    assert label(resolve("auto", IMAGENET18, IMAGENET26), IMAGENET18, IMAGENET26) == "append"
+    drawn = "0 1 | 0 1 | 0 2 2 1 | 0 1 1 1 | 0 1 2 2"
+    ends = anatomy("vgg16", CIFAR), anatomy("vgg19", CIFAR)
+    assert label(resolve(drawn, *ends), *ends) == drawn
     mixed = (staged(2, 4), staged(3, 3))
     assert label(resolve("auto", *mixed), *mixed) == "auto"
 
@@ -252,13 +318,16 @@ def test_a_label_means_its_plan(case: tuple[Plan, Anatomy, Anatomy]) -> None:
 def test_a_plan_spelled_out_is_read_back(case: tuple[Plan, Anatomy, Anatomy]) -> None:
     plan, source, target = case
     assert resolve(spell(plan), source, target) == plan
+    assert resolve(spell(plan, source, target), source, target) == plan
 
 
 @given(_plans())
 def test_every_plan_can_be_explained(case: tuple[Plan, Anatomy, Anatomy]) -> None:
     plan, source, target = case
     lines = explain(plan, source, target).splitlines()
-    assert len(lines) == 2 + len(plan.stages)
+    told = [s.name for s, t in zip(source.stages, target.stages, strict=True) if s.units or t.units]
+    names = told or [stage.name for stage in source.stages]
+    assert [line.split()[0] for line in lines[2:]] == names
     assert lines[0] == f"source -> target: {label(plan, source, target)}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from elth.networks import DataShape, blueprint, build
+from elth.networks import DataShape, blueprint, build, canonical, options
 from elth.streams import stream
 
 
@@ -37,3 +37,23 @@ def test_forward_by_hand() -> None:
     images = torch.tensor([[[[1.0, 2], [3, 0]]], [[[0.0, 0], [0, 4]]]])
     # First image: stem (1.5, 3), hidden (4.5, 0), tail 8. Second: stem 0, hidden (0, 1), tail 0.
     assert torch.equal(network(images), torch.tensor([[8.0, -5.0], [0.0, 3.0]]))
+
+
+def test_lenet_is_mlp1_from_uniform_weights_and_pruned_everywhere() -> None:
+    shape = DataShape(channels=1, size=28, classes=10)
+    lenet, mlp = blueprint("lenet_300_100", shape), blueprint("mlp1", shape)
+    assert {n: t.shape for n, t in lenet.state_dict().items()} == {
+        n: t.shape for n, t in mlp.state_dict().items()
+    }
+    assert lenet.anatomy.stages == mlp.anatomy.stages
+    assert (lenet.anatomy.family, lenet.anatomy.head) == ("mlp", "head")
+    assert (lenet.anatomy.unpruned, mlp.anatomy.unpruned) == ((), ("head.weight",))
+    assert options("lenet_300_100") == options("mlp1") | {"init": "kaiming_uniform"}
+    assert str(canonical("lenet_300_100(init=kaiming_normal)")) == (
+        "lenet_300_100(init=kaiming_normal)"
+    )
+    uniform, same = (
+        build(spec, shape, generator=stream(0, "init")).state_dict()
+        for spec in ("lenet_300_100", "mlp1(init=kaiming_uniform)")
+    )
+    assert all(torch.equal(uniform[name], same[name]) for name in uniform)

@@ -16,6 +16,7 @@ from tests.elth.helpers import IMAGE
 
 CIFAR = DataShape(channels=3, size=32, classes=10)
 MNIST = DataShape(channels=1, size=28, classes=10)
+IMAGENET = DataShape(channels=3, size=224, classes=1000)
 
 COUNTS = [
     ("resnet14", CIFAR, 174_128, 175_258),
@@ -25,6 +26,23 @@ COUNTS = [
     ("resnet56", CIFAR, 851_504, 855_770),
     ("resnet110", CIFAR, 1_722_416, 1_730_714),
     ("resnet20(width=32)", CIFAR, 1_081_440, 1_084_586),
+    ("resnet20(shortcut=pad)", CIFAR, 268_336, 269_722),
+    ("resnet20(bn_affine=false)", CIFAR, 270_896, 270_906),
+    ("resnet20(bn_affine=false,shortcut=pad)", CIFAR, 268_336, 268_346),
+    ("vgg11", CIFAR, 9_222_848, 9_231_114),
+    ("vgg13", CIFAR, 9_407_168, 9_416_010),
+    ("vgg16", CIFAR, 14_715_584, 14_728_266),
+    ("vgg19", CIFAR, 20_024_000, 20_040_522),
+    ("vgg13(fc=2)", CIFAR, 9_669_312, 9_678_666),
+    ("vgg13(fc=3)", CIFAR, 9_931_456, 9_941_322),
+    ("vgg13(fc=5)", CIFAR, 10_455_744, 10_466_634),
+    ("resnet18", IMAGENET, 11_678_912, 11_689_512),
+    ("resnet26", IMAGENET, 19_051_712, 19_066_920),
+    ("resnet34", IMAGENET, 21_779_648, 21_797_672),
+    ("resnet50", IMAGENET, 25_502_912, 25_557_032),
+    ("mobilenet", CIFAR, 3_195_328, 3_217_226),
+    ("conv4", CIFAR, 2_425_024, 2_425_930),
+    ("lenet_300_100", MNIST, 266_200, 266_610),
     ("mlp1", MNIST, 266_200, 266_610),
     ("mlp2", MNIST, 356_200, 356_910),
     ("mlp3", MNIST, 446_200, 447_210),
@@ -74,7 +92,8 @@ def test_anatomy_names_units_by_state_dict_prefix() -> None:
 
 def test_unpruned_weights() -> None:
     assert blueprint("mlp2", MNIST).anatomy.unpruned == ("head.weight",)
-    assert blueprint("resnet20", CIFAR).anatomy.unpruned == ()
+    whole = {name for name in NETWORKS if blueprint(name, CIFAR).anatomy.unpruned}
+    assert whole == {"mlp1", "mlp2", "mlp3", "mlp4", "vgg11", "vgg13", "vgg16", "vgg19"}
 
 
 @pytest.mark.parametrize("spec", sorted(NETWORKS))
@@ -102,8 +121,15 @@ def test_macs_by_hand() -> None:
 
 
 def test_options() -> None:
-    assert networks.options("resnet20") == {"width": 16}
-    assert networks.options("mlp2") == {"width": 300, "last_width": 100}
+    assert networks.options("resnet20") == {
+        "width": 16,
+        "shortcut": "conv",
+        "bn_affine": True,
+        "init": "kaiming_normal",
+    }
+    assert networks.options("mlp2") == {"width": 300, "last_width": 100, "init": "kaiming_normal"}
+    assert networks.options("vgg16").keys() == {"width", "fc", "bn_affine", "init"}
+    assert all("init" in networks.options(name) for name in NETWORKS)
 
 
 def test_canonical_leaves_out_defaults_and_sorts() -> None:
@@ -112,6 +138,9 @@ def test_canonical_leaves_out_defaults_and_sorts() -> None:
     unsorted = NetworkSpec("mlp1", (("width", 5), ("last_width", 4)))
     assert str(canonical(unsorted)) == "mlp1(last_width=4, width=5)"
     assert canonical("mlp1(width=300,last_width=100)") == NetworkSpec("mlp1")
+    assert canonical("resnet14(bn_affine=true,shortcut=conv,init=kaiming_normal)") == NetworkSpec(
+        "resnet14"
+    )
 
 
 @pytest.mark.parametrize(
@@ -121,7 +150,7 @@ def test_canonical_leaves_out_defaults_and_sorts() -> None:
             "resnt110",
             r"unknown network 'resnt110'; did you mean 'resnet110'\? \(there is: resnet14,",
         ),
-        ("qqq", r"unknown network 'qqq' \(there is: .*mlp4\)"),
+        ("qqq", r"unknown network 'qqq' \(there is: .*mlp4, lenet_300_100\)"),
         (
             "resnet20(widht=32)",
             r"unknown option of network resnet20 'widht'; did you mean 'width'\?",
@@ -133,6 +162,20 @@ def test_canonical_leaves_out_defaults_and_sorts() -> None:
         ("resnet20(width=true)", "option width of network resnet20 is True"),
         ("resnet20(width=0)", "option width of network resnet20 must be at least 1, is 0"),
         ("resnet20(width=-4)", "must be at least 1, is -4"),
+        ("vgg13(fc=0)", "option fc of network vgg13 must be at least 1, is 0"),
+        ("mobilenet(repeats=0)", "option repeats of network mobilenet must be at least 1"),
+        ("resnet20(bn_affine=1)", "option bn_affine of network resnet20 is 1; expected .* True"),
+        ("resnet18(width=32)", r"unknown option of network resnet18 'width' \(there is: shortcut"),
+        (
+            "resnet20(shortcut=padded)",
+            r"unknown shortcut of network resnet20 'padded'; did you mean 'pad'\? "
+            r"\(there is: conv, pad\)",
+        ),
+        (
+            "conv4(init=uniform)",
+            r"unknown init of network conv4 'uniform'.*\(there is: kaiming_normal, kaiming_unif",
+        ),
+        ("resnet50(init=3)", "option init of network resnet50 is 3; expected .*'kaiming_normal'"),
     ],
 )
 def test_unknown_networks_and_options_are_refused(spec: str, message: str) -> None:
@@ -197,6 +240,73 @@ def test_batch_normalisation_scale_is_uniform_in_0_1() -> None:
         assert not norm.running_mean.any()
         assert torch.equal(norm.running_var, torch.ones_like(norm.running_var))
         assert int(norm.num_batches_tracked) == 0
+
+
+def test_kaiming_uniform_with_fan_in() -> None:
+    normal, network = (
+        build(f"vgg11(width=4,init={law})", CIFAR, generator=stream(0, "init"))
+        for law in ("kaiming_normal", "kaiming_uniform")
+    )
+    for name in prunable(network):
+        weight = network.get_parameter(name).detach()
+        bound = math.sqrt(6 / weight.shape[1:].numel())
+        error = 5 * bound / math.sqrt(weight.numel())
+        assert weight.abs().max() <= bound
+        assert weight.max() > bound - 10 * error
+        assert weight.min() < 10 * error - bound
+        assert abs(float(weight.mean())) < error
+        # A standard deviation of bound / sqrt(3), as the normal law's.
+        assert abs(float(weight.std()) - bound / math.sqrt(3)) < error
+        other = normal.get_parameter(name).detach()
+        assert abs(float(weight.std() - other.std())) < 2 * error
+        assert other.abs().max() > bound or weight.numel() < 1000
+    scales = torch.cat([p.detach() for n, p in network.named_parameters() if "bn.weight" in n])
+    assert scales.min() >= 0
+    assert scales.max() < 1
+    assert float(scales.mean()) == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_network_says_by_which_law_it_is_drawn() -> None:
+    for name in NETWORKS:
+        assert blueprint(name, CIFAR).init == networks.options(name)["init"]
+        for law in ("kaiming_normal", "kaiming_uniform"):
+            assert blueprint(f"{name}(init={law})", CIFAR).init == law
+
+
+@pytest.mark.parametrize(
+    "spec", ["resnet14(width=2", "vgg11(width=2", "mobilenet(width=2", "resnet18(", "resnet50("]
+)
+def test_batch_normalisation_without_scale_and_shift(spec: str) -> None:
+    plain = build(f"{spec})", CIFAR, generator=stream(0, "init")).eval()
+    joint = "" if spec.endswith("(") else ","
+    bare = build(f"{spec}{joint}bn_affine=false)", CIFAR, generator=stream(0, "init")).eval()
+    norms = [name for name, m in bare.named_modules() if isinstance(m, nn.BatchNorm2d)]
+    gone = {f"{name}.{part}" for name in norms for part in ("weight", "bias")}
+    assert norms
+    assert set(plain.state_dict()) - set(bare.state_dict()) == gone
+    assert all(bare.get_buffer(f"{name}.running_var") is not None for name in norms)
+    assert prunable(bare) == prunable(plain)
+    state = plain.state_dict()
+    for name in norms:
+        state[f"{name}.weight"].fill_(1)
+    plain.load_state_dict(state | bare.state_dict())
+    images = torch.randn(2, 3, 32, 32, generator=stream(0, "images"))
+    with torch.no_grad():
+        torch.testing.assert_close(bare(images), plain(images))
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_logits_and_state(name: str) -> None:
+    narrow = "(width=1)" if "width" in networks.options(name) else ""
+    spec, shape = canonical(name + narrow), DataShape(channels=2, size=32, classes=7)
+    network = build(spec, shape, generator=stream(0, "init"))
+    networks.check_state(network.state_dict(), spec, shape, what="state")
+    with torch.no_grad():
+        assert network(torch.zeros(3, 2, 32, 32)).shape == (3, 7)
+    head = network.anatomy.head
+    assert len(network.get_parameter(f"{head}.weight")) == 7
+    assert all(name in prunable(network) for name in network.anatomy.unpruned)
+    assert not any(unit.startswith(head) for s in network.anatomy.stages for unit in s.units)
 
 
 def test_initialise_resets_running_statistics() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,31 +9,25 @@ from torch.nn import functional as F
 
 from elth.errors import ElthError
 from elth.networks import DataShape, blueprint, build
+from elth.networks._parts import PadShortcut
 from elth.streams import stream
-from tests.elth.helpers import IMAGE, ticket
+from tests.elth.helpers import IMAGE
+from tests.elth.networks.formula import State, norm, trial
 
 
-def _norm(x: Tensor, state: Mapping[str, Tensor], name: str) -> Tensor:
-    def per_channel(part: str) -> Tensor:
-        return state[f"{name}.{part}"][:, None, None]
-
-    scaled = (x - per_channel("running_mean")) / (per_channel("running_var") + 1e-5).sqrt()
-    return scaled * per_channel("weight") + per_channel("bias")
-
-
-def _formula(x: Tensor, state: Mapping[str, Tensor], units: int) -> Tensor:
+def _formula(x: Tensor, state: State, units: int) -> Tensor:
     """He et al. 2016, section 4.2, with 1x1 convolutions as shortcuts, in evaluation mode."""
-    x = _norm(F.conv2d(x, state["conv1.weight"], padding=1), state, "bn1").relu()
+    x = norm(F.conv2d(x, state["conv1.weight"], padding=1), state, "bn1").relu()
     for stage in (1, 2, 3):
         for unit in range(units):
             name = f"layer{stage}.{unit}"
             stride = 2 if stage > 1 and unit == 0 else 1
             y = F.conv2d(x, state[f"{name}.conv1.weight"], stride=stride, padding=1)
-            y = _norm(y, state, f"{name}.bn1").relu()
-            y = _norm(F.conv2d(y, state[f"{name}.conv2.weight"], padding=1), state, f"{name}.bn2")
+            y = norm(y, state, f"{name}.bn1").relu()
+            y = norm(F.conv2d(y, state[f"{name}.conv2.weight"], padding=1), state, f"{name}.bn2")
             if stride == 2:
                 x = F.conv2d(x, state[f"{name}.downsample.0.weight"], stride=2)
-                x = _norm(x, state, f"{name}.downsample.1")
+                x = norm(x, state, f"{name}.downsample.1")
             x = (x + y).relu()
     return x.mean((2, 3)) @ state["fc.weight"].T + state["fc.bias"]
 
@@ -43,17 +35,7 @@ def _formula(x: Tensor, state: Mapping[str, Tensor], units: int) -> Tensor:
 @pytest.mark.parametrize(("name", "units"), [("resnet14", 2), ("resnet20", 3)])
 def test_forward_is_the_formula(name: str, units: int) -> None:
     shape = DataShape(channels=3, size=8, classes=5)
-    made = ticket(f"{name}(width=2)", shape)
-    # Numbers of the order of one, as the ticket's weights grow with the depth.
-    state = {
-        key: value if key.endswith("tracked") else value.double().frac() - 0.25
-        for key, value in made.rewind.items()
-    }
-    state |= {k: v.abs() + 0.5 for k, v in state.items() if k.endswith("running_var")}
-    network = build(made.network, shape, generator=stream(0, "init")).double()
-    network.load_state_dict(state)
-    images = torch.randn(2, 3, 8, 8, dtype=torch.float64, generator=stream(0, "images"))
-    logits = network.eval()(images)
+    state, images, logits = trial(f"{name}(width=2)", shape)
     assert logits.shape == (2, 5)
     torch.testing.assert_close(logits, _formula(images, state, units), rtol=1e-10, atol=1e-10)
 
@@ -82,3 +64,34 @@ def test_any_shape_of_data() -> None:
 def test_a_small_image_is_refused() -> None:
     with pytest.raises(ElthError, match="halves its image twice .* at least 4, found 3"):
         blueprint("resnet20", DataShape(channels=1, size=3, classes=2))
+
+
+def test_the_pad_shortcut_by_hand() -> None:
+    x = torch.tensor([[[[1.0, 2, 3], [4, 5, 6], [7, 8, 9]]]])
+    zeros, kept = [[0.0, 0], [0, 0]], [[1.0, 3], [7, 9]]
+    # Three channels of zeros: one before, two after.
+    assert PadShortcut(1, 4, 2)(x).tolist() == [[zeros, kept, zeros, zeros]]
+    even = PadShortcut(2, 4, 1)(torch.tensor([[[[1.0]], [[2.0]]]]))
+    assert even.flatten().tolist() == [0, 1, 2, 0]
+
+
+def test_padded_shortcuts_where_the_width_changes() -> None:
+    network = blueprint("resnet20(shortcut=pad)", IMAGE)
+    padded = {name for name, module in network.named_modules() if isinstance(module, PadShortcut)}
+    assert padded == {"layer2.0.downsample", "layer3.0.downsample"}
+    whole = blueprint("resnet20", IMAGE).state_dict()
+    assert list(network.state_dict()) == [name for name in whole if "downsample" not in name]
+
+
+def test_a_block_with_a_padded_shortcut_by_hand() -> None:
+    network = build(
+        "resnet14(width=1,shortcut=pad)",
+        DataShape(channels=1, size=4, classes=2),
+        generator=stream(0, "init"),
+    )
+    block = network.get_submodule("layer2.0").eval()
+    for name in ("conv1", "conv2"):
+        torch.nn.init.zeros_(block.get_parameter(f"{name}.weight"))
+    x = torch.arange(16.0).reshape(1, 1, 4, 4) - 5
+    # Nothing but relu(shortcut): one channel of pixels, then the one that is added.
+    assert block(x).tolist() == [[[[0, 0], [3, 5]], [[0, 0], [0, 0]]]]

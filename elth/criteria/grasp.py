@@ -1,0 +1,259 @@
+"""GraSP: the weights stay that preserve the gradient's norm (Wang et al. 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from elth.criteria._gradients import Batch, Mode, Samples, finite, loss, replica, required
+from elth.criteria._selection import check_count, keep_highest, on_cpu, spared
+from elth.errors import ElthError, unknown
+from elth.masks import Mask
+from elth.networks import DataShape, Network
+from elth.streams import stream
+
+Halves = Literal["joint", "disjoint"]
+"""Gradient and Hessian product both from all images, or each from its own half of them."""
+
+
+@torch.enable_grad()
+def scores(
+    network: Network,
+    mask: Mapping[str, Tensor],
+    first: Iterable[Batch],
+    second: Iterable[Batch],
+    *,
+    temperature: float = 200.0,
+    mode: Mode = "train",
+) -> dict[str, Tensor]:
+    """Score ``w * Hg``, which is -S of Wang et al. 2020, algorithm 1: the highest stay.
+
+    g is the gradient of the cross-entropy of logits / temperature, summed over the batches of
+    ``first`` (each its mean), H the Hessian of the same loss over ``second``. Both are taken over
+    the weights that the mask keeps. Hg is the gradient of ``sum(g * dL/dw)`` with g held
+    constant (algorithm 2).
+
+    Returns:
+        For each weight of the mask its scores, signed, on the network's device.
+
+    Raises:
+        ElthError: the mask does not fit, or the loss or a score is not finite.
+    """
+    model, weights = replica(network, mask, mode)
+    variables = list(weights.values())
+
+    def gradient_of(batch: Batch, *, twice: bool) -> tuple[Tensor, ...]:
+        value = loss(model, batch, reduction="mean", temperature=temperature)
+        return torch.autograd.grad(value, variables, create_graph=twice, materialize_grads=True)
+
+    gradient = [torch.zeros_like(w) for w in variables]
+    for batch in first:
+        part = gradient_of(batch, twice=False)
+        gradient = [g + p for g, p in zip(gradient, part, strict=True)]
+    gradient = [g * mask[n].to(g.device) for n, g in zip(weights, gradient, strict=True)]
+    product = [torch.zeros_like(w) for w in variables]
+    for batch in second:
+        varying = gradient_of(batch, twice=True)
+        inner = torch.stack([(g * v).sum() for g, v in zip(gradient, varying, strict=True)]).sum()
+        part = torch.autograd.grad(inner, variables, materialize_grads=True)
+        product = [h + p for h, p in zip(product, part, strict=True)]
+    return finite(
+        {n: w.detach() * h for (n, w), h in zip(weights.items(), product, strict=True)}, "grasp"
+    )
+
+
+def draw(
+    labels: Tensor, classes: int, *, samples_per_class: int, batches: int, parts: int, seed: int
+) -> list[list[Tensor]]:
+    """Draw the batches without replacement from the stream "grasp", each in parts.
+
+    A batch holds ``samples_per_class`` images of every class. They go to its parts in turn, so
+    that the classes are spread over the parts as evenly as can be.
+
+    Args:
+        labels: the labels (N,) of the training set.
+        classes: how many classes there are.
+        samples_per_class: images of a class in a batch, all parts together.
+        batches: how many batches.
+        parts: how many parts a batch has.
+        seed: fixes the draw.
+
+    Returns:
+        For each batch the indices of each of its parts.
+
+    Raises:
+        ElthError: a class has too few images, or there are more parts than images in a batch.
+    """
+    if parts > samples_per_class * classes:
+        raise ElthError(
+            f"a batch of GraSP has {samples_per_class * classes} images (samples_per_class "
+            f"{samples_per_class}, {classes} classes) and cannot be cut into {parts} parts; lower "
+            "parts"
+        )
+    needed = samples_per_class * batches
+    labels = labels.cpu()
+    counts = torch.bincount(labels, minlength=classes)
+    fewest = int(counts[:classes].argmin())
+    if int(counts[fewest]) < needed:
+        raise ElthError(
+            f"GraSP asks for {needed:,} training images of each class (samples_per_class "
+            f"{samples_per_class}, batches {batches}), class {fewest} has "
+            f"{int(counts[fewest]):,}; lower samples_per_class or batches"
+        )
+    shuffled = torch.randperm(len(labels), generator=stream(seed, "grasp"))
+    by_class = shuffled[torch.sort(labels[shuffled], stable=True).indices].split(counts.tolist())
+    drawn = torch.stack([of_class[:needed] for of_class in by_class[:classes]])
+    # (batches, samples_per_class, classes)
+    drawn = drawn.view(classes, batches, samples_per_class).permute(1, 2, 0)
+    # Class by class: however many parts there are, each takes its turn within a class.
+    places = torch.arange(samples_per_class)[:, None] + samples_per_class * torch.arange(classes)
+    turns = (places + torch.arange(batches)[:, None, None]) % parts
+    return [
+        [b[turn == part] for part in range(parts)] for b, turn in zip(drawn, turns, strict=True)
+    ]
+
+
+def prune(
+    network: Network,
+    mask: Mapping[str, Tensor],
+    keep: int,
+    *,
+    shape: DataShape,
+    data: Samples | None,
+    seed: int,
+    unpruned: Collection[str] | None = None,
+    samples_per_class: int = 10,
+    batches: int = 1,
+    temperature: float = 200.0,
+    mode: Mode = "train",
+    parts: int = 2,
+    halves: Halves = "joint",
+) -> Mask:
+    """Keep the ``keep`` weights of the highest ``w * Hg``: remove the highest S = -w * Hg.
+
+    Args:
+        network: the network with its weights; it is left as it is.
+        mask: what is left so far.
+        keep: the number of weights that are left afterwards.
+        shape: tells the number of classes.
+        data: the dataset; its training images are used, not augmented.
+        seed: fixes which (see ``draw``).
+        unpruned: names of weights that are left whole; None for the anatomy's.
+        samples_per_class: images of each class in a batch: 10 for CIFAR, 1 for ImageNet.
+        batches: how many batches are summed: 1 for CIFAR, 150 for ImageNet.
+        temperature: divides the logits.
+        mode: batch normalisation by the statistics of the part, or by the running ones.
+        parts: a batch goes through the network in so many parts, over which g and Hg are summed;
+            50 make it 20 images of ImageNet at a time.
+        halves: "joint": g and Hg are both taken over all parts, as their authors do; "disjoint":
+            g over the first half of the parts, Hg over the second.
+
+    Raises:
+        ElthError: the count is impossible, a class has too few images, or as ``scores``.
+    """
+    return _prune(
+        network,
+        mask,
+        keep,
+        shape=shape,
+        data=required(data, "grasp"),
+        seed=seed,
+        unpruned=unpruned,
+        samples_per_class=samples_per_class,
+        batches=batches,
+        temperature=temperature,
+        mode=mode,
+        parts=parts,
+        halves=halves,
+        absolute=False,
+    )
+
+
+def prune_absolute(
+    network: Network,
+    mask: Mapping[str, Tensor],
+    keep: int,
+    *,
+    shape: DataShape,
+    data: Samples | None,
+    seed: int,
+    unpruned: Collection[str] | None = None,
+    samples_per_class: int = 10,
+    batches: int = 1,
+    temperature: float = 200.0,
+    mode: Mode = "train",
+    parts: int = 2,
+    halves: Halves = "joint",
+) -> Mask:
+    """Keep the ``keep`` weights of the highest ``|w * Hg|``; otherwise as ``prune``.
+
+    This is not the published method: the absolute value is what the public code of E-LTH takes,
+    there over the whole augmented training set in evaluation mode.
+    """
+    return _prune(
+        network,
+        mask,
+        keep,
+        shape=shape,
+        data=required(data, "grasp_absolute"),
+        seed=seed,
+        unpruned=unpruned,
+        samples_per_class=samples_per_class,
+        batches=batches,
+        temperature=temperature,
+        mode=mode,
+        parts=parts,
+        halves=halves,
+        absolute=True,
+    )
+
+
+def _prune(
+    network: Network,
+    mask: Mapping[str, Tensor],
+    keep: int,
+    *,
+    shape: DataShape,
+    data: Samples,
+    seed: int,
+    unpruned: Collection[str] | None,
+    samples_per_class: int,
+    batches: int,
+    temperature: float,
+    mode: Mode,
+    parts: int,
+    halves: Halves,
+    absolute: bool,
+) -> Mask:
+    if halves not in get_args(Halves):
+        raise unknown("kind of halves", halves, get_args(Halves))
+    if halves == "disjoint" and parts < 2:
+        raise ElthError("GraSP on disjoint halves needs at least 2 parts, found 1")
+    mask, whole = on_cpu(mask), spared(network, unpruned)
+    check_count(mask, keep, whole)
+    drawn = draw(
+        data.train_labels,
+        shape.classes,
+        samples_per_class=samples_per_class,
+        batches=batches,
+        parts=parts,
+        seed=seed,
+    )
+    first = second = [part for batch in drawn for part in batch]
+    if halves == "disjoint":
+        first = [part for batch in drawn for part in batch[: parts // 2]]
+        second = [part for batch in drawn for part in batch[parts // 2 :]]
+    result = scores(
+        network,
+        mask,
+        (data.sample(part) for part in first),
+        (data.sample(part) for part in second),
+        temperature=temperature,
+        mode=mode,
+    )
+    if absolute:
+        result = {name: score.abs() for name, score in result.items()}
+    return keep_highest(result, mask, keep, unpruned=whole)

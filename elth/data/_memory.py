@@ -1,0 +1,127 @@
+"""Datasets of small square images, whole in memory as uint8.
+
+They live on the device; batches are cut, augmented, resized and normalised there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from elth.data._augment import (
+    ResizedCrops,
+    crop_flip,
+    draw_flips,
+    draw_offsets,
+    resize,
+    resized_crop_flip,
+)
+from elth.data._dataset import Batch, Batches, chosen, normaliser, order_of
+from elth.data._info import DatasetInfo
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MemoryDataset:
+    """Images (N, C, H, H) as uint8 and labels (N,) as int64, for training and for testing.
+
+    The images are as they were read; ``info.shape`` is what they become in a batch.
+    """
+
+    info: DatasetInfo
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        """Where images and batches are."""
+        return self.train_images.device
+
+    def to(self, device: str | torch.device) -> MemoryDataset:
+        """Move all four tensors to a device."""
+        return MemoryDataset(
+            info=self.info,
+            train_images=self.train_images.to(device),
+            train_labels=self.train_labels.to(device),
+            test_images=self.test_images.to(device),
+            test_labels=self.test_labels.to(device),
+        )
+
+    def train_batches(
+        self,
+        *,
+        batch_size: int,
+        augment: str,
+        seed: int,
+        epoch: int,
+        start: int = 0,
+        stop: int | None = None,
+    ) -> Batches:
+        """Give the batches of an epoch (see ``Dataset``)."""
+        self.info.check_augment(augment)
+        order = order_of(len(self.train_labels), seed, epoch).to(self.device)
+        shown = self._augmented(augment, seed, epoch)
+        finish = self._finisher()
+        return (
+            (finish(shown(batch)), self.train_labels[batch])
+            for batch in chosen(order, batch_size, start, stop)
+        )
+
+    def test_batches(self, batch_size: int) -> Batches:
+        """Give all test images in their order."""
+        finish = self._finisher()
+        return (
+            (finish(images), labels)
+            for images, labels in zip(
+                torch.split(self.test_images, batch_size),
+                torch.split(self.test_labels, batch_size),
+                strict=True,
+            )
+        )
+
+    def sample(self, indices: Tensor) -> Batch:
+        """Training images without augmentation, and their labels."""
+        indices = indices.to(self.device)
+        return self._finisher()(self.train_images[indices]), self.train_labels[indices]
+
+    def _augmented(self, augment: str, seed: int, epoch: int) -> Callable[[Tensor], Tensor]:
+        """The function from numbers of training images to raw images, as drawn for the epoch."""
+        images = self.train_images
+        if augment == "none":
+            return lambda batch: images[batch]
+        count, side = len(images), images.shape[-1]
+        flips = draw_flips(count, seed, epoch).to(self.device)
+        if augment == "crop_flip":
+            padding = side // 8
+            offsets = draw_offsets(count, padding, seed, epoch).to(self.device)
+            return lambda batch: crop_flip(images[batch], offsets[batch], flips[batch], padding)
+        crops = ResizedCrops.draw(count, seed, epoch)
+        boxes = torch.tensor([crops.box(i, side, side) for i in range(count)]).to(self.device)
+        size = self.info.shape.size
+        return lambda batch: resized_crop_flip(images[batch], boxes[batch], flips[batch], size)
+
+    def _finisher(self) -> Callable[[Tensor], Tensor]:
+        """The function from raw images to what a network is shown."""
+        normalise = normaliser(self.info, self.device)
+        shape = self.info.shape
+        return lambda images: normalise(
+            resize(images, shape.size).expand(-1, shape.channels, -1, -1)
+        )
+
+
+Parts = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Training images and labels, test images and labels."""
+
+
+def fingerprint(parts: Parts) -> str:
+    """sha256 over shapes, types and bytes of the decoded parts: the identity of a dataset."""
+    sha = hashlib.sha256()
+    for tensor in parts:
+        sha.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        sha.update(tensor.contiguous().numpy().tobytes())
+    return sha.hexdigest()

@@ -1,0 +1,61 @@
+"""Tickets carried to another dataset (E-LTH, appendix D; Morcos et al. 2019)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from elth.errors import ElthError
+from elth.networks import DataShape, build, check_state
+from elth.streams import stream
+from elth.tickets import Ticket
+
+
+def move(ticket: Ticket, shape: DataShape, seed: int) -> Ticket:
+    """Keep a ticket but for its head, which is fresh and dense for the classes of a new dataset.
+
+    Weights, masks and batch normalisation with its running statistics stay as they are; training
+    starts at iteration 0.
+
+    Args:
+        ticket: the source ticket.
+        shape: the shape of the new dataset.
+        seed: the head is drawn by the network's own initialisation from its stream "head".
+
+    Returns:
+        A ticket of the same network for the new shape, its history longer by this step.
+
+    Raises:
+        ElthError: a tensor outside the head does not fit the new shape; the message names the
+            first with both shapes.
+    """
+    fresh = build(ticket.network, shape, generator=stream(seed, "head"))
+    head = f"{fresh.anatomy.head}."
+    rewind = ticket.rewind | {n: t for n, t in fresh.state_dict().items() if n.startswith(head)}
+    try:
+        check_state(rewind, ticket.network, shape, what="the ticket")
+    except ElthError as error:
+        raise ElthError(
+            f"{error}; only the head is made anew: go to a dataset whose images are as large and "
+            f"have as many channels ({ticket.shape.channels} x {ticket.shape.size} x "
+            f"{ticket.shape.size}), or to a network that takes both"
+        ) from error
+    step: dict[str, Any] = {"move": "fresh head", "classes": shape.classes}
+    return Ticket(
+        network=ticket.network,
+        shape=shape,
+        rewind={name: tensor.clone() for name, tensor in rewind.items()},
+        mask={
+            name: torch.ones_like(rewind[name], dtype=torch.bool)
+            if name.startswith(head)
+            else m.clone()
+            for name, m in ticket.mask.items()
+        },
+        # On another dataset a ticket is trained from the beginning, not from its rewind point.
+        origin={
+            **ticket.origin,
+            "start": 0,
+            "history": [*ticket.origin.get("history", ()), step],
+        },
+    )

@@ -1,0 +1,28 @@
+"""What every network is: a module with an anatomy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from torch import nn
+
+from elth.networks._anatomy import Anatomy
+
+Init = Literal["kaiming_normal", "kaiming_uniform"]
+"""Laws of the initial weights; both go by the fan-in."""
+
+
+class Network(nn.Module):
+    """A classifier that knows its anatomy. Input (batch, channels, size, size), output logits."""
+
+    anatomy: Anatomy
+    init: Init = "kaiming_normal"
+    """The law by which ``initialise`` draws its weights."""
+
+
+Builder = Callable[..., Network]
+"""``build(shape, *, option=default, ...)``; the keyword defaults are the network's options.
+
+An option that takes one of several words is annotated with their ``Literal``.
+"""

@@ -1,0 +1,168 @@
+"""The networks by name: how they are built, initialised, measured and compared with a state."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import torch
+from torch import Tensor, nn
+
+from elth.errors import ElthError, unknown
+from elth.networks import conv4, imagenet, mlp, mobilenet, resnet, vgg
+from elth.networks._facts import canonical
+from elth.networks._network import Builder, Network
+from elth.networks._spec import DataShape, NetworkSpec
+
+NETWORKS: dict[str, Builder] = {
+    **resnet.NETWORKS,
+    **vgg.NETWORKS,
+    **imagenet.NETWORKS,
+    **mobilenet.NETWORKS,
+    **conv4.NETWORKS,
+    **mlp.NETWORKS,
+}
+
+
+def options_in_code(name: str) -> dict[str, Any]:
+    """The options of a network with their defaults, as its function has them."""
+    if name not in NETWORKS:
+        raise unknown("network", name, NETWORKS)
+    parameters = inspect.signature(NETWORKS[name]).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def words_in_code(name: str) -> dict[str, tuple[str, ...]]:
+    """The words that an option may be, for the options that are words."""
+    hints = get_type_hints(NETWORKS[name])
+    return {key: get_args(hint) for key, hint in hints.items() if get_origin(hint) is Literal}
+
+
+def build(spec: str | NetworkSpec, shape: DataShape, *, generator: torch.Generator) -> Network:
+    """Make a network on the CPU, initialised from ``generator`` alone (see ``initialise``).
+
+    Raises:
+        ElthError: unknown network or option, or a shape that the network cannot take.
+    """
+    with torch.device("meta"):
+        network = _make(canonical(spec), shape)
+    network = network.to_empty(device="cpu")
+    initialise(network, generator)
+    return network
+
+
+def _make(spec: NetworkSpec, shape: DataShape) -> Network:
+    return NETWORKS[spec.name](shape, **dict(spec.options))
+
+
+@functools.lru_cache(maxsize=256)
+def _blueprint(spec: NetworkSpec, shape: DataShape) -> Network:
+    with torch.device("meta"):
+        return _make(spec, shape)
+
+
+def blueprint(spec: str | NetworkSpec, shape: DataShape) -> Network:
+    """Return the network without storage (device "meta"): names, shapes and anatomy only."""
+    return _blueprint(canonical(spec), shape)
+
+
+@torch.no_grad()
+def initialise(network: nn.Module, generator: torch.Generator) -> None:
+    """Draw every parameter anew, in the order of the network's modules.
+
+    Kaiming normal (fan-in) for the weights of convolutions and linear layers, or Kaiming uniform
+    where the network's ``init`` says so; torch's own uniform law for their biases; batch
+    normalisation: scale uniform in [0, 1), shift 0, running mean 0 and variance 1. The first are
+    the settings of the experiments of E-LTH.
+
+    Raises:
+        ElthError: a module holds parameters of a kind for which no law is stated.
+    """
+    uniform = isinstance(network, Network) and network.init == "kaiming_uniform"
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            fan_in = module.weight[0].numel()
+            if uniform:
+                bound = math.sqrt(6.0 / fan_in)
+                module.weight.uniform_(-bound, bound, generator=generator)
+            else:
+                module.weight.normal_(0.0, math.sqrt(2.0 / fan_in), generator=generator)
+            if module.bias is not None:
+                bound = 1.0 / math.sqrt(fan_in)
+                module.bias.uniform_(-bound, bound, generator=generator)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            if module.affine:
+                module.weight.uniform_(0.0, 1.0, generator=generator)
+                module.bias.zero_()
+        elif next(module.parameters(recurse=False), None) is not None:
+            raise ElthError(f"no initialisation is stated for {type(module).__name__} '{name}'")
+
+
+def prunable(network: nn.Module) -> tuple[str, ...]:
+    """Names of the prunable weights: those of every convolution and linear layer, in order."""
+    return tuple(
+        f"{name}.weight"
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    )
+
+
+def check_state(
+    state: Mapping[str, Tensor], spec: NetworkSpec, shape: DataShape, *, what: str
+) -> None:
+    """Refuse a state dict that does not fit its network.
+
+    Raises:
+        ElthError: naming the first tensor that is missing, superfluous or of another shape.
+    """
+    expected = blueprint(spec, shape).state_dict()
+    for name, tensor in expected.items():
+        if name not in state:
+            raise ElthError(f"{what} does not fit {spec}: tensor '{name}' is missing")
+        if state[name].shape != tensor.shape:
+            raise ElthError(
+                f"{what} does not fit {spec}: tensor '{name}' should have shape "
+                f"{tuple(tensor.shape)}, found {tuple(state[name].shape)}"
+            )
+    for name in state:
+        if name not in expected:
+            raise ElthError(f"{what} does not fit {spec}: it has no tensor '{name}'")
+
+
+@functools.lru_cache(maxsize=256)
+def macs(spec: NetworkSpec, shape: DataShape) -> int:
+    """Multiply-accumulate operations of convolutions and linear layers for one image, forward."""
+    with torch.device("meta"):
+        network = _make(canonical(spec), shape)
+    total = 0
+
+    def stand_in(module: nn.Conv2d | nn.Linear) -> Callable[[Tensor], Tensor]:
+        """Count, and give zeros of the right shape: no weight is needed and nothing computed."""
+
+        def forward(x: Tensor) -> Tensor:
+            nonlocal total
+            size: list[int] = []
+            if isinstance(module, nn.Conv2d):
+                size = [
+                    (x.shape[2 + i] + 2 * int(module.padding[i]) - module.kernel_size[i])
+                    // module.stride[i]
+                    + 1
+                    for i in (0, 1)
+                ]
+            total += module.weight.numel() * math.prod(size)
+            return torch.zeros(1, module.weight.shape[0], *size)
+
+        return forward
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            vars(module)["forward"] = stand_in(module)
+        elif isinstance(module, nn.BatchNorm2d):
+            vars(module)["forward"] = nn.Identity()
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, shape.channels, shape.size, shape.size))
+    return total

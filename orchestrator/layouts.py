@@ -1,0 +1,328 @@
+"""Layouts: our numbers in the shape of a paper's table, the printed ones beside them.
+
+A layout is a function from the cells of a report to sheets. To add one, write a function here and
+name it in ``LAYOUTS``; a config asks for it under ``paper.layout``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from elth.errors import unknown
+from orchestrator.experiment import Paper, Printed
+from orchestrator.methods import METHODS, SOURCE, rank
+
+if TYPE_CHECKING:
+    from orchestrator.report import Cell
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A place of a sheet: our number and the printed one, either of which may be missing."""
+
+    cell: Cell | None = None
+    printed: float | None = None
+
+    @property
+    def ours(self) -> str:
+        """Mean and standard deviation, as ``91.20 ± 0.13``."""
+        if self.cell is None:
+            return ""
+        spread = "" if self.cell.deviation is None else f" ± {self.cell.deviation:.2f}"
+        return f"{self.cell.mean:.2f}{spread}"
+
+    @property
+    def theirs(self) -> str:
+        """The printed number, or nothing."""
+        return "" if self.printed is None else f"{self.printed:.2f}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """A table: named columns, named rows."""
+
+    title: str
+    corner: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Entry, ...]], ...]
+
+
+Layout = Callable[["Book"], list[Sheet]]
+
+
+class Book:
+    """The cells of a report at one level, and the printed numbers."""
+
+    def __init__(self, cells: Sequence[Cell], paper: Paper, dataset: str, round_: int) -> None:
+        self.cells = tuple(
+            c for c in cells if c.method == "dense" or (c.round == round_ and not c.target)
+        )
+        self.paper = paper
+        self.dataset = dataset
+        self.title = f"{paper.title}, round {round_}"
+        """The paper's title and the level that is compared, with our sparsity if there is any."""
+        found = [c.sparsity for c in self.cells if c.method == "imp"]
+        if found:
+            self.title += f" ({100 * statistics.fmean(found):.2f} % sparsity)"
+
+    def find(
+        self, method: str, network: str, source: str = "", transform: str = "", dataset: str = ""
+    ) -> Entry:
+        """The number of a cell; the transform may be left out where there is only one."""
+        dataset = dataset or self.dataset
+        axes = (method, network, source, dataset)
+        for cell in self.cells:
+            if (cell.method, cell.network, cell.source, cell.dataset) == axes and (
+                not transform or cell.transform == transform
+            ):
+                return Entry(cell=cell, printed=self.printed(*axes, cell.transform))
+        return Entry(printed=self.printed(*axes, transform))
+
+    def printed(
+        self, method: str, network: str, source: str, dataset: str, transform: str
+    ) -> float | None:
+        """The printed number of a cell."""
+        for one in self.paper.printed:
+            axes = (one.method, one.network, self.source(one), one.dataset or self.dataset)
+            if axes == (method, network, source, dataset) and one.transform in ("", transform):
+                return one.accuracy
+        return None
+
+    def source(self, one: Printed) -> str:
+        """The source of a printed number, as cells write it."""
+        found = one.source_dataset or self.dataset
+        same = not one.source or found == (one.dataset or self.dataset)
+        return one.source if same else f"{one.source}@{found}"
+
+    def places(self) -> list[tuple[str, str, str, str, str]]:
+        """Method, network, source, transform and dataset of all numbers, ours and printed."""
+        ours = [(c.method, c.network, c.source, c.transform, c.dataset) for c in self.cells]
+        any_plan = {(m, n, s, "", d) for m, n, s, _, d in ours}
+        theirs = [
+            (p.method, p.network, self.source(p), p.transform, p.dataset or self.dataset)
+            for p in self.paper.printed
+        ]
+        return ours + [key for key in theirs if key not in any_plan.union(ours)]
+
+    def networks(self, dataset: str = "") -> list[str]:
+        """The networks that are trained, shallow ones first."""
+        found = {n for _, n, _, _, d in self.places() if not dataset or d == dataset}
+        return sorted(found, key=size)
+
+    def datasets(self) -> list[str]:
+        """The datasets that are trained on, the experiment's first."""
+        found = dict.fromkeys(key[4] for key in self.places())
+        return sorted(found, key=lambda name: (name != self.dataset, name))
+
+
+def size(network: str) -> tuple[str, int, str]:
+    """A key that sorts networks by family and depth: ``vgg13(fc=2)`` before ``vgg16``."""
+    name = network.split("(", maxsplit=1)[0]
+    stem = name.rstrip("0123456789")
+    return (stem, int(name[len(stem) :] or 0), network)
+
+
+def by_network(book: Book) -> list[Sheet]:
+    """Table 1 of E-LTH: a row for each method and source, a column for each network."""
+    sheets = []
+    for dataset in book.datasets():
+        keys = [key for key in book.places() if key[4] == dataset]
+        networks = book.networks(dataset)
+        rows = sorted({(m, s) for m, _, s, _, _ in keys}, key=lambda r: (rank(r[0]), size(r[1])))
+        sheets.append(
+            Sheet(
+                title=f"{book.title}: {dataset}",
+                corner="method",
+                columns=tuple(networks),
+                rows=tuple(
+                    (
+                        _name(method, source),
+                        tuple(book.find(method, n, source, dataset=dataset) for n in networks),
+                    )
+                    for method, source in rows
+                ),
+            )
+        )
+    return sheets
+
+
+def by_source(book: Book) -> list[Sheet]:
+    """Table 5 of E-LTH: a row for each source, a column for each target; the diagonal is IMP."""
+    sheets = []
+    for dataset in book.datasets():
+        networks = book.networks(dataset)
+        sources = {s for _, _, s, _, d in book.places() if d == dataset and s}
+        rows = []
+        for source in sorted({*networks, *sources}, key=size):
+            entries = [
+                book.find("imp", network, dataset=dataset)
+                if network == source
+                else book.find("ett", network, source, dataset=dataset)
+                for network in networks
+            ]
+            rows.append((source, tuple(entries)))
+        sheets.append(
+            Sheet(
+                title=f"{book.title}: {dataset}",
+                corner="source",
+                columns=tuple(networks),
+                rows=tuple(rows),
+            )
+        )
+    return sheets
+
+
+def across_datasets(book: Book) -> list[Sheet]:
+    """Table 6 of E-LTH: moved tickets, beside the ticket that IMP finds on the target itself."""
+
+    def order(move: tuple[str, str, str]) -> tuple[object, ...]:
+        source, dataset, network = move
+        return (source.partition("@")[2] or dataset, dataset, size(network))
+
+    moves = list({(s, d, n) for m, n, s, _, d in book.places() if m == "ett"})
+    origins = {(s.partition("@")[0], s.partition("@")[2] or d) for s, d, _ in moves}
+    own = [(network, dataset, network) for network, dataset in origins]
+    rows = []
+    for source, dataset, network in sorted({*moves, *own}, key=order):
+        name, _, found = source.partition("@")
+        target = f"{name} on {found or dataset} -> {network} on {dataset}"
+        imp = book.find("imp", network, dataset=dataset)
+        moved = book.find("ett", network, source, dataset=dataset) if source != network else imp
+        rows.append((target, (moved, imp)))
+    return [
+        Sheet(
+            title=book.title,
+            corner="ticket",
+            columns=("moved", "IMP on the target"),
+            rows=tuple(rows),
+        )
+    ]
+
+
+def by_method(book: Book) -> list[Sheet]:
+    """Table 7 of E-LTH, and Table 5 of its first version: one column, a row for each method."""
+    sheets = []
+    for dataset in book.datasets():
+        for network in book.networks(dataset):
+            keys = [key for key in book.places() if (key[1], key[4]) == (network, dataset)]
+            keys.sort(key=lambda key: (rank(key[0]), size(key[2]), key[3]))
+            rows = tuple((_name(m, s, t), (book.find(m, n, s, t, d),)) for m, n, s, t, d in keys)
+            title = f"{book.title}: {network} on {dataset}"
+            sheets.append(Sheet(title=title, corner="method", columns=("accuracy",), rows=rows))
+    return sheets
+
+
+def curves(book: Book) -> list[Sheet]:
+    """A figure: accuracy against sparsity, drawn; there is no sheet."""
+    return []
+
+
+LAYOUTS: dict[str, Layout] = {
+    "curves": curves,
+    "by_network": by_network,
+    "by_source": by_source,
+    "by_method": by_method,
+    "across_datasets": across_datasets,
+}
+
+
+def lay_out(cells: Sequence[Cell], paper: Paper, dataset: str, last: int) -> list[Sheet]:
+    """The sheets of a paper's table or figure.
+
+    Args:
+        cells: our cells; those of the paper's round, or of the last one where it names none, and
+            the dense ones are laid out.
+        paper: the table or figure.
+        dataset: the dataset of the experiment.
+        last: the last round that is asked for.
+
+    Raises:
+        ElthError: there is no layout of this name.
+    """
+    if paper.layout not in LAYOUTS:
+        raise unknown("layout", paper.layout, LAYOUTS)
+    return LAYOUTS[paper.layout](Book(cells, paper, dataset, paper.round or last))
+
+
+def _name(method: str, source: str, transform: str = "") -> str:
+    title = METHODS[method].title if method in METHODS else method
+    if method in METHODS and METHODS[method].base == SOURCE:
+        return f"{title} <- {source} {transform if transform != 'identity' else ''}".rstrip()
+    return title
+
+
+# Forms
+
+
+def _columns(sheet: Sheet) -> list[tuple[str, bool]]:
+    """Names of the columns, each followed by one of printed numbers where there are any."""
+    columns = []
+    for place, name in enumerate(sheet.columns):
+        columns.append((name, any(entries[place].theirs for _, entries in sheet.rows)))
+    return columns
+
+
+def cells_of(sheet: Sheet) -> tuple[list[str], list[list[str]]]:
+    """Head and rows as text."""
+    columns = _columns(sheet)
+    head = [sheet.corner]
+    for name, printed in columns:
+        head += [name, "paper"] if printed else [name]
+    rows = []
+    for name, entries in sheet.rows:
+        row = [name]
+        for entry, (_, printed) in zip(entries, columns, strict=True):
+            row += [entry.ours or "-"] + ([entry.theirs or "-"] if printed else [])
+        rows.append(row)
+    return head, rows
+
+
+def to_table(sheet: Sheet) -> Table:
+    """The sheet for a terminal; printed numbers are dim."""
+    head, rows = cells_of(sheet)
+    table = Table(title=sheet.title, title_justify="left", title_style="bold", header_style="")
+    table.add_column(head[0], no_wrap=True)
+    for name in head[1:]:
+        table.add_column(name, justify="right", style="dim" if name == "paper" else "")
+    for row in rows:
+        table.add_row(*(Text(text) for text in row))
+    return table
+
+
+def to_markdown(sheet: Sheet) -> str:
+    """The sheet as a table of Markdown."""
+    head, rows = cells_of(sheet)
+    lines = [f"**{sheet.title}**", "", _line(head), _line(["---"] + ["---:"] * (len(head) - 1))]
+    return "\n".join([*lines, *map(_line, rows)]) + "\n"
+
+
+def _line(texts: Sequence[str]) -> str:
+    return f"| {' | '.join(texts)} |"
+
+
+def to_csv(sheets: Sequence[Sheet]) -> str:
+    """One line for each place of each sheet, with seeds, sparsity and the printed number."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = ("table", "row", "column", "accuracy_mean", "accuracy_sd", "seeds", "sparsity", "paper")
+    writer.writerow(names)
+    for sheet in sheets:
+        for row, entries in sheet.rows:
+            for column, entry in zip(sheet.columns, entries, strict=True):
+                cell = entry.cell
+                if cell is None and entry.printed is None:
+                    continue
+                ours: tuple[object, ...] = ("", "", "", "")
+                if cell is not None:
+                    sd = "" if cell.deviation is None else f"{cell.deviation:.4f}"
+                    ours = (f"{cell.mean:.4f}", sd, len(cell.seeds), f"{cell.sparsity:.6f}")
+                writer.writerow((sheet.title, row, column, *ours, entry.theirs))
+    return out.getvalue()

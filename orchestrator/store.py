@@ -1,0 +1,50 @@
+"""Where runs are kept; known without MLflow, which takes its time to import."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from elth.errors import ElthError
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where MLflow keeps runs: its address and, for a directory, the place of artifacts."""
+
+    uri: str
+    folder: Path | None
+
+    @staticmethod
+    def of(place: str | Path | None) -> Store:
+        """Understand ``--store``: a directory, or an address as ``http://host:5000``.
+
+        Without one, ``MLFLOW_TRACKING_URI`` of the environment, else ``runs`` below the current
+        directory.
+        """
+        place = str(place or os.environ.get("MLFLOW_TRACKING_URI") or "runs")
+        if re.match(r"^(https?|sqlite|postgresql|mysql|mssql)(\+\w+)?:", place):
+            return Store(place, None)
+        if re.match(r"^[a-z][a-z0-9+.-]+:", place):
+            raise ElthError(
+                f"cannot use the store '{place}': give a directory, an MLflow server as "
+                "http://host:5000, or a database as sqlite:///file"
+            )
+        folder = Path(os.path.abspath(place))
+        if set("?%") & set(str(folder)):
+            raise ElthError(
+                f"cannot use the store {folder}: in a database's address ? and % mean something "
+                "else; give a directory without them"
+            )
+        return Store(f"sqlite:///{folder / 'mlflow.db'}", folder)
+
+    def __str__(self) -> str:
+        return str(self.folder or self.uri)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it has been used before; a server is taken to be there."""
+        file = self.uri.removeprefix("sqlite:///")
+        return file == self.uri or Path(file.partition("?")[0]).exists()

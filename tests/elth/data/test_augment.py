@@ -1,0 +1,87 @@
+"""The law of random resized crops."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from elth.data._augment import ResizedCrops
+
+COUNT = 4000
+
+
+@pytest.mark.parametrize(("height", "width"), [(224, 224), (300, 400), (500, 333)])
+def test_boxes_keep_their_bounds(height: int, width: int) -> None:
+    crops = ResizedCrops.draw(COUNT, 0, 0)
+    boxes = [crops.box(i, height, width) for i in range(COUNT)]
+    assert len(set(boxes)) > 0.99 * COUNT
+    areas, ratios = [], []
+    for top, left, h, w in boxes:
+        assert 0 <= top <= top + h <= height
+        assert 0 <= left <= left + w <= width
+        areas.append(h * w / (height * width))
+        ratios.append(w / h)
+    # A side of at least 50 pixels is rounded by half of one.
+    assert 0.098 < min(areas) < 0.11
+    # The largest that fits and keeps the bounds of the ratio.
+    largest = min(1, width / height / 0.8, 1.25 * height / width)
+    assert 0.95 * largest < max(areas) < 1.01 * largest
+    assert 0.79 < min(ratios) < 0.81
+    assert 1.24 < max(ratios) < 1.27
+    assert any(box[0] == 0 for box in boxes)
+    assert any(top + h == height for top, _, h, _ in boxes)
+    assert any(box[1] == 0 for box in boxes)
+    assert any(left + w == width for _, left, _, w in boxes)
+
+
+def test_area_is_uniform_ratio_log_uniform_and_place_uniform() -> None:
+    """Of the first try; that it must fit makes large crops rarer."""
+    crops = ResizedCrops.draw(COUNT, 1, 0)
+    down, across = crops.sides.double().unbind(2)
+    laws = {
+        "area": ((down * across) - 0.1) / 0.9,
+        "ratio": ((across / down).log() - math.log(0.8)) / (math.log(1.25) - math.log(0.8)),
+        "row": crops.places[:, 0],
+        "column": crops.places[:, 1],
+    }
+    for values in laws.values():
+        count = values.numel()
+        shares = torch.histc(values.float(), bins=10, min=0, max=1) / count
+        # Five standard deviations of a share of a tenth.
+        assert float((shares - 0.1).abs().max()) < 5 * math.sqrt(0.09 / count)
+        assert float(shares.sum()) == pytest.approx(1, abs=1e-3)
+
+
+def test_no_draw_depends_on_another() -> None:
+    crops = ResizedCrops.draw(COUNT, 2, 0)
+    down, across = crops.sides[:, 0].unbind(1)
+    values = torch.stack([down * across, across / down, *crops.places.unbind(1)])
+    neighbours = torch.cat([values[:, :-1], values[:, 1:]])
+    # Eight columns: four of an image, and the same four of the next.
+    correlations = torch.corrcoef(neighbours) - torch.eye(8)
+    assert float(correlations.abs().max()) < 5 / math.sqrt(COUNT)
+
+
+def test_a_box_by_hand() -> None:
+    sides = torch.tensor([[[0.9, 1.1], [0.5, 0.25]], [[1.5, 1.5], [1.2, 1.2]]])
+    crops = ResizedCrops(sides, torch.tensor([[0.0, 0.999], [0.5, 0.5]]))
+    # 20 by 20: the first try of image 0 is 18 by 22 and too wide, the second 10 by 5.
+    assert crops.box(0, 20, 20) == (0, 15, 10, 5)
+    # 10 by 40, of which the root of the area is 20: 18 is too high, 10 by 5 fits.
+    assert crops.box(0, 10, 40) == (0, 35, 10, 5)
+    # Nothing fits: the largest crop within the bounds of the ratio, from the middle.
+    assert crops.box(1, 20, 20) == (0, 0, 20, 20)
+    assert crops.box(1, 20, 40) == (0, 7, 20, 25)
+    assert crops.box(1, 40, 20) == (7, 0, 25, 20)
+    assert ResizedCrops(torch.full((1, 1, 2), 0.01), torch.zeros(1, 2)).box(0, 8, 8) == (0, 0, 1, 1)
+
+
+def test_draws_are_those_of_seed_and_epoch() -> None:
+    first, again = ResizedCrops.draw(9, 3, 4), ResizedCrops.draw(9, 3, 4)
+    assert torch.equal(first.sides, again.sides)
+    assert torch.equal(first.places, again.places)
+    for other in (ResizedCrops.draw(9, 4, 4), ResizedCrops.draw(9, 3, 5)):
+        assert not bool((first.sides == other.sides).all(2).any())
+        assert not bool((first.places == other.places).any())
