@@ -157,6 +157,10 @@ def report(
     """Print the results of a grid, from the store alone."""
     from orchestrator import report as reports
 
+    if as_json and as_csv:
+        raise click.UsageError("give --json or --csv, not both")
+    if provenance and not as_json:
+        raise click.UsageError("--provenance goes with --json")
     tracker = _open(store)
     found = reports.collect(tracker, _grid(grid_or_config, overrides))
     if as_json:
@@ -351,7 +355,7 @@ def ticket_transform(file: Path, target: str, text: str, seed: int, output: Path
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="[default: NETWORK-KEY]")
 @_store_option
 def ticket_export(run_id: str, output: Path | None, store: str | None) -> None:
-    """Write the ticket of a tracked run (its id, or the beginning of its key) to one file."""
+    """Write the ticket of a tracked run (its id or key, or the beginning of one) to a file."""
     found = _ticket(run_id, store)
     output = output or Path(f"{_file_name(str(found.network))}-{run_id[:8]}.safetensors")
     found.save(output)
@@ -401,6 +405,12 @@ def _grid(grid_or_config: str, overrides: tuple[str, ...] = ()) -> str:
     if path.suffix in (".yaml", ".yml"):
         from orchestrator.experiment import load
 
+        for text in overrides:
+            if not text.startswith(("scale=", "name=")):
+                raise ElthError(
+                    f"'{text}' changes what is run, and results are those of the last elth run: "
+                    "only scale=... and name=... say which grid is meant"
+                )
         return load(path, overrides).name
     if overrides:
         raise ElthError(f"'{overrides[0]}' can change a config only, and {path} names a grid")

@@ -9,8 +9,8 @@ import csv
 import io
 import json
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,8 @@ class Report:
     """The table or figure that the grid is the setting of."""
     dataset: str = ""
     """The dataset of the experiment."""
+    criteria: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Settings of pruning criteria that differ from the published ones."""
     rounds: int = 0
     """The last round that the experiment asks for."""
     asked: frozenset[tuple[str, str]] = frozenset()
@@ -159,6 +161,7 @@ def collect(tracker: Tracker, grid: str) -> Report:
         missing=len(labels) - len(by_key),
         paper=Paper.model_validate(paper) if paper else None,
         dataset=titles.get(dataset, dataset),
+        criteria={name: given for name, given in experiment.get("criteria", {}).items() if given},
         rounds=int(experiment.get("pruning", {}).get("rounds", 0)),
         asked=frozenset(
             (titles.get(name, name), network)
@@ -291,6 +294,9 @@ def to_tables(report: Report) -> RenderableType:
             f"seed{'s' if seeds != [1] else ''}; in brackets the difference to IMP, below it the "
             "sparsity where it is another than that of the column."
         )
+    for name, given in report.criteria.items():
+        settings = ", ".join(f"{key}={value}" for key, value in given.items())
+        notes.append(f"{title(name)} differs from its published settings: {settings}.")
     if report.paper is not None and report.paper.printed:
         notes.append(f"paper: as printed in {report.paper.title}.")
     if report.paper is not None and report.paper.note:

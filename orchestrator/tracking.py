@@ -190,7 +190,7 @@ class Tracker:
             return stage, read(stage, Path(path))
 
     def get(self, run_id: str) -> Run:
-        """A run by its id, or by the beginning of its stage's key.
+        """A run by its id, or by the beginning of it or of its stage's key.
 
         Raises:
             ElthError: there is none.
@@ -202,6 +202,7 @@ class Tracker:
                 run
                 for run in self.search("attributes.status = 'FINISHED'")
                 if run.data.tags.get("elth.key", "").startswith(run_id)
+                or str(run.info.run_id).startswith(run_id)
             ]
             if matches:
                 return matches[0]

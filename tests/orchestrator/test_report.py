@@ -417,6 +417,14 @@ def test_collapsed_layers_are_told() -> None:
     assert [cell["collapsed"] for cell in cells] == [[], [conv, head]]
 
 
+def test_settings_that_are_not_the_published_ones_are_told() -> None:
+    report = dataclasses.replace(
+        _report([_tracked("snip", 90.0)]), criteria={"snip": {"samples": 64}}
+    )
+    assert "SNIP differs from its published settings: samples=64." in _text(report)
+    assert "published" not in _text(dataclasses.replace(report, criteria={}))
+
+
 def test_of_many_collapsed_cells_eight_are_told() -> None:
     found = [_tracked("imp", 10.0, k=k, collapsed=("fc.weight",)) for k in range(1, 12)]
     text = " ".join(_text(_report(found)).split())
