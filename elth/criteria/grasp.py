@@ -15,8 +15,8 @@ from elth.masks import Mask
 from elth.networks import DataShape, Network
 from elth.streams import stream
 
-Halves = Literal["joint", "disjoint"]
-"""Gradient and Hessian product both from all images, or each from its own half of them."""
+Halves = Literal["disjoint", "joint"]
+"""Gradient and Hessian product each from its own half of the images, or both from all of them."""
 
 
 @torch.enable_grad()
@@ -130,7 +130,7 @@ def prune(
     temperature: float = 200.0,
     mode: Mode = "train",
     parts: int = 2,
-    halves: Halves = "joint",
+    halves: Halves = "disjoint",
 ) -> Mask:
     """Keep the ``keep`` weights of the highest ``w * Hg``: remove the highest S = -w * Hg.
 
@@ -147,9 +147,9 @@ def prune(
         temperature: divides the logits.
         mode: batch normalisation by the statistics of the part, or by the running ones.
         parts: a batch goes through the network in so many parts, over which g and Hg are summed;
-            50 make it 20 images of ImageNet at a time.
-        halves: "joint": g and Hg are both taken over all parts, as their authors do; "disjoint":
-            g over the first half of the parts, Hg over the second.
+            10 make it 100 images of ImageNet at a time.
+        halves: "disjoint": g over the first half of the parts, Hg over the second; "joint": both
+            over all parts.
 
     Raises:
         ElthError: the count is impossible, a class has too few images, or as ``scores``.
@@ -186,7 +186,7 @@ def prune_absolute(
     temperature: float = 200.0,
     mode: Mode = "train",
     parts: int = 2,
-    halves: Halves = "joint",
+    halves: Halves = "disjoint",
 ) -> Mask:
     """Keep the ``keep`` weights of the highest ``|w * Hg|``; otherwise as ``prune``.
 

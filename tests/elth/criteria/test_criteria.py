@@ -300,12 +300,21 @@ def test_grasp_looks_at_as_many_images_as_asked() -> None:
 @pytest.mark.parametrize("parts", [1, 2, 3, 5, 12])
 def test_a_batch_of_grasp_goes_through_the_network_in_parts(parts: int) -> None:
     net, data = network("tiny"), noise()
-    _prune("grasp", net, masks.ones(net), 20, data=data, parts=parts)
+    _prune("grasp", net, masks.ones(net), 20, data=data, parts=parts, halves="joint")
     once, again = data.asked[:parts], data.asked[parts:]
     assert once == again, "gradient and Hessian product are taken over the same parts"
     assert sorted(i for part in once for i in part) == sorted({i for p in again for i in p})
     assert max(map(len, once)) - min(map(len, once)) <= 3, "a class more or less"
     assert sum(map(len, once)) == 12
+
+
+@pytest.mark.parametrize("parts", [2, 3, 5, 12])
+def test_the_halves_of_grasp_share_no_image_by_default(parts: int) -> None:
+    net, data = network("tiny"), noise()
+    _prune("grasp", net, masks.ones(net), 20, data=data, parts=parts)
+    images = [i for part in data.asked for i in part]
+    assert len(data.asked) == parts
+    assert len(images) == len(set(images)) == 12
 
 
 def test_parts_that_cannot_be_had_are_refused() -> None:
@@ -315,7 +324,7 @@ def test_parts_that_cannot_be_had_are_refused() -> None:
     ):
         _prune("grasp", net, masks.ones(net), 20, parts=13)
     with pytest.raises(ElthError, match="on disjoint halves needs at least 2 parts, found 1"):
-        _prune("grasp", net, masks.ones(net), 20, parts=1, halves="disjoint")
+        _prune("grasp", net, masks.ones(net), 20, parts=1)
 
 
 def test_the_absolute_variant_is_another_method() -> None:

@@ -15,7 +15,7 @@ GRASP = {
     "temperature": 200.0,
     "mode": "train",
     "parts": 2,
-    "halves": "joint",
+    "halves": "disjoint",
 }
 
 
@@ -45,8 +45,8 @@ def test_which_need_data() -> None:
         ("grasp", {"temperature": 200}, {}),
         (
             "grasp",
-            {"halves": "disjoint", "temperature": 1},
-            {"temperature": 1.0, "halves": "disjoint"},
+            {"halves": "joint", "temperature": 1},
+            {"temperature": 1.0, "halves": "joint"},
         ),
         (
             "grasp_absolute",
@@ -83,7 +83,7 @@ def test_what_differs_from_the_default_is_returned(
         ),
         ("grasp", {"temperature": float("inf")}, "must be a positive number, is inf"),
         ("grasp", {"temperature": "hot"}, "is 'hot'; expected a value like 200.0"),
-        ("grasp", {"halves": 2}, "is 2; expected a value like 'joint'"),
+        ("grasp", {"halves": 2}, "is 2; expected a value like 'disjoint'"),
         ("synflow", {"iterations": 0}, "iterations of criterion synflow must be at least 1, is 0"),
     ],
 )
