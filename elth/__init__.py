@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from elth.data import DATASETS, Dataset
     from elth.data import load as load_dataset
     from elth.elastic import Plan, change_width, explain, move, transform
+    from elth.engine import Engine
     from elth.errors import ElthError
     from elth.networks import NETWORKS, Anatomy, DataShape, Network, NetworkSpec
     from elth.networks import build as build_network
@@ -37,6 +38,7 @@ else:
             "elth.criteria": ("CRITERIA",),
             "elth.data": ("DATASETS", "Dataset", "load as load_dataset"),
             "elth.elastic": ("Plan", "change_width", "explain", "move", "transform"),
+            "elth.engine": ("Engine",),
             "elth.errors": ("ElthError",),
             "elth.networks": (
                 "NETWORKS",
@@ -61,6 +63,7 @@ __all__ = [
     "DataShape",
     "Dataset",
     "ElthError",
+    "Engine",
     "Epoch",
     "Network",
     "NetworkSpec",

@@ -66,6 +66,7 @@ class Step:
 OPTIMISERS = ("sgd", "adam")
 SCHEDULES = ("step", "constant", "cosine")
 AUGMENTATIONS = ("none", "crop_flip", "resized_crop_flip")
+PRECISIONS = ("float32", "tf32", "bf16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,9 @@ class Recipe:
     augment: str = "none"
     """``none``; ``crop_flip``: zero-pad by an eighth, random crop, horizontal flip; or
     ``resized_crop_flip``: a random crop of .1 to 1 of the area, resized, horizontal flip."""
+    precision: str = "float32"
+    """``float32``; ``tf32``: its products on a GPU's tensor cores; ``bf16``: autocast to bfloat16.
+    Weights, batch normalisation and the optimiser are in float32 throughout."""
 
     def __post_init__(self) -> None:
         """Check every field. Numbers become floats, so that equal recipes read the same."""
@@ -121,6 +125,7 @@ class Recipe:
             ("optimiser", OPTIMISERS),
             ("schedule", SCHEDULES),
             ("augment", AUGMENTATIONS),
+            ("precision", PRECISIONS),
         ):
             require(getattr(self, field) in known, field, f"one of {', '.join(known)}")
         for field in ("lr", "momentum", "weight_decay", "gamma"):

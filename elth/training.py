@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,8 @@ from torch.nn import functional as F
 
 from elth.counts import iterations_per_epoch as iterations_per_epoch
 from elth.counts import rewind_step as rewind_step
-from elth.data import Dataset
+from elth.data import Dataset, DatasetInfo
+from elth.engine import Engine
 from elth.errors import ElthError
 from elth.files import contiguous
 from elth.recipes import Recipe
@@ -68,7 +68,7 @@ class Training:
     Iterating trains and yields an ``Epoch`` at the end of each; ``state`` gives the weights.
 
     Args:
-        network: the network to train; its weights are overwritten.
+        network: the network to train, whose weights are overwritten, or an engine of it.
         data: the dataset, on the device to train on.
         recipe: how to train.
         seed: fixes data order and augmentation.
@@ -78,13 +78,14 @@ class Training:
         stop: iteration to stop at; the recipe's end when None.
 
     Raises:
-        ElthError: the recipe's augmentation has no meaning for the dataset.
+        ElthError: the recipe's augmentation has no meaning for the dataset, the device lacks its
+            precision, or the engine is another recipe's.
         NonFiniteLossError: while iterating, before the update that would have used the loss.
     """
 
     def __init__(
         self,
-        network: nn.Module,
+        network: nn.Module | Engine,
         data: Dataset,
         recipe: Recipe,
         *,
@@ -96,24 +97,22 @@ class Training:
     ) -> None:
         """Move the network to the data's device, load the weights and zero the pruned ones."""
         data.info.check_augment(recipe.augment)
-        device = data.device
-        module: Any = network  # torch's types leave memory_format out of Module.to
-        self.network: nn.Module = module.to(device=device, memory_format=torch.channels_last)
-        self.network.load_state_dict(dict(state))
+        if not isinstance(network, Engine):
+            network = Engine(network, recipe, data.device)
+        elif network.recipe != recipe or network.device.type != data.device.type:
+            raise ElthError(
+                f"the engine is one for {network.recipe} on {network.device}, and this training "
+                f"is by {recipe} on {data.device}: make an engine for it"
+            )
+        self.engine = network
+        self.network = network.network
         self.data = data
         self.recipe = recipe
         self.seed = seed
         self.per_epoch = iterations_per_epoch(len(data.train_labels), recipe)
         self.step = start
         self.stop = recipe.length.iterations(self.per_epoch) if stop is None else stop
-        parameters = dict(network.named_parameters())
-        masked = mask or {}
-        self._pruned = [parameters[name].detach() for name in masked]
-        self._masks = [
-            torch.empty_like(parameters[name]).copy_(m.to(device)) for name, m in masked.items()
-        ]
-        self._apply_masks()
-        self._optimiser: Any = _optimiser(self.network, recipe)
+        self.engine.begin(state, mask, start)
 
     def __iter__(self) -> Iterator[Epoch]:
         """Train; yield what is measured at the end of each epoch."""
@@ -139,10 +138,10 @@ class Training:
         self.network.eval()
         correct = torch.zeros((), dtype=torch.int64, device=self.data.device)
         loss = torch.zeros((), dtype=torch.float64, device=self.data.device)
-        batch_size = min(_EVALUATION_BATCH, -(-_EVALUATION_PIXELS // self.data.info.shape.size**2))
+        batch_size = evaluation_batch(self.data.info)
         with closing(self.data.test_batches(batch_size)) as batches:
             for images, labels in batches:
-                logits = self.network(images)
+                logits = self.engine.logits(images)
                 correct += (logits.argmax(1) == labels).sum()
                 loss += F.cross_entropy(logits, labels, reduction="sum")
         count = len(self.data.test_labels)
@@ -153,9 +152,7 @@ class Training:
         epoch = self.step // self.per_epoch
         first = epoch * self.per_epoch
         self.network.train()
-        total = torch.zeros((), dtype=torch.float64, device=self.data.device)
         seen, lr = 0, 0.0
-        failed_at = torch.full((), -1, dtype=torch.int64, device=self.data.device)
         batches = self.data.train_batches(
             batch_size=self.recipe.batch_size,
             augment=self.recipe.augment,
@@ -167,46 +164,45 @@ class Training:
         with closing(batches):
             for images, labels in batches:
                 lr = self.recipe.lr_at(self.step, self.per_epoch)
-                for group in self._optimiser.param_groups:
-                    group["lr"] = lr
-                self._optimiser.zero_grad(set_to_none=True)
-                loss = F.cross_entropy(self.network(images), labels)
-                # Known on the device only, so that nothing waits for it: from the first loss that
-                # is not finite, the fused optimiser skips its updates.
-                failed = ~torch.isfinite(loss.detach()) & (failed_at < 0)
-                failed_at = torch.where(failed, self.step, failed_at)
-                self._optimiser.found_inf = (failed_at >= 0).to(torch.float32)
-                torch.autograd.backward(loss)
-                self._optimiser.step()
-                self._apply_masks()
-                total += loss.detach() * len(labels)
+                self.engine.step(images, labels, lr)
                 seen += len(labels)
                 self.step += 1
                 if self.step % _CHECK_EVERY == 0:
-                    self._check(failed_at, epoch)
-        self._check(failed_at, epoch)
-        if not all(bool(torch.isfinite(p).all()) for p in self.network.parameters()):
+                    self._check(epoch)
+        self._check(epoch)
+        finite = [torch.isfinite(p).all() for p in self.network.parameters()]
+        if not bool(torch.stack(finite).all()):
             raise NonFiniteLossError(self.step, epoch)
-        return float(total) / seen, lr
+        return self.engine.loss_sum() / seen, lr
 
-    def _check(self, failed_at: Tensor, epoch: int) -> None:
+    def _check(self, epoch: int) -> None:
         """Stop where the loss was not finite; no update was made since."""
-        if int(failed_at) >= 0:
-            self.step = int(failed_at)
+        failed_at = self.engine.failed_at()
+        if failed_at >= 0:
+            self.step = failed_at
             raise NonFiniteLossError(self.step, epoch)
 
-    def _apply_masks(self) -> None:
-        if self._masks:
-            with torch.no_grad():
-                torch._foreach_mul_(self._pruned, self._masks)
+
+def evaluation_batch(info: DatasetInfo) -> int:
+    """Images in a batch of evaluation: bounded by their number and by their pixels."""
+    return min(_EVALUATION_BATCH, -(-_EVALUATION_PIXELS // info.shape.size**2), info.test_size)
 
 
-def train_ticket(ticket: Ticket, data: Dataset, recipe: Recipe, *, seed: int) -> Training:
+def train_ticket(
+    ticket: Ticket, data: Dataset, recipe: Recipe, *, seed: int, compile: bool = False
+) -> Training:
     """Train a ticket from its rewind point to the recipe's end; iterate over the result.
 
     A ticket that was moved to another dataset starts at iteration 0 (``elth.move``).
 
     Schedule and data order go on from the rewind point; the optimiser starts fresh.
+
+    Args:
+        ticket: the ticket.
+        data: the dataset, on the device to train on.
+        recipe: how to train.
+        seed: fixes data order and augmentation.
+        compile: compile the network first, which takes a minute and pays for long trainings.
 
     Raises:
         ElthError: the ticket is of another shape of data, or the recipe ends before the rewind
@@ -220,26 +216,21 @@ def train_ticket(ticket: Ticket, data: Dataset, recipe: Recipe, *, seed: int) ->
     start = ticket.origin.get("start")
     if start is None:
         start = rewind_step(len(data.train_labels), recipe)
-    return Training(
+    shape = ticket.shape
+    engine = Engine(
         ticket.make_network(),
+        recipe,
+        data.device,
+        shape=(shape.channels, shape.size, shape.size),
+        evaluation_batch=evaluation_batch(data.info),
+        compile=compile,
+    )
+    return Training(
+        engine,
         data,
         recipe,
         seed=seed,
         state=ticket.rewind,
         mask=ticket.mask,
         start=start,
-    )
-
-
-def _optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    if recipe.optimiser == "adam":
-        return torch.optim.Adam(
-            network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
-        )
-    return torch.optim.SGD(
-        network.parameters(),
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        fused=True,
     )

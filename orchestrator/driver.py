@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -10,9 +10,9 @@ from rich.console import Console
 from elth import data
 from orchestrator import report as reports
 from orchestrator.experiment import Experiment
-from orchestrator.plan import Plan, dataset_of, seconds_per_work
+from orchestrator.plan import Plan, Stage, dataset_of, seconds_per_work
 from orchestrator.progress import Progress
-from orchestrator.resources import local_slots, numerics
+from orchestrator.resources import compiles, local_slots, numerics
 from orchestrator.schedule import Schedule
 from orchestrator.store import Store
 from orchestrator.tracking import Tracked, Tracker
@@ -54,9 +54,7 @@ def execute(
         (one.run_id for one in finished.values() if experiment.name not in one.grids),
         experiment.name,
     )
-    others = {one.numerics for one in finished.values()} - {
-        numerics(experiment.resources.cpus, experiment.resources.gpus)
-    }
+    others = {one.numerics for one in finished.values()} - _expected(experiment, todo)
     if others and todo:
         console.print(
             "note: finished stages of this grid come from another numerics class, in which the "
@@ -75,6 +73,15 @@ def execute(
             runner.run(schedule, experiment, store, count)
     _report(tracker, experiment, console)
     return schedule.snapshot().failed
+
+
+def _expected(experiment: Experiment, todo: Iterable[Stage]) -> set[str]:
+    """The numerics classes in which stages will be computed here."""
+    resources = experiment.resources
+    device = "cuda" if resources.gpus else "cpu"
+    fast = "compiled-graph" if resources.gpus else "compiled"
+    ways = {fast if compiles(stage, resources.compile, device) else "eager" for stage in todo}
+    return {numerics(resources.cpus, resources.gpus, way) for way in ways}
 
 
 def _report(tracker: Tracker, experiment: Experiment, console: Console) -> None:

@@ -218,6 +218,9 @@ class Resources(Section):
     """GPUs of a trial; a fraction lets trials share one."""
     concurrent: int | None = Field(default=None, ge=1)
     """Trials at a time; as many as the resources allow when left out."""
+    compile: Literal["auto"] | bool = "auto"
+    """Whether networks are compiled; ``auto``: those whose training is long enough to pay for it.
+    Part of the numerics class."""
 
 
 def _to_step(value: Any) -> Step:

@@ -558,8 +558,18 @@ def work(stage: Stage) -> float:
     for every layer; only ratios matter once a stage has been timed on the machine at hand.
     """
     start, stop = iterations(stage)
+    return 0.2 + (stop - start) * seconds_of_step(stage)
+
+
+def seconds_of_step(stage: Stage) -> float:
+    """Rough cost of an iteration: seconds on one core of a laptop."""
     batch = recipe_of(stage).batch_size
-    return 0.2 + (stop - start) * _step(stage.params["network"], dataset_of(stage), batch)
+    return _step(stage.params["network"], dataset_of(stage), batch)
+
+
+def per_epoch(stage: Stage) -> int:
+    """Iterations of an epoch."""
+    return iterations_per_epoch(_info(dataset_of(stage)).train_size, recipe_of(stage))
 
 
 @functools.lru_cache(maxsize=4096)

@@ -9,6 +9,12 @@ from pathlib import Path
 
 from elth.errors import ElthError
 from orchestrator.experiment import Experiment
+from orchestrator.plan import Stage, per_epoch, recipe_of, seconds_of_step
+
+_CPU_SECONDS = 600.0
+"""Estimated seconds of a whole training on one core, from which on it pays to compile."""
+_GPU_ITERATIONS = 2000
+"""Iterations of a whole training on a GPU, from which on it pays to compile."""
 
 
 def local_slots(experiment: Experiment) -> int:
@@ -44,9 +50,24 @@ def _gpus() -> int:
     return torch.cuda.device_count()
 
 
-def numerics(threads: int, gpus: float) -> str:
+def compiles(stage: Stage, choice: bool | str, device: str) -> bool:
+    """Whether a stage's network is compiled: what was chosen, or what pays (``auto``).
+
+    By the length of the recipe and the size of the network alone, so that a stage is always
+    computed in the same way on the same kind of device.
+    """
+    if choice != "auto":
+        return bool(choice)
+    recipe = recipe_of(stage)
+    whole = recipe.length.iterations(per_epoch(stage))
+    if device != "cpu":
+        return whole >= _GPU_ITERATIONS
+    return whole * seconds_of_step(stage) >= _CPU_SECONDS
+
+
+def numerics(threads: int, gpus: float, way: str) -> str:
     """The class within which results are equal bit for bit: device, torch, threads, compile."""
     import torch
 
     device = torch.cuda.get_device_name() if gpus else "cpu"
-    return f"{device}/torch-{torch.__version__}/threads-{threads}/workers-1/eager"
+    return f"{device}/torch-{torch.__version__}/threads-{threads}/workers-1/{way}"

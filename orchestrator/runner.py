@@ -34,7 +34,7 @@ from orchestrator import stages
 from orchestrator.experiment import Experiment
 from orchestrator.plan import Stage, dataset_of, iterations
 from orchestrator.provenance import owner
-from orchestrator.resources import numerics
+from orchestrator.resources import compiles, numerics
 from orchestrator.runlog import RunLog
 from orchestrator.schedule import Schedule
 from orchestrator.store import Store
@@ -50,7 +50,7 @@ class Worker:
 
     trackers: dict[str, Tracker] = field(default_factory=dict)
     datasets: dict[tuple[str, ...], Dataset] = field(default_factory=dict)
-    networks: stages.Networks = field(default_factory=stages.Networks)
+    engines: stages.Engines = field(default_factory=stages.Engines)
     results: dict[str, tuple[Stage, stages.Result]] = field(default_factory=dict)
 
     def tracker(self, store: str) -> Tracker:
@@ -128,19 +128,18 @@ def _run_stage(
     ticket = None
     if stage.kind != "rewind_point":
         ticket = stages.ticket(stage, lambda key: worker.load(tracker, key), data=dataset)
+    engine = worker.engines.get(stage, dataset, compile=compiles(stage, config["compile"], device))
     log = tracker.begin(
         stage,
         ticket,
         grid=config["grid"],
         experiment=config["experiment"],
         driver=config["driver"],
-        numerics=numerics(config["threads"], config["gpus"]),
+        numerics=numerics(config["threads"], config["gpus"], engine.way),
     )
     start, stop = iterations(stage)
     try:
-        result = yield from _logged(
-            stages.train(stage, ticket, dataset, worker.networks), log, start, stop
-        )
+        result = yield from _logged(stages.train(stage, ticket, dataset, engine), log, start, stop)
         log.finish(result, keep_weights=stage.kind == "round")
     except Exception as error:
         final = isinstance(error, NonFiniteLossError)
@@ -253,6 +252,7 @@ def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) ->
         "driver": owner(),
         "threads": resources.cpus,
         "gpus": resources.gpus,
+        "compile": resources.compile,
         "data": {
             "root": str(experiment.data.root.absolute()),
             "download": experiment.data.download,

@@ -12,13 +12,13 @@ from torch import Tensor
 from elth import controls, criteria, elastic, masks
 from elth.data import Dataset, info
 from elth.elastic import Plan
+from elth.engine import Engine
 from elth.errors import ElthError
 from elth.files import read_tensors, write_tensors
 from elth.masks import Mask
 from elth.networks import (
     Anatomy,
     DataShape,
-    Network,
     NetworkSpec,
     blueprint,
     build,
@@ -28,10 +28,11 @@ from elth.networks import (
 from elth.recipes import Recipe
 from elth.streams import stream
 from elth.tickets import Ticket, state_digest
-from elth.training import Epoch, Training
+from elth.training import Epoch, Training, evaluation_batch
 from orchestrator.plan import Stage, dataset_of, iterations, recipe_of
 
 State = dict[str, Tensor]
+_KEPT_ENGINES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,20 +259,34 @@ def _need_plan(making: _Making) -> tuple[Plan, Anatomy, Anatomy]:
 
 
 @dataclass(kw_only=True)
-class Networks:
-    """Networks that one process has built, by shape: their weights are overwritten each time."""
+class Engines:
+    """Engines that one process has made: the next training of their network takes them over."""
 
-    built: dict[tuple[str, Any], Network] = field(default_factory=dict)
+    made: dict[tuple[Any, ...], Engine] = field(default_factory=dict)
 
-    def get(self, spec: str, shape: Any) -> Network:
-        """Return a network of this shape, with whatever weights it was left with."""
-        if (spec, shape) not in self.built:
-            self.built[spec, shape] = build(spec, shape, generator=stream(0, "init"))
-        return self.built[spec, shape]
+    def get(self, stage: Stage, data: Dataset, *, compile: bool) -> Engine:
+        """Return an engine for a stage, with whatever weights it was left with."""
+        spec, recipe, info = stage.params["network"], recipe_of(stage), data.info
+        key = (spec, info.shape, recipe, str(data.device), compile)
+        made = self.made.pop(key, None)
+        if made is None:
+            shape = info.shape
+            made = Engine(
+                build(spec, shape, generator=stream(0, "init")),
+                recipe,
+                data.device,
+                shape=(shape.channels, shape.size, shape.size),
+                evaluation_batch=evaluation_batch(info),
+                compile=compile,
+            )
+        self.made[key] = made
+        while len(self.made) > _KEPT_ENGINES:
+            del self.made[next(iter(self.made))]
+        return made
 
 
 def train(
-    stage: Stage, ticket: Ticket | None, data: Dataset, networks: Networks
+    stage: Stage, ticket: Ticket | None, data: Dataset, engine: Engine
 ) -> Generator[Epoch, None, Result]:
     """Do a stage's training; yields its epochs and returns its result.
 
@@ -279,7 +294,7 @@ def train(
         stage: what to do.
         ticket: the ticket to train; None for a rewind point.
         data: the stage's dataset, on the device.
-        networks: the process's networks.
+        engine: an engine of the stage's network and recipe.
 
     Raises:
         NonFiniteLossError: the loss was not finite; nothing of the stage is left.
@@ -294,7 +309,7 @@ def train(
     else:
         state, mask = ticket.rewind, ticket.mask
     training = Training(
-        networks.get(spec, shape),
+        engine,
         data,
         recipe,
         seed=seed,

@@ -20,8 +20,11 @@ from elth.data._augment import (
     resize,
     resized_crop_flip,
 )
-from elth.data._dataset import Batch, Batches, chosen, normaliser, order_of
+from elth.data._dataset import Batch, Batches, normaliser, order_of
 from elth.data._info import DatasetInfo
+
+_AT_ONCE = {"cpu": 2**22, "cuda": 2**28}
+"""Bytes of normalised images that are prepared at once."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,12 +67,20 @@ class MemoryDataset:
     ) -> Batches:
         """Give the batches of an epoch (see ``Dataset``)."""
         self.info.check_augment(augment)
-        order = order_of(len(self.train_labels), seed, epoch).to(self.device)
+        end = None if stop is None else stop * batch_size
+        order = order_of(len(self.train_labels), seed, epoch)[start * batch_size : end]
+        order = order.to(self.device)
         shown = self._augmented(augment, seed, epoch)
         finish = self._finisher()
+        block = batch_size * self._at_once(batch_size)
         return (
-            (finish(shown(batch)), self.train_labels[batch])
-            for batch in chosen(order, batch_size, start, stop)
+            batch
+            for part in (order[i : i + block] for i in range(0, len(order), block))
+            for batch in zip(
+                torch.split(finish(shown(part)), batch_size),
+                torch.split(self.train_labels[part], batch_size),
+                strict=True,
+            )
         )
 
     def test_batches(self, batch_size: int) -> Batches:
@@ -88,6 +99,12 @@ class MemoryDataset:
         """Training images without augmentation, and their labels."""
         indices = indices.to(self.device)
         return self._finisher()(self.train_images[indices]), self.train_labels[indices]
+
+    def _at_once(self, batch_size: int) -> int:
+        """Batches that are prepared at once: starting an operation costs as much as a small one."""
+        shape = self.info.shape
+        size = 4 * batch_size * shape.channels * shape.size**2
+        return max(1, _AT_ONCE.get(self.device.type, _AT_ONCE["cpu"]) // size)
 
     def _augmented(self, augment: str, seed: int, epoch: int) -> Callable[[Tensor], Tensor]:
         """The function from numbers of training images to raw images, as drawn for the epoch."""

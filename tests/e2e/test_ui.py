@@ -96,6 +96,7 @@ def _run(experiment: Experiment, store: Store) -> None:
         "experiment": experiment.resolved(),
         "driver": owner(),
         "threads": 1,
+        "compile": False,
         "gpus": 0,
         "data": {"root": "data", "download": False},
     }

@@ -228,6 +228,7 @@ def test_plain_names_what_differs_from_the_defaults() -> None:
         "gamma": 0.5,
         "warmup": Step(1, "ep"),
         "augment": "crop_flip",
+        "precision": "bf16",
     }
     assert list(Recipe(**every).plain()) == [field.name for field in dataclasses.fields(Recipe)]
 
@@ -248,6 +249,7 @@ def test_defaults_never_change() -> None:
         "gamma": 0.1,
         "warmup": Step(0, "ep"),
         "augment": "none",
+        "precision": "float32",
     }
 
 

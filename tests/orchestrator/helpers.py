@@ -127,6 +127,7 @@ def job_config(
         "experiment": found.resolved(),
         "driver": owner(),
         "threads": 1,
+        "compile": False,
         "gpus": 0,
         "data": {"root": "data", "download": False},
         "stages": [stage.describe() for stage in stages],

@@ -56,7 +56,7 @@ def test_going_on_in_another_numerics_class_is_told(
         seen.append((schedule.snapshot().found, count))
 
     monkeypatch.setattr(runner, "run", run)
-    monkeypatch.setattr(driver, "numerics", lambda threads, gpus: "of another kind")
+    monkeypatch.setattr(driver, "numerics", lambda threads, gpus, way: "of another kind")
     grown = tiny(
         "grown",
         pruning={"rate": 0.5, "rounds": 3},
@@ -66,7 +66,7 @@ def test_going_on_in_another_numerics_class_is_told(
     text = " ".join(_execute(finished, grown).split())
     assert seen == [(4, 1)]
     assert "note: finished stages of this grid come from another numerics class, in which" in text
-    assert numerics(1, 0) in text
+    assert numerics(1, 0, "eager") in text
     assert "1 stages of this grid are not finished." in text
     keys = finished.tracker.grid_keys("grown")
     assert len(keys) == 5

@@ -350,6 +350,7 @@ def test_what_is_in_no_key(change: dict[str, Any]) -> None:
                 {"gamma": 0.5},
                 {"warmup": "1ep"},
                 {"augment": "none"},
+                {"precision": "bf16"},
             )
         ),
     ],

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from elth.errors import ElthError
-from orchestrator.resources import local_slots, numerics
+from orchestrator import plan
+from orchestrator.resources import compiles, local_slots, numerics
 from tests.orchestrator.helpers import tiny
 
 
@@ -51,7 +52,30 @@ def test_a_machine_that_is_too_small_is_refused_with_the_numbers(
 
 
 def test_numerics_classes(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert numerics(2, 0) == f"cpu/torch-{torch.__version__}/threads-2/workers-1/eager"
+    assert numerics(2, 0, "eager") == f"cpu/torch-{torch.__version__}/threads-2/workers-1/eager"
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H")
-    assert numerics(1, 0.5).startswith("H/torch-")
-    assert numerics(1, 0) != numerics(2, 0)
+    assert numerics(1, 0.5, "eager").startswith("H/torch-")
+    assert len({numerics(t, 0, w) for t in (1, 2) for w in ("eager", "compiled")}) == 4
+
+
+@pytest.mark.parametrize(
+    ("recipe", "device", "expected"),
+    [
+        ("cifar10_resnet", "cpu", True),
+        ("cifar10_resnet", "cuda", True),
+        ({"base": "cifar10_resnet", "length": "40it", "rewind": "9it", "milestones": []}, "cpu", 0),
+        (
+            {"base": "cifar10_resnet", "length": "40it", "rewind": "9it", "milestones": []},
+            "cuda",
+            0,
+        ),
+        ({"base": "cifar10_resnet", "length": "9ep", "milestones": []}, "cuda", True),
+    ],
+)
+def test_long_trainings_are_compiled(recipe: Any, device: str, expected: bool) -> None:
+    grid = [{"method": "imp", "network": "resnet20"}]
+    experiment = tiny("long", dataset="cifar10", recipe=recipe, grid=grid)
+    stages = list(plan.build(experiment).stages.values())
+    assert {compiles(stage, "auto", device) for stage in stages} == {bool(expected)}
+    for choice in (True, False):
+        assert {compiles(stage, choice, device) for stage in stages} == {choice}

@@ -565,10 +565,10 @@ def test_a_last_smaller_round_keeps_what_the_sparsity_says(everything: Results) 
 
 
 def _run(
-    stage: Stage, ticket: Ticket | None, data: Dataset, networks: stages.Networks
+    stage: Stage, ticket: Ticket | None, data: Dataset, engines: stages.Engines
 ) -> tuple[list[Epoch], Result]:
     epochs = []
-    training = stages.train(stage, ticket, data, networks)
+    training = stages.train(stage, ticket, data, engines.get(stage, data, compile=False))
     while True:
         try:
             epochs.append(next(training))
@@ -577,13 +577,13 @@ def _run(
 
 
 def test_training_stops_and_goes_on_at_the_rewind_point(built: Plan, digits: Dataset) -> None:
-    networks = stages.Networks()
+    engines = stages.Engines()
     start, dense = of_kind(built, "rewind_point")[0], of_kind(built, "round")[0]
-    epochs, rewound = _run(start, None, digits, networks)
+    epochs, rewound = _run(start, None, digits, engines)
     assert [(epoch.epoch, epoch.step) for epoch in epochs] == [(1, 21)]
     assert (rewound.mask, rewound.trained) == (None, None)
     ticket = stages.ticket(dense, {start.key: (start, rewound)}.__getitem__)
-    epochs, trained = _run(dense, ticket, digits, networks)
+    epochs, trained = _run(dense, ticket, digits, engines)
     assert [(epoch.epoch, epoch.step) for epoch in epochs] == [(2, 42)]
     assert trained.rewind is None
     assert trained.mask is ticket.mask
@@ -605,21 +605,32 @@ def test_training_stops_and_goes_on_at_the_rewind_point(built: Plan, digits: Dat
 
 def test_a_network_that_is_used_again_leaves_no_trace(built: Plan, digits: Dataset) -> None:
     start = of_kind(built, "rewind_point")[0]
-    networks = stages.Networks()
-    _, fresh = _run(start, None, digits, networks)
-    for tensor in networks.get(TINY, SHAPE).state_dict().values():
+    engines = stages.Engines()
+    _, fresh = _run(start, None, digits, engines)
+    engine = engines.get(start, digits, compile=False)
+    for tensor in engine.network.state_dict().values():
         tensor.fill_(7)
-    _, again = _run(start, None, digits, networks)
+    _, again = _run(start, None, digits, engines)
     assert fresh.rewind is not None
     assert again.rewind is not None
     assert _same(fresh.rewind, again.rewind)
-    assert len(networks.built) == 1
+    assert list(engines.made.values()) == [engine]
+
+
+def test_a_process_keeps_few_engines(digits: Dataset) -> None:
+    engines, made = stages.Engines(), []
+    for length in range(2, 12):
+        recipe = {**RECIPE, "length": f"{length}ep", "milestones": []}
+        stage = next(iter(plan.build(tiny("many", recipe=recipe)).stages.values()))
+        made.append(engines.get(stage, digits, compile=False))
+        assert engines.get(stage, digits, compile=False) is made[-1]
+    assert list(engines.made.values()) == made[2:]
 
 
 def test_a_rewind_point_at_initialisation_is_the_initial_weights(digits: Dataset) -> None:
     recipe = {**RECIPE, "length": "1ep", "rewind": "0ep", "milestones": []}
     start = next(iter(plan.build(tiny("init", recipe=recipe)).stages.values()))
-    epochs, result = _run(start, None, digits, stages.Networks())
+    epochs, result = _run(start, None, digits, stages.Engines())
     assert epochs == []
     assert result.rewind is not None
     initial = rewind_result(seed=0).rewind

@@ -1,0 +1,286 @@
+"""One iteration of training, as fast as the device does it: forward, backward, update, mask.
+
+What an iteration computes is the recipe's, its precision too. How it is computed is the engine's:
+operation by operation, compiled, or, on a GPU, replayed as one CUDA graph. The ways differ in the
+order of sums and so in the last bits; a way gives the same bits every time.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from elth.errors import ElthError
+from elth.recipes import Recipe
+
+Way = Literal["eager", "compiled", "compiled-graph"]
+"""How an engine computes: each operation on its own, compiled, or as one CUDA graph."""
+
+_ENGINES = 100
+_WARM_UP = 3
+"""Iterations before a CUDA graph is captured, as PyTorch asks for."""
+
+
+class Engine:
+    """A network, its optimiser and its masks; trains any state of the network, one at a time.
+
+    What is compiled serves every mask, seed and state: ``begin`` copies them in.
+
+    Args:
+        network: the network; it is moved to the device, and its weights are overwritten.
+        recipe: optimiser, batch size and precision are taken from it.
+        device: where to compute.
+        shape: channels, height and width of an image; needed to compile.
+        evaluation_batch: images in a batch of evaluation; needed to compile.
+        compile: compile the iteration, and on a GPU capture it as a CUDA graph. Only batches of the
+            recipe's size and of ``evaluation_batch`` are computed so, others operation by
+            operation.
+
+    Raises:
+        ElthError: the device does not have the recipe's precision.
+    """
+
+    way: Way
+    """How it computes; ``eager`` with a warning where compiling was asked for and failed."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        recipe: Recipe,
+        device: str | torch.device = "cpu",
+        *,
+        shape: tuple[int, int, int] = (0, 0, 0),
+        evaluation_batch: int = 0,
+        compile: bool = False,
+    ) -> None:
+        """Move the network; compile now, so that ``way`` is known before anything is trained."""
+        self.device = torch.device(device)
+        if recipe.precision == "tf32" and self.device.type != "cuda":
+            raise ElthError(
+                f"precision tf32 is one of GPUs, and this trains on {self.device.type}; "
+                "take float32 or bf16"
+            )
+        self.recipe = recipe
+        module: Any = network  # torch's types leave memory_format out of Module.to
+        self.network: nn.Module = module.to(device=self.device, memory_format=torch.channels_last)
+        self._weights = dict(network.named_parameters())
+        self._pruned: list[Tensor] = []
+        self._masks: list[Tensor] = []
+        self._lr = torch.tensor(recipe.lr, device=self.device)
+        self._at = torch.zeros((), dtype=torch.int64, device=self.device)
+        self._failed_at = torch.full_like(self._at, -1)
+        self._skip = torch.zeros((), device=self.device)
+        self._total = torch.zeros((), dtype=torch.float64, device=self.device)
+        self._fast_loss: Any = None
+        self._fast_logits: Any = None
+        self._evaluation_batch = evaluation_batch
+        self._graph: Any = None
+        self.way = "eager"
+        self._fresh_optimiser()
+        if compile:
+            self._compile(shape)
+
+    # One state after the other
+
+    def begin(
+        self, state: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None, start: int
+    ) -> None:
+        """Take in a state dict and a mask, with an optimiser that has seen nothing.
+
+        Args:
+            state: the weights; those that the mask prunes become zero.
+            mask: which weights are trained; all, when there is none.
+            start: number of the next iteration.
+        """
+        self.network.load_state_dict(dict(state))
+        masked = mask or {}
+        if self._graph is None:
+            self._pruned = [self._weights[name].detach() for name in masked]
+            self._masks = [
+                torch.empty_like(self._weights[name]).copy_(m) for name, m in masked.items()
+            ]
+            self._fresh_optimiser()
+        else:  # its tensors stay where they are
+            for name, place in zip(self._weights, self._masks, strict=True):
+                place.copy_(masked[name]) if name in masked else place.fill_(1)
+            for values in self.optimiser.state.values():
+                for value in values.values():
+                    value.zero_()
+        self._apply_masks()
+        self._at.fill_(start)
+        self._failed_at.fill_(-1)
+        self._total.zero_()
+
+    def step(self, images: Tensor, labels: Tensor, lr: float) -> None:
+        """Do an iteration.
+
+        Nothing waits for the device. From the first loss that is not finite, updates are skipped.
+
+        Args:
+            images: normalised images (n, C, H, W) on the device.
+            labels: classes (n,) on the device.
+            lr: learning rate.
+        """
+        whole = len(labels) == self.recipe.batch_size
+        if self.device.type == "cuda":
+            self._set_precision()
+            self._lr.fill_(lr)
+        else:
+            for group in self.optimiser.param_groups:
+                group["lr"] = lr
+        if self._graph is not None and whole:
+            self._images.copy_(images)
+            self._labels.copy_(labels)
+            self._graph.replay()
+        else:
+            self._iterate(
+                self._fast_loss if whole and self._fast_loss else self._loss, images, labels
+            )
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits (n, classes) of a batch, in the mode that the network is in; never as bfloat16."""
+        self._set_precision()
+        if self._fast_logits is not None and len(images) == self._evaluation_batch:
+            return self._fast_logits(images)
+        return self._logits(images)
+
+    def loss_sum(self) -> float:
+        """Sum of the losses of all images since last asked, in nats; the device is waited for."""
+        total = float(self._total)
+        self._total.zero_()
+        return total
+
+    def failed_at(self) -> int:
+        """The first iteration whose loss was not finite, or -1; the device is waited for."""
+        return int(self._failed_at)
+
+    # The iteration
+
+    def _iterate(self, loss_of: Any, images: Tensor, labels: Tensor) -> None:
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = loss_of(images, labels)
+        # Known on the device only: from the first loss that is not finite, the fused optimiser
+        # skips its updates.
+        failed = ~torch.isfinite(loss.detach()) & (self._failed_at < 0)
+        self._failed_at.copy_(torch.where(failed, self._at, self._failed_at))
+        self._skip.copy_(self._failed_at >= 0)
+        torch.autograd.backward(loss)
+        self.optimiser.step()
+        self._apply_masks()
+        self._total += loss.detach() * len(labels)
+        self._at += 1
+
+    def _logits(self, images: Tensor) -> Tensor:
+        if self.recipe.precision != "bf16":
+            return self.network(images)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            return self.network(images).float()
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(self._logits(images), labels)
+
+    def _apply_masks(self) -> None:
+        if self._masks:
+            with torch.no_grad():
+                torch._foreach_mul_(self._pruned, self._masks)
+
+    def _set_precision(self) -> None:
+        """Float32 means float32 on a GPU too; PyTorch's own default is TF32 for convolutions."""
+        if self.device.type == "cuda":
+            kind = "tf32" if self.recipe.precision == "tf32" else "ieee"
+            backends: Any = torch.backends  # its types lack what is set here
+            if backends.cudnn.conv.fp32_precision != kind:
+                backends.cudnn.conv.fp32_precision = kind
+                backends.cuda.matmul.fp32_precision = kind
+
+    def _fresh_optimiser(self) -> None:
+        recipe, parameters = self.recipe, self.network.parameters()
+        lr: Any = self._lr if self.device.type == "cuda" else recipe.lr
+        if recipe.optimiser == "adam":
+            self.optimiser: Any = torch.optim.Adam(
+                parameters,
+                lr=lr,
+                weight_decay=recipe.weight_decay,
+                fused=True,
+                capturable=self.device.type == "cuda",
+            )
+        else:
+            self.optimiser = torch.optim.SGD(
+                parameters,
+                lr=lr,
+                momentum=recipe.momentum,
+                weight_decay=recipe.weight_decay,
+                fused=True,
+            )
+        self.optimiser.found_inf = self._skip
+
+    # Compiling
+
+    def _compile(self, shape: tuple[int, int, int]) -> None:
+        images = torch.zeros((self.recipe.batch_size, *shape), device=self.device).contiguous(
+            memory_format=torch.channels_last
+        )
+        labels = torch.zeros(self.recipe.batch_size, dtype=torch.int64, device=self.device)
+        try:
+            # All engines share the code that is compiled, so PyTorch counts them as one function.
+            torch._dynamo.config.recompile_limit = _ENGINES
+            self._fast_loss = torch.compile(self._loss, dynamic=False, fullgraph=True)
+            self._fast_logits = torch.compile(self._logits, dynamic=False, fullgraph=True)
+            self._warm_up(images, labels)
+            self.way = "compiled"
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            warnings.warn(
+                f"compiling {type(self.network).__name__} failed, it is trained operation by "
+                f"operation, which is slower: {reason}",
+                stacklevel=3,
+            )
+            self._fast_loss = self._fast_logits = None
+        if self.way == "compiled" and self.device.type == "cuda":
+            self._capture(images, labels)
+        if self._graph is None:
+            self._fresh_optimiser()
+
+    def _warm_up(self, images: Tensor, labels: Tensor) -> None:
+        """Let everything be compiled that training and evaluation call."""
+        self._set_precision()
+        self.network.train()
+        self._iterate(self._fast_loss, images, labels)
+        self.network.eval()
+        with torch.no_grad():
+            self._fast_logits(
+                images[:1]
+                .expand(self._evaluation_batch, -1, -1, -1)
+                .contiguous(memory_format=torch.channels_last)
+            )
+
+    def _capture(self, images: Tensor, labels: Tensor) -> None:
+        """Capture the iteration as a CUDA graph, masks of all parameters in it."""
+        self._images, self._labels = images, labels
+        self._pruned = [weight.detach() for weight in self._weights.values()]
+        self._masks = [torch.ones_like(weight) for weight in self._weights.values()]
+        self.network.train()
+        try:
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(_WARM_UP):
+                    self._iterate(self._fast_loss, images, labels)
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            self.optimiser.zero_grad(set_to_none=True)
+            with torch.cuda.graph(graph):
+                self._iterate(self._fast_loss, images, labels)
+            self._graph, self.way = graph, "compiled-graph"
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            warnings.warn(
+                f"no CUDA graph could be captured, each operation is started on its own: {reason}",
+                stacklevel=4,
+            )
+            self._pruned, self._masks = [], []
