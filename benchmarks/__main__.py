@@ -1,100 +1,70 @@
-"""``make bench``: seconds of an iteration, ours against the plain loop, interleaved in one run.
+"""``make bench``: every measurement, or those that are named, as a table and as JSON.
 
-Prints a table and writes ``benchmarks/results.json``. These machines are noisy: read the ratio.
+These machines are noisy: read the ratios, which come from one run, with what they compare
+interleaved.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import argparse
 import json
-import platform
-import statistics
-import sys
-import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import plain
-from elth import data, masks
-from elth.data import Dataset
-from elth.networks import build
-from elth.recipes import RECIPES, Recipe
-from elth.streams import stream
-from elth.training import Training
+from benchmarks.measure import Row, machine
 
-REPEATS = 5
-STEPS = 63
+PARTS = ("train", "packing", "input", "orchestrator", "storage")
 
 
-def ours(network: str, dataset: Dataset, recipe: Recipe) -> float:
-    """Seconds of an iteration of ``elth.Training``, test set left out."""
-    made = build(network, dataset.info.shape, generator=stream(0, "init"))
-    training = Training(
-        made, dataset, recipe, seed=0, state=made.state_dict(), mask=masks.ones(made), stop=STEPS
-    )
-    began = time.perf_counter()
-    while training.step < STEPS:
-        training.train_epoch()
-    return (time.perf_counter() - began) / STEPS
+def _shown(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def theirs(network: str, dataset: Dataset, recipe: Recipe) -> float:
-    """Seconds of an iteration of the plain loop."""
-    made = build(network, dataset.info.shape, generator=stream(0, "init"))
-    return plain.epoch_seconds(made, dataset, recipe, masks.ones(made), STEPS)
+def table(title: str, rows: list[Row]) -> Table:
+    """The rows of one part."""
+    made = Table(title=title, title_justify="left")
+    for column in ("", "median", "± sd", "n", "unit", "is to be"):
+        made.add_column(column, justify="left" if column in ("", "unit") else "right")
+    for row in rows:
+        name = row["name"] + (f" ({row['note']})" if "note" in row else "")
+        keys = ("value", "spread", "n", "unit", "limit")
+        made.add_row(name, *(_shown(row.get(key)) for key in keys))
+    return made
+
+
+def _rows(part: str, device: str, data: Path | None) -> list[Row]:
+    module: Any = import_module(f"benchmarks.{part}")
+    if part == "train":
+        return list(module.rows(data, device))
+    if part == "packing":
+        return list(module.rows(device))
+    return list(module.rows())
 
 
 def main() -> None:
-    """Measure and tell."""
-    torch.set_num_threads(1)
-    dataset = data.load("digits")
-    recipe = dataclasses.replace(RECIPES["digits_resnet"])
-    rows: list[dict[str, Any]] = []
-    for network in ("resnet14", "resnet20", "mlp2"):
-        for measure in (ours, theirs):
-            measure(network, dataset, recipe)
-        pairs = [
-            (ours(network, dataset, recipe), theirs(network, dataset, recipe))
-            for _ in range(REPEATS)
-        ]
-        ratios = [b / a for a, b in pairs]
-        rows.append(
-            {
-                "network": network,
-                "dataset": "digits",
-                "batch": recipe.batch_size,
-                "ours_ms": 1e3 * statistics.median(a for a, _ in pairs),
-                "plain_ms": 1e3 * statistics.median(b for _, b in pairs),
-                "ratio": statistics.median(ratios),
-                "ratio_sd": statistics.stdev(ratios),
-                "n": REPEATS,
-            }
-        )
-    machine = {
-        "machine": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": sys.version.split()[0],
-    }
-    table = Table(title=", ".join(f"{key} {value}" for key, value in machine.items()))
-    for column in ("network", "ours ms", "plain ms", "ratio ± sd", "n"):
-        table.add_column(column)
-    for row in rows:
-        table.add_row(
-            row["network"],
-            f"{row['ours_ms']:.2f}",
-            f"{row['plain_ms']:.2f}",
-            f"{row['ratio']:.2f} ± {row['ratio_sd']:.2f}",
-            str(row["n"]),
-        )
-    Console().print(table)
-    path = Path(__file__).with_name("results.json")
-    path.write_text(json.dumps({**machine, "rows": rows}, indent=1) + "\n")
-    print(f"wrote {path}")
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all when none is named")
+    parser.add_argument("--data", type=Path, help="folder with CIFAR-10 and MNIST")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results.json"))
+    given = parser.parse_args()
+    unknown = set(given.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there is {', '.join(PARTS)}")
+    results = {}
+    for part in given.parts or PARTS:
+        where = machine(given.device)
+        rows = _rows(part, given.device, given.data)
+        results[part] = {**where, "rows": rows}
+        title = f"{part}: " + ", ".join(f"{key} {value}" for key, value in where.items())
+        Console(width=140).print(table(title, rows))
+    given.output.write_text(json.dumps(results, indent=1) + "\n")
+    print(f"wrote {given.output}")
 
 
 if __name__ == "__main__":
