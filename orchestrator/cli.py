@@ -114,7 +114,7 @@ def status(grid_or_config: str, overrides: tuple[str, ...], store: str | None) -
     grid = _grid(grid_or_config, overrides)
     keys = tracker.grid_keys(grid)
     by_key: dict[str, Tracked] = {}
-    for tracked in tracker.stages(grid):
+    for tracked in tracker.stages():
         if tracked.key not in by_key or tracked.status == "finished":
             by_key[tracked.key] = tracked
     states = {key: by_key[key].status if key in by_key else "missing" for key in keys}

@@ -34,7 +34,7 @@ def execute(
         ElthError: the store or the dataset cannot be had, or the machine is too small.
     """
     count = local_slots(experiment)
-    tracker = Tracker(store)
+    tracker = Tracker(store, keep_index=True)
     tracked = tracker.stages()
     finished: dict[str, Tracked] = {}
     for one in tracked:
@@ -50,10 +50,7 @@ def execute(
     for name in dict.fromkeys(dataset_of(stage) for stage in todo):
         data.load(name, experiment.data.root, download=experiment.data.download)
     tracker.open_grid(experiment.name, experiment.resolved(), plan.stages, experiment.description)
-    tracker.join_grid(
-        (one.run_id for one in finished.values() if experiment.name not in one.grids),
-        experiment.name,
-    )
+    tracker.join_finished(finished.values(), experiment.name)
     others = {one.numerics for one in finished.values()} - _expected(experiment, todo)
     if others and todo:
         console.print(

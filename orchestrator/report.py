@@ -147,7 +147,7 @@ def collect(tracker: Tracker, grid: str) -> Report:
     """
     labels = tracker.grid_keys(grid)
     by_key: dict[str, Tracked] = {}
-    for tracked in tracker.stages(grid):
+    for tracked in tracker.stages():
         if tracked.key in labels and tracked.status == "finished":
             stage = replace(tracked.stage, labels=labels[tracked.key])
             by_key.setdefault(tracked.key, replace(tracked, stage=stage))

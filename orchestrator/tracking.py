@@ -18,19 +18,21 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from mlflow import MlflowClient
-from mlflow.entities import Run, RunStatus, ViewType
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from elth import masks
 from elth.errors import ElthError
 from elth.tickets import Ticket
 from orchestrator.experiment import NAME
+from orchestrator.listing import Listing, pages, tracked
+from orchestrator.listing import Tracked as Tracked
+from orchestrator.listing import stage_of as stage_of
 from orchestrator.plan import Stage, recipe_of
 from orchestrator.provenance import environment, is_gone
 from orchestrator.runlog import RunLog
@@ -45,37 +47,11 @@ GRIDS = "elth-grids"
 AXES = ("network", "method", "source", "transform", "round", "seed", "dataset")
 """Labels that are parameters of every run, under the same names."""
 
-_PAGE = 1000
 _ANSWER_SECONDS = 10.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tracked:
-    """A stage as the store knows it."""
-
-    run_id: str
-    key: str
-    stage: Stage
-    grids: frozenset[str]
-    """The grids that use it."""
-    status: str
-    """``finished``, ``running``, ``failed`` or ``killed``."""
-    reason: str
-    """Why it failed."""
-    is_final: bool
-    """Whether doing it again would fail again."""
-    nonzeros: int
-    prunable: int
-    accuracy: float | None
-    """Test accuracy in percent after the last epoch."""
-    seconds: float | None
-    """Wall time of the training."""
-    numerics: str
-    """Class within which results are equal bit for bit."""
-    started: int
-    """Time of start in milliseconds since 1970."""
-    collapsed: tuple[str, ...] = ()
-    """Weights of which no element is left."""
+_JOINED = "joined.json"
+_JOIN = 1000
+_GONE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""What MLflow calls it when a run is not there, or deleted."""
 
 
 def _check_reachable(uri: str) -> None:
@@ -99,14 +75,18 @@ def _check_reachable(uri: str) -> None:
 class Tracker:
     """Everything that is asked of MLflow."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, keep_index: bool = False) -> None:
         """Open the store, and create it if it is a directory that is not there yet.
+
+        Args:
+            store: where it is.
+            keep_index: whether ``stages`` also brings the index of finished runs up to date.
 
         Raises:
             ElthError: it cannot be created, written or reached, with the reason.
         """
         self.store = store
-        artifacts = None
+        self._artifacts = None
         if store.folder is not None:
             try:
                 (store.folder / "artifacts").mkdir(parents=True, exist_ok=True)
@@ -116,21 +96,24 @@ class Tracker:
                 raise ElthError(
                     f"cannot write the store {store}: {error.strerror}; give another with --store"
                 ) from error
-            artifacts = (store.folder / "artifacts").as_uri()
+            self._artifacts = (store.folder / "artifacts").as_uri()
         _check_reachable(store.uri)
         try:
             self.client = MlflowClient(store.uri)
-            self.experiments = {name: self._experiment(name, artifacts) for name in (STAGES, GRIDS)}
+            self.experiments = {name: self._experiment(name) for name in (STAGES, GRIDS)}
         except Exception as error:  # MLflow's, SQLAlchemy's, Alembic's
             first = (str(error) or type(error).__name__).splitlines()[0]
             raise ElthError(f"cannot use the store {store}: {first}") from error
+        self._listing = Listing(
+            self.client, self.experiments[STAGES], self._experiment, keep=keep_index
+        )
 
-    def _experiment(self, name: str, artifacts: str | None) -> str:
+    def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
         try:
-            return str(self.client.create_experiment(name, artifact_location=artifacts))
+            return str(self.client.create_experiment(name, artifact_location=self._artifacts))
         except MlflowException:
             again = self.client.get_experiment_by_name(name)
             if again is None:
@@ -141,25 +124,22 @@ class Tracker:
 
     def search(self, text: str = "", experiment: str = STAGES) -> Iterator[Run]:
         """All runs that match an MLflow filter, oldest first."""
-        token = None
-        while True:
-            page = self.client.search_runs(
-                [self.experiments[experiment]],
-                filter_string=text,
-                run_view_type=ViewType.ACTIVE_ONLY,
-                max_results=_PAGE,
-                order_by=["attributes.start_time ASC"],
-                page_token=token,
-            )
+        for page in pages(self.client, self.experiments[experiment], text):
             yield from page
-            token = page.token
-            if not token:
-                return
 
     def stages(self, grid: str | None = None) -> list[Tracked]:
-        """What the store knows of all stages, or of those of one grid."""
-        text = f"tags.`grid.{grid}` = 'true'" if grid else ""
-        return [_tracked(run) for run in self.search(text) if "elth.key" in run.data.tags]
+        """What the store knows of all stages, or of those of one grid, oldest first.
+
+        The keys of a grid are those of its last ``elth run``; of a grid whose own run is gone only
+        tags tell.
+        """
+        if grid is None:
+            return self._listing.read()
+        if self.grid_run(grid) is None:
+            found = self.search(f"tags.`grid.{grid}` = 'true'")
+            return [tracked(run) for run in found if "elth.key" in run.data.tags]
+        keys = self.grid_keys(grid)
+        return [one for one in self.stages() if one.key in keys]
 
     def run_of(self, key: str) -> Run | None:
         """The finished run of a key."""
@@ -174,6 +154,7 @@ class Tracker:
         """
         run = self.run_of(key)
         if run is None:
+            self._listing.forget()
             raise ElthError(f"the store {self.store} has no finished stage {key[:12]}")
         return self.load_run(run)
 
@@ -198,14 +179,11 @@ class Tracker:
         with contextlib.suppress(MlflowException):
             return self.client.get_run(run_id)
         if re.fullmatch(r"[0-9a-f]{6,64}", run_id):
-            matches = [
-                run
-                for run in self.search("attributes.status = 'FINISHED'")
-                if run.data.tags.get("elth.key", "").startswith(run_id)
-                or str(run.info.run_id).startswith(run_id)
-            ]
-            if matches:
-                return matches[0]
+            for name in ("tags.`elth.key`", "attributes.run_id"):
+                text = f"{name} LIKE '{run_id}%' and attributes.status = 'FINISHED'"
+                for run in self.search(text):
+                    if "elth.key" in run.data.tags:
+                        return run
         raise ElthError(f"the store {self.store} has no run or stage '{run_id}'")
 
     # Grids
@@ -284,9 +262,43 @@ class Tracker:
             self.client.log_artifacts(run.info.run_id, str(folder), "report")
 
     def join_grid(self, run_ids: Iterable[str], grid: str) -> None:
-        """Tag runs as belonging to a grid."""
+        """Tag runs as belonging to a grid, which MLflow's pages show them by.
+
+        Raises:
+            ElthError: a run has been deleted.
+        """
         for run_id in run_ids:
-            self.client.set_tag(run_id, f"grid.{grid}", "true")
+            try:
+                self.client.set_tag(run_id, f"grid.{grid}", "true")
+            except MlflowException as error:
+                if error.error_code not in _GONE:
+                    raise
+                self._listing.forget()
+                raise ElthError(
+                    f"run {run_id} has been deleted from the store {self.store} meanwhile: give "
+                    "the same command again, and its stage is done again"
+                ) from error
+
+    def join_finished(self, finished: Iterable[Tracked], grid: str) -> None:
+        """Tag those of some finished stages as a grid's that are not tagged yet.
+
+        The grid's run holds a list of them, as to read all their tags would take long.
+
+        Raises:
+            ElthError: a run has been deleted.
+        """
+        rest = [one.run_id for one in finished if grid not in one.grids]
+        run = self.grid_run(grid) if rest else None
+        if run is None:
+            return
+        joined = set()
+        with contextlib.suppress(ElthError, ValueError):
+            joined = set(json.loads(self._grid_file(grid, _JOINED)))
+        rest = [run_id for run_id in rest if run_id not in joined]
+        for i in range(0, len(rest), _JOIN):
+            self.join_grid(rest[i : i + _JOIN], grid)
+            joined.update(rest[i : i + _JOIN])
+            self.client.log_text(run.info.run_id, json.dumps(sorted(joined)), _JOINED)
 
     # Writing a stage
 
@@ -340,43 +352,3 @@ class Tracker:
         log.texts["experiment.yaml"] = experiment
         log.start()
         return log
-
-
-def stage_of(run: Run) -> Stage:
-    """The stage that a run holds.
-
-    Raises:
-        ElthError: the run is no stage.
-    """
-    text = run.data.tags.get("elth.stage")
-    if text is None:
-        raise ElthError(f"run {run.info.run_id} is no stage of elth")
-    return Stage.of(json.loads(text))
-
-
-def _tracked(run: Run) -> Tracked:
-    tags, params = run.data.tags, run.data.params
-    status = RunStatus.from_string(run.info.status)
-    if status == RunStatus.RUNNING and is_gone(tags.get("elth.owner", "")):
-        status = RunStatus.KILLED
-    names = {
-        RunStatus.FINISHED: "finished",
-        RunStatus.RUNNING: "running",
-        RunStatus.FAILED: "failed",
-    }
-    return Tracked(
-        run_id=run.info.run_id,
-        key=tags["elth.key"],
-        stage=stage_of(run),
-        grids=frozenset(t.removeprefix("grid.") for t in tags if t.startswith("grid.")),
-        status=names.get(status, "killed"),
-        reason=tags.get("elth.reason", ""),
-        is_final=tags.get("elth.final") == "true",
-        nonzeros=int(params.get("nonzeros", 0)),
-        prunable=int(params.get("prunable", 0)),
-        accuracy=run.data.metrics.get("test_accuracy"),
-        seconds=float(tags["elth.seconds"]) if "elth.seconds" in tags else None,
-        collapsed=tuple(filter(None, tags.get("elth.collapsed", "").split(", "))),
-        numerics=tags.get("elth.numerics", ""),
-        started=int(run.info.start_time),
-    )

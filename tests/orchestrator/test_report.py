@@ -573,12 +573,10 @@ def test_what_a_grid_lacks_is_counted(finished: Finished) -> None:
     stranger = chain("part", seeds=[99])[0]
     stages = {key: finished.plan.stages[key] for key in keys[:4]} | {stranger.key: stranger}
     finished.tracker.open_grid("part", "", stages, "")
-    assert reports.collect(finished.tracker, "part").missing == 5
-    run = finished.tracker.run_of(keys[1])
-    assert run is not None
-    finished.tracker.join_grid([run.info.run_id], "part")
-    report = reports.collect(finished.tracker, "part")
-    assert (report.missing, len(report.cells)) == (4, 1)
+    report = reports.collect(finished.tracker, "part")  # another grid has done the first four
+    assert report.missing == 1
+    trained = [key for key in keys[:4] if stages[key].kind != "rewind_point"]
+    assert sum(len(cell.seeds) for cell in report.cells) == len(trained) > 0
 
 
 def test_what_a_grid_no_longer_asks_for_is_left_out(finished: Finished) -> None:
