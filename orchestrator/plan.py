@@ -60,6 +60,11 @@ class Stage:
         )
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @functools.cached_property
+    def recipe(self) -> Recipe:
+        """How it trains."""
+        return _recipe(json.dumps(self.params["recipe"]))
+
     @property
     def title(self) -> str:
         """A short name for people, as ``resnet20 <- resnet14 append, round 8, seed 0``."""
@@ -519,7 +524,7 @@ def _counts(network: str, dataset: str) -> tuple[int, int]:
 
 def recipe_of(stage: Stage) -> Recipe:
     """The recipe by which a stage trains."""
-    return _recipe(json.dumps(stage.params["recipe"]))
+    return stage.recipe
 
 
 @functools.lru_cache(maxsize=256)

@@ -6,6 +6,7 @@ A report reads the store and nothing else, so it can be made on any machine that
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import statistics
@@ -58,12 +59,12 @@ class Cell:
         """Round and exact sparsity: what is compared stands at one level."""
         return (self.round, self.target)
 
-    @property
+    @functools.cached_property
     def mean(self) -> float:
         """Mean accuracy."""
         return statistics.fmean(self.accuracy)
 
-    @property
+    @functools.cached_property
     def deviation(self) -> float | None:
         """Standard deviation of a sample (n - 1); None for one seed."""
         return statistics.stdev(self.accuracy) if len(self.accuracy) > 1 else None

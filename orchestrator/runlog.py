@@ -34,6 +34,7 @@ class RunLog:
         self.texts: dict[str, str] = {}
         self._params: list[Param] = []
         self._tags: list[RunTag] = []
+        self._last_tags: list[RunTag] = []
         self._metrics: queue.Queue[list[Metric] | None] = queue.Queue()
         self._thread = threading.Thread(target=self._send, daemon=True, name="elth-log")
         self._failure: Exception | None = None
@@ -75,8 +76,8 @@ class RunLog:
                 (folder / name).write_text(text)
             try:
                 self.client.log_artifacts(self.run_id, str(folder))
+                self._last_tags = [RunTag("elth.seconds", f"{seconds:.3f}")]
                 self._drain()
-                self.client.set_tag(self.run_id, "elth.seconds", f"{seconds:.3f}")
                 self.client.set_terminated(self.run_id, "FINISHED")
             except (MlflowException, OSError) as error:
                 raise ElthError(
@@ -87,6 +88,7 @@ class RunLog:
         """Close the run as failed; ``final`` when doing it again would fail again."""
         with contextlib.suppress(MlflowException, OSError):
             self.client.log_text(self.run_id, details, "traceback.txt")
+        self._last_tags = []
         with contextlib.suppress(MlflowException):
             self._drain()
         self.client.set_tag(self.run_id, "elth.reason", reason[:500])
@@ -110,10 +112,12 @@ class RunLog:
             except queue.Empty:
                 pass
             due = not open_ or time.monotonic() - last >= _FLUSH_SECONDS
-            if waiting and due:
+            tags = [] if open_ else self._last_tags
+            if (waiting or tags) and due:
                 try:
-                    for i in range(0, len(waiting), _BATCH):
-                        self.client.log_batch(self.run_id, metrics=waiting[i : i + _BATCH])
+                    for i in range(0, max(len(waiting), 1), _BATCH):
+                        batch = waiting[i : i + _BATCH]
+                        self.client.log_batch(self.run_id, metrics=batch, tags=tags)
                     waiting, self._failure = [], None
                 except Exception as error:
                     self._failure = error

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_
 
 import ray
 import torch
+from mlflow.entities import Run
 from ray import tune
 from ray.tune.search import Searcher
 
@@ -38,10 +39,11 @@ from orchestrator.resources import compiles, numerics
 from orchestrator.runlog import RunLog
 from orchestrator.schedule import Schedule
 from orchestrator.store import Store
-from orchestrator.tracking import Tracker
+from orchestrator.tracking import Tracker, finished
 
 _REPORT_SECONDS = 1.0
 _KEPT_RESULTS = 8
+_KEPT_BYTES = 256 * 2**20
 
 
 @dataclass
@@ -73,11 +75,13 @@ class Worker:
         return self.results[key]
 
     def keep(self, key: str, result: tuple[Stage, stages.Result]) -> None:
-        """Remember a result, and forget the oldest."""
+        """Remember a result; of the oldest a few are forgotten once all are large."""
         self.results.pop(key, None)
         self.results[key] = result
-        while len(self.results) > _KEPT_RESULTS:
-            del self.results[next(iter(self.results))]
+        size = sum(one.nbytes for _, one in self.results.values())
+        while len(self.results) > _KEPT_RESULTS and size > _KEPT_BYTES:
+            _, oldest = self.results.pop(next(iter(self.results)))
+            size -= oldest.nbytes
 
 
 WORKER = Worker()
@@ -107,12 +111,14 @@ def run_job(config: Mapping[str, Any], worker: Worker = WORKER) -> Iterator[Repo
     tracker = worker.tracker(config["store"])
     todo = [Stage.of(description) for description in config["stages"]]
     for index, stage in enumerate(todo):
-        found = tracker.run_of(stage.key)
+        before = tracker.runs_of(stage.key)
+        found = finished(before)
         if found is not None:
             tracker.join_grid([found.info.run_id], config["grid"])  # another grid's, done meanwhile
         else:
             try:
-                for fraction, accuracy in _run_stage(stage, config, worker, tracker, device):
+                steps = _run_stage(stage, config, worker, tracker, device, before)
+                for fraction, accuracy in steps:
                     yield Report(index=index, fraction=fraction, accuracy=accuracy)
             except Exception as error:
                 yield Report(index=index, failed=_reason(error))
@@ -121,7 +127,12 @@ def run_job(config: Mapping[str, Any], worker: Worker = WORKER) -> Iterator[Repo
 
 
 def _run_stage(
-    stage: Stage, config: Mapping[str, Any], worker: Worker, tracker: Tracker, device: str
+    stage: Stage,
+    config: Mapping[str, Any],
+    worker: Worker,
+    tracker: Tracker,
+    device: str,
+    before: Iterable[Run],
 ) -> Iterator[tuple[float, float]]:
     place = config["data"]
     dataset = worker.dataset(dataset_of(stage), place["root"], place["download"], device)
@@ -136,6 +147,7 @@ def _run_stage(
         experiment=config["experiment"],
         driver=config["driver"],
         numerics=numerics(config["threads"], config["gpus"], engine.way),
+        before=before,
     )
     start, stop = iterations(stage)
     try:

@@ -5,6 +5,7 @@ Nothing here reads or writes files or the network; Tune asks ten times a second.
 
 from __future__ import annotations
 
+import heapq
 import threading
 import time
 from collections.abc import Collection, Mapping
@@ -74,7 +75,9 @@ class Schedule:
             if key in plan.stages and key not in self._found
         }
         self._path = plan.remaining_path()
-        self._jobs = plan.jobs(self._finished)
+        jobs = plan.jobs(self._finished)
+        self._jobs = {job.stages[0].key: job for job in jobs}  # by the key of its first stage
+        self._order = {key: number for number, key in enumerate(self._jobs)}
         self._running: dict[str, Job] = {}
         self._progress: dict[str, Running] = {}
         self._slots = slots
@@ -82,6 +85,9 @@ class Schedule:
         self._timed: list[tuple[float, float]] = []
         self._children = plan.children()
         self._blocked: set[str] = set()
+        self._ready: list[tuple[float, int, str]] = []
+        for key in self._jobs:
+            self._offer(key)
         self._block()
 
     @property
@@ -95,15 +101,11 @@ class Schedule:
         with self._lock:
             if len(self._running) >= self._slots:
                 return None
-            ready = [
-                job
-                for job in self._jobs
-                if all(parent in self._finished for parent in job.stages[0].parents)
-            ]
-            if not ready:
+            while self._ready and self._ready[0][2] not in self._jobs:
+                heapq.heappop(self._ready)  # taken or blocked
+            if not self._ready:
                 return None
-            job = max(ready, key=lambda job: self._path[job.stages[0].key])
-            self._jobs.remove(job)
+            job = self._jobs.pop(heapq.heappop(self._ready)[2])
             self._running[trial] = job
             self._progress[trial] = Running(
                 stage=job.stages[0], fraction=0.0, accuracy=None, since=time.monotonic()
@@ -166,9 +168,18 @@ class Schedule:
         if stage.key in self._finished:
             return
         self._finished.add(stage.key)
+        for child in self._children[stage.key]:
+            self._offer(child)
         if stage.kind == "rewind_point":
             return  # short, and the first thing that a new process does
         self._timed.append((work(stage), time.monotonic() - self._progress[trial].since))
+
+    def _offer(self, key: str) -> None:
+        """Note that the job that begins with a stage is ready, if its parents are done."""
+        if key in self._jobs:
+            job = self._jobs[key]
+            if all(parent in self._finished for parent in job.stages[0].parents):
+                heapq.heappush(self._ready, (-self._path[key], self._order[key], key))
 
     def _block(self) -> None:
         """Take the jobs that can no longer be done out of the queue."""
@@ -179,8 +190,14 @@ class Schedule:
                     self._blocked.add(child)
                     todo.append(child)
         lost = self._blocked | self._failed.keys()
-        jobs = [tuple(takewhile(lambda s: s.key not in lost, job.stages)) for job in self._jobs]
-        self._jobs = [Job(stages) for stages in jobs if stages]
+        if not lost:
+            return
+        for key, job in list(self._jobs.items()):
+            stages = tuple(takewhile(lambda s: s.key not in lost, job.stages))
+            if not stages:
+                del self._jobs[key]
+            elif len(stages) < len(job.stages):
+                self._jobs[key] = Job(stages)
 
     def _seconds_left(self) -> float | None:
         speed = self._speed
@@ -196,7 +213,7 @@ class Schedule:
             speed = sum(t for _, t in timed) / sum(w for w, _ in timed)
         if speed is None:
             return None
-        left = [*self._jobs, *self._running.values()]
+        left = [*self._jobs.values(), *self._running.values()]
         lost = self._finished | self._blocked | set(self._failed)
         units = makespan(left, self._slots, lost)
         under_way = sum(work(r.stage) * r.fraction for r in self._progress.values())

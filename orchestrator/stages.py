@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,6 +44,12 @@ class Result:
     mask: Mask | None = None
     trained: State | None = None
     """Trained weights, pruned ones exactly zero."""
+
+    @functools.cached_property
+    def nbytes(self) -> int:
+        """Bytes of its tensors in memory."""
+        states = (state for state in (self.rewind, self.mask, self.trained) if state is not None)
+        return sum(tensor.nbytes for state in states for tensor in state.values())
 
 
 Load = Callable[[str], tuple[Stage, Result]]

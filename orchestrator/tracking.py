@@ -142,9 +142,12 @@ class Tracker:
         return [one for one in self.stages() if one.key in keys]
 
     def run_of(self, key: str) -> Run | None:
-        """The finished run of a key."""
-        text = f"tags.`elth.key` = '{key}' and attributes.status = 'FINISHED'"
-        return next(self.search(text), None)
+        """The finished run of a key; of several the oldest."""
+        return finished(self.runs_of(key))
+
+    def runs_of(self, key: str) -> list[Run]:
+        """All runs of a key, oldest first."""
+        return list(self.search(f"tags.`elth.key` = '{key}'"))
 
     def load(self, key: str) -> tuple[Stage, Result]:
         """A finished stage and its result.
@@ -161,9 +164,11 @@ class Tracker:
     def load_run(self, run: Run) -> tuple[Stage, Result]:
         """The stage of a run and its result."""
         stage = stage_of(run)
+        is_here = str(run.info.artifact_uri).startswith("file:")  # then nothing is copied
         with tempfile.TemporaryDirectory(prefix="elth-") as folder:
+            place = None if is_here else folder
             try:
-                path = self.client.download_artifacts(run.info.run_id, "result", folder)
+                path = self.client.download_artifacts(run.info.run_id, "result", place)
             except (MlflowException, OSError) as error:
                 raise ElthError(
                     f"the files of run {run.info.run_id} ({stage.title}) are not to be had: {error}"
@@ -311,9 +316,13 @@ class Tracker:
         experiment: str,
         driver: str,
         numerics: str,
+        before: Iterable[Run] | None = None,
     ) -> RunLog:
-        """Start the run of a stage; runs of the same stage that died before are removed."""
-        for run in self.search(f"tags.`elth.key` = '{stage.key}'"):
+        """Start the run of a stage; runs of the same stage that died before are removed.
+
+        ``before`` is what ``runs_of`` has just told, where the caller has asked already.
+        """
+        for run in self.runs_of(stage.key) if before is None else before:
             status = run.info.status
             dead = run.data.tags.get("elth.owner", "")
             if status == "FAILED" or (
@@ -352,3 +361,8 @@ class Tracker:
         log.texts["experiment.yaml"] = experiment
         log.start()
         return log
+
+
+def finished(runs: Iterable[Run]) -> Run | None:
+    """The first of some runs that is finished."""
+    return next((run for run in runs if run.info.status == "FINISHED"), None)

@@ -156,7 +156,12 @@ def epoch(number: int, accuracy: float = 50.0) -> Epoch:
 
 def begin(tracker: Tracker, stage: Stage, ticket: Ticket | None = None, **changes: str) -> RunLog:
     """Begin the run of a stage, for the grid ``one`` where nothing else is said."""
-    words = {"grid": "one", "experiment": "text: 1\n", "driver": owner(), "numerics": "cpu/1"}
+    words: dict[str, Any] = {
+        "grid": "one",
+        "experiment": "text: 1\n",
+        "driver": owner(),
+        "numerics": "cpu/1",
+    }
     return tracker.begin(stage, ticket, **(words | changes))
 
 

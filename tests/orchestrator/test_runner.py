@@ -283,13 +283,22 @@ def test_layer_sparsities_are_tracked(finished: Finished) -> None:
 # What a process keeps
 
 
-def test_a_worker_keeps_a_few_results_the_latest_ones() -> None:
+def test_a_worker_keeps_a_few_large_results_the_latest_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     stage = of_kind(plan.build(tiny("kept")), "rewind_point")[0]
     worker = Worker()
     for number in range(12):
         worker.keep(str(number), (stage, rewind_result()))
-    worker.keep("5", (stage, rewind_result()))
-    assert list(worker.results) == ["4", "6", "7", "8", "9", "10", "11", "5"]
+    assert len(worker.results) == 12  # all of them are small
+    size = rewind_result().nbytes
+    assert 4 * 11_012 < size < 5 * 11_012
+    monkeypatch.setattr(runner, "_KEPT_BYTES", 9 * size)
+    worker.keep("9", (stage, rewind_result()))
+    assert list(worker.results) == ["3", "4", "5", "6", "7", "8", "10", "11", "9"]
+    monkeypatch.setattr(runner, "_KEPT_BYTES", 0)
+    worker.keep("11", (stage, rewind_result()))
+    assert list(worker.results) == ["4", "5", "6", "7", "8", "10", "9", "11"]
 
 
 def test_a_worker_reads_a_result_once(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
