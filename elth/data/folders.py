@@ -1,8 +1,7 @@
 """Image folders in the layout of ImageNet: ``FOLDER/train/CLASS/*`` and ``FOLDER/val/CLASS/*``.
 
-Images are decoded when they are needed, by as many threads as PyTorch may use; a cropped image goes
-to the device as uint8. Which images a folder must hold is fixed by a manifest, a JSON file that is
-made once (``make_manifest``); for ImageNet itself by its numbers of classes and images.
+Which images a folder must hold is fixed by a manifest, a JSON file that is made once
+(``make_manifest``); for ImageNet itself by its numbers of classes and images.
 """
 
 from __future__ import annotations
@@ -10,19 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from elth.data._augment import ResizedCrops, draw_flips
-from elth.data._dataset import Batch, Batches, chosen, normaliser, order_of
 from elth.data._info import DatasetInfo
 from elth.data._sources import (
     FOLDER,
@@ -34,6 +29,7 @@ from elth.data._sources import (
     digest,
     read_manifest,
 )
+from elth.data._stream import FolderDataset, centre_crop
 from elth.errors import ElthError
 from elth.files import write_atomic
 from elth.networks import NetworkSpec
@@ -56,7 +52,6 @@ __all__ = [
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 """Endings of the files that count as images, in either case."""
-_AHEAD = 2
 
 
 # One image.
@@ -80,38 +75,7 @@ def decode(path: str) -> Tensor:
         ) from error
 
 
-def centre_crop(image: Tensor, size: int) -> Tensor:
-    """Resize the shorter side to 256/224 of ``size``, then cut (3, size, size) from the middle."""
-    short = round(size * 256 / 224)
-    height, width = image.shape[1:]
-    if height < width:
-        resized = _resize(image, short, short * width // height)
-    else:
-        resized = _resize(image, short * height // width, short)
-    top, left = ((side - size) // 2 for side in resized.shape[1:])
-    return resized[:, top : top + size, left : left + size]
-
-
-def _resize(image: Tensor, height: int, width: int) -> Tensor:
-    return F.interpolate(image[None], size=(height, width), mode="bilinear", antialias=True)[0]
-
-
-@dataclass(frozen=True)
-class _ResizedCropFlip:
-    """The augmentation of an epoch."""
-
-    crops: ResizedCrops
-    flips: Tensor
-    size: int
-
-    def __call__(self, image: Tensor, index: int) -> Tensor:
-        top, left, height, width = self.crops.box(index, *image.shape[1:])
-        cut = image[:, top : top + height, left : left + width]
-        resized = _resize(cut, self.size, self.size)
-        return resized.flip(2) if self.flips[index] else resized
-
-
-# The dataset.
+# Listing.
 
 
 @dataclass(frozen=True)
@@ -123,6 +87,14 @@ class Part:
     paths: Sequence[str]
     labels: Tensor
     """Number of each image's class (N,), as int64 on the CPU."""
+
+    def decode(self, index: int) -> Tensor:
+        """Decode image ``index`` to (3, H, W) as uint8.
+
+        Raises:
+            ElthError: the file cannot be read.
+        """
+        return decode(self.paths[index])
 
 
 def list_part(root: Path) -> Part:
@@ -140,104 +112,6 @@ def list_part(root: Path) -> Part:
         paths=[path for path, _ in found.samples],
         labels=torch.tensor(found.targets, dtype=torch.int64),
     )
-
-
-class FolderDataset:
-    """Images that are decoded when they are needed (see ``Dataset``)."""
-
-    def __init__(
-        self, info: DatasetInfo, train: Part, test: Part, device: str | torch.device = "cpu"
-    ) -> None:
-        """Keep the listings; labels go to the device."""
-        self.info = info
-        self.device = torch.device(device)
-        self.train_labels = train.labels.to(device)
-        self.test_labels = test.labels.to(device)
-        self._train, self._test = train, test
-
-    def to(self, device: str | torch.device) -> FolderDataset:
-        """The same folder, with its batches on another device."""
-        return FolderDataset(self.info, self._train, self._test, device)
-
-    def train_batches(
-        self,
-        *,
-        batch_size: int,
-        augment: str,
-        seed: int,
-        epoch: int,
-        start: int = 0,
-        stop: int | None = None,
-    ) -> Batches:
-        """Give the batches of an epoch (see ``Dataset``)."""
-        self.info.check_augment(augment)
-        count = len(self._train.labels)
-        prepare = self._prepare
-        if augment == "resized_crop_flip":
-            prepare = _ResizedCropFlip(
-                ResizedCrops.draw(count, seed, epoch),
-                draw_flips(count, seed, epoch),
-                self.info.shape.size,
-            )
-        batches = chosen(order_of(count, seed, epoch), batch_size, start, stop)
-        return self._batches(self._train, batches, prepare)
-
-    def test_batches(self, batch_size: int) -> Batches:
-        """Give all test images in their order."""
-        order = torch.arange(len(self._test.labels))
-        return self._batches(self._test, chosen(order, batch_size, 0, None), self._prepare)
-
-    def sample(self, indices: Tensor) -> Batch:
-        """Training images prepared as test images are, and their labels."""
-        (batch,) = self._batches(self._train, [indices.cpu()], self._prepare)
-        return batch
-
-    def _prepare(self, image: Tensor, index: int) -> Tensor:
-        return centre_crop(image, self.info.shape.size)
-
-    def _batches(
-        self, part: Part, batches: Iterable[Tensor], prepare: Callable[[Tensor, int], Tensor]
-    ) -> Batches:
-        normalise = normaliser(self.info, self.device)
-        size, pin = self.info.shape.size, self.device.type == "cuda"
-
-        def fill(place: Tensor, index: int) -> None:
-            place.copy_(prepare(decode(part.paths[index]), index))
-
-        def submit(pool: ThreadPoolExecutor, batch: Tensor) -> tuple[Tensor, list[Future[None]]]:
-            images = torch.empty((len(batch), 3, size, size), dtype=torch.uint8, pin_memory=pin)
-            return images, [
-                pool.submit(fill, place, index)
-                for place, index in zip(images, batch.tolist(), strict=True)
-            ]
-
-        for images, batch in _ahead(batches, submit):
-            yield (
-                normalise(images.to(self.device, non_blocking=True)),
-                part.labels[batch].to(self.device),
-            )
-
-
-def _ahead(
-    batches: Iterable[Tensor],
-    submit: Callable[[ThreadPoolExecutor, Tensor], tuple[Tensor, list[Future[None]]]],
-) -> Generator[tuple[Tensor, Tensor], None, None]:
-    """Fill the next batches in threads while one is used; give each with its image numbers."""
-    waiting: deque[tuple[Tensor, list[Future[None]], Tensor]] = deque()
-    pool = ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="decode")
-    upcoming = iter(batches)
-    try:
-        while True:
-            while len(waiting) <= _AHEAD and (batch := next(upcoming, None)) is not None:
-                waiting.append((*submit(pool, batch), batch))
-            if not waiting:
-                return
-            images, futures, batch = waiting.popleft()
-            for future in futures:
-                future.result()
-            yield images, batch
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 # Manifests.
