@@ -219,7 +219,7 @@ def networks(dataset: str) -> None:
 
 @cli.group()
 def data() -> None:
-    """List datasets, and describe an image folder as one."""
+    """List datasets, describe an image folder as one, and make it fast to read."""
 
 
 @data.command(cls=_Command, name="list", example="elth data list")
@@ -263,6 +263,58 @@ def data_manifest(folder: Path, name: str, output: Path | None) -> None:
     sizes = ", ".join(f"{part['images']:,} {word}" for word, part in manifest["parts"].items())
     click.echo(f"{name}: {len(manifest['classes'])} classes, images: {sizes}")
     click.echo(f"wrote {output}; in a config: dataset: folder(manifest={output},size=64)")
+
+
+@data.command(
+    cls=_Command,
+    name="prepare",
+    example="elth data prepare data/imagenet data/imagenet256\n"
+    "elth plan my.yaml 'dataset=folder(manifest=data/imagenet256/manifest.json)'",
+)
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("destination", type=click.Path(path_type=Path))
+@click.option("--name", help="What the dataset is called. [default: that of DESTINATION]")
+@click.option(
+    "--short", default=256, show_default=True, help="Pixels of an image's shorter side, at most."
+)
+@click.option("--quality", default=95, show_default=True, help="Of the JPEG files, 1 to 100.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Images at a time. [default: every processor]"
+)
+def data_prepare(
+    source: Path,
+    destination: Path,
+    name: str | None,
+    short: int,
+    quality: int,
+    threads: int | None,
+) -> None:
+    """Make a folder of large images (train/CLASS/*, val/CLASS/*) small and fast to read, once.
+
+    Images are resized, never enlarged, and packed into shards; JPEG files that are small enough are
+    kept as they are. The result is a dataset of its own. Give the same command again after any
+    interruption, and it goes on; once all is done, it checks every byte.
+    """
+    from elth.data import prepare
+    from orchestrator.progress import Counter
+
+    with Counter(out, "images") as counter:
+        manifest = prepare(
+            source,
+            destination,
+            name=name,
+            short=short,
+            quality=quality,
+            threads=threads,
+            progress=counter.update,
+        )
+    sizes = ", ".join(f"{part['images']:,} {word}" for word, part in manifest["parts"].items())
+    size = sum(one["bytes"] for part in manifest["parts"].values() for one in part["shards"])
+    path = destination / "manifest.json"
+    click.echo(
+        f"{manifest['name']}: {len(manifest['classes'])} classes, images: {sizes}; {_bytes(size)}"
+    )
+    click.echo(f"wrote {path}; in a config: dataset: folder(manifest={path},size=224)")
 
 
 @cli.command(cls=_Command, example="elth methods")

@@ -19,14 +19,18 @@ from elth.networks import NetworkSpec
 if TYPE_CHECKING:
     from elth.data._dataset import Batch, Batches, Dataset
     from elth.data._memory import MemoryDataset, fingerprint
-    from elth.data.folders import FolderDataset, make_manifest
+    from elth.data._stream import FolderDataset
+    from elth.data.folders import make_manifest
+    from elth.data.prepared import prepare
 else:
     __getattr__, __dir__ = lazily(
         __name__,
         {
             "elth.data._dataset": ("Batch", "Batches", "Dataset"),
             "elth.data._memory": ("MemoryDataset", "fingerprint"),
-            "elth.data.folders": ("FolderDataset", "make_manifest"),
+            "elth.data._stream": ("FolderDataset",),
+            "elth.data.folders": ("make_manifest",),
+            "elth.data.prepared": ("prepare",),
         },
     )
 
@@ -46,6 +50,7 @@ __all__ = [
     "load",
     "make_manifest",
     "options",
+    "prepare",
 ]
 
 DATASETS: dict[str, Source] = {
@@ -122,8 +127,8 @@ def load(
         name: the dataset, with its options.
         root: the folder that holds it.
         download: get it first, if it is missing and can be downloaded.
-        full: compare every byte of an image folder with its manifest, where else names and sizes
-            are compared; other datasets are always compared whole.
+        full: compare every byte of an image folder or a prepared store with its manifest, where
+            else names and sizes are compared; other datasets are always compared whole.
 
     Raises:
         ElthError: no dataset of this name, or it is not there, or it is another one.

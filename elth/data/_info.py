@@ -38,6 +38,8 @@ class DatasetInfo:
     """Options that the results depend on."""
     known_as: str = ""
     """Name without options, and without the place of a manifest; ``name`` when empty."""
+    preprocessing: str = ""
+    """What was done to the images of a prepared store, as ``quality=95 short=256``."""
     augmentations: tuple[str, ...] = AUGMENTATIONS
     """Augmentations of a recipe that have a meaning for it."""
 
@@ -53,6 +55,7 @@ class DatasetInfo:
             "fingerprint": self.fingerprint,
             "mean": list(self.mean),
             "deviation": list(self.deviation),
+            **({"preprocessing": self.preprocessing} if self.preprocessing else {}),
             **dict(self.options),
         }
 

@@ -6,7 +6,8 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,12 +19,14 @@ from elth.networks import DataShape, NetworkSpec
 if TYPE_CHECKING:
     from elth.data._dataset import Dataset
     from elth.data._memory import MemoryDataset, Parts
-    from elth.data.folders import FolderDataset
+    from elth.data._stream import FolderDataset
 
 PARTS = ("train", "val")
 """The two parts of an image folder."""
 FORMAT = 1
-"""The format of manifests."""
+"""The format of manifests of folders."""
+PREPARED = 2
+"""The format of manifests of prepared stores."""
 SIZE = 224
 """Default side of the images of a folder."""
 _AUGMENTATIONS = ("none", "resized_crop_flip")
@@ -141,7 +144,20 @@ class MemorySource:
         )
 
 
-# Image folders and their manifests.
+# Image folders, prepared stores and their manifests.
+
+
+def check_name(name: str) -> str:
+    """Return the name of a dataset that is made of a folder.
+
+    Raises:
+        ElthError: it has another form.
+    """
+    if re.fullmatch(r"[A-Za-z][\w-]*", name) is None:
+        raise ElthError(
+            f"a dataset cannot be called '{name}': write letters, digits, _ and -, letter first"
+        )
+    return name
 
 
 def digest(lines: Iterable[str]) -> str:
@@ -150,24 +166,72 @@ def digest(lines: Iterable[str]) -> str:
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
+def folder_fingerprint(classes: Sequence[str], parts: Mapping[str, tuple[int, str]]) -> str:
+    """What an image folder is known by: its classes and, of each part, images and sha256."""
+    return digest(
+        [
+            f"{FORMAT}",
+            *(f"{number}\t{name}" for number, name in enumerate(classes)),
+            *(f"{part}\t{images}\t{sha256}" for part, (images, sha256) in parts.items()),
+        ]
+    )
+
+
+def _prepared_fingerprint(manifest: Mapping[str, Any]) -> str:
+    """What a prepared store is known by: preprocessing, classes and the checksums of its shards."""
+    return digest(
+        [
+            f"prepared {PREPARED}",
+            json.dumps(manifest["preprocessing"], sort_keys=True),
+            *(f"{number}\t{name}" for number, name in enumerate(manifest["classes"])),
+            *(
+                f"{part}\t{number}\t{shard['images']}\t{shard['sha256']}"
+                for part in PARTS
+                for number, shard in enumerate(manifest["parts"][part]["shards"])
+            ),
+        ]
+    )
+
+
+def _is_prepared(manifest: Mapping[str, Any]) -> bool:
+    """Whether the manifest of a store has the right form, and names no file outside it."""
+    short, quality = (manifest["preprocessing"][key] for key in ("short", "quality"))
+    shards = [(part, shard) for part in PARTS for shard in manifest["parts"][part]["shards"]]
+    return (
+        isinstance(short, int)
+        and isinstance(quality, int)
+        and {part for part, _ in shards} == set(PARTS)
+        and all(
+            re.fullmatch(rf"{part}-\d{{5,}}\.safetensors", shard["file"]) is not None
+            and all(isinstance(shard[key], int) for key in ("bytes", "images"))
+            and isinstance(shard["sha256"], str)
+            for part, shard in shards
+        )
+        and all(
+            one["images"] == sum(shard["images"] for shard in one["shards"])
+            for one in (manifest["parts"][part] for part in PARTS)
+        )
+    )
+
+
 @functools.lru_cache(maxsize=16)
 def _read_manifest(path: Path, changed: int) -> dict[str, Any]:
     """A manifest and its fingerprint; ``changed`` is the file's time of modification."""
     try:
         manifest = json.loads(path.read_text())
         described = {part: manifest["parts"][part] for part in PARTS}
-        manifest["fingerprint"] = digest(
-            [
-                f"{manifest['format']}",
-                *(f"{number}\t{name}" for number, name in enumerate(manifest["classes"])),
-                *(f"{part}\t{one['images']}\t{one['sha256']}" for part, one in described.items()),
-            ]
-        )
-        whole = (
-            manifest["format"] == FORMAT
-            and isinstance(manifest["name"], str)
-            and all(list(one["classes"]) == manifest["classes"] for one in described.values())
-        )
+        if manifest["format"] == PREPARED:
+            whole = _is_prepared(manifest)
+            manifest["fingerprint"] = _prepared_fingerprint(manifest)
+        else:
+            whole = manifest["format"] == FORMAT and all(
+                list(one["classes"]) == manifest["classes"] for one in described.values()
+            )
+            manifest["fingerprint"] = folder_fingerprint(
+                manifest["classes"],
+                {part: (one["images"], one["sha256"]) for part, one in described.items()},
+            )
+        check_name(manifest["name"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ElthError(_no_manifest(path, f"{type(error).__name__}: {error}")) from error
     if not whole:
@@ -196,11 +260,17 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     return _read_manifest(path, changed)
 
 
+def manifest_path(info: DatasetInfo) -> Path:
+    """The manifest of a described folder or store."""
+    return Path(str(dict(NetworkSpec.parse(info.name).options)["manifest"])).expanduser()
+
+
 @dataclass(frozen=True)
 class FolderSource:
-    """Any folder that a manifest describes: ``folder(manifest=PATH, size=224)``.
+    """Any folder or prepared store that a manifest describes: ``folder(manifest=PATH, size=224)``.
 
-    The folder has the manifest's name and lies in the data root or beside the manifest.
+    A folder has the manifest's name and lies in the data root or beside the manifest; a store may
+    also hold its manifest.
     """
 
     @property
@@ -222,6 +292,7 @@ class FolderSource:
             )
         manifest = read_manifest(options["manifest"])
         name, classes = manifest["name"], len(manifest["classes"])
+        made = manifest.get("preprocessing", {})
         return DatasetInfo(
             name=str(spec),
             shape=DataShape(channels=3, size=options["size"], classes=classes),
@@ -234,14 +305,19 @@ class FolderSource:
             options=(("size", options["size"]),),
             known_as=name,
             augmentations=_AUGMENTATIONS,
+            preprocessing=" ".join(f"{key}={value}" for key, value in sorted(made.items())),
         )
 
     def load(self, info: DatasetInfo, root: Path, *, download: bool, full: bool) -> FolderDataset:
-        """List the folder and compare names and sizes, or all bytes, with the manifest.
+        """Compare names and sizes, or all bytes, of the folder or store with the manifest.
 
         Raises:
             ElthError: it is not there, or is another one, with the first difference.
         """
+        if info.preprocessing:
+            from elth.data.prepared import load_prepared
+
+            return load_prepared(info, root, full=full)
         from elth.data.folders import load_described
 
         return load_described(info, root, full=full)

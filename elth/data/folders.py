@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,13 +25,14 @@ from elth.data._sources import (
     PARTS,
     CountedSource,
     FolderSource,
+    check_name,
     digest,
+    manifest_path,
     read_manifest,
 )
 from elth.data._stream import FolderDataset, centre_crop
 from elth.errors import ElthError
 from elth.files import write_atomic
-from elth.networks import NetworkSpec
 
 __all__ = [
     "FOLDER",
@@ -135,23 +135,29 @@ def make_manifest(
     Raises:
         ElthError: the folder has another layout, or the name another form.
     """
-    if re.fullmatch(r"[A-Za-z][\w-]*", name) is None:
-        raise ElthError(
-            f"a dataset cannot be called '{name}': write letters, digits, _ and -, letter first"
-        )
-    parts = _list(Path(folder), f"the folder {folder}", "lay it out as train/CLASS/*, val/CLASS/*")
-    classes = parts["train"].classes
-    for part, one in parts.items():
-        _same_classes(f"part {part} of {folder}", one.classes, classes)
+    check_name(name)
+    parts = list_folder(Path(folder))
     manifest = {
         "format": FORMAT,
         "name": name,
-        "classes": list(classes),
+        "classes": list(parts["train"].classes),
         "parts": {part: _describe(one, full=True) for part, one in parts.items()},
     }
     if write_to is not None:
         write_atomic(Path(write_to), (json.dumps(manifest, indent=1) + "\n").encode())
     return manifest
+
+
+def list_folder(folder: Path) -> dict[str, Part]:
+    """List the parts of a folder that is to become a dataset.
+
+    Raises:
+        ElthError: it has another layout, or its parts have different classes.
+    """
+    parts = _list(folder, f"the folder {folder}", "lay it out as train/CLASS/*, val/CLASS/*")
+    for part, one in parts.items():
+        _same_classes(f"part {part} of {folder}", one.classes, parts["train"].classes)
+    return parts
 
 
 def _list(folder: Path, what: str, advice: str) -> dict[str, Part]:
@@ -215,7 +221,7 @@ def load_described(info: DatasetInfo, root: Path, *, full: bool) -> FolderDatase
     Raises:
         ElthError: it is not there, or is another one, with the first difference.
     """
-    path = Path(str(dict(NetworkSpec.parse(info.name).options)["manifest"])).expanduser()
+    path = manifest_path(info)
     manifest = read_manifest(path)
     places = [root / info.known_as, path.parent / info.known_as]
     folder = next((place for place in places if place.is_dir()), None)
