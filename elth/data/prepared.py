@@ -444,7 +444,8 @@ def _make_all(
         kept = []
         for job, shard in zip(jobs, pool.map(_kept, jobs), strict=True):
             kept.append(shard)
-            done.add(job.stop - job.start if shard else 0)
+            if shard is not None:
+                done.add(job.stop - job.start)
         missing = (job for job, shard in zip(jobs, kept, strict=True) if shard is None)
         bad: list[str] = []
         made = _made(missing, pool, preprocessing, bad, done)

@@ -15,13 +15,15 @@ import click
 import pytest
 import torch
 from rich.console import Console
+from torchvision.io import write_jpeg
 
 from elth.data import DATASETS
 from elth.networks import NETWORKS
 from elth.tickets import Ticket
-from orchestrator import cli, runner
-from orchestrator.experiment import Experiment
+from orchestrator import cli, progress, runner
+from orchestrator.experiment import Experiment, load
 from orchestrator.methods import METHODS
+from orchestrator.plan import build
 from orchestrator.schedule import Schedule
 from orchestrator.store import Store
 from orchestrator.tracking import Tracker
@@ -122,6 +124,7 @@ def test_the_words_of_the_command_line() -> None:
     assert sorted(" ".join(words) for words in _commands(cli.cli)) == [
         "data list",
         "data manifest",
+        "data prepare",
         "methods",
         "networks",
         "plan",
@@ -184,6 +187,8 @@ def test_version(elth: Elth) -> None:
         (["networks", "--dataset", "digits(sise=3)"], "unknown option of dataset digits 'sise'; "),
         (["methods", "nonsense"], "Got unexpected extra argument (nonsense)"),
         (["data", "manifest", "none"], "Missing option '--name'"),
+        (["data", "prepare", "none", "x", "--threads", "0"], "Invalid value for '--threads': 0 is"),
+        (["data", "prepare", "none", "x"], "the folder none cannot be listed"),
         (["data", "manifest", "none", "--name", "a b"], "a dataset cannot be called 'a b': write"),
         (["ticket", "show", "none.safetensors"], "there is no file none.safetensors"),
         (["ticket", "show", "CONFIG"], "is no whole safetensors file"),
@@ -591,6 +596,53 @@ def test_an_image_folder_becomes_a_dataset(elth: Elth, config: Path) -> None:
     assert elth("data", "manifest", "flowers", "--name", "f", "-o", "other.json").code == 0
     assert Path("other.json").exists()
     _refused(elth("data", "manifest", "none", "--name", "none"), "none")
+
+
+def test_a_folder_is_prepared(elth: Elth, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for part, count in (("train", 2), ("val", 1)):
+        for name in ("daisy", "rose"):
+            folder = Path("flowers") / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = torch.randint(0, 256, (3, 40, 60), generator=generator, dtype=torch.uint8)
+                write_jpeg(pixels, str(folder / f"{number}.jpg"))
+    words = ("data", "prepare", "flowers", "small", "--short", "20", "--quality", "90")
+    monkeypatch.setattr(progress, "_PLAIN_SECONDS", 0.0)
+    done = elth(*words)
+    assert (done.code, done.err) == (0, "")
+    *told, sizes, wrote = done.out.splitlines()
+    assert [line.partition(" in ")[0] for line in told] == [f"{n} of 6 images" for n in range(1, 7)]
+    assert sizes.startswith("small: 2 classes, images: 4 train, 2 val; ")
+    dataset = "folder(manifest=small/manifest.json,size=224)"
+    assert wrote == f"wrote small/manifest.json; in a config: dataset: {dataset}"
+    before = {path: path.read_bytes() for path in Path("small").iterdir()}
+    again = elth(*words)
+    assert again.out.splitlines()[-2:] == [sizes, wrote]
+    assert {path: path.read_bytes() for path in Path("small").iterdir()} == before
+    planned = elth("plan", config, "dataset=folder(manifest=small/manifest.json,size=32)")
+    assert (planned.code, planned.err) == (0, "")
+    _refused(elth(*words[:4]), "small was begun with other settings: name small, short 20, quality")
+    Path("flowers/val/rose/0.jpg").write_bytes(b"no image")
+    _refused(
+        elth("data", "prepare", "flowers", "other"), "1 of 6 images cannot be decoded: flowers/"
+    )
+    assert not Path("other/manifest.json").exists()
+
+
+def test_plans_of_a_folder_and_of_its_store_share_no_stage(elth: Elth, config: Path) -> None:
+    for part in ("train", "val"):
+        folder = Path("flowers") / part / "daisy"
+        folder.mkdir(parents=True)
+        write_jpeg(torch.full((3, 24, 24), 99, dtype=torch.uint8), str(folder / "0.jpg"))
+    assert elth("data", "manifest", "flowers", "--name", "flowers").code == 0
+    assert elth("data", "prepare", "flowers", "small", "--name", "flowers").code == 0
+    keys = [
+        set(build(load(config, [f"dataset=folder(manifest={manifest},size=32)"])).stages)
+        for manifest in ("flowers.json", "small/manifest.json")
+    ]
+    assert len(keys[0]) == len(keys[1]) > 0
+    assert not keys[0] & keys[1]
 
 
 # ticket

@@ -6,8 +6,9 @@ import math
 
 import pytest
 import torch
+from torchvision.transforms import RandomResizedCrop
 
-from elth.data._augment import ResizedCrops
+from elth.data._augment import ResizedCrops, draw_flips
 
 COUNT = 4000
 
@@ -62,6 +63,41 @@ def test_no_draw_depends_on_another() -> None:
     # Eight columns: four of an image, and the same four of the next.
     correlations = torch.corrcoef(neighbours) - torch.eye(8)
     assert float(correlations.abs().max()) < 5 / math.sqrt(COUNT)
+
+
+@pytest.mark.parametrize(("height", "width"), [(224, 224), (256, 341), (375, 500), (500, 256)])
+def test_boxes_follow_the_law_of_torchvision(height: int, width: int) -> None:
+    """The test of Kolmogorov and Smirnov, for sizes of images in folders and in prepared stores."""
+    crops = ResizedCrops.draw(COUNT, 0, 0)
+    ours = torch.tensor([crops.box(i, height, width) for i in range(COUNT)])
+    torch.manual_seed(0)
+    image = torch.empty(1, height, width)
+    law = RandomResizedCrop(224, scale=(0.1, 1.0), ratio=(0.8, 1.25))
+    theirs = torch.tensor(
+        [law.get_params(image, list(law.scale), list(law.ratio)) for _ in range(COUNT)]
+    )
+    for mine, other in zip(
+        _measures(ours, height, width), _measures(theirs, height, width), strict=True
+    ):
+        values = torch.cat([mine, other]).sort().values
+        below = [
+            torch.searchsorted(sample.sort().values, values, right=True) / COUNT
+            for sample in (mine, other)
+        ]
+        # Two samples of one law differ by more in one test of ten thousand.
+        assert float((below[0] - below[1]).abs().max()) < 2.23 * math.sqrt(2 / COUNT)
+
+
+def _measures(boxes: torch.Tensor, height: int, width: int) -> list[torch.Tensor]:
+    """Area, ratio, sides and middle of boxes (n, 4)."""
+    top, left, h, w = boxes.double().unbind(1)
+    return [h * w, w / h, h, w, top + h / 2, left + w / 2, top, left]
+
+
+def test_flips_are_fair() -> None:
+    flips = torch.stack([draw_flips(COUNT, 0, epoch) for epoch in range(4)]).double()
+    assert flips.mean(1).sub(0.5).abs().max() < 4 * 0.5 / math.sqrt(COUNT)
+    assert float((torch.corrcoef(flips) - torch.eye(4)).abs().max()) < 5 / math.sqrt(COUNT)
 
 
 def test_a_box_by_hand() -> None:
