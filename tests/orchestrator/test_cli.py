@@ -620,6 +620,7 @@ def test_a_folder_is_prepared(elth: Elth, config: Path, monkeypatch: pytest.Monk
     again = elth(*words)
     assert again.out.splitlines()[-2:] == [sizes, wrote]
     assert {path: path.read_bytes() for path in Path("small").iterdir()} == before
+    monkeypatch.setattr(progress, "_PLAIN_SECONDS", 60.0)
     planned = elth("plan", config, "dataset=folder(manifest=small/manifest.json,size=32)")
     assert (planned.code, planned.err) == (0, "")
     _refused(elth(*words[:4]), "small was begun with other settings: name small, short 20, quality")
