@@ -63,6 +63,7 @@ _COLUMNS = {
     "width": torch.int32,
     "source_size": torch.int64,  # bytes of the file that it was made from
 }
+_PLACE = ("offset", "length", "height", "width")
 _REPAIR = "copy the store again, or give the command elth data prepare again that made it"
 
 Progress = Callable[[int, int], None]
@@ -125,7 +126,7 @@ class _Shard:
         return bool(
             (columns["offset"][0] == 0)
             & (columns["offset"][1:] == ends[:-1]).all()
-            & (columns["length"] > 0).all()
+            & ((columns["length"] > 0) & (columns["length"] <= len(data))).all()
             & (ends[-1] == len(data))
             & (columns["height"] > 0).all()
             & (columns["width"] > 0).all()
@@ -229,9 +230,6 @@ class Shards:
         return ElthError(f"cannot decode the image {name} in {shard.path} ({reason}); {_REPAIR}")
 
 
-_PLACE = ("offset", "length", "height", "width")
-
-
 def load_prepared(info: DatasetInfo, root: Path, *, full: bool) -> FolderDataset:
     """Open a store and compare names and sizes of its files, or all bytes, with its manifest.
 
@@ -240,9 +238,8 @@ def load_prepared(info: DatasetInfo, root: Path, *, full: bool) -> FolderDataset
     """
     path = manifest_path(info)
     manifest = read_manifest(path)
-    first = manifest["parts"]["train"]["shards"][0]["file"]
     places = [root / info.known_as, path.parent / info.known_as, path.parent]
-    folder = next((place for place in places if (place / first).is_file()), None)
+    folder = next((place for place in places if (place / MANIFEST).is_file()), None)
     if folder is None:
         raise ElthError(
             f"the prepared dataset {info.known_as} is not in {root} and not beside its manifest "

@@ -368,6 +368,12 @@ def test_a_store_that_is_not_what_its_manifest_says(store: Path, tmp_path: Path)
     shard.unlink()
     with pytest.raises(ElthError, match="the shard .*train-00001.safetensors is missing; copy the"):
         _load(store)
+    shutil.copy(store / "train-00000.safetensors", shard)
+    manifest = json.loads((store / "manifest.json").read_text())
+    manifest["parts"]["train"]["shards"][1]["bytes"] = shard.stat().st_size
+    (store / "other.json").write_text(json.dumps(manifest))
+    with pytest.raises(ElthError, match="train-00001.* is another shard than its manifest says; c"):
+        data.load(f"folder(manifest={store / 'other.json'}, size=16)")
     shard.write_bytes(content)
     _load(store, full=True)
 
