@@ -46,7 +46,9 @@ class Engine:
     """
 
     way: Way
-    """How it computes; ``eager`` with a warning where compiling was asked for and failed."""
+    """How it computes."""
+    note: str
+    """Why it is not as fast as was asked for; empty otherwise. It is warned of, too."""
 
     def __init__(
         self,
@@ -80,7 +82,7 @@ class Engine:
         self._fast_logits: Any = None
         self._evaluation_batch = evaluation_batch
         self._graph: Any = None
-        self.way = "eager"
+        self.way, self.note = "eager", ""
         self._fresh_optimiser()
         if compile:
             self._compile(shape)
@@ -234,11 +236,10 @@ class Engine:
             self._warm_up(images, labels)
             self.way = "compiled"
         except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            warnings.warn(
-                f"compiling {type(self.network).__name__} failed, it is trained operation by "
-                f"operation, which is slower: {reason}",
-                stacklevel=3,
+            self._warn(
+                f"compiling {type(self.network).__name__} failed, and it is trained operation by "
+                "operation, which is slower",
+                error,
             )
             self._fast_loss = self._fast_logits = None
         if self.way == "compiled" and self.device.type == "cuda":
@@ -278,9 +279,14 @@ class Engine:
                 self._iterate(self._fast_loss, images, labels)
             self._graph, self.way = graph, "compiled-graph"
         except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            warnings.warn(
-                f"no CUDA graph could be captured, each operation is started on its own: {reason}",
-                stacklevel=4,
+            self._warn(
+                "no CUDA graph could be captured, and each operation is started on its own, which "
+                "is slower",
+                error,
             )
             self._pruned, self._masks = [], []
+
+    def _warn(self, what: str, error: Exception) -> None:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        self.note = f"{what}: {reason}"
+        warnings.warn(self.note, stacklevel=5)

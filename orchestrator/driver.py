@@ -12,7 +12,7 @@ from orchestrator import report as reports
 from orchestrator.experiment import Experiment
 from orchestrator.plan import Plan, Stage, dataset_of, seconds_per_work
 from orchestrator.progress import Progress
-from orchestrator.resources import compiles, local_slots, numerics
+from orchestrator.resources import check_precision, compiles, local_slots, numerics
 from orchestrator.schedule import Schedule
 from orchestrator.store import Store
 from orchestrator.tracking import Tracked, Tracker
@@ -33,6 +33,7 @@ def execute(
     Raises:
         ElthError: the store or the dataset cannot be had, or the machine is too small.
     """
+    check_precision(experiment)
     count = local_slots(experiment)
     tracker = Tracker(store, keep_index=True)
     tracked = tracker.stages()

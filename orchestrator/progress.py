@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from types import TracebackType
 
 import rich.progress
@@ -111,6 +112,7 @@ class Progress:
             self._thread.join()
         elapsed = duration(time.monotonic() - self._began)
         now = self._schedule.snapshot()
+        self._tell({text: f"note: {text}" for text in now.notes})
         self._console.print(f"{_counts(now)} in {elapsed}", highlight=False)
 
     def _render(self) -> RenderableType:
@@ -121,17 +123,20 @@ class Progress:
         last, wait = "", 1.0
         while not self._stop.wait(wait):
             now = self._schedule.snapshot()
-            for key, reason in now.failed.items():
-                if key not in self._told:
-                    self._told.add(key)
-                    self._console.print(
-                        f"failed: {reason}", highlight=False, markup=False, soft_wrap=True
-                    )
+            self._tell({key: f"failed: {reason}" for key, reason in now.failed.items()})
+            self._tell({text: f"note: {text}" for text in now.notes})
             line = _counts(now) + _left(now)
             if line != last:
                 at = duration(time.monotonic() - self._began)
                 self._console.print(f"[{at}] {line}", highlight=False, markup=False, soft_wrap=True)
             last, wait = line, _PLAIN_SECONDS
+
+    def _tell(self, texts: Mapping[str, str]) -> None:
+        """Print what was not printed before."""
+        for key, text in texts.items():
+            if key not in self._told:
+                self._told.add(key)
+                self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def display(now: Snapshot, title: str, elapsed: float) -> RenderableType:

@@ -50,6 +50,20 @@ def _gpus() -> int:
     return torch.cuda.device_count()
 
 
+def check_precision(experiment: Experiment) -> None:
+    """Refuse a precision that the trials' device lacks.
+
+    Raises:
+        ElthError: tf32 without a GPU.
+    """
+    recipes = (experiment.recipe, *experiment.recipes.values())
+    if not experiment.resources.gpus and any(recipe.precision == "tf32" for recipe in recipes):
+        raise ElthError(
+            "the recipe's precision is tf32, one of GPUs, and resources.gpus is 0: give the trials "
+            "a share of a GPU, or take float32 or bf16"
+        )
+
+
 def compiles(stage: Stage, choice: bool | str, device: str) -> bool:
     """Whether a stage's network is compiled: what was chosen, or what pays (``auto``).
 

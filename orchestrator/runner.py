@@ -10,7 +10,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,8 @@ class Report:
     accuracy: float | None = None
     failed: str = ""
     """Why the stage failed, if it did; nothing follows."""
+    note: str = ""
+    """What a person should know once: that something could not be had."""
 
 
 def run_job(config: Mapping[str, Any], worker: Worker = WORKER) -> Iterator[Report]:
@@ -108,6 +110,8 @@ def run_job(config: Mapping[str, Any], worker: Worker = WORKER) -> Iterator[Repo
     torch.set_num_threads(config["threads"])
     torch.backends.cudnn.deterministic = True
     device = "cuda" if config["gpus"] else "cpu"
+    if 0 < config["gpus"] < 1:  # of the memory, too, a trial takes its share and no more
+        torch.cuda.set_per_process_memory_fraction(config["gpus"])
     tracker = worker.tracker(config["store"])
     todo = [Stage.of(description) for description in config["stages"]]
     for index, stage in enumerate(todo):
@@ -118,8 +122,8 @@ def run_job(config: Mapping[str, Any], worker: Worker = WORKER) -> Iterator[Repo
         else:
             try:
                 steps = _run_stage(stage, config, worker, tracker, device, before)
-                for fraction, accuracy in steps:
-                    yield Report(index=index, fraction=fraction, accuracy=accuracy)
+                for report in steps:
+                    yield replace(report, index=index)
             except Exception as error:
                 yield Report(index=index, failed=_reason(error))
                 return
@@ -133,13 +137,16 @@ def _run_stage(
     tracker: Tracker,
     device: str,
     before: Iterable[Run],
-) -> Iterator[tuple[float, float]]:
+) -> Iterator[Report]:
+    """Do a stage; tells how far it is."""
     place = config["data"]
     dataset = worker.dataset(dataset_of(stage), place["root"], place["download"], device)
     ticket = None
     if stage.kind != "rewind_point":
         ticket = stages.ticket(stage, lambda key: worker.load(tracker, key), data=dataset)
     engine = worker.engines.get(stage, dataset, compile=compiles(stage, config["compile"], device))
+    if engine.note:
+        yield Report(index=0, note=engine.note)
     log = tracker.begin(
         stage,
         ticket,
@@ -162,7 +169,7 @@ def _run_stage(
 
 def _logged(
     epochs: Generator[Epoch, None, stages.Result], log: RunLog, start: int, stop: int
-) -> Generator[tuple[float, float], None, stages.Result]:
+) -> Generator[Report, None, stages.Result]:
     while True:
         try:
             epoch = next(epochs)
@@ -170,7 +177,8 @@ def _logged(
             result: stages.Result = end.value
             return result
         log.epoch(epoch)
-        yield (epoch.step - start) / (stop - start), epoch.test_accuracy
+        fraction = (epoch.step - start) / (stop - start)
+        yield Report(index=0, fraction=fraction, accuracy=epoch.test_accuracy)
 
 
 def _reason(error: Exception) -> str:
@@ -226,6 +234,8 @@ class PlanSearch(Searcher):
             return
         report = Report(*report)
         self.schedule.advance(trial_id, report.index, report.fraction, report.accuracy)
+        if report.note:
+            self.schedule.note(report.note)
         if report.failed:
             self.schedule.fail(trial_id, report.failed)
 
@@ -272,6 +282,10 @@ def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) ->
     }
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(count)
     os.environ.setdefault("OMP_NUM_THREADS", str(resources.cpus))
+    # Compiled networks are kept from run to run.
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "elth" / "inductor"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(resources.cpus))
     log = (store.folder or Path()) / "logs" / f"{experiment.name}.log"
     with tempfile.TemporaryDirectory(prefix="elth-ray-") as scratch, _errors_to(log):
         _start_ray(count * resources.cpus)

@@ -42,6 +42,8 @@ class Snapshot:
     """Stages that cannot be done as something they need has failed."""
     seconds_left: float | None
     """Estimated wall time; None before anything is known of this machine's speed."""
+    notes: tuple[str, ...] = ()
+    """What a person should know once."""
 
 
 class Schedule:
@@ -85,6 +87,7 @@ class Schedule:
         self._timed: list[tuple[float, float]] = []
         self._children = plan.children()
         self._blocked: set[str] = set()
+        self._notes: dict[str, None] = {}
         self._ready: list[tuple[float, int, str]] = []
         for key in self._jobs:
             self._offer(key)
@@ -135,6 +138,11 @@ class Schedule:
                 self._failed[stage.key] = f"{stage.title}: {reason}"
                 self._block()
 
+    def note(self, text: str) -> None:
+        """Keep what a person should know; a text that came before is kept once."""
+        with self._lock:
+            self._notes[text] = None
+
     def end(self, trial: str) -> None:
         """Note that a trial is over; what it was at and left undone has failed."""
         with self._lock:
@@ -162,6 +170,7 @@ class Schedule:
                 failed=dict(self._failed),
                 blocked=len(self._blocked),
                 seconds_left=self._seconds_left(),
+                notes=tuple(self._notes),
             )
 
     def _finish(self, trial: str, stage: Stage) -> None:

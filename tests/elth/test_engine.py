@@ -143,6 +143,7 @@ def test_where_compiling_fails_it_trains_as_eager_and_says_so(
     with pytest.warns(UserWarning, match="compiling MLP failed, .* slower: no compiler$"):
         engine = _engine("mlp2(width=8)", digits, recipe, compile=True)
     assert engine.way == "eager"
+    assert engine.note.startswith("compiling MLP failed")
     monkeypatch.undo()
     slow = _engine("mlp2(width=8)", digits, recipe, compile=False)
     found = _losses("mlp2(width=8)", engine, digits, seed=0, steps=4)

@@ -91,6 +91,16 @@ def test_a_failure_is_told_at_once_and_once_whatever_is_in_it() -> None:
     assert text.splitlines()[-1].startswith("0 of 4 stages done, 1 failed, 3 blocked in ")
 
 
+def test_a_note_is_told_once() -> None:
+    _, schedule = _schedule()
+    file = Signalling("note: ")
+    with Progress(schedule, Console(file=file, width=60), "shown"):
+        for _ in range(2):
+            schedule.note("[no] compiler " + "x" * 80)
+            assert file.told.wait(20)
+    assert file.getvalue().count("note: [no] compiler " + "x" * 80 + "\n") == 1
+
+
 def test_the_last_line_comes_even_if_the_run_is_interrupted() -> None:
     _, schedule = _schedule()
     file = io.StringIO()

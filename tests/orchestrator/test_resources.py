@@ -10,7 +10,7 @@ import torch
 
 from elth.errors import ElthError
 from orchestrator import plan
-from orchestrator.resources import compiles, local_slots, numerics
+from orchestrator.resources import check_precision, compiles, local_slots, numerics
 from tests.orchestrator.helpers import tiny
 
 
@@ -49,6 +49,17 @@ def test_a_machine_that_is_too_small_is_refused_with_the_numbers(
     message = "asks for 1 cpus and 0.5 gpus, and this machine has 8 cpus and 0 gpus"
     with pytest.raises(ElthError, match=message):
         local_slots(tiny("slots", resources={"gpus": 0.5}))
+
+
+def test_a_precision_that_the_trials_lack_is_refused() -> None:
+    recipe = {"base": "digits_resnet", "precision": "tf32"}
+    message = "the recipe's precision is tf32, one of GPUs, and resources.gpus is 0: give"
+    with pytest.raises(ElthError, match=message):
+        check_precision(tiny("short", recipe=recipe))
+    with pytest.raises(ElthError, match=message):
+        check_precision(tiny("short", recipes={"digits": recipe}))
+    check_precision(tiny("short", recipe=recipe, resources={"gpus": 0.5}))
+    check_precision(tiny("short", recipe={**recipe, "precision": "bf16"}))
 
 
 def test_numerics_classes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+import torch
 from mlflow.entities import Run
 from ray.tune.search import Searcher
 
@@ -14,6 +16,7 @@ from elth import masks
 from orchestrator import plan, runner, stages
 from orchestrator.experiment import Experiment
 from orchestrator.plan import Plan, Stage
+from orchestrator.resources import numerics
 from orchestrator.runner import JobTrial, PlanSearch, Report, Worker
 from orchestrator.schedule import Schedule
 from orchestrator.store import Store
@@ -386,6 +389,38 @@ def test_a_search_tells_of_failures(finished: Finished) -> None:
     ]
 
 
+def test_where_compiling_fails_it_is_told_once_and_the_class_says_so(
+    store: Store, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(function: object, **_: object) -> object:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    found = tiny("slow", seeds=[12])
+    built = plan.build(found)
+    with pytest.warns(UserWarning, match="compiling CifarResNet failed"):
+        reports = _reports(store, found, list(built.stages.values()), Worker(), compile=True)
+    assert not any(report.failed for report in reports)
+    assert {one.numerics for one in tracker.stages("slow")} == {numerics(1, 0, "eager")}
+    schedule = Schedule(built, {}, {}, slots=1)
+    search = PlanSearch(schedule, {})
+    search.suggest("a")
+    for report in reports:
+        search.on_trial_result("a", {"report": dataclasses.astuple(report)})
+    (note,) = schedule.snapshot().notes
+    assert note.startswith("compiling CifarResNet failed, and it is trained operation by operation")
+
+
+def test_of_a_shared_gpu_a_trial_takes_its_share_of_memory(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares: list[float] = []
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", shares.append)
+    for gpus in (0, 0.25, 1):
+        _reports(store, tiny("shared"), [], Worker(), gpus=gpus)
+    assert shares == [0.25]
+
+
 def test_a_trial_steps_to_the_end_of_a_stage_or_for_a_second(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -400,8 +435,8 @@ def test_a_trial_steps_to_the_end_of_a_stage_or_for_a_second(
     monkeypatch.setattr(runner, "run_job", lambda config: iter(reports))
     trial = JobTrial.__new__(JobTrial)
     trial.setup({})
-    assert trial.step() == {"report": (1, 0.0, None, ""), "done": False}
-    assert trial.step() == {"report": (1, 0.0, None, "no"), "done": True}
+    assert trial.step() == {"report": (1, 0.0, None, "", ""), "done": False}
+    assert trial.step() == {"report": (1, 0.0, None, "no", ""), "done": True}
     monkeypatch.setattr(runner, "_REPORT_SECONDS", -1.0)
     assert trial.reset_config({})
     assert [trial.step()["report"][1] for _ in range(3)] == [0.3, 0.6, 1.0]
