@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms import Compose, RandomCrop, RandomHorizontalFlip, RandomResizedCrop
 
-from elth.data._augment import ResizedCrops, draw_flips
+from elth.data._augment import ResizedCrops, crop_flip, draw_flips, draw_offsets
 
 COUNT = 4000
 
@@ -92,6 +92,27 @@ def _measures(boxes: torch.Tensor, height: int, width: int) -> list[torch.Tensor
     """Area, ratio, sides and middle of boxes (n, 4)."""
     top, left, h, w = boxes.double().unbind(1)
     return [h * w, w / h, h, w, top + h / 2, left + w / 2, top, left]
+
+
+def test_crops_and_flips_follow_the_law_of_torchvision() -> None:
+    """The same outcomes, and as often: the test of chi squared over two samples."""
+    size, padding, count = 8, 1, 3600
+    image = torch.arange(1, 65, dtype=torch.uint8).reshape(1, size, size)
+    ours = crop_flip(
+        image.expand(count, 1, size, size),
+        draw_offsets(count, padding, 0, 0),
+        draw_flips(count, 0, 0),
+        padding,
+    )
+    torch.manual_seed(0)
+    law = Compose([RandomCrop(size, padding=padding), RandomHorizontalFlip()])
+    theirs = torch.stack([law(image) for _ in range(count)])
+    outcomes, which = torch.cat([ours, theirs]).flatten(1).unique(dim=0, return_inverse=True)
+    assert len(outcomes) == (2 * padding + 1) ** 2 * 2
+    a, b = (torch.bincount(part, minlength=18).double() for part in which.split(count))
+    assert bool((a > 0).all() & (b > 0).all())
+    # Of 17 degrees of freedom; more in one test of ten thousand.
+    assert float(((a - b) ** 2 / (a + b)).sum()) < 46.0
 
 
 def test_flips_are_fair() -> None:
