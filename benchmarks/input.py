@@ -263,15 +263,16 @@ def _python_us(repeats: int) -> list[float]:
 
 
 def _microseconds(step: Callable[[], Any], count: int, repeats: int) -> list[float]:
+    """Of one thread at work, whatever else the machine does."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         step()
         values = []
         for _ in range(repeats):
-            began = time.perf_counter()
+            began = time.thread_time()
             step()
-            values.append(1e6 * (time.perf_counter() - began) / count)
+            values.append(1e6 * (time.thread_time() - began) / count)
         return values
     finally:
         torch.set_num_threads(threads)
