@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
-from torchvision.io import encode_jpeg, write_file, write_jpeg
+from torchvision.io import encode_jpeg, write_jpeg
 
 from elth import data
 from elth.data import FolderDataset, make_manifest, prepare
@@ -40,7 +40,7 @@ from elth.data._augment import AREA, RATIO, ResizedCrops, draw_flips
 from elth.data._dataset import normaliser
 from elth.data._info import IMAGENET_DEVIATION, IMAGENET_MEAN
 from elth.data._stream import ResizedCropFlip
-from elth.data.folders import decode, list_part
+from elth.data.folders import decode
 
 SIZE = 224
 BATCH = 50
@@ -67,7 +67,7 @@ def measure(folder: Path, *, workers: int, repeats: int) -> list[dict[str, Any]]
             store = Path(scratch) / f"{source.name}-prepared"
             prepare(source, store, short=SHORT)
             rows += _of(name, source, store, workers, repeats)
-    rows.append(_row("python of an image, at most", "us/image", _python_us(repeats)))
+    rows.append(_row("python of an image in a store, at most", "us/image", _python_us(repeats)))
     return rows
 
 
@@ -246,18 +246,20 @@ def _shares(dataset: FolderDataset, repeats: int) -> dict[str, list[float]]:
 def _python_us(repeats: int) -> list[float]:
     """Microseconds of an image of one pixel: nearly all of it is Python, which holds the GIL."""
     count = 500
-    shard = encode_jpeg(torch.zeros((3, 1, 1), dtype=torch.uint8))
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "part" / "only"
-        folder.mkdir(parents=True)
-        write_file(str(folder / "0.jpg"), shard)
-        image = list_part(folder.parent)
+        source, store = Path(scratch) / "pixels", Path(scratch) / "store"
+        for part in ("train", "val"):
+            (source / part / "only").mkdir(parents=True)
+            pixel = torch.zeros((3, 1, 1), dtype=torch.uint8)
+            write_jpeg(pixel, str(source / part / "only" / "0.jpg"))
+        prepare(source, store)
+        images = _loaded(f"folder(manifest={store / 'manifest.json'})")._train
         augment = ResizedCropFlip(ResizedCrops.draw(count, 0, 0), draw_flips(count, 0, 0), 1)
         places = torch.empty((count, 1, 1, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
 
         def fill() -> None:
             for index, place in enumerate(places):
-                place.copy_(augment(image.decode(0), index))
+                place.copy_(augment(images.decode(0), index))
 
         return _microseconds(fill, count, repeats)
 

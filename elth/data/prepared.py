@@ -31,6 +31,7 @@ import safetensors
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
+from torchvision.io import ImageReadMode, decode_image, decode_jpeg, encode_jpeg, read_file
 
 from elth.data._info import DatasetInfo
 from elth.data._sources import (
@@ -210,8 +211,6 @@ class Shards:
         Raises:
             ElthError: its bytes are damaged.
         """
-        from torchvision.io import ImageReadMode, decode_jpeg
-
         number = bisect.bisect_right(self._firsts, index) - 1
         offset, length, *size = self._places[index].tolist()
         data = self._bytes[number][offset : offset + length]
@@ -507,8 +506,6 @@ def _convert(path: str, *, short: int, quality: int) -> _Image:
     Raises:
         ElthError: it cannot be decoded.
     """
-    from torchvision.io import ImageReadMode, decode_image, encode_jpeg, read_file
-
     try:
         source = read_file(path)
         image = decode_image(source, mode=ImageReadMode.RGB)
