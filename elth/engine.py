@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from elth.errors import ElthError
+from elth.files import contiguous
 from elth.recipes import Recipe
 
 Way = Literal["eager", "compiled", "compiled-graph"]
 """How an engine computes: each operation on its own, compiled, or as one CUDA graph."""
 
+_OPTIMISER_STATE = ("step", "momentum_buffer", "exp_avg", "exp_avg_sq")
 _ENGINES = 100
 _WARM_UP = 3
 """Iterations before a CUDA graph is captured, as PyTorch asks for."""
@@ -118,6 +120,39 @@ class Engine:
         self._failed_at.fill_(-1)
         self._total.zero_()
 
+    def resume(self, optimiser: Mapping[str, Tensor], *, loss_sum: float, at: int) -> None:
+        """After ``begin`` with the weights of a checkpoint, take in the rest of it.
+
+        Args:
+            optimiser: what ``optimiser_state`` gave.
+            loss_sum: what ``loss_sum`` would have given.
+            at: number of the next iteration.
+        """
+        for name, weight in self._weights.items():
+            own = self.optimiser.state[weight]
+            for key in _OPTIMISER_STATE:
+                if f"{name}.{key}" not in optimiser:
+                    continue
+                saved = optimiser[f"{name}.{key}"]
+                if key not in own:  # in the layout that the optimiser itself would choose
+                    where = self.device if saved.dim() or self.device.type == "cuda" else "cpu"
+                    like = weight.detach() if saved.dim() else saved
+                    own[key] = torch.empty_like(like, dtype=saved.dtype, device=where)
+                own[key].copy_(saved)
+        self._total.fill_(loss_sum)
+        self._at.fill_(at)
+
+    def optimiser_state(self) -> dict[str, Tensor]:
+        """Copies on the CPU of what the optimiser keeps of each parameter."""
+        return contiguous(
+            {
+                f"{name}.{key}": value
+                for name, weight in self._weights.items()
+                for key, value in self.optimiser.state.get(weight, {}).items()
+                if isinstance(value, Tensor)
+            }
+        )
+
     def step(self, images: Tensor, labels: Tensor, lr: float) -> None:
         """Do an iteration.
 
@@ -151,10 +186,11 @@ class Engine:
             return self._fast_logits(images)
         return self._logits(images)
 
-    def loss_sum(self) -> float:
-        """Sum of the losses of all images since last asked, in nats; the device is waited for."""
+    def loss_sum(self, *, reset: bool = True) -> float:
+        """Sum of the losses of all images since it was reset, in nats; the device is waited for."""
         total = float(self._total)
-        self._total.zero_()
+        if reset:
+            self._total.zero_()
         return total
 
     def failed_at(self) -> int:

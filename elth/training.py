@@ -7,7 +7,7 @@ the epoch and the image alone, and training may go on within an epoch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from elth.checkpoints import Checkpoint
 from elth.counts import iterations_per_epoch as iterations_per_epoch
 from elth.counts import rewind_step as rewind_step
 from elth.data import Dataset, DatasetInfo
@@ -76,6 +77,8 @@ class Training:
         mask: which weights are trained; all, when there is none.
         start: iteration to start at; schedule and data order go on from there.
         stop: iteration to stop at; the recipe's end when None.
+        at_check: is called with the training every 100 iterations within an epoch, when all losses
+            so far are known to be finite: the moment to take a ``checkpoint``.
 
     Raises:
         ElthError: the recipe's augmentation has no meaning for the dataset, the device lacks its
@@ -94,6 +97,7 @@ class Training:
         mask: Mapping[str, Tensor] | None = None,
         start: int = 0,
         stop: int | None = None,
+        at_check: Callable[[Training], None] | None = None,
     ) -> None:
         """Move the network to the data's device, load the weights and zero the pruned ones."""
         data.info.check_augment(recipe.augment)
@@ -112,7 +116,43 @@ class Training:
         self.per_epoch = iterations_per_epoch(len(data.train_labels), recipe)
         self.step = start
         self.stop = recipe.length.iterations(self.per_epoch) if stop is None else stop
+        self._at_check = at_check
+        self._seen = 0
+        self._mask = mask
         self.engine.begin(state, mask, start)
+
+    def checkpoint(self) -> Checkpoint:
+        """All that it takes to go on from here, bit for bit; the device is waited for."""
+        return Checkpoint(
+            step=self.step,
+            seen=self._seen,
+            loss=self.engine.loss_sum(reset=False),
+            weights=self.state(),
+            optimiser=self.engine.optimiser_state(),
+        )
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint of the same network, data, recipe, seed, mask and bounds.
+
+        Raises:
+            ElthError: it lies outside of the bounds, or is of another network.
+        """
+        if not self.step <= checkpoint.step <= self.stop:
+            raise ElthError(
+                f"the checkpoint is of iteration {checkpoint.step}, and this training goes from "
+                f"{self.step} to {self.stop}"
+            )
+        expected = {name: tensor.shape for name, tensor in self.network.state_dict().items()}
+        found = {name: tensor.shape for name, tensor in checkpoint.weights.items()}
+        if found != expected:
+            name = min(name for name in expected | found if found.get(name) != expected.get(name))
+            raise ElthError(
+                f"the checkpoint is of another network: '{name}' should be of shape "
+                f"{_told(expected.get(name))}, found {_told(found.get(name))}"
+            )
+        self.step, self._seen = checkpoint.step, checkpoint.seen
+        self.engine.begin(checkpoint.weights, self._mask, self.step)
+        self.engine.resume(checkpoint.optimiser, loss_sum=checkpoint.loss, at=self.step)
 
     def __iter__(self) -> Iterator[Epoch]:
         """Train; yield what is measured at the end of each epoch."""
@@ -152,7 +192,7 @@ class Training:
         epoch = self.step // self.per_epoch
         first = epoch * self.per_epoch
         self.network.train()
-        seen, lr = 0, 0.0
+        lr = 0.0
         batches = self.data.train_batches(
             batch_size=self.recipe.batch_size,
             augment=self.recipe.augment,
@@ -165,15 +205,20 @@ class Training:
             for images, labels in batches:
                 lr = self.recipe.lr_at(self.step, self.per_epoch)
                 self.engine.step(images, labels, lr)
-                seen += len(labels)
+                self._seen += len(labels)
                 self.step += 1
                 if self.step % _CHECK_EVERY == 0:
                     self._check(epoch)
+                    inside = self.step % self.per_epoch and self.step < self.stop
+                    if self._at_check is not None and inside:
+                        self._at_check(self)
         self._check(epoch)
         finite = [torch.isfinite(p).all() for p in self.network.parameters()]
         if not bool(torch.stack(finite).all()):
             raise NonFiniteLossError(self.step, epoch)
-        return self.engine.loss_sum() / seen, lr
+        loss = self.engine.loss_sum() / self._seen
+        self._seen = 0
+        return loss, lr
 
     def _check(self, epoch: int) -> None:
         """Stop where the loss was not finite; no update was made since."""
@@ -181,6 +226,10 @@ class Training:
         if failed_at >= 0:
             self.step = failed_at
             raise NonFiniteLossError(self.step, epoch)
+
+
+def _told(shape: Sequence[int] | None) -> str:
+    return "nothing" if shape is None else "x".join(map(str, shape)) or "a number"
 
 
 def evaluation_batch(info: DatasetInfo) -> int:

@@ -221,6 +221,8 @@ class Resources(Section):
     compile: Literal["auto"] | bool = "auto"
     """Whether networks are compiled; ``auto``: those whose training is long enough to pay for it.
     Part of the numerics class."""
+    checkpoint_minutes: float = Field(default=5, ge=0)
+    """Minutes between two checkpoints of a training: what is lost at most if its process dies."""
 
 
 def _to_step(value: Any) -> Step:

@@ -32,6 +32,8 @@ class RunLog:
         self.client = client
         self.run_id = run_id
         self.texts: dict[str, str] = {}
+        self.earlier = 0.0
+        """Seconds that earlier attempts spent on what this one went on from."""
         self._params: list[Param] = []
         self._tags: list[RunTag] = []
         self._last_tags: list[RunTag] = []
@@ -54,12 +56,10 @@ class RunLog:
         self.client.log_batch(self.run_id, params=self._params, tags=self._tags)
         self._thread.start()
 
-    def epoch(self, epoch: Epoch) -> None:
-        """Note the metrics of an epoch, with the time it ended."""
-        now = int(time.time() * 1000)
-        self._metrics.put(
-            [Metric(name, getattr(epoch, name), now, epoch.epoch) for name in METRICS]
-        )
+    def epoch(self, epoch: Epoch, at: int | None = None) -> None:
+        """Note the metrics of an epoch, with the time it ended in milliseconds since 1970 (now)."""
+        at = int(time.time() * 1000) if at is None else at
+        self._metrics.put([Metric(name, getattr(epoch, name), at, epoch.epoch) for name in METRICS])
 
     def finish(self, result: Result, *, keep_weights: bool) -> None:
         """Publish: files and metrics first, the state last.
@@ -67,7 +67,7 @@ class RunLog:
         Raises:
             ElthError: the store did not take them.
         """
-        seconds = time.monotonic() - self._began
+        seconds = self.earlier + time.monotonic() - self._began
         with tempfile.TemporaryDirectory(prefix="elth-") as place:
             folder = Path(place)
             (folder / "result").mkdir()

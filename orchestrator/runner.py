@@ -33,6 +33,7 @@ from elth.errors import ElthError
 from elth.training import Epoch, NonFiniteLossError
 from orchestrator import stages
 from orchestrator.experiment import Experiment
+from orchestrator.inflight import InFlight
 from orchestrator.plan import Stage, dataset_of, iterations
 from orchestrator.provenance import owner
 from orchestrator.resources import compiles, numerics
@@ -119,6 +120,7 @@ def run_job(config: Mapping[str, Any], worker: Worker = WORKER) -> Iterator[Repo
         found = finished(before)
         if found is not None:
             tracker.join_grid([found.info.run_id], config["grid"])  # another grid's, done meanwhile
+            InFlight(Path(config["inflight"]), stage.key, "", 0).clear()
         else:
             try:
                 steps = _run_stage(stage, config, worker, tracker, device, before)
@@ -147,28 +149,45 @@ def _run_stage(
     engine = worker.engines.get(stage, dataset, compile=compiles(stage, config["compile"], device))
     if engine.note:
         yield Report(index=0, note=engine.note)
+    kind = numerics(config["threads"], config["gpus"], engine.way)
+    inflight = InFlight(
+        Path(config["inflight"]), stage.key, kind, 60 * config["checkpoint_minutes"]
+    )
+    saved = inflight.newest()
+    yield from _notes(inflight)
     log = tracker.begin(
         stage,
         ticket,
         grid=config["grid"],
         experiment=config["experiment"],
         driver=config["driver"],
-        numerics=numerics(config["threads"], config["gpus"], engine.way),
+        numerics=kind,
         before=before,
     )
+    log.earlier = inflight.earlier
+    for epoch, at in inflight.history:
+        log.epoch(epoch, at)
     start, stop = iterations(stage)
     try:
-        result = yield from _logged(stages.train(stage, ticket, dataset, engine), log, start, stop)
+        epochs = stages.train(
+            stage, ticket, dataset, engine, saved=saved, at_check=inflight.save_if_due
+        )
+        result = yield from _logged(epochs, log, inflight, start, stop)
         log.finish(result, keep_weights=stage.kind == "round")
     except Exception as error:
         final = isinstance(error, NonFiniteLossError)
         log.fail(_reason(error), final=final, details=traceback.format_exc())
         raise
+    inflight.clear()
     worker.keep(stage.key, (stage, result))
 
 
 def _logged(
-    epochs: Generator[Epoch, None, stages.Result], log: RunLog, start: int, stop: int
+    epochs: Generator[Epoch, None, stages.Result],
+    log: RunLog,
+    inflight: InFlight,
+    start: int,
+    stop: int,
 ) -> Generator[Report, None, stages.Result]:
     while True:
         try:
@@ -176,9 +195,18 @@ def _logged(
         except StopIteration as end:
             result: stages.Result = end.value
             return result
-        log.epoch(epoch)
+        at = int(time.time() * 1000)
+        inflight.history.append((epoch, at))
+        log.epoch(epoch, at)
+        yield from _notes(inflight)
         fraction = (epoch.step - start) / (stop - start)
         yield Report(index=0, fraction=fraction, accuracy=epoch.test_accuracy)
+
+
+def _notes(inflight: InFlight) -> Iterator[Report]:
+    for note in inflight.notes:
+        yield Report(index=0, note=note)
+    inflight.notes.clear()
 
 
 def _reason(error: Exception) -> str:
@@ -275,6 +303,8 @@ def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) ->
         "threads": resources.cpus,
         "gpus": resources.gpus,
         "compile": resources.compile,
+        "inflight": str(store.inflight),
+        "checkpoint_minutes": resources.checkpoint_minutes,
         "data": {
             "root": str(experiment.data.root.absolute()),
             "download": experiment.data.download,

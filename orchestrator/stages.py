@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from elth import controls, criteria, elastic, masks
+from elth.checkpoints import Checkpoint
 from elth.data import Dataset, info
 from elth.elastic import Plan
 from elth.engine import Engine
@@ -293,7 +294,13 @@ class Engines:
 
 
 def train(
-    stage: Stage, ticket: Ticket | None, data: Dataset, engine: Engine
+    stage: Stage,
+    ticket: Ticket | None,
+    data: Dataset,
+    engine: Engine,
+    *,
+    saved: Checkpoint | None = None,
+    at_check: Callable[[Training], None] | None = None,
 ) -> Generator[Epoch, None, Result]:
     """Do a stage's training; yields its epochs and returns its result.
 
@@ -302,6 +309,8 @@ def train(
         ticket: the ticket to train; None for a rewind point.
         data: the stage's dataset, on the device.
         engine: an engine of the stage's network and recipe.
+        saved: a checkpoint of this stage, to go on from.
+        at_check: is called with the training every 100 iterations and after every epoch.
 
     Raises:
         NonFiniteLossError: the loss was not finite; nothing of the stage is left.
@@ -324,8 +333,14 @@ def train(
         mask=mask,
         start=start,
         stop=stop,
+        at_check=at_check,
     )
-    yield from training
+    if saved is not None:
+        training.resume(saved)
+    for epoch in training:
+        yield epoch
+        if at_check is not None and training.step < stop:
+            at_check(training)
     if ticket is None:
         return Result(rewind=training.state())
     return Result(mask=mask, trained=training.state())

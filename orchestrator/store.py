@@ -44,6 +44,14 @@ class Store:
         return str(self.folder or self.uri)
 
     @property
+    def inflight(self) -> Path:
+        """Where checkpoints of stages lie that are being trained: beside the runs.
+
+        Of a store that is no directory, in ``runs`` below the current directory.
+        """
+        return (self.folder or Path("runs").absolute()) / "inflight"
+
+    @property
     def is_there(self) -> bool:
         """Whether it has been used before; a server is taken to be there."""
         file = self.uri.removeprefix("sqlite:///")

@@ -97,6 +97,8 @@ def _run(experiment: Experiment, store: Store) -> None:
         "driver": owner(),
         "threads": 1,
         "compile": False,
+        "inflight": str(store.inflight),
+        "checkpoint_minutes": 5,
         "gpus": 0,
         "data": {"root": "data", "download": False},
     }

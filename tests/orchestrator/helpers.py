@@ -128,6 +128,8 @@ def job_config(
         "driver": owner(),
         "threads": 1,
         "compile": False,
+        "inflight": str(store.inflight),
+        "checkpoint_minutes": 5,
         "gpus": 0,
         "data": {"root": "data", "download": False},
         "stages": [stage.describe() for stage in stages],
