@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from elth import data, masks
-from elth.networks import NetworkSpec, build
+from elth.networks import Network, NetworkSpec, build
 from elth.streams import stream
 from elth.tickets import Ticket
 from elth.training import Epoch
@@ -50,18 +50,18 @@ def fill(folder: Path, experiment: Experiment, plan: Plan) -> Store:
     return store
 
 
-def write(tracker: Tracker, stage: Stage, experiment: Experiment, epochs: int = 4) -> RunLog:
-    """Track a stage as if it had been trained: random weights, nothing pruned."""
-    info = data.info(dataset_of(stage))
-    network = build(stage.params["network"], info.shape, generator=stream(0, "init"))
-    state, mask = network.state_dict(), masks.ones(network)
+def begin(tracker: Tracker, stage: Stage, experiment: Experiment) -> RunLog:
+    """Begin to track a stage whose ticket has random weights, nothing pruned."""
     ticket = None
-    result = Result(rewind=state)
     if stage.kind != "rewind_point":
-        spec = NetworkSpec.parse(stage.params["network"])
-        ticket = Ticket(network=spec, shape=info.shape, rewind=state, mask=mask)
-        result = Result(mask=mask, trained=state)
-    log = tracker.begin(
+        network = _network(stage)
+        ticket = Ticket(
+            network=NetworkSpec.parse(stage.params["network"]),
+            shape=data.info(dataset_of(stage)).shape,
+            rewind=network.state_dict(),
+            mask=masks.ones(network),
+        )
+    return tracker.begin(
         stage,
         ticket,
         grid=experiment.name,
@@ -69,6 +69,11 @@ def write(tracker: Tracker, stage: Stage, experiment: Experiment, epochs: int = 
         driver=owner(),
         numerics="cpu/benchmark",
     )
+
+
+def write(tracker: Tracker, stage: Stage, experiment: Experiment, epochs: int = 4) -> RunLog:
+    """Track a stage as if it had been trained."""
+    log = begin(tracker, stage, experiment)
     for number in range(1, epochs + 1):
         log.epoch(
             Epoch(
@@ -80,8 +85,17 @@ def write(tracker: Tracker, stage: Stage, experiment: Experiment, epochs: int = 
                 test_accuracy=50.0 + number,
             )
         )
+    network = _network(stage)
+    result = Result(rewind=network.state_dict())
+    if stage.kind != "rewind_point":
+        result = Result(mask=masks.ones(network), trained=network.state_dict())
     log.finish(result, keep_weights=stage.kind == "round")
     return log
+
+
+def _network(stage: Stage) -> Network:
+    shape = data.info(dataset_of(stage)).shape
+    return build(stage.params["network"], shape, generator=stream(0, "init"))
 
 
 def _copy(database: sqlite3.Connection, template: str, stages: Sequence[Stage]) -> None:
