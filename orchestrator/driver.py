@@ -64,6 +64,7 @@ def execute(
     schedule = Schedule(
         plan, finished, failed, slots=count, seconds_per_work=seconds_per_work(tracked, plan)
     )
+    del tracked, finished, todo  # much memory, in a run that may last for days
     with Progress(schedule, console, experiment.name):
         if not schedule.is_over:
             from orchestrator import runner

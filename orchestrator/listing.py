@@ -377,7 +377,7 @@ class Listing:
         if len(found):
             return found[0]
         run = self._client.create_run(experiment, run_name="index of finished runs")
-        self._client.set_terminated(run.info.run_id, "FINISHED")
+        self._client.update_run(run.info.run_id, "FINISHED")
         return run
 
 
