@@ -19,12 +19,14 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "3600")
 os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
 
 import ray
 import torch
 from mlflow.entities import Run
 from ray import tune
+from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
 from elth import data
@@ -286,6 +288,20 @@ class PlanSearch(Searcher):
         """Nothing is restored; see ``save``."""
 
 
+class Forget(tune.Callback):
+    """Lets go of what Tune keeps of each trial for statistics and for a state never restored."""
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Empty a trial that is over; of thousands this would be hundreds of megabytes."""
+        trial.config = {}
+        trial.evaluated_params = {}
+        trial.run_metadata.metric_analysis.clear()
+        trial.run_metadata.metric_n_steps.clear()
+        trial.invalidate_json_state()
+
+
 def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) -> None:
     """Run everything that the schedule holds, ``count`` trials at a time, on this machine.
 
@@ -329,6 +345,7 @@ def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) ->
                     name="plan",
                     storage_path=str(Path(scratch) / "tune"),
                     verbose=0,
+                    callbacks=[Forget()],
                     failure_config=tune.FailureConfig(max_failures=3),
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 ),
