@@ -9,7 +9,7 @@ UV := $(BIN)/uv
 STAMP := .venv/.installed
 SOURCES := $(wildcard elth orchestrator tests benchmarks)
 SMOKE ?= $(shell grep -l '^scales:' tune_configs/*.yaml)
-# Extra arguments for pytest: make test-unit ARGS='-k masks -x'
+# Extra arguments for pytest and the benchmarks: make test-unit ARGS='-k masks -x'
 ARGS ?=
 
 unexport VIRTUAL_ENV CONDA_PREFIX PYTHONHOME PYTHONPATH UV_SYSTEM_PYTHON UV_PYTHON UV_CONSTRAINT UV_OVERRIDE
@@ -78,8 +78,8 @@ format: $(STAMP) ## Put the code in format and mend what can be mended safely
 facts: $(STAMP) ## Write elth/facts.json anew, after a change of a network or a criterion
 	$(BIN)/python -m elth.facts
 
-bench: $(STAMP) ## The measurements of the README
-	$(BIN)/python -m benchmarks
+bench: $(STAMP) ## The measurements of docs/performance.md (ARGS='train --data DIR'; --help)
+	$(BIN)/python -m benchmarks $(ARGS)
 
 # What is pinned stays as it is unless a range of pyproject.toml forbids it; UPGRADE=1 takes the newest.
 lock: | $(UV) ## Write requirements.lock anew (UPGRADE=1: newest versions)

@@ -15,17 +15,14 @@ from __future__ import annotations
 
 import argparse
 import math
-import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -34,6 +31,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.io import encode_jpeg, write_jpeg
 
+from benchmarks.rows import Row, row, show
 from elth import data
 from elth.data import FolderDataset, make_manifest, prepare
 from elth.data._augment import AREA, RATIO, ResizedCrops, draw_flips
@@ -50,10 +48,10 @@ SHORT = 256
 _TRAIN, _VAL = 60, 2
 
 
-def measure(folder: Path, *, workers: int, repeats: int) -> list[dict[str, Any]]:
-    """Rows of ``name``, ``unit``, ``value`` (the median), ``values``, ``n`` and ``spread`` (sd)."""
+def rows(folder: Path, *, workers: int = 2, repeats: int = 7) -> list[Row]:
+    """Measure on images as they are and on large ones made of them."""
     torch.set_num_threads(workers)
-    rows = []
+    found: list[Row] = []
     with tempfile.TemporaryDirectory() as scratch:
         small = Path(scratch) / "small"
         for part, images in (("train", _TRAIN), ("val", _VAL)):
@@ -66,9 +64,9 @@ def measure(folder: Path, *, workers: int, repeats: int) -> list[dict[str, Any]]
             name = f"{name}, {statistics.mean(sizes) / 1000:.0f} kB"
             store = Path(scratch) / f"{source.name}-prepared"
             prepare(source, store, short=SHORT)
-            rows += _of(name, source, store, workers, repeats)
-    rows.append(_row("python of an image in a store, at most", "us/image", _python_us(repeats)))
-    return rows
+            found += _of(name, source, store, workers, repeats)
+    found.append(row("python of an image in a store, at most", "us/image", _python_us(repeats)))
+    return found
 
 
 def _subset(folder: Path, goal: Path, images: int) -> None:
@@ -125,7 +123,7 @@ def _of(name: str, source: Path, store: Path, workers: int, repeats: int) -> lis
     for _ in range(repeats):
         for key, loader in loaders.items():
             rates[key].append(count / _seconds(loader()) / workers)
-    rows = [_row(f"{name}: {key}", "images/s/core", values) for key, values in rates.items()]
+    rows = [row(f"{name}: {key}", "images/s/core", values) for key, values in rates.items()]
     for key, other in (
         ("folder", "torchvision"),
         ("store", "torchvision"),
@@ -135,10 +133,10 @@ def _of(name: str, source: Path, store: Path, workers: int, repeats: int) -> lis
         ("store", "store, in processes"),
     ):
         ratios = [a / b for a, b in zip(rates[key], rates[other], strict=True)]
-        rows.append(_row(f"{name}: {key} / {other}", "ratio", ratios))
+        rows.append(row(f"{name}: {key} / {other}", "ratio", ratios))
     for key, dataset in (("folder", plain), ("store", packed)):
         for share, values in _shares(dataset, repeats).items():
-            rows.append(_row(f"{name}: {key}, {share}", "us/image", values))
+            rows.append(row(f"{name}: {key}, {share}", "us/image", values))
     return rows
 
 
@@ -280,41 +278,14 @@ def _microseconds(step: Callable[[], Any], count: int, repeats: int) -> list[flo
         torch.set_num_threads(threads)
 
 
-# What is told.
-
-
-def _row(name: str, unit: str, values: Sequence[float]) -> dict[str, Any]:
-    return {
-        "name": name,
-        "unit": unit,
-        "value": statistics.median(values),
-        "values": list(values),
-        "n": len(values),
-        "spread": statistics.stdev(values) if len(values) > 1 else 0.0,
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.input", description=__doc__)
     parser.add_argument("folder", type=Path, help="holds train/CLASS/* and val/CLASS/*")
     parser.add_argument("--workers", type=int, default=2, help="threads, or processes")
     parser.add_argument("--repeats", type=int, default=7)
     given = parser.parse_args()
-    rows = measure(given.folder, workers=given.workers, repeats=given.repeats)
-    machine = platform.processor() or platform.machine()
-    table = Table(
-        title=f"{machine}, {given.workers} workers, torch {torch.__version__}: "
-        "median and standard deviation"
-    )
-    for column in ("what", "unit"):
-        table.add_column(column)
-    for column in ("value ± sd", "n"):
-        table.add_column(column, justify="right")
-    for row in rows:
-        digits = 2 if row["unit"] == "ratio" else 0
-        shown = f"{row['value']:,.{digits}f} ± {row['spread']:,.{digits}f}"
-        table.add_row(row["name"], row["unit"], shown, str(row["n"]))
-    Console(width=120).print(table)
+    found = rows(given.folder, workers=given.workers, repeats=given.repeats)
+    show("images a second and core", found)
 
 
 if __name__ == "__main__":

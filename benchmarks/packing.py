@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
-from benchmarks.measure import Row, interleaved, row
+from benchmarks.rows import Row, interleaved, row
 from elth import data
 from elth.networks import Network, build
 from elth.streams import stream

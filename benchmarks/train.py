@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.measure import Row, has_native_bf16, interleaved, row
 from benchmarks.plain import PlainLoop
+from benchmarks.rows import Row, has_native_bf16, interleaved, row
 from elth import data, masks
 from elth.data import MemoryDataset
 from elth.engine import Engine
@@ -144,7 +144,7 @@ def rows(root: str | Path | None, device: str = "cpu", threads: int = 2) -> list
     found: list[Row] = []
     for name, dataset, recipe_name, steps in GPU_CASES if device == "cuda" else CASES:
         if dataset != "digits" and root is None:
-            found.append({"name": f"{name}, {dataset}", "note": "left out: no --data was given"})
+            found.append({"name": f"{name}, {dataset}", "note": "left out, no --data was given"})
             continue
         loaded = data.load(dataset, root or "data").to(device)
         assert isinstance(loaded, MemoryDataset)
@@ -176,7 +176,7 @@ def _case(name: str, dataset: MemoryDataset, recipe: Recipe, steps: int) -> list
             f"{title}: masks",
             "% of an iteration",
             _mask_share(name, dataset, recipe, step, REPEATS),
-            limit="< 1",
+            "< 1",
         )
     )
     pairs = zip(
@@ -189,7 +189,7 @@ def _case(name: str, dataset: MemoryDataset, recipe: Recipe, steps: int) -> list
             f"{title}: first ten losses, compiled against eager",
             "relative",
             [max(abs(a / b - 1) for a, b in pairs)],
-            limit=f"< {TOLERANCE:g}",
+            f"< {TOLERANCE:g}",
         )
     )
     return found
