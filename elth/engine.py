@@ -164,6 +164,7 @@ class Engine:
             lr: learning rate.
         """
         whole = len(labels) == self.recipe.batch_size
+        images = _channels_last(images)
         if self.device.type == "cuda":
             self._set_precision()
             self._lr.fill_(lr)
@@ -182,6 +183,7 @@ class Engine:
     def logits(self, images: Tensor) -> Tensor:
         """Logits (n, classes) of a batch, in the mode that the network is in; never as bfloat16."""
         self._set_precision()
+        images = _channels_last(images)
         if self._fast_logits is not None and len(images) == self._evaluation_batch:
             return self._fast_logits(images)
         return self._logits(images)
@@ -260,16 +262,14 @@ class Engine:
     # Compiling
 
     def _compile(self, shape: tuple[int, int, int]) -> None:
-        images = torch.zeros((self.recipe.batch_size, *shape), device=self.device).contiguous(
-            memory_format=torch.channels_last
-        )
+        images = _channels_last(torch.zeros((self.recipe.batch_size, *shape), device=self.device))
         labels = torch.zeros(self.recipe.batch_size, dtype=torch.int64, device=self.device)
         try:
             # All engines share the code that is compiled, so PyTorch counts them as one function.
             torch._dynamo.config.recompile_limit = _ENGINES
             self._fast_loss = torch.compile(self._loss, dynamic=False, fullgraph=True)
             self._fast_logits = torch.compile(self._logits, dynamic=False, fullgraph=True)
-            self._warm_up(images, labels)
+            self._warm_up(images, labels, shape)
             self.way = "compiled"
         except Exception as error:
             self._warn(
@@ -283,18 +283,14 @@ class Engine:
         if self._graph is None:
             self._fresh_optimiser()
 
-    def _warm_up(self, images: Tensor, labels: Tensor) -> None:
+    def _warm_up(self, images: Tensor, labels: Tensor, shape: tuple[int, int, int]) -> None:
         """Let everything be compiled that training and evaluation call."""
         self._set_precision()
         self.network.train()
         self._iterate(self._fast_loss, images, labels)
         self.network.eval()
         with torch.no_grad():
-            self._fast_logits(
-                images[:1]
-                .expand(self._evaluation_batch, -1, -1, -1)
-                .contiguous(memory_format=torch.channels_last)
-            )
+            self._fast_logits(_channels_last(images.new_zeros((self._evaluation_batch, *shape))))
 
     def _capture(self, images: Tensor, labels: Tensor) -> None:
         """Capture the iteration as a CUDA graph, masks of all parameters in it."""
@@ -326,3 +322,15 @@ class Engine:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         self.note = f"{what}: {reason}"
         warnings.warn(self.note, stacklevel=5)
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    """Images (n, C, H, W) with the strides of channels last, copied only if they lie otherwise.
+
+    Strides of a dimension of one are anything; code compiled for some serves no others.
+    """
+    _, channels, height, width = images.shape
+    laid_out = images.contiguous(memory_format=torch.channels_last)
+    return laid_out.as_strided(
+        images.shape, (height * width * channels, 1, width * channels, channels)
+    )

@@ -158,7 +158,7 @@ def test_reports_tell_every_epoch_and_every_end(
 def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is trained now is trained in vain."""
 
-    def train(*_: object) -> Iterator[object]:
+    def train(*_: object, **__: object) -> Iterator[object]:
         raise AssertionError("this was finished already")
 
     monkeypatch.setattr(stages, "train", train)
@@ -235,7 +235,7 @@ def test_a_loss_that_is_not_finite_stops_its_stage_only(
 def test_a_failure_of_another_kind_is_not_final(
     store: Store, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train(*_: object) -> Iterator[object]:
+    def train(*_: object, **__: object) -> Iterator[object]:
         raise MemoryError("no room\nfor it")
 
     found = tiny("memory", seeds=[11])
