@@ -7,7 +7,7 @@ UV_VERSION := 0.13.8
 BIN := .venv/bin
 UV := $(BIN)/uv
 STAMP := .venv/.installed
-SOURCES := $(wildcard elth orchestrator tests benchmarks)
+SOURCES := $(wildcard elth orchestrator tests benchmarks faults)
 SMOKE ?= $(shell grep -l '^scales:' tune_configs/*.yaml)
 # Extra arguments for pytest and the benchmarks: make test-unit ARGS='-k masks -x'
 ARGS ?=
@@ -18,7 +18,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export DO_NOT_TRACK ?= true
 
-.PHONY: help setup quickstart smoke test test-unit test-e2e lint format facts bench lock clean
+.PHONY: help setup quickstart smoke test test-unit test-e2e faults lint format facts bench lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ test-unit: $(STAMP) ## The unit tests, two at a time
 
 test-e2e: $(STAMP) ## Whole runs, one after the other
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/e2e $(ARGS)
+
+faults: $(STAMP) ## Runs that are killed and files that are harmed, against undisturbed runs (ARGS='--moments 5')
+	OMP_NUM_THREADS=1 $(BIN)/python -m faults $(ARGS)
 
 lint: $(STAMP) ## Style, format, types and the wall between the packages
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from elth.errors import ElthError
 from elth.files import contiguous
+from elth.parallel import Group, arrange_norms, average, check_division, data_parallel
 from elth.recipes import Recipe
 
 Way = Literal["eager", "compiled", "compiled-graph"]
@@ -42,9 +43,12 @@ class Engine:
         compile: compile the iteration, and on a GPU capture it as a CUDA graph. Only batches of the
             recipe's size and of ``evaluation_batch`` are computed so, others operation by
             operation.
+        group: the workers that train the network together; each calls ``step`` with its part of
+            every batch, and all have the same weights after it. Their iterations are not compiled.
 
     Raises:
-        ElthError: the device does not have the recipe's precision.
+        ElthError: the device does not have the recipe's precision, or the recipe's batches cannot
+            be divided among the workers.
     """
 
     way: Way
@@ -61,6 +65,7 @@ class Engine:
         shape: tuple[int, int, int] = (0, 0, 0),
         evaluation_batch: int = 0,
         compile: bool = False,
+        group: Group | None = None,
     ) -> None:
         """Move the network; compile now, so that ``way`` is known before anything is trained."""
         self.device = torch.device(device)
@@ -69,10 +74,18 @@ class Engine:
                 f"precision tf32 is one of GPUs, and this trains on {self.device.type}; "
                 "take float32 or bf16"
             )
-        self.recipe = recipe
+        self.recipe, self.group = recipe, group
+        if group is not None:
+            check_division(recipe, group.workers)
+        arrange_norms(network, recipe.batch_norm_group, group)
         module: Any = network  # torch's types leave memory_format out of Module.to
         self.network: nn.Module = module.to(device=self.device, memory_format=torch.channels_last)
+        self._trained: nn.Module = self.network
+        if group is not None:
+            self._trained = data_parallel(self.network)
+        self._statistics = [b for b in self.network.buffers() if b.is_floating_point()]
         self._weights = dict(network.named_parameters())
+        self._dtype = next(iter(self._weights.values())).dtype
         self._pruned: list[Tensor] = []
         self._masks: list[Tensor] = []
         self._lr = torch.tensor(recipe.lr, device=self.device)
@@ -86,8 +99,13 @@ class Engine:
         self._graph: Any = None
         self.way, self.note = "eager", ""
         self._fresh_optimiser()
-        if compile:
+        if compile and group is None:
             self._compile(shape)
+        elif compile:
+            self.note = (
+                "an iteration of several workers is done operation by operation: only one "
+                "worker's is compiled"
+            )
 
     # One state after the other
 
@@ -153,7 +171,7 @@ class Engine:
             }
         )
 
-    def step(self, images: Tensor, labels: Tensor, lr: float) -> None:
+    def step(self, images: Tensor, labels: Tensor, lr: float, count: int | None = None) -> None:
         """Do an iteration.
 
         Nothing waits for the device. From the first loss that is not finite, updates are skipped.
@@ -162,28 +180,47 @@ class Engine:
             images: normalised images (n, C, H, W) on the device.
             labels: classes (n,) on the device.
             lr: learning rate.
+            count: images of the whole batch, where this worker has a part of it.
         """
+        count = len(labels) if count is None else count
         whole = len(labels) == self.recipe.batch_size
-        images = _channels_last(images)
+        images = _channels_last(images.to(self._dtype))
         if self.device.type == "cuda":
             self._set_precision()
             self._lr.fill_(lr)
         else:
             for group in self.optimiser.param_groups:
                 group["lr"] = lr
+        if count < self.recipe.batch_size:
+            self.settle()  # as the workers may have unequal parts of a small batch
         if self._graph is not None and whole:
             self._images.copy_(images)
             self._labels.copy_(labels)
             self._graph.replay()
         else:
             self._iterate(
-                self._fast_loss if whole and self._fast_loss else self._loss, images, labels
+                self._fast_loss if whole and self._fast_loss else self._loss, images, labels, count
             )
+        if count < self.recipe.batch_size:
+            self.settle(count)
+
+    def settle(self, count: int | None = None) -> None:
+        """Make the running statistics of all workers their mean, where each follows its own groups.
+
+        They follow linearly, so it is the same whether this is done now or some iterations later.
+
+        Args:
+            count: images of the last batch, by which they are weighted if it was a small one.
+        """
+        unit = self.recipe.batch_norm_group
+        if self.group is not None and unit:
+            groups = torch.arange(-(-(count or self.recipe.batch_size) // unit))
+            average(self._statistics, len(self.group.part().of(groups)) / len(groups))
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits (n, classes) of a batch, in the mode that the network is in; never as bfloat16."""
         self._set_precision()
-        images = _channels_last(images)
+        images = _channels_last(images.to(self._dtype))
         if self._fast_logits is not None and len(images) == self._evaluation_batch:
             return self._fast_logits(images)
         return self._logits(images)
@@ -201,25 +238,32 @@ class Engine:
 
     # The iteration
 
-    def _iterate(self, loss_of: Any, images: Tensor, labels: Tensor) -> None:
+    def _iterate(self, loss_of: Any, images: Tensor, labels: Tensor, count: int) -> None:
         self.optimiser.zero_grad(set_to_none=True)
-        loss = loss_of(images, labels)
+        if self.group is None:
+            loss = loss_of(images, labels)
+            known = loss.detach()
+        else:  # the mean of all workers' is that of the whole batch, and so are their gradients'
+            logits = self._logits(images, self._trained)
+            loss = F.cross_entropy(logits, labels, reduction="sum") * (self.group.workers / count)
+            known = self.group.mean(loss)
         # Known on the device only: from the first loss that is not finite, the fused optimiser
         # skips its updates.
-        failed = ~torch.isfinite(loss.detach()) & (self._failed_at < 0)
+        failed = ~torch.isfinite(known) & (self._failed_at < 0)
         self._failed_at.copy_(torch.where(failed, self._at, self._failed_at))
         self._skip.copy_(self._failed_at >= 0)
         torch.autograd.backward(loss)
         self.optimiser.step()
         self._apply_masks()
-        self._total += loss.detach() * len(labels)
+        self._total += known * count
         self._at += 1
 
-    def _logits(self, images: Tensor) -> Tensor:
+    def _logits(self, images: Tensor, network: nn.Module | None = None) -> Tensor:
+        network = network or self.network
         if self.recipe.precision != "bf16":
-            return self.network(images)
+            return network(images)
         with torch.autocast(self.device.type, torch.bfloat16):
-            return self.network(images).float()
+            return network(images).float()
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(self._logits(images), labels)
@@ -287,7 +331,7 @@ class Engine:
         """Let everything be compiled that training and evaluation call."""
         self._set_precision()
         self.network.train()
-        self._iterate(self._fast_loss, images, labels)
+        self._iterate(self._fast_loss, images, labels, len(labels))
         self.network.eval()
         with torch.no_grad():
             self._fast_logits(_channels_last(images.new_zeros((self._evaluation_batch, *shape))))
@@ -303,12 +347,12 @@ class Engine:
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 for _ in range(_WARM_UP):
-                    self._iterate(self._fast_loss, images, labels)
+                    self._iterate(self._fast_loss, images, labels, len(labels))
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
             self.optimiser.zero_grad(set_to_none=True)
             with torch.cuda.graph(graph):
-                self._iterate(self._fast_loss, images, labels)
+                self._iterate(self._fast_loss, images, labels, len(labels))
             self._graph, self.way = graph, "compiled-graph"
         except Exception as error:
             self._warn(

@@ -105,6 +105,10 @@ class Recipe:
     precision: str = "float32"
     """``float32``; ``tf32``: its products on a GPU's tensor cores; ``bf16``: autocast to bfloat16.
     Weights, batch normalisation and the optimiser are in float32 throughout."""
+    batch_norm_group: int = 0
+    """Images over which batch normalisation takes its statistics in training: each batch is cut
+    into groups of so many. 0: the whole batch. Either way it does not depend on how many workers
+    share the batch."""
 
     def __post_init__(self) -> None:
         """Check every field. Numbers become floats, so that equal recipes read the same."""
@@ -117,6 +121,12 @@ class Recipe:
 
         require(self.length.count >= 1, "length", "at least 1ep or 1it")
         require(self.batch_size >= 1, "batch_size", "at least 1")
+        require(
+            self.batch_norm_group == 0
+            or (self.batch_norm_group >= 2 and self.batch_size % self.batch_norm_group == 0),
+            "batch_norm_group",
+            f"0, or at least 2 and a divisor of the batch size {self.batch_size}",
+        )
         require(0 < self.lr < math.inf, "lr", "greater than 0")
         require(0 <= self.momentum < 1, "momentum", "at least 0 and below 1")
         require(0 <= self.weight_decay < math.inf, "weight_decay", "at least 0")

@@ -18,10 +18,11 @@ from torch.nn import functional as F
 from elth.checkpoints import Checkpoint
 from elth.counts import iterations_per_epoch as iterations_per_epoch
 from elth.counts import rewind_step as rewind_step
-from elth.data import Dataset, DatasetInfo
+from elth.data import Dataset, DatasetInfo, Part
 from elth.engine import Engine
 from elth.errors import ElthError
 from elth.files import contiguous
+from elth.parallel import Group
 from elth.recipes import Recipe
 from elth.tickets import Ticket
 
@@ -69,7 +70,9 @@ class Training:
     Iterating trains and yields an ``Epoch`` at the end of each; ``state`` gives the weights.
 
     Args:
-        network: the network to train, whose weights are overwritten, or an engine of it.
+        network: the network to train, whose weights are overwritten, or an engine of it. With an
+            engine of several workers all of them train, each on its part of every batch, and all
+            arguments but the device of the data are the same.
         data: the dataset, on the device to train on.
         recipe: how to train.
         seed: fixes data order and augmentation.
@@ -82,7 +85,7 @@ class Training:
 
     Raises:
         ElthError: the recipe's augmentation has no meaning for the dataset, the device lacks its
-            precision, or the engine is another recipe's.
+            precision, the engine is another recipe's, or its workers have different tickets.
         NonFiniteLossError: while iterating, before the update that would have used the loss.
     """
 
@@ -119,10 +122,19 @@ class Training:
         self._at_check = at_check
         self._seen = 0
         self._mask = mask
+        self._images = len(data.train_labels)
+        self._group = network.group
+        unit = recipe.batch_norm_group
+        self._part = Part() if self._group is None else self._group.part(unit or 1)
+        if self._group is not None:
+            self._group.check_same({**state, **_named(mask)}, "the tickets")
         self.engine.begin(state, mask, start)
 
     def checkpoint(self) -> Checkpoint:
-        """All that it takes to go on from here, bit for bit; the device is waited for."""
+        """All that it takes to go on from here, bit for bit; the device is waited for.
+
+        It is the same for all workers.
+        """
         return Checkpoint(
             step=self.step,
             seen=self._seen,
@@ -167,6 +179,8 @@ class Training:
                 test_loss=test_loss,
                 test_accuracy=test_accuracy,
             )
+        if self._group is not None:
+            self._group.check_same(self.state(), "the trained weights")
 
     def state(self) -> dict[str, Tensor]:
         """A copy of the state dict on the CPU; pruned weights are exactly zero."""
@@ -179,11 +193,14 @@ class Training:
         correct = torch.zeros((), dtype=torch.int64, device=self.data.device)
         loss = torch.zeros((), dtype=torch.float64, device=self.data.device)
         batch_size = evaluation_batch(self.data.info)
-        with closing(self.data.test_batches(batch_size)) as batches:
+        part = Part() if self._group is None else self._group.part()
+        with closing(self.data.test_batches(batch_size, part)) as batches:
             for images, labels in batches:
                 logits = self.engine.logits(images)
                 correct += (logits.argmax(1) == labels).sum()
                 loss += F.cross_entropy(logits, labels, reduction="sum")
+        if self._group is not None:
+            correct, loss = self._group.sum(correct), self._group.sum(loss)
         count = len(self.data.test_labels)
         return 100.0 * int(correct) / count, float(loss) / count
 
@@ -200,18 +217,26 @@ class Training:
             epoch=epoch,
             start=self.step - first,
             stop=min(self.per_epoch, self.stop - first),
+            part=self._part,
         )
         with closing(batches):
             for images, labels in batches:
                 lr = self.recipe.lr_at(self.step, self.per_epoch)
-                self.engine.step(images, labels, lr)
-                self._seen += len(labels)
+                # Of the whole batch; the last one of an epoch may be smaller.
+                count = min(
+                    self.recipe.batch_size,
+                    self._images - (self.step - first) * self.recipe.batch_size,
+                )
+                self.engine.step(images, labels, lr, count)
+                self._seen += count
                 self.step += 1
                 if self.step % _CHECK_EVERY == 0:
+                    self.engine.settle()
                     self._check(epoch)
                     inside = self.step % self.per_epoch and self.step < self.stop
                     if self._at_check is not None and inside:
                         self._at_check(self)
+        self.engine.settle()
         self._check(epoch)
         finite = [torch.isfinite(p).all() for p in self.network.parameters()]
         if not bool(torch.stack(finite).all()):
@@ -228,6 +253,10 @@ class Training:
             raise NonFiniteLossError(self.step, epoch)
 
 
+def _named(mask: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    return {f"mask.{name}": kept for name, kept in (mask or {}).items()}
+
+
 def _told(shape: Sequence[int] | None) -> str:
     return "nothing" if shape is None else "x".join(map(str, shape)) or "a number"
 
@@ -238,7 +267,13 @@ def evaluation_batch(info: DatasetInfo) -> int:
 
 
 def train_ticket(
-    ticket: Ticket, data: Dataset, recipe: Recipe, *, seed: int, compile: bool = False
+    ticket: Ticket,
+    data: Dataset,
+    recipe: Recipe,
+    *,
+    seed: int,
+    compile: bool = False,
+    group: Group | None = None,
 ) -> Training:
     """Train a ticket from its rewind point to the recipe's end; iterate over the result.
 
@@ -252,6 +287,7 @@ def train_ticket(
         recipe: how to train.
         seed: fixes data order and augmentation.
         compile: compile the network first, which takes a minute and pays for long trainings.
+        group: the workers that train it together (``elth.parallel``), each of which calls this.
 
     Raises:
         ElthError: the ticket is of another shape of data, or the recipe ends before the rewind
@@ -273,6 +309,7 @@ def train_ticket(
         shape=(shape.channels, shape.size, shape.size),
         evaluation_batch=evaluation_batch(data.info),
         compile=compile,
+        group=group,
     )
     return Training(
         engine,

@@ -12,7 +12,7 @@ from orchestrator import report as reports
 from orchestrator.experiment import Experiment
 from orchestrator.plan import Plan, Stage, dataset_of, seconds_per_work
 from orchestrator.progress import Progress
-from orchestrator.resources import check_precision, compiles, local_slots, numerics
+from orchestrator.resources import check_recipes, compiles, local_slots, numerics
 from orchestrator.schedule import Schedule
 from orchestrator.store import Store
 from orchestrator.tracking import Tracked, Tracker
@@ -33,7 +33,7 @@ def execute(
     Raises:
         ElthError: the store or the dataset cannot be had, or the machine is too small.
     """
-    check_precision(experiment)
+    check_recipes(experiment)
     count = local_slots(experiment)
     tracker = Tracker(store, keep_index=True)
     tracked = tracker.stages()
@@ -79,8 +79,12 @@ def _expected(experiment: Experiment, todo: Iterable[Stage]) -> set[str]:
     resources = experiment.resources
     device = "cuda" if resources.gpus else "cpu"
     fast = "compiled-graph" if resources.gpus else "compiled"
-    ways = {fast if compiles(stage, resources.compile, device) else "eager" for stage in todo}
-    return {numerics(resources.cpus, resources.gpus, way) for way in ways}
+    workers = resources.workers
+    ways = {
+        fast if workers == 1 and compiles(stage, resources.compile, device) else "eager"
+        for stage in todo
+    }
+    return {numerics(resources.cpus, resources.gpus, way, workers) for way in ways}
 
 
 def _report(tracker: Tracker, experiment: Experiment, console: Console) -> None:

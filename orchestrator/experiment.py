@@ -213,9 +213,13 @@ class Resources(Section):
     """What a trial gets. Never part of a key."""
 
     cpus: int = Field(default=1, ge=1)
-    """Cores of a trial, and threads of its training."""
+    """Cores of a trial's worker, and threads of its training."""
     gpus: float = Field(default=0, ge=0, le=1)
-    """GPUs of a trial; a fraction lets trials share one."""
+    """GPUs of a trial's worker; a fraction lets trials share one."""
+    workers: int = Field(default=1, ge=1)
+    """Processes that train a network together, each with its part of every batch."""
+    placement: Literal["pack", "strict_pack", "spread", "strict_spread"] = "pack"
+    """How a trial's workers lie on the nodes of a cluster: on few, on one, on many, on one each."""
     concurrent: int | None = Field(default=None, ge=1)
     """Trials at a time; as many as the resources allow when left out."""
     compile: Literal["auto"] | bool = "auto"

@@ -25,15 +25,19 @@ def local_slots(experiment: Experiment) -> int:
     """
     want = experiment.resources
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    have = cpus // want.cpus
+    have = cpus // (want.cpus * want.workers)
     gpus = 0
     if want.gpus:
-        gpus = _gpus()
-        have = min(have, gpus * int(1 / want.gpus))  # no trial lies across two of them
+        gpus = _gpus()  # no worker lies across two of them
+        have = min(have, gpus * int(1 / want.gpus) // want.workers)
     if have < 1:
+        what, lower = "a trial asks", "resources.cpus or resources.gpus"
+        if want.workers > 1:
+            what = f"each of the {want.workers} workers of a trial asks"
+            lower = "resources.workers, resources.cpus or resources.gpus"
         raise ElthError(
-            f"a trial asks for {want.cpus} cpus and {want.gpus:g} gpus, and this machine has "
-            f"{cpus} cpus and {gpus} gpus: lower resources.cpus or resources.gpus"
+            f"{what} for {want.cpus} cpus and {want.gpus:g} gpus, and this machine has "
+            f"{cpus} cpus and {gpus} gpus: lower {lower}"
         )
     return min(have, want.concurrent or have)
 
@@ -50,13 +54,18 @@ def _gpus() -> int:
     return torch.cuda.device_count()
 
 
-def check_precision(experiment: Experiment) -> None:
-    """Refuse a precision that the trials' device lacks.
+def check_recipes(experiment: Experiment) -> None:
+    """Refuse what the trials' devices cannot do.
 
     Raises:
-        ElthError: tf32 without a GPU.
+        ElthError: tf32 without a GPU, or batches that cannot be divided among the workers.
     """
     recipes = (experiment.recipe, *experiment.recipes.values())
+    if experiment.resources.workers > 1:
+        from elth.parallel import check_division
+
+        for recipe in recipes:
+            check_division(recipe, experiment.resources.workers)
     if not experiment.resources.gpus and any(recipe.precision == "tf32" for recipe in recipes):
         raise ElthError(
             "the recipe's precision is tf32, one of GPUs, and resources.gpus is 0: give the trials "
@@ -64,7 +73,7 @@ def check_precision(experiment: Experiment) -> None:
         )
 
 
-def compiles(stage: Stage, choice: bool | str, device: str) -> bool:
+def compiles(stage: Stage, choice: bool | str, device: str, workers: int = 1) -> bool:
     """Whether a stage's network is compiled: what was chosen, or what pays (``auto``).
 
     By the length of the recipe and the size of the network alone, so that a stage is always
@@ -72,6 +81,8 @@ def compiles(stage: Stage, choice: bool | str, device: str) -> bool:
     """
     if choice != "auto":
         return bool(choice)
+    if workers > 1:
+        return False
     recipe = recipe_of(stage)
     whole = recipe.length.iterations(per_epoch(stage))
     if device != "cpu":
@@ -79,9 +90,9 @@ def compiles(stage: Stage, choice: bool | str, device: str) -> bool:
     return whole * seconds_of_step(stage) >= _CPU_SECONDS
 
 
-def numerics(threads: int, gpus: float, way: str) -> str:
-    """The class within which results are equal bit for bit: device, torch, threads, compile."""
+def numerics(threads: int, gpus: float, way: str, workers: int = 1) -> str:
+    """The class within which bits are equal: device, torch, threads, workers, compile."""
     import torch
 
     device = torch.cuda.get_device_name() if gpus else "cpu"
-    return f"{device}/torch-{torch.__version__}/threads-{threads}/workers-1/{way}"
+    return f"{device}/torch-{torch.__version__}/threads-{threads}/workers-{workers}/{way}"

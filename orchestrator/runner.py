@@ -32,9 +32,10 @@ from ray.tune.search import Searcher
 from elth import data
 from elth.data import Dataset
 from elth.errors import ElthError
+from elth.parallel import Group
 from elth.training import Epoch, NonFiniteLossError
 from orchestrator import stages
-from orchestrator.experiment import Experiment
+from orchestrator.experiment import Experiment, Resources
 from orchestrator.inflight import InFlight
 from orchestrator.plan import Stage, dataset_of, iterations
 from orchestrator.provenance import owner
@@ -44,7 +45,7 @@ from orchestrator.schedule import Schedule
 from orchestrator.store import Store
 from orchestrator.tracking import Tracker, finished
 
-_REPORT_SECONDS = 1.0
+REPORT_SECONDS = 1.0
 _KEPT_RESULTS = 8
 _KEPT_BYTES = 256 * 2**20
 
@@ -64,11 +65,12 @@ class Worker:
             self.trackers[store] = Tracker(Store.of(store))
         return self.trackers[store]
 
-    def dataset(self, name: str, root: str, download: bool, device: str) -> Dataset:
-        """A dataset on a device, read and checked once."""
-        key = (name, root, device)
+    def dataset(self, name: str, place: Mapping[str, Any], device: str | torch.device) -> Dataset:
+        """A dataset on a device, read and checked once; ``place``: its root, and if to get it."""
+        key = (name, place["root"], str(device))
         if key not in self.datasets:
-            self.datasets[key] = data.load(name, root, download=download).to(device)
+            read = data.load(name, place["root"], download=place["download"])
+            self.datasets[key] = read.to(device)
         return self.datasets[key]
 
     def load(self, tracker: Tracker, key: str) -> tuple[Stage, stages.Result]:
@@ -90,6 +92,10 @@ class Worker:
 WORKER = Worker()
 
 
+class GroupError(RuntimeError):
+    """One of several workers failed where the others go on: all of them have to end."""
+
+
 @dataclass(frozen=True)
 class Report:
     """What a job tells while it runs."""
@@ -105,16 +111,28 @@ class Report:
     """What a person should know once: that something could not be had."""
 
 
-def run_job(config: Mapping[str, Any], worker: Worker = WORKER) -> Iterator[Report]:
+def prepare_process(config: Mapping[str, Any]) -> None:
+    """Set what holds for all of a process."""
+    torch.set_num_threads(config["threads"])
+    torch.backends.cudnn.deterministic = True
+    if 0 < config["gpus"] < 1:  # of the memory, too, a trial takes its share and no more
+        torch.cuda.set_per_process_memory_fraction(config["gpus"])
+
+
+def run_job(
+    config: Mapping[str, Any], worker: Worker = WORKER, group: Group | None = None
+) -> Iterator[Report]:
     """Do the stages of a job one after the other; each is tracked before the next begins.
 
     A stage that is finished in the store is passed over, so a job may be given again after any end.
+
+    Args:
+        config: what ``run`` gives to a trial.
+        worker: what the process keeps.
+        group: the workers that do the job together, where this is the first of several; the others
+            ``follow`` it.
     """
-    torch.set_num_threads(config["threads"])
-    torch.backends.cudnn.deterministic = True
-    device = "cuda" if config["gpus"] else "cpu"
-    if 0 < config["gpus"] < 1:  # of the memory, too, a trial takes its share and no more
-        torch.cuda.set_per_process_memory_fraction(config["gpus"])
+    prepare_process(config)
     tracker = worker.tracker(config["store"])
     todo = [Stage.of(description) for description in config["stages"]]
     for index, stage in enumerate(todo):
@@ -125,13 +143,30 @@ def run_job(config: Mapping[str, Any], worker: Worker = WORKER) -> Iterator[Repo
             InFlight(Path(config["inflight"]), stage.key, "", 0).clear()
         else:
             try:
-                steps = _run_stage(stage, config, worker, tracker, device, before)
+                steps = _run_stage(stage, config, worker, tracker, group, before)
                 for report in steps:
                     yield replace(report, index=index)
+            except GroupError:
+                raise
             except Exception as error:
                 yield Report(index=index, failed=_reason(error))
-                return
+                break
         yield Report(index=index + 1)
+    if group is not None:
+        group.share(None)
+
+
+def follow(config: Mapping[str, Any], worker: Worker, group: Group) -> None:
+    """Do with the first worker of a group what it does; it alone deals with the store."""
+    prepare_process(config)
+    while (task := group.share()) is not None:
+        description, ticket, saved = task
+        stage = Stage.of(description)
+        dataset = worker.dataset(dataset_of(stage), config["data"], group.device)
+        engine = worker.engines.get(stage, dataset, compile=False, group=group)
+        with contextlib.suppress(NonFiniteLossError):
+            for _ in stages.train(stage, ticket, dataset, engine, saved=saved):
+                pass
 
 
 def _run_stage(
@@ -139,19 +174,20 @@ def _run_stage(
     config: Mapping[str, Any],
     worker: Worker,
     tracker: Tracker,
-    device: str,
+    group: Group | None,
     before: Iterable[Run],
 ) -> Iterator[Report]:
     """Do a stage; tells how far it is."""
-    place = config["data"]
-    dataset = worker.dataset(dataset_of(stage), place["root"], place["download"], device)
+    device = "cuda" if config["gpus"] else "cpu"
+    dataset = worker.dataset(dataset_of(stage), config["data"], group.device if group else device)
     ticket = None
     if stage.kind != "rewind_point":
         ticket = stages.ticket(stage, lambda key: worker.load(tracker, key), data=dataset)
-    engine = worker.engines.get(stage, dataset, compile=compiles(stage, config["compile"], device))
+    compile = compiles(stage, config["compile"], device, config["workers"])
+    engine = worker.engines.get(stage, dataset, compile=compile, group=group)
     if engine.note:
         yield Report(index=0, note=engine.note)
-    kind = numerics(config["threads"], config["gpus"], engine.way)
+    kind = numerics(config["threads"], config["gpus"], engine.way, config["workers"])
     inflight = InFlight(
         Path(config["inflight"]), stage.key, kind, 60 * config["checkpoint_minutes"]
     )
@@ -170,6 +206,8 @@ def _run_stage(
     for epoch, at in inflight.history:
         log.epoch(epoch, at)
     start, stop = iterations(stage)
+    if group is not None:
+        group.share((stage.describe(), ticket, saved))
     try:
         epochs = stages.train(
             stage, ticket, dataset, engine, saved=saved, at_check=inflight.save_if_due
@@ -179,6 +217,8 @@ def _run_stage(
     except Exception as error:
         final = isinstance(error, NonFiniteLossError)
         log.fail(_reason(error), final=final, details=traceback.format_exc())
+        if group is not None and not final:  # the others wait in the middle of an iteration
+            raise GroupError(_reason(error)) from error
         raise
     inflight.clear()
     worker.keep(stage.key, (stage, result))
@@ -235,7 +275,7 @@ class JobTrial(tune.Trainable):
         done = True
         report: Report | None = None
         for report in self._job:
-            if report.failed or report.fraction == 0 or time.monotonic() - began > _REPORT_SECONDS:
+            if report.failed or report.fraction == 0 or time.monotonic() - began > REPORT_SECONDS:
                 done = bool(report.failed)
                 break
         # A tuple, as Tune flattens the mappings in a result.
@@ -317,7 +357,10 @@ def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) ->
         "experiment": experiment.resolved(),
         "driver": owner(),
         "threads": resources.cpus,
+        "cpus": resources.cpus,
         "gpus": resources.gpus,
+        "workers": resources.workers,
+        "placement": resources.placement,
         "compile": resources.compile,
         "inflight": str(store.inflight),
         "checkpoint_minutes": resources.checkpoint_minutes,
@@ -332,14 +375,19 @@ def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) ->
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "elth" / "inductor"
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(resources.cpus))
+    # Workers of one job talk to each other without a password: on this machine only.
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     log = (store.folder or Path()) / "logs" / f"{experiment.name}.log"
     with tempfile.TemporaryDirectory(prefix="elth-ray-") as scratch, _errors_to(log):
-        _start_ray(count * resources.cpus)
+        _start_ray(count * resources.workers * resources.cpus)
         try:
             tune.Tuner(
-                tune.with_resources(JobTrial, {"cpu": resources.cpus, "gpu": resources.gpus}),
+                _trainable(resources),
                 tune_config=tune.TuneConfig(
-                    search_alg=PlanSearch(schedule, common), num_samples=-1, reuse_actors=True
+                    search_alg=PlanSearch(schedule, common),
+                    num_samples=-1,
+                    # An idle process keeps its resources, which a job of several workers may need.
+                    reuse_actors=resources.workers == 1,
                 ),
                 run_config=tune.RunConfig(
                     name="plan",
@@ -354,6 +402,16 @@ def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) ->
             ray.shutdown()
     if not schedule.is_over:  # Tune ends its loop on Ctrl-C and returns as if all were well
         raise KeyboardInterrupt
+
+
+def _trainable(resources: Resources) -> Any:
+    if resources.workers == 1:
+        return tune.with_resources(JobTrial, {"cpu": resources.cpus, "gpu": resources.gpus})
+    from orchestrator.distributed import GroupTrial
+
+    # A launcher that held a part of a core would keep its own workers from being placed; Tune
+    # wants it to hold something: a byte.
+    return tune.with_resources(GroupTrial, {"memory": 1})
 
 
 @contextlib.contextmanager

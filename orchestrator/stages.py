@@ -27,6 +27,7 @@ from elth.networks import (
     check_state,
     prunable,
 )
+from elth.parallel import Group
 from elth.recipes import Recipe
 from elth.streams import stream
 from elth.tickets import Ticket, state_digest
@@ -272,8 +273,13 @@ class Engines:
 
     made: dict[tuple[Any, ...], Engine] = field(default_factory=dict)
 
-    def get(self, stage: Stage, data: Dataset, *, compile: bool) -> Engine:
-        """Return an engine for a stage, with whatever weights it was left with."""
+    def get(
+        self, stage: Stage, data: Dataset, *, compile: bool, group: Group | None = None
+    ) -> Engine:
+        """Return an engine for a stage, with whatever weights it was left with.
+
+        The group is one and the same throughout a process.
+        """
         spec, recipe, info = stage.params["network"], recipe_of(stage), data.info
         key = (spec, info.shape, recipe, str(data.device), compile)
         made = self.made.pop(key, None)
@@ -286,6 +292,7 @@ class Engines:
                 shape=(shape.channels, shape.size, shape.size),
                 evaluation_batch=evaluation_batch(info),
                 compile=compile,
+                group=group,
             )
         self.made[key] = made
         while len(self.made) > _KEPT_ENGINES:

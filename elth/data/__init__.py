@@ -17,7 +17,7 @@ from elth.errors import ElthError, unknown
 from elth.networks import NetworkSpec
 
 if TYPE_CHECKING:
-    from elth.data._dataset import Batch, Batches, Dataset
+    from elth.data._dataset import Batch, Batches, Dataset, Part
     from elth.data._memory import MemoryDataset, fingerprint
     from elth.data._stream import FolderDataset
     from elth.data.folders import make_manifest
@@ -26,7 +26,7 @@ else:
     __getattr__, __dir__ = lazily(
         __name__,
         {
-            "elth.data._dataset": ("Batch", "Batches", "Dataset"),
+            "elth.data._dataset": ("Batch", "Batches", "Dataset", "Part"),
             "elth.data._memory": ("MemoryDataset", "fingerprint"),
             "elth.data._stream": ("FolderDataset",),
             "elth.data.folders": ("make_manifest",),
@@ -43,6 +43,7 @@ __all__ = [
     "FolderDataset",
     "MemoryDataset",
     "MemorySource",
+    "Part",
     "Source",
     "canonical",
     "fingerprint",

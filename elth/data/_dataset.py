@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -15,6 +16,30 @@ Batch = tuple[Tensor, Tensor]
 """Normalised images (n, C, H, W) as float32 in channels-last layout, and labels (n,) as int64."""
 
 Batches = Generator[Batch, None, None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which part of every batch is given out: that of one of several workers.
+
+    The parts of all workers are the batch, in its order. They differ by a unit at most, and the
+    last ones of a small batch may be empty.
+    """
+
+    rank: int = 0
+    """Number of the worker, from 0."""
+    workers: int = 1
+    unit: int = 1
+    """Consecutive images that stay together."""
+
+    def of(self, batch: Tensor) -> Tensor:
+        """This worker's consecutive rows of a batch."""
+        units = -(-len(batch) // self.unit)
+        first, end = (units * rank // self.workers for rank in (self.rank, self.rank + 1))
+        return batch[first * self.unit : end * self.unit]
+
+
+WHOLE = Part()
 
 
 class Dataset(Protocol):
@@ -48,6 +73,7 @@ class Dataset(Protocol):
         epoch: int,
         start: int = 0,
         stop: int | None = None,
+        part: Part = WHOLE,
     ) -> Batches:
         """Give the batches of an epoch, from batch ``start`` on and before batch ``stop``.
 
@@ -58,7 +84,7 @@ class Dataset(Protocol):
             ElthError: the augmentation has no meaning for this dataset.
         """
 
-    def test_batches(self, batch_size: int) -> Batches:
+    def test_batches(self, batch_size: int, part: Part = WHOLE) -> Batches:
         """Give all test images in their order."""
 
     def sample(self, indices: Tensor) -> Batch:
@@ -93,11 +119,13 @@ def normaliser(info: DatasetInfo, device: torch.device) -> Callable[[Tensor], Te
     return normalise
 
 
-def chosen(order: Tensor, batch_size: int, start: int, stop: int | None) -> Iterator[Tensor]:
+def chosen(
+    order: Tensor, batch_size: int, start: int = 0, stop: int | None = None, part: Part = WHOLE
+) -> Iterator[Tensor]:
     """Cut an order into batches of image numbers, from batch ``start`` on, before ``stop``."""
     end = len(order) if stop is None else min(len(order), stop * batch_size)
     for position in range(start * batch_size, end, batch_size):
-        yield order[position : position + batch_size]
+        yield part.of(order[position : position + batch_size])
 
 
 def order_of(count: int, seed: int, epoch: int) -> Tensor:

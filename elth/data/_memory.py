@@ -6,7 +6,7 @@ They live on the device; batches are cut, augmented, resized and normalised ther
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,7 @@ from elth.data._augment import (
     resize,
     resized_crop_flip,
 )
-from elth.data._dataset import Batch, Batches, normaliser, order_of
+from elth.data._dataset import WHOLE, Batch, Batches, Part, chosen, normaliser, order_of
 from elth.data._info import DatasetInfo
 
 _AT_ONCE = {"cpu": 2**22, "cuda": 2**28}
@@ -64,30 +64,26 @@ class MemoryDataset:
         epoch: int,
         start: int = 0,
         stop: int | None = None,
+        part: Part = WHOLE,
     ) -> Batches:
         """Give the batches of an epoch (see ``Dataset``)."""
         self.info.check_augment(augment)
-        end = None if stop is None else stop * batch_size
-        order = order_of(len(self.train_labels), seed, epoch)[start * batch_size : end]
-        order = order.to(self.device)
+        order = order_of(len(self.train_labels), seed, epoch).to(self.device)
+        batches = list(chosen(order, batch_size, start, stop, part))
         shown = self._augmented(augment, seed, epoch)
         finish = self._finisher()
-        block = batch_size * self._at_once(batch_size)
+        block = self._at_once(-(-batch_size // part.workers))
         return (
             batch
-            for part in (order[i : i + block] for i in range(0, len(order), block))
-            for batch in zip(
-                torch.split(finish(shown(part)), batch_size),
-                torch.split(self.train_labels[part], batch_size),
-                strict=True,
-            )
+            for some in (batches[i : i + block] for i in range(0, len(batches), block))
+            for batch in _cut(finish(shown(torch.cat(some))), self.train_labels, some)
         )
 
-    def test_batches(self, batch_size: int) -> Batches:
+    def test_batches(self, batch_size: int, part: Part = WHOLE) -> Batches:
         """Give all test images in their order."""
         finish = self._finisher()
         return (
-            (finish(images), labels)
+            (finish(part.of(images)), part.of(labels))
             for images, labels in zip(
                 torch.split(self.test_images, batch_size),
                 torch.split(self.test_labels, batch_size),
@@ -129,6 +125,15 @@ class MemoryDataset:
         return lambda images: normalise(
             resize(images, shape.size).expand(-1, shape.channels, -1, -1)
         )
+
+
+def _cut(images: Tensor, labels: Tensor, batches: list[Tensor]) -> Iterator[Batch]:
+    """Cut what was prepared at once into its batches, each with its labels."""
+    return zip(
+        torch.split(images, [len(batch) for batch in batches]),
+        torch.split(labels[torch.cat(batches)], [len(batch) for batch in batches]),
+        strict=True,
+    )
 
 
 Parts = tuple[Tensor, Tensor, Tensor, Tensor]

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from elth.data._augment import ResizedCrops, draw_flips
-from elth.data._dataset import Batch, Batches, chosen, normaliser, order_of
+from elth.data._dataset import WHOLE, Batch, Batches, Part, chosen, normaliser, order_of
 from elth.data._info import DatasetInfo
 
 _AHEAD = 2
@@ -111,6 +111,7 @@ class FolderDataset:
         epoch: int,
         start: int = 0,
         stop: int | None = None,
+        part: Part = WHOLE,
     ) -> Batches:
         """Give the batches of an epoch (see ``Dataset``)."""
         self.info.check_augment(augment)
@@ -122,13 +123,13 @@ class FolderDataset:
                 draw_flips(count, seed, epoch),
                 self.info.shape.size,
             )
-        batches = chosen(order_of(count, seed, epoch), batch_size, start, stop)
+        batches = chosen(order_of(count, seed, epoch), batch_size, start, stop, part)
         return self._batches(self._train, batches, prepare)
 
-    def test_batches(self, batch_size: int) -> Batches:
+    def test_batches(self, batch_size: int, part: Part = WHOLE) -> Batches:
         """Give all test images in their order."""
         order = torch.arange(len(self._test.labels))
-        return self._batches(self._test, chosen(order, batch_size, 0, None), self._prepare)
+        return self._batches(self._test, chosen(order, batch_size, part=part), self._prepare)
 
     def sample(self, indices: Tensor) -> Batch:
         """Training images prepared as test images are, and their labels."""

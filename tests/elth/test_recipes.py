@@ -218,7 +218,7 @@ def test_plain_names_what_differs_from_the_defaults() -> None:
     every: dict[str, Any] = {
         "length": Step(9, "it"),
         "rewind": Step(1, "it"),
-        "batch_size": 1,
+        "batch_size": 2,
         "optimiser": "adam",
         "lr": 0.5,
         "momentum": 0.0,
@@ -229,6 +229,7 @@ def test_plain_names_what_differs_from_the_defaults() -> None:
         "warmup": Step(1, "ep"),
         "augment": "crop_flip",
         "precision": "bf16",
+        "batch_norm_group": 2,
     }
     assert list(Recipe(**every).plain()) == [field.name for field in dataclasses.fields(Recipe)]
 
@@ -250,6 +251,7 @@ def test_defaults_never_change() -> None:
         "warmup": Step(0, "ep"),
         "augment": "none",
         "precision": "float32",
+        "batch_norm_group": 0,
     }
 
 

@@ -131,6 +131,7 @@ def job_config(
         "inflight": str(store.inflight),
         "checkpoint_minutes": 5,
         "gpus": 0,
+        "workers": 1,
         "data": {"root": "data", "download": False},
         "stages": [stage.describe() for stage in stages],
     }

@@ -10,7 +10,7 @@ import torch
 
 from elth.errors import ElthError
 from orchestrator import plan
-from orchestrator.resources import check_precision, compiles, local_slots, numerics
+from orchestrator.resources import check_recipes, compiles, local_slots, numerics
 from tests.orchestrator.helpers import tiny
 
 
@@ -33,6 +33,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"cpus": 1, "gpus": 0.5}, 6),
         ({"cpus": 1, "gpus": 0.4}, 6),  # two on each, as no trial lies across two GPUs
         ({"cpus": 4, "gpus": 0.5}, 2),
+        ({"cpus": 1, "gpus": 1, "workers": 3}, 1),
+        ({"cpus": 1, "gpus": 0.5, "workers": 4}, 1),  # two on each of two GPUs, and two left over
     ],
 )
 def test_slots(resources: dict[str, Any], slots: int) -> None:
@@ -51,15 +53,22 @@ def test_a_machine_that_is_too_small_is_refused_with_the_numbers(
         local_slots(tiny("slots", resources={"gpus": 0.5}))
 
 
+def test_batches_that_cannot_be_divided_among_the_workers_are_refused() -> None:
+    recipe = {"base": "digits_resnet", "batch_norm_group": 32}
+    check_recipes(tiny("short", recipe=recipe, resources={"workers": 4}))
+    with pytest.raises(ElthError, match="groups of 32 images, and 8 workers have 16 .* most 4"):
+        check_recipes(tiny("short", recipe=recipe, resources={"workers": 8}))
+
+
 def test_a_precision_that_the_trials_lack_is_refused() -> None:
     recipe = {"base": "digits_resnet", "precision": "tf32"}
     message = "the recipe's precision is tf32, one of GPUs, and resources.gpus is 0: give"
     with pytest.raises(ElthError, match=message):
-        check_precision(tiny("short", recipe=recipe))
+        check_recipes(tiny("short", recipe=recipe))
     with pytest.raises(ElthError, match=message):
-        check_precision(tiny("short", recipes={"digits": recipe}))
-    check_precision(tiny("short", recipe=recipe, resources={"gpus": 0.5}))
-    check_precision(tiny("short", recipe={**recipe, "precision": "bf16"}))
+        check_recipes(tiny("short", recipes={"digits": recipe}))
+    check_recipes(tiny("short", recipe=recipe, resources={"gpus": 0.5}))
+    check_recipes(tiny("short", recipe={**recipe, "precision": "bf16"}))
 
 
 def test_numerics_classes(monkeypatch: pytest.MonkeyPatch) -> None:

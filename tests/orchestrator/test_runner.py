@@ -316,8 +316,8 @@ def test_a_worker_reads_a_result_once(finished: Finished, monkeypatch: pytest.Mo
 
 def test_a_worker_reads_a_dataset_once() -> None:
     worker = Worker()
-    data = worker.dataset("digits", "data", False, "cpu")
-    assert worker.dataset("digits", "data", False, "cpu") is data
+    data = worker.dataset("digits", {"root": "data", "download": False}, "cpu")
+    assert worker.dataset("digits", {"root": "data", "download": False}, "cpu") is data
 
 
 # Between Tune and the schedule, without Tune

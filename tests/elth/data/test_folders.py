@@ -9,6 +9,7 @@ import os
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -76,7 +77,7 @@ def _load(root: Path, size: int = 16, *, full: bool = False) -> FolderDataset:
 
 
 def _all(dataset: data.Dataset, augment: str = "resized_crop_flip", **fields: int) -> list[Tensor]:
-    given = {"batch_size": 5, "seed": 0, "epoch": 0, **fields}
+    given: dict[str, Any] = {"batch_size": 5, "seed": 0, "epoch": 0, **fields}
     return [x for x, _ in dataset.train_batches(augment=augment, **given)]
 
 

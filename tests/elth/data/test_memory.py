@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -154,7 +155,7 @@ def _with_options(data: MemoryDataset, **options: int) -> MemoryDataset:
 
 def _epoch(data: MemoryDataset, augment: str = "none", **fields: int) -> Tensor:
     """The images of an epoch in the order of the dataset."""
-    chosen = {"seed": 0, "epoch": 0, "batch_size": 4, **fields}
+    chosen: dict[str, Any] = {"seed": 0, "epoch": 0, "batch_size": 4, **fields}
     images = torch.cat([x for x, _ in data.train_batches(augment=augment, **chosen)])
     order = torch.randperm(
         len(data.train_labels), generator=stream(chosen["seed"], "order", chosen["epoch"])

@@ -87,7 +87,7 @@ def _paths(folder: Path, part: str) -> list[Path]:
 
 
 def _all(dataset: FolderDataset, augment: str = "resized_crop_flip", **fields: int) -> list[Tensor]:
-    given = {"batch_size": 3, "seed": 0, "epoch": 0, **fields}
+    given: dict[str, Any] = {"batch_size": 3, "seed": 0, "epoch": 0, **fields}
     return [x for x, _ in dataset.train_batches(augment=augment, **given)]
 
 

@@ -1,0 +1,219 @@
+"""A project directory in which runs are begun, disturbed, and compared with an undisturbed one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+LIMIT = 300.0
+"""Seconds that a command may take."""
+
+ALONE = """\
+name: faults
+dataset: digits
+seeds: [0]
+recipe: {base: digits_resnet, length: 4ep, batch_size: 64, milestones: [3ep]}
+pruning: {rate: 0.5, rounds: 2}
+grid:
+  - {method: imp, network: resnet14(width=8)}
+  - {method: ett, source: resnet14(width=8), network: resnet20(width=8), transform: append}
+  - {method: [reinit, magnitude], network: resnet14(width=8)}
+resources: {checkpoint_minutes: 0}
+"""
+"""Nine stages in about 15 seconds, a checkpoint whenever one can be."""
+
+TOGETHER = (
+    ALONE.replace("name: faults", "name: faults2")
+    .replace("resources: {", "resources: {workers: 2, ")
+    .replace("  - {method: [reinit, magnitude], network: resnet14(width=8)}\n", "")
+)
+"""The chain and the transformation, each by two workers of Ray Train."""
+
+
+class Fault(AssertionError):
+    """What was promised did not hold."""
+
+
+def require(holds: bool, what: str) -> None:
+    """Fail with a reason unless something holds."""
+    if not holds:
+        raise Fault(what)
+
+
+@dataclass
+class Project:
+    """A directory with a config and a store."""
+
+    path: Path
+    config: str = ALONE
+    environment: dict[str, str] = field(default_factory=dict)
+    begun: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Write the config."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / "faults.yaml").write_text(self.config)
+
+    @property
+    def name(self) -> str:
+        """The grid's name."""
+        return self.config.split("\n", 1)[0].removeprefix("name: ")
+
+    def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
+        """Begin a command; its output goes to a file."""
+        with (self.path / "output.txt").open("a") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "orchestrator.cli", *words],
+                cwd=self.path,
+                env={
+                    **os.environ,
+                    "OMP_NUM_THREADS": "1",
+                    "PYTHONPATH": str(Path(__file__).parents[1]),
+                    **self.environment,
+                    **environment,
+                },
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+        self.begun.append(process)
+        return process
+
+    def run(self, *words: str, **environment: str) -> int:
+        """Give ``elth run`` and wait; returns its exit code."""
+        return self.wait(self.start("run", "faults.yaml", *words, **environment))
+
+    def wait(self, process: subprocess.Popen[str]) -> int:
+        """Wait for a command."""
+        try:
+            return process.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            raise Fault(f"a command took more than {LIMIT:g} s:\n{self.output()}") from None
+
+    def wait_for(self, so: Callable[[], bool], process: subprocess.Popen[str]) -> bool:
+        """Wait until something is so; False if the process ends before."""
+        end = time.monotonic() + LIMIT
+        while not so():
+            if process.poll() is not None:
+                return False
+            require(time.monotonic() < end, f"it did not come to that:\n{self.output()}")
+            time.sleep(0.05)
+        return True
+
+    def output(self) -> str:
+        """The last lines that commands printed."""
+        return "\n".join((self.path / "output.txt").read_text().splitlines()[-15:])
+
+    def processes(self, name: str) -> list[psutil.Process]:
+        """Processes of this project's commands whose command line begins with a name."""
+        roots = {process.pid for process in self.begun}
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            if not " ".join(process.info["cmdline"] or []).startswith(name):
+                continue
+            try:
+                mine = roots & {parent.pid for parent in process.parents()}
+            except psutil.NoSuchProcess:
+                continue
+            if mine:
+                found.append(process)
+        return found
+
+    def clear(self) -> None:
+        """End whatever a killed command has left; only what it began."""
+        sessions = {process.pid for process in self.begun}
+        for process in psutil.process_iter():
+            try:
+                if os.getsid(process.pid) in sessions:
+                    process.kill()
+            except (ProcessLookupError, psutil.NoSuchProcess):
+                continue
+
+    # What the store holds
+
+    def query(self, sql: str) -> list[Any]:
+        """Ask the store's database; nothing while it is being made."""
+        database = self.path / "runs/mlflow.db"
+        if not database.exists():
+            return []
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30)) as known:
+            try:
+                return known.execute(sql).fetchall()
+            except sqlite3.OperationalError:
+                return []
+
+    def done(self) -> int:
+        """How many stages are finished."""
+        return len(self._stages())
+
+    def _stages(self) -> list[tuple[str, str, str]]:
+        """Key, run id and place of files of each finished stage."""
+        return self.query(
+            "select t.value, r.run_uuid, r.artifact_uri from runs r join tags t "
+            "on t.run_uuid = r.run_uuid and t.key = 'elth.key' "
+            "where r.lifecycle_stage = 'active' and r.status = 'FINISHED'"
+        )
+
+    def state(self) -> dict[str, Any]:
+        """All that has to be the same: report, tickets by key, metrics by key.
+
+        Raises:
+            Fault: a stage is tracked twice, a point of a metric doubled, or something left over.
+        """
+        stages = self._stages()
+        twice = [key for key, count in Counter(key for key, _, _ in stages).items() if count > 1]
+        require(not twice, f"stages are tracked twice: {twice}")
+        points = self.query("select run_uuid, key, step, count(*) from metrics group by 1, 2, 3")
+        runs = {run for _, run, _ in stages}
+        doubled = [point for point in points if point[0] in runs and point[3] > 1]
+        require(not doubled, f"points of metrics are doubled: {doubled[:3]}")
+        values = self.query("select run_uuid, key, step, value from metrics")
+        keys = {run: key for key, run, _ in stages}
+        metrics = sorted(
+            [keys[run], name, step, value] for run, name, step, value in values if run in keys
+        )
+        require(self.inflight() == [], f"checkpoints are left over: {self.inflight()}")
+        return {
+            "report": (self.path / f"runs/reports/{self.name}/cells.json").read_text(),
+            "tickets": {key: dict(_digests(place)) for key, _, place in sorted(stages)},
+            "metrics": metrics,
+        }
+
+    def inflight(self) -> list[str]:
+        """Checkpoints that lie beside the store."""
+        return sorted(p.name for p in (self.path / "runs/inflight").glob("*/*.safetensors"))
+
+
+def _digests(place: str) -> Iterator[tuple[str, str]]:
+    """sha256 of each file of a finished stage's result."""
+    for file in sorted((Path(place.removeprefix("file://")) / "result").iterdir()):
+        yield file.name, hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Compare what ``state`` gave.
+
+    Raises:
+        Fault: something differs.
+    """
+    for part in ("tickets", "report", "metrics"):
+        if found[part] != expected[part]:
+            left, right = (json.dumps(s[part], sort_keys=True)[:400] for s in (found, expected))
+            raise Fault(f"{part} differ:\n{left}\n{right}")
