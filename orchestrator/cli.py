@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from elth.errors import ElthError
+from orchestrator import cli_cluster
 
 if TYPE_CHECKING:
     from orchestrator.experiment import Experiment
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 EXIT_REFUSED = 2
 EXIT_FAILED = 3
 EXIT_STOPPED = 130
+_SHOWN = 20
+"""Stages of one state that ``elth status`` lists."""
 
 out = Console()
 if not out.is_terminal and "COLUMNS" not in os.environ:
@@ -85,19 +88,45 @@ def plan(config: Path, overrides: tuple[str, ...], store: str | None) -> None:
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @_store_option
 @click.option("--retry-failed", is_flag=True, help="Do stages again whose loss was not finite.")
-def run(config: Path, overrides: tuple[str, ...], store: str | None, retry_failed: bool) -> None:
+@click.option(
+    "--address",
+    metavar="HOST:PORT",
+    help="Run on this Ray cluster; auto: that of this machine. [default: $RAY_ADDRESS, else "
+    "a Ray of its own on this machine]",
+)
+@click.option(
+    "--storage",
+    metavar="DIR_OR_URL",
+    help="Where checkpoints of trainings in progress lie. [default: resources.storage, else "
+    "beside the store]",
+)
+def run(
+    config: Path,
+    overrides: tuple[str, ...],
+    store: str | None,
+    retry_failed: bool,
+    address: str | None,
+    storage: str | None,
+) -> None:
     """Run CONFIG: every stage that is not finished in the store, then report.
 
     Give the same command again after any interruption, and it goes on.
     """
+    from orchestrator import cluster, stopping
     from orchestrator import plan as plans
     from orchestrator.experiment import load
 
+    stopping.like_ctrl_c()
+    if storage is not None:
+        overrides = (*overrides, f"resources.storage={storage}")
     experiment = load(config, overrides)
     built = plans.build(experiment)
+    address = cluster.address_of(address)
     from orchestrator.driver import execute
 
-    failed = execute(experiment, built, _store(store), out, retry_failed=retry_failed)
+    failed = execute(
+        experiment, built, _store(store), out, retry_failed=retry_failed, address=address
+    )
     if failed:
         for reason in failed.values():
             click.echo(f"elth: failed: {reason}", err=True)
@@ -109,30 +138,31 @@ def run(config: Path, overrides: tuple[str, ...], store: str | None, retry_faile
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @_store_option
 def status(grid_or_config: str, overrides: tuple[str, ...], store: str | None) -> None:
-    """Tell how far a grid is: stages finished, running, failed and missing."""
+    """Tell how far a grid is: what runs, waits, failed or is blocked, and why."""
+    from orchestrator.status import STATES, states
+
     tracker = _open(store)
     grid = _grid(grid_or_config, overrides)
-    keys = tracker.grid_keys(grid)
-    by_key: dict[str, Tracked] = {}
-    for tracked in tracker.stages():
-        if tracked.key not in by_key or tracked.status == "finished":
-            by_key[tracked.key] = tracked
-    states = {key: by_key[key].status if key in by_key else "missing" for key in keys}
+    found = states(tracker, grid)
     out.print(f"{grid} in {tracker.store}", highlight=False, markup=False, soft_wrap=True)
     table = Table()
     table.add_column("state")
     table.add_column("stages", justify="right")
-    for state in ("finished", "running", "failed", "killed", "missing"):
-        count = sum(1 for one in states.values() if one == state)
+    for state in STATES:
+        count = sum(1 for one in found if one.state == state)
         if count:
             table.add_row(state, str(count))
     out.print(table)
-    for key in keys:
-        if states[key] in ("running", "failed"):
-            one = by_key[key]
+    for state in STATES[1:]:
+        some = [one for one in found if one.state == state]
+        for one in some[:_SHOWN]:
             why = f": {one.reason}" if one.reason else ""
-            line = f"{states[key]}: {one.stage.title}{why}"
+            line = f"{state}: {one.title}{why}"
             out.print(line, highlight=False, markup=False, soft_wrap=True)
+            for text in one.log:
+                out.print(f"    {text}", highlight=False, markup=False, soft_wrap=True)
+        if len(some) > _SHOWN:
+            out.print(f"{state}: {len(some) - _SHOWN} more", highlight=False)
 
 
 @cli.command(cls=_Command, example="elth report quickstart --json > cells.json")
@@ -427,10 +457,15 @@ def ui(store: str | None, grid: str | None, port: int, no_browser: bool) -> None
     sys.exit(pages.serve(_open(store), grid=grid, port=port, browser=not no_browser))
 
 
+cli_cluster.add_commands(cli, _Command, _store_option)
+
+
 def _store(place: str | None) -> Store:
+    from orchestrator.passing import take_credentials
     from orchestrator.store import Store
 
-    return Store.of(place)
+    place = place or os.environ.get("MLFLOW_TRACKING_URI") or None
+    return Store.of(take_credentials(place) if place else None)
 
 
 def _open(place: str | None) -> Tracker:

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import astuple
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -24,6 +23,8 @@ from ray.train.torch import get_device as get_train_device
 from ray.util.queue import Empty, Queue
 
 from elth.parallel import Group
+from orchestrator import storage
+from orchestrator.passing import Passed
 from orchestrator.plan import Stage
 from orchestrator.runner import REPORT_SECONDS, WORKER, Report, follow, run_job
 
@@ -35,6 +36,7 @@ _SECONDS_ALONE = 4 * 3600
 
 def work(config: dict[str, Any]) -> None:
     """What each worker of a group does."""
+    config["environment"].apply()
     reports = config["reports"]
     device = get_train_device() if config["gpus"] else torch.device("cpu")
     group = Group(dist.get_rank(), dist.get_world_size(), device)
@@ -45,15 +47,18 @@ def work(config: dict[str, Any]) -> None:
         reports.put(astuple(report))
 
 
-def fit(config: Mapping[str, Any], reports: Queue) -> None:
+def fit(config: Mapping[str, Any], reports: Queue, environment: Passed) -> None:
     """Start a group for a job and wait until it is done.
 
     Raises:
         Exception: Ray Train's, if the group died too often.
     """
+    key = Stage.of(config["stages"][-1]).key
+    # Ray Train wants a place that all nodes see, and keeps nothing there that counts.
+    place = f"{config['inflight']}-train"
     TorchTrainer(
         work,
-        train_loop_config={**config, "reports": reports},
+        train_loop_config={**config, "reports": reports, "environment": environment},
         torch_config=TorchConfig(
             backend="nccl" if config["gpus"] else "gloo", timeout_s=_SECONDS_ALONE
         ),
@@ -64,27 +69,30 @@ def fit(config: Mapping[str, Any], reports: Queue) -> None:
             placement_strategy=config["placement"].upper(),
         ),
         run_config=train.RunConfig(
-            name=Stage.of(config["stages"][-1]).key,
-            storage_path=str(Path(config["inflight"]).parent / "train"),
+            name=key,
+            storage_path=place,
             failure_config=train.FailureConfig(max_failures=_DEATHS),
         ),
     ).fit()
+    storage.of(place).clear(key)
 
 
 class GroupTrial(tune.Trainable):
     """A trial of Tune: one job, done by several workers."""
 
-    def setup(self, config: dict[str, Any]) -> None:
+    def setup(self, config: dict[str, Any], environment: Passed | None = None) -> None:
         """Launch the group."""
+        environment = environment or Passed()
+        environment.apply()
         self._reports = Queue(actor_options={"num_cpus": 0})
         self._error: Exception | None = None
         self._last = Report(index=0)
-        self._thread = threading.Thread(target=self._run, args=(config,), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(config, environment), daemon=True)
         self._thread.start()
 
-    def _run(self, config: Mapping[str, Any]) -> None:
+    def _run(self, config: Mapping[str, Any], environment: Passed) -> None:
         try:
-            fit(config, self._reports)
+            fit(config, self._reports, environment)
         except Exception as error:
             self._error = error
 
@@ -96,7 +104,7 @@ class GroupTrial(tune.Trainable):
             report = Report(index=self._last.index, failed=text.splitlines()[-1])
         if report is not None:
             self._last = report
-        done = over or (report is not None and bool(report.failed))
+        done = over or (report is not None and (bool(report.failed) or report.stopped))
         return {"report": astuple(report) if report else None, "done": done}
 
     def _next(self) -> tuple[Report | None, bool]:
@@ -110,12 +118,13 @@ class GroupTrial(tune.Trainable):
                 if over:
                     return latest, True
                 continue
-            if latest.failed or latest.note or latest.fraction == 0:
+            if latest.failed or latest.stopped or latest.note or latest.fraction == 0:
                 break
         return latest, False
 
     def cleanup(self) -> None:
-        """Wait for the group's end, which has reported all that it will."""
-        self._thread.join(timeout=30)
+        """Wait for the group's end, if it comes by itself."""
+        if not self._last.stopped:
+            self._thread.join(timeout=30)
         with contextlib.suppress(ray.exceptions.RayError):
             self._reports.shutdown()

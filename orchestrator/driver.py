@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from elth import data
+from orchestrator import cluster
 from orchestrator import report as reports
 from orchestrator.experiment import Experiment
 from orchestrator.plan import Plan, Stage, dataset_of, seconds_per_work
@@ -19,7 +20,13 @@ from orchestrator.tracking import Tracked, Tracker
 
 
 def execute(
-    experiment: Experiment, plan: Plan, store: Store, console: Console, *, retry_failed: bool
+    experiment: Experiment,
+    plan: Plan,
+    store: Store,
+    console: Console,
+    *,
+    retry_failed: bool,
+    address: str | None = None,
 ) -> Mapping[str, str]:
     """Do what is left of a plan, then report; returns the reasons of failed stages by key.
 
@@ -29,12 +36,32 @@ def execute(
         store: where results are found and go.
         console: where progress and tables are printed.
         retry_failed: whether stages that failed for good are done again.
+        address: the Ray cluster to run on; this machine alone when None.
 
     Raises:
-        ElthError: the store or the dataset cannot be had, or the machine is too small.
+        ElthError: the store or the dataset cannot be had, the machines are too small, or one of
+            them cannot see what the others write.
     """
     check_recipes(experiment)
-    count = local_slots(experiment)
+    if address is None:
+        return _execute(experiment, plan, store, console, None, retry_failed=retry_failed)
+    with cluster.connected(address, experiment.resources.cpus) as nodes:
+        return _execute(experiment, plan, store, console, nodes, retry_failed=retry_failed)
+
+
+def _execute(
+    experiment: Experiment,
+    plan: Plan,
+    store: Store,
+    console: Console,
+    nodes: tuple[cluster.Node, ...] | None,
+    *,
+    retry_failed: bool,
+) -> Mapping[str, str]:
+    if nodes is None:
+        count = local_slots(experiment)
+    else:
+        count = cluster.slots(experiment, nodes)
     tracker = Tracker(store, keep_index=True)
     tracked = tracker.stages()
     finished: dict[str, Tracked] = {}
@@ -48,8 +75,19 @@ def execute(
         if one.key in plan.stages and one.key not in finished
     }
     todo = [stage for key, stage in plan.stages.items() if key not in finished]
-    for name in dict.fromkeys(dataset_of(stage) for stage in todo):
+    datasets = list(dict.fromkeys(dataset_of(stage) for stage in todo))
+    for name in datasets:
         data.load(name, experiment.data.root, download=experiment.data.download)
+    if nodes and todo:
+        for note in cluster.check_places(
+            nodes,
+            store,
+            experiment.resources.storage,
+            datasets=datasets,
+            data_root=str(experiment.data.root.absolute()),
+            download=experiment.data.download,
+        ):
+            console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     tracker.open_grid(experiment.name, experiment.resolved(), plan.stages, experiment.description)
     tracker.join_finished(finished.values(), experiment.name)
     others = {one.numerics for one in finished.values()} - _expected(experiment, todo)

@@ -227,6 +227,9 @@ class Resources(Section):
     Part of the numerics class."""
     checkpoint_minutes: float = Field(default=5, ge=0)
     """Minutes between two checkpoints of a training: what is lost at most if its process dies."""
+    storage: str | None = None
+    """Where these checkpoints lie: a directory, or an address as ``s3://BUCKET/PATH``. Beside the
+    store when left out; with a store that is a server, nodes of a cluster need a shared place."""
 
 
 def _to_step(value: Any) -> Step:

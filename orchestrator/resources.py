@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from elth.errors import ElthError
-from orchestrator.experiment import Experiment
+from orchestrator.experiment import Experiment, Resources
 from orchestrator.plan import Stage, per_epoch, recipe_of, seconds_of_step
 
 _CPU_SECONDS = 600.0
@@ -31,15 +31,19 @@ def local_slots(experiment: Experiment) -> int:
         gpus = _gpus()  # no worker lies across two of them
         have = min(have, gpus * int(1 / want.gpus) // want.workers)
     if have < 1:
-        what, lower = "a trial asks", "resources.cpus or resources.gpus"
-        if want.workers > 1:
-            what = f"each of the {want.workers} workers of a trial asks"
-            lower = "resources.workers, resources.cpus or resources.gpus"
+        lower = "resources.workers, " if want.workers > 1 else ""
         raise ElthError(
-            f"{what} for {want.cpus} cpus and {want.gpus:g} gpus, and this machine has "
-            f"{cpus} cpus and {gpus} gpus: lower {lower}"
+            f"{asking(want)} for {want.cpus} cpus and {want.gpus:g} gpus, and this machine has "
+            f"{cpus} cpus and {gpus} gpus: lower {lower}resources.cpus or resources.gpus"
         )
     return min(have, want.concurrent or have)
+
+
+def asking(want: Resources) -> str:
+    """Who asks for resources, for a message."""
+    if want.workers == 1:
+        return "a trial asks"
+    return f"each of the {want.workers} workers of a trial asks"
 
 
 def _gpus() -> int:
@@ -73,7 +77,7 @@ def check_recipes(experiment: Experiment) -> None:
         )
 
 
-def compiles(stage: Stage, choice: bool | str, device: str, workers: int = 1) -> bool:
+def compiles(stage: Stage, choice: bool | str, device: str) -> bool:
     """Whether a stage's network is compiled: what was chosen, or what pays (``auto``).
 
     By the length of the recipe and the size of the network alone, so that a stage is always
@@ -81,8 +85,6 @@ def compiles(stage: Stage, choice: bool | str, device: str, workers: int = 1) ->
     """
     if choice != "auto":
         return bool(choice)
-    if workers > 1:
-        return False
     recipe = recipe_of(stage)
     whole = recipe.length.iterations(per_epoch(stage))
     if device != "cpu":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -34,9 +35,10 @@ from elth.data import Dataset
 from elth.errors import ElthError
 from elth.parallel import Group
 from elth.training import Epoch, NonFiniteLossError
-from orchestrator import stages
+from orchestrator import stages, stopping, storage
 from orchestrator.experiment import Experiment, Resources
-from orchestrator.inflight import InFlight
+from orchestrator.inflight import InFlight, Stopped
+from orchestrator.passing import Passed, passed
 from orchestrator.plan import Stage, dataset_of, iterations
 from orchestrator.provenance import owner
 from orchestrator.resources import compiles, numerics
@@ -109,6 +111,8 @@ class Report:
     """Why the stage failed, if it did; nothing follows."""
     note: str = ""
     """What a person should know once: that something could not be had."""
+    stopped: bool = False
+    """Whether it ends here because the run is to end; nothing follows."""
 
 
 def prepare_process(config: Mapping[str, Any]) -> None:
@@ -140,7 +144,7 @@ def run_job(
         found = finished(before)
         if found is not None:
             tracker.join_grid([found.info.run_id], config["grid"])  # another grid's, done meanwhile
-            InFlight(Path(config["inflight"]), stage.key, "", 0).clear()
+            InFlight(config["inflight"], stage.key, "", 0).clear()
         else:
             try:
                 steps = _run_stage(stage, config, worker, tracker, group, before)
@@ -148,6 +152,9 @@ def run_job(
                     yield replace(report, index=index)
             except GroupError:
                 raise
+            except Stopped:  # the others of a group end with the run
+                yield Report(index=index, stopped=True)
+                return
             except Exception as error:
                 yield Report(index=index, failed=_reason(error))
                 break
@@ -183,13 +190,20 @@ def _run_stage(
     ticket = None
     if stage.kind != "rewind_point":
         ticket = stages.ticket(stage, lambda key: worker.load(tracker, key), data=dataset)
-    compile = compiles(stage, config["compile"], device, config["workers"])
-    engine = worker.engines.get(stage, dataset, compile=compile, group=group)
-    if engine.note:
-        yield Report(index=0, note=engine.note)
-    kind = numerics(config["threads"], config["gpus"], engine.way, config["workers"])
+    engine, way = None, "eager"
+    if group is None:
+        compile = compiles(stage, config["compile"], device)
+        engine = worker.engines.get(stage, dataset, compile=compile)
+        way = engine.way
+        if engine.note:
+            yield Report(index=0, note=engine.note)
+    kind = numerics(config["threads"], config["gpus"], way, config["workers"])
     inflight = InFlight(
-        Path(config["inflight"]), stage.key, kind, 60 * config["checkpoint_minutes"]
+        config["inflight"],
+        stage.key,
+        kind,
+        60 * config["checkpoint_minutes"],
+        stop=stopping.watch(config["driver"]),
     )
     saved = inflight.newest()
     yield from _notes(inflight)
@@ -209,11 +223,15 @@ def _run_stage(
     if group is not None:
         group.share((stage.describe(), ticket, saved))
     try:
+        if engine is None:  # that of several workers they make together
+            engine = worker.engines.get(stage, dataset, compile=False, group=group)
         epochs = stages.train(
             stage, ticket, dataset, engine, saved=saved, at_check=inflight.save_if_due
         )
         result = yield from _logged(epochs, log, inflight, start, stop)
         log.finish(result, keep_weights=stage.kind == "round")
+    except Stopped:  # as if its process had died: the next attempt takes over
+        raise
     except Exception as error:
         final = isinstance(error, NonFiniteLossError)
         log.fail(_reason(error), final=final, details=traceback.format_exc())
@@ -260,8 +278,10 @@ def _reason(error: Exception) -> str:
 class JobTrial(tune.Trainable):
     """A trial of Tune: one job. The process stays for the next one."""
 
-    def setup(self, config: dict[str, Any]) -> None:
+    def setup(self, config: dict[str, Any], environment: Passed | None = None) -> None:
         """Begin a job."""
+        if environment is not None:
+            environment.apply()
         self._job = run_job(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -276,7 +296,7 @@ class JobTrial(tune.Trainable):
         report: Report | None = None
         for report in self._job:
             if report.failed or report.fraction == 0 or time.monotonic() - began > REPORT_SECONDS:
-                done = bool(report.failed)
+                done = bool(report.failed) or report.stopped
                 break
         # A tuple, as Tune flattens the mappings in a result.
         return {"report": astuple(report) if report else None, "done": done}
@@ -285,13 +305,18 @@ class JobTrial(tune.Trainable):
 class PlanSearch(Searcher):
     """Tune's search algorithm: suggests the schedule's next job and tells it what became of it."""
 
-    def __init__(self, schedule: Schedule, common: Mapping[str, Any]) -> None:
+    def __init__(
+        self, schedule: Schedule, common: Mapping[str, Any], stop: stopping.Stop | None = None
+    ) -> None:
         super().__init__()
         self.schedule = schedule
         self._common = dict(common)
+        self._stop = stop or stopping.Stop("")
 
     def suggest(self, trial_id: str) -> Any:
         """The next job as a trial's configuration; None while none is ready."""
+        if self._stop.asked:
+            return None
         job = self.schedule.take(trial_id)
         if job is not None:
             return {**self._common, "stages": [stage.describe() for stage in job.stages]}
@@ -315,7 +340,8 @@ class PlanSearch(Searcher):
         """Note that a trial is over."""
         if result is not None:
             self.on_trial_result(trial_id, result)
-        self.schedule.end(trial_id)
+        if not self._stop.asked:  # else what is left of it is no failure
+            self.schedule.end(trial_id)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune keeps a copy of its parts on disk, and this one has its life here."""
@@ -342,9 +368,24 @@ class Forget(tune.Callback):
         trial.invalidate_json_state()
 
 
-def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) -> None:
-    """Run everything that the schedule holds, ``count`` trials at a time, on this machine.
+class Stopping(tune.Callback):
+    """Has the trials end before Tune does, once the run is to end."""
 
+    def __init__(self, stop: stopping.Stop) -> None:
+        self._stop = stop
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Look, ten times a second."""
+        tunes = signal.getsignal(signal.SIGUSR1)
+        if callable(tunes):
+            self._stop.listen(tunes)
+        self._stop.look(busy=any(trial.status == Trial.RUNNING for trial in trials))
+
+
+def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) -> None:
+    """Run everything that the schedule holds, ``count`` trials at a time.
+
+    On the Ray cluster that this process is connected to, else on a Ray of its own on this machine.
     Returns when nothing is left to do; the schedule tells what failed.
 
     Raises:
@@ -352,7 +393,7 @@ def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) ->
     """
     resources = experiment.resources
     common = {
-        "store": str(store),
+        "store": str(store.folder or store.uri),
         "grid": experiment.name,
         "experiment": experiment.resolved(),
         "driver": owner(),
@@ -362,29 +403,30 @@ def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) ->
         "workers": resources.workers,
         "placement": resources.placement,
         "compile": resources.compile,
-        "inflight": str(store.inflight),
+        "inflight": storage.place(resources.storage, store),
         "checkpoint_minutes": resources.checkpoint_minutes,
         "data": {
             "root": str(experiment.data.root.absolute()),
             "download": experiment.data.download,
         },
     }
+    stop = stopping.Stop(owner())
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(count)
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # see stopping
     os.environ.setdefault("OMP_NUM_THREADS", str(resources.cpus))
-    # Compiled networks are kept from run to run.
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "elth" / "inductor"
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(resources.cpus))
-    # Workers of one job talk to each other without a password: on this machine only.
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     log = (store.folder or Path()) / "logs" / f"{experiment.name}.log"
     with tempfile.TemporaryDirectory(prefix="elth-ray-") as scratch, _errors_to(log):
-        _start_ray(count * resources.workers * resources.cpus)
+        if not ray.is_initialized():
+            # Workers of one job talk to each other without a password: on this machine only.
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+            _start_ray(count * resources.workers * resources.cpus)
+        stopping.like_ctrl_c()
         try:
             tune.Tuner(
                 _trainable(resources),
                 tune_config=tune.TuneConfig(
-                    search_alg=PlanSearch(schedule, common),
+                    search_alg=PlanSearch(schedule, common, stop),
                     num_samples=-1,
                     # An idle process keeps its resources, which a job of several workers may need.
                     reuse_actors=resources.workers == 1,
@@ -393,7 +435,7 @@ def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) ->
                     name="plan",
                     storage_path=str(Path(scratch) / "tune"),
                     verbose=0,
-                    callbacks=[Forget()],
+                    callbacks=[Forget(), Stopping(stop)],
                     failure_config=tune.FailureConfig(max_failures=3),
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 ),
@@ -406,12 +448,14 @@ def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) ->
 
 def _trainable(resources: Resources) -> Any:
     if resources.workers == 1:
-        return tune.with_resources(JobTrial, {"cpu": resources.cpus, "gpu": resources.gpus})
+        trial = tune.with_parameters(JobTrial, environment=passed())
+        return tune.with_resources(trial, {"cpu": resources.cpus, "gpu": resources.gpus})
     from orchestrator.distributed import GroupTrial
 
     # A launcher that held a part of a core would keep its own workers from being placed; Tune
     # wants it to hold something: a byte.
-    return tune.with_resources(GroupTrial, {"memory": 1})
+    trial = tune.with_parameters(GroupTrial, environment=passed())
+    return tune.with_resources(trial, {"memory": 1})
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from elth.errors import ElthError
+from orchestrator.passing import without_credentials
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Store:
         return Store(f"sqlite:///{folder / 'mlflow.db'}", folder)
 
     def __str__(self) -> str:
-        return str(self.folder or self.uri)
+        return str(self.folder) if self.folder else without_credentials(self.uri)
 
     @property
     def inflight(self) -> Path:

@@ -54,7 +54,7 @@ _GONE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """What MLflow calls it when a run is not there, or deleted."""
 
 
-def _check_reachable(uri: str) -> None:
+def check_reachable(uri: str) -> None:
     """Refuse a server that does not answer at once; MLflow would try again for minutes."""
     if not uri.startswith("http"):
         return
@@ -97,7 +97,7 @@ class Tracker:
                     f"cannot write the store {store}: {error.strerror}; give another with --store"
                 ) from error
             self._artifacts = (store.folder / "artifacts").as_uri()
-        _check_reachable(store.uri)
+        check_reachable(store.uri)
         try:
             self.client = MlflowClient(store.uri)
             self.experiments = {name: self._experiment(name) for name in (STAGES, GRIDS)}

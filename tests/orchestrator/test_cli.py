@@ -125,12 +125,17 @@ def test_the_words_of_the_command_line() -> None:
         "data list",
         "data manifest",
         "data prepare",
+        "doctor",
+        "jobs",
+        "logs",
         "methods",
         "networks",
         "plan",
         "report",
         "run",
         "status",
+        "stop",
+        "submit",
         "ticket export",
         "ticket show",
         "ticket transform",
@@ -415,8 +420,11 @@ def test_a_failed_stage_is_told_and_stays_failed_until_asked_for(
         "state": ["stages"],
         "finished": ["1"],
         "failed": ["1"],
-        "missing": ["2"],
+        "blocked": ["2"],
     }
+    assert "(elth run --retry-failed does it again)\n    " in status.out
+    assert "NonFiniteLossError: the training loss was not finite at iteration " in status.out
+    assert f"blocked: {TINY} round 1, seed 51: {TINY} dense round 0, seed 51 failed\n" in status.out
 
 
 def test_ctrl_c_ends_with_its_own_code(

@@ -144,7 +144,7 @@ def test_any_answer_will_do() -> None:
     with http.server.HTTPServer(("127.0.0.1", 0), Locked) as server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
-        tracking._check_reachable(f"http://127.0.0.1:{server.server_port}/")
+        tracking.check_reachable(f"http://127.0.0.1:{server.server_port}/")
         thread.join()
 
 

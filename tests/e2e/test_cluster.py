@@ -1,0 +1,169 @@
+"""A cluster of two raylets on this machine, behind a token: submitted, stopped, and one killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.e2e.conftest import Project
+
+pytestmark = pytest.mark.e2e
+
+GRID = """\
+name: shared
+dataset: digits
+seeds: [0]
+recipe: {base: digits_resnet, length: 12ep, milestones: [8ep]}
+pruning: {rate: 0.5, rounds: 2}
+grid:
+  - {method: imp, network: resnet14(width=4)}
+  - {method: [random, magnitude], network: resnet14(width=4), round: all}
+resources: {checkpoint_minutes: 0.02}
+"""
+SECRET = f"swordfish-{uuid.uuid4().hex}"
+
+
+def _port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Cluster:
+    """A head and further nodes, each a ``ray start`` of its own."""
+
+    def __init__(self, token: Path) -> None:
+        self.port, self.dashboard = _port(), _port()
+        self.folder = Path(tempfile.mkdtemp(prefix="elth-ray-"))
+        self.environment = {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(token),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_ADDRESS": "",
+        }
+        self._nodes = [
+            self._start(
+                "--head",
+                f"--port={self.port}",
+                f"--dashboard-port={self.dashboard}",
+            )
+        ]
+        self._wait(self.port)
+        self._wait(self.dashboard)
+        self._nodes.append(self._start(f"--address=127.0.0.1:{self.port}"))
+
+    def _start(self, *words: str) -> subprocess.Popen[bytes]:
+        common = ["--node-ip-address=127.0.0.1", "--num-cpus=1", "--object-store-memory=100000000"]
+        common += [f"--dashboard-agent-listen-port={_port()}", "--disable-usage-stats", "--block"]
+        common += [f"--temp-dir={tempfile.mkdtemp(dir=self.folder)}"]  # else they share packages
+        return subprocess.Popen(
+            [sys.executable, "-m", "ray.scripts.scripts", "start", *words, *common],
+            env={**os.environ, **self.environment, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def _wait(self, port: int) -> None:
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    return
+            time.sleep(0.1)
+        raise AssertionError(f"nothing listens on {port}")
+
+    def kill_raylet(self) -> None:
+        """kill -9 of the second node's raylet; its processes die with it."""
+        below = psutil.Process(self._nodes[1].pid).children(recursive=True)
+        (raylet,) = [one for one in below if "raylet/raylet" in " ".join(one.cmdline()[:1])]
+        raylet.send_signal(signal.SIGKILL)
+
+    def end(self) -> None:
+        """End every process that was started here."""
+        for node in self._nodes:
+            if node.poll() is None:
+                for one in psutil.Process(node.pid).children(recursive=True):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        one.kill()
+            node.kill()
+            node.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """Two nodes of a core each; who asks for something needs the token."""
+    (tmp_path / "token").write_text(uuid.uuid4().hex)
+    made = Cluster(tmp_path / "token")
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+def _jobs_log(project: Project) -> str:
+    return project.elth("jobs").stdout
+
+
+def test_submitted_stopped_and_a_node_killed(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = Project(tmp_path / "alone")
+    alone.path.mkdir()
+    alone.write("shared.yaml", GRID)
+    done = alone.elth("run", "shared.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    project = Project(tmp_path / "project")
+    project.path.mkdir()
+    project.write("shared.yaml", GRID)
+    url = f"http://127.0.0.1:{cluster.dashboard}"
+    monkeypatch.setenv("RAY_ADDRESS", url)
+    refused = project.elth("jobs")
+    assert refused.returncode == 2, "a token is asked for"
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", SECRET)
+    submit = ["submit", "shared.yaml", "--python", sys.executable]
+
+    sent = project.elth(*submit, "--no-follow")
+    assert sent.returncode == 0, sent.stdout + sent.stderr
+    job = sent.stdout.split()[0]
+    following = project.start("logs", job, "--follow")
+    project.wait_for(
+        lambda: any("round 0" in title for title in project.done().values()), following
+    )
+    stopped = project.elth("stop", job)
+    assert "stopped; the same elth submit goes on" in stopped.stdout, stopped.stderr
+    log, _ = following.communicate(timeout=60)
+    assert following.returncode == 130
+    before = project.done()
+    assert 0 < len(before) < 8
+    assert len(list((project.path / "runs/inflight").glob("*/*.safetensors"))) > 0
+
+    again = project.start(*submit)
+    project.wait_for(lambda: len(project.done()) > len(before), again)
+    cluster.kill_raylet()
+    out, err = again.communicate(timeout=120)
+    assert again.returncode == 0, out + err
+    titles = list(project.runs().values())
+    assert len(titles) == len(set(titles)) == 8, "no stage is tracked twice"
+    assert before.items() <= project.runs().items(), "what was tracked was not done again"
+    assert project.report("shared") == alone.report("shared")
+
+    assert SECRET not in log + out + err
+    for path in cluster.folder.rglob("*"):
+        if path.is_file() and path.suffix in (".log", ".out", ".err", ".txt", ".json"):
+            assert SECRET not in path.read_text(errors="replace"), path
