@@ -169,7 +169,7 @@ def stop(job: str, address: str | None) -> None:
         click.echo(f"{job} had ended: {client.get(job).state.lower()}")
         return
     click.echo(f"{job} is asked to stop; its trials write a checkpoint first", err=True)
-    found = client.wait(job, GRACE_SECONDS + 60)
+    found = client.wait(job, GRACE_SECONDS + 120)
     click.echo(f"{job}: {found.state.lower()}; the same elth submit goes on from there")
 
 

@@ -249,7 +249,7 @@ def dead_groups() -> dict[str, Counter[str]]:
     kind: Any = vars(gcs_pb2)["PlacementGroupTableData"]
     accessor: Any = state._connect_and_get_accessor()
     found: dict[str, Counter[str]] = {}
-    for text in accessor.get_all_placement_group_info():
+    for text in accessor.get_placement_group_table():
         group = kind.FromString(text)
         is_left = group.creator_job_dead and not group.is_detached
         if is_left and group.state != kind.REMOVED:

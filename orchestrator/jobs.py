@@ -79,8 +79,8 @@ class Jobs:
         from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
 
-        for name in ("modules.job.sdk", "modules.dashboard_sdk"):
-            logging.getLogger(f"ray.dashboard.{name}").setLevel(logging.ERROR)
+        for name in ("dashboard.modules.job.sdk", "dashboard.modules.dashboard_sdk", "_private"):
+            logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)
         headers = json.loads(os.environ.get("RAY_JOB_HEADERS") or "{}")
         verify: Any = os.environ.get("REQUESTS_CA_BUNDLE") or True
         with _without(_ADDRESSES):  # they would go before what was given
@@ -136,7 +136,7 @@ class Jobs:
         """
         job = f"{name}-{uuid.uuid4().hex[:8]}"
         command = shlex.join(["exec", python, "-m", "orchestrator.cli", *words])
-        shown = {"RAY_JOB_STOP_WAIT_TIME_S": str(int(GRACE_SECONDS) + 30), "COLUMNS": "120"}
+        shown = {"RAY_JOB_STOP_WAIT_TIME_S": str(int(GRACE_SECONDS) + 75), "COLUMNS": "120"}
         with tempfile.TemporaryDirectory(prefix="elth-") as folder:
             archive = Path(folder) / "project.zip"
             pack(project, archive, leave_out)
