@@ -11,6 +11,7 @@ from elth import data
 from orchestrator import cluster
 from orchestrator import report as reports
 from orchestrator.experiment import Experiment
+from orchestrator.outbox import patiently, publish_all
 from orchestrator.plan import Plan, Stage, dataset_of, seconds_per_work
 from orchestrator.progress import Progress
 from orchestrator.resources import check_recipes, compiles, local_slots, numerics
@@ -63,6 +64,7 @@ def _execute(
     else:
         count = cluster.slots(experiment, nodes)
     tracker = Tracker(store, keep_index=True)
+    publish_all(tracker, store.outbox)
     tracked = tracker.stages()
     finished: dict[str, Tracked] = {}
     for one in tracked:
@@ -108,7 +110,7 @@ def _execute(
             from orchestrator import runner
 
             runner.run(schedule, experiment, store, count)
-    _report(tracker, experiment, console)
+    patiently(lambda: _report(tracker, experiment, console), store)
     return schedule.snapshot().failed
 
 

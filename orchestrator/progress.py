@@ -153,11 +153,13 @@ def display(now: Snapshot, title: str, elapsed: float) -> RenderableType:
     for running in now.running:
         rows.add_row(*_row(running))
     counts = Text(f"  {now.waiting} waiting", style="dim")
+    if now.elsewhere:
+        counts.append(f", {now.elsewhere} computed by another driver")
     if now.found:
         counts.append(f", {now.found} found finished")
     if now.failed:
         counts.append(f", {len(now.failed)} failed, {now.blocked} blocked", style="red")
-    if not now.running:
+    if not now.running and not now.elsewhere:
         counts.append(", starting")
     return Group(head, rows, counts)
 
@@ -179,6 +181,8 @@ def _counts(now: Snapshot) -> str:
         parts.append(f"{now.found} of them found finished")
     if now.running:
         parts.append(f"{len(now.running)} running")
+    if now.elsewhere:
+        parts.append(f"{now.elsewhere} computed by another driver")
     if now.waiting:
         parts.append(f"{now.waiting} waiting")
     if now.failed:
@@ -189,6 +193,6 @@ def _counts(now: Snapshot) -> str:
 
 
 def _left(now: Snapshot) -> str:
-    if now.seconds_left is None or not (now.running or now.waiting):
+    if now.seconds_left is None or not (now.running or now.waiting or now.elsewhere):
         return ""
     return f", about {duration(now.seconds_left)} left"

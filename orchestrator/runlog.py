@@ -17,6 +17,8 @@ from mlflow.exceptions import MlflowException
 
 from elth.errors import ElthError
 from elth.training import Epoch
+from orchestrator.leases import Lease, LostError
+from orchestrator.outbox import AwayError, is_away
 from orchestrator.stages import Result, write
 
 METRICS = ("test_accuracy", "test_loss", "train_loss", "lr")
@@ -28,12 +30,17 @@ _BATCH = 1000
 class RunLog:
     """The writing side of one run. Epochs go out from a thread, so that training never waits."""
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
+    def __init__(self, client: MlflowClient, run_id: str, lease: Lease | None = None) -> None:
         self.client = client
         self.run_id = run_id
+        self.lease = lease
+        """Without which nothing is published, if there is one."""
         self.texts: dict[str, str] = {}
         self.earlier = 0.0
         """Seconds that earlier attempts spent on what this one went on from."""
+        self.ended = 0
+        """When the training ended, in milliseconds since 1970."""
+        self._points: list[Metric] = []
         self._params: list[Param] = []
         self._tags: list[RunTag] = []
         self._last_tags: list[RunTag] = []
@@ -59,37 +66,62 @@ class RunLog:
     def epoch(self, epoch: Epoch, at: int | None = None) -> None:
         """Note the metrics of an epoch, with the time it ended in milliseconds since 1970 (now)."""
         at = int(time.time() * 1000) if at is None else at
-        self._metrics.put([Metric(name, getattr(epoch, name), at, epoch.epoch) for name in METRICS])
+        points = [Metric(name, getattr(epoch, name), at, epoch.epoch) for name in METRICS]
+        self._points += points
+        self._metrics.put(points)
 
     def finish(self, result: Result, *, keep_weights: bool) -> None:
         """Publish: files and metrics first, the state last.
 
         Raises:
+            LostError: another attempt has taken the stage over; nothing is published.
+            AwayError: the store does not answer.
             ElthError: the store did not take them.
         """
+        self.ended = int(time.time() * 1000)
         seconds = self.earlier + time.monotonic() - self._began
-        with tempfile.TemporaryDirectory(prefix="elth-") as place:
-            folder = Path(place)
-            (folder / "result").mkdir()
-            write(result, folder / "result", keep_weights=keep_weights)
-            for name, text in self.texts.items():
-                (folder / name).write_text(text)
+        self._last_tags = [RunTag("elth.seconds", f"{seconds:.3f}")]
+        with tempfile.TemporaryDirectory(prefix="elth-") as folder:
+            self.write(result, Path(folder), keep_weights=keep_weights)
             try:
-                self.client.log_artifacts(self.run_id, str(folder))
-                self._last_tags = [RunTag("elth.seconds", f"{seconds:.3f}")]
+                self.client.log_artifacts(self.run_id, folder)
                 self._drain()
-                self.client.set_terminated(self.run_id, "FINISHED")
+                if self.lease is not None and self.lease.is_lost():
+                    raise LostError(f"run {self.run_id} has lost its lease")
+                self.client.set_terminated(self.run_id, "FINISHED", self.ended)
             except (MlflowException, OSError) as error:
-                raise ElthError(
-                    f"cannot write the results of run {self.run_id}: {error}"
-                ) from error
+                away = is_away(error)
+                if self.lease is not None and not away and self.lease.is_lost():
+                    raise LostError(f"run {self.run_id} has lost its lease") from error
+                kind = AwayError if away else ElthError
+                raise kind(f"cannot write the results of run {self.run_id}: {error}") from error
+
+    def write(self, result: Result, folder: Path, *, keep_weights: bool) -> None:
+        """Write the files of a finished run."""
+        (folder / "result").mkdir(exist_ok=True)
+        write(result, folder / "result", keep_weights=keep_weights)
+        for name, text in self.texts.items():
+            (folder / name).write_text(text)
+
+    def noted(self) -> dict[str, Any]:
+        """All that was noted for the run, sent or not, as JSON values."""
+        points = [(p.key, p.value, p.timestamp, p.step) for p in self._points]
+        return {
+            "params": {p.key: p.value for p in self._params},
+            "tags": {tag.key: tag.value for tag in [*self._tags, *self._last_tags]},
+            "metrics": points,
+        }
+
+    def stop(self) -> None:
+        """Send no more, without waiting."""
+        self._metrics.put(None)
 
     def fail(self, reason: str, *, final: bool, details: str) -> None:
         """Close the run as failed; ``final`` when doing it again would fail again."""
         with contextlib.suppress(MlflowException, OSError):
             self.client.log_text(self.run_id, details, "traceback.txt")
         self._last_tags = []
-        with contextlib.suppress(MlflowException):
+        with contextlib.suppress(MlflowException, OSError):
             self._drain()
         self.client.set_tag(self.run_id, "elth.reason", reason[:500])
         self.client.set_tag(self.run_id, "elth.final", str(final).lower())
@@ -98,6 +130,8 @@ class RunLog:
     def _drain(self) -> None:
         self._metrics.put(None)
         self._thread.join()
+        if isinstance(self._failure, MlflowException | OSError):
+            raise self._failure
         if self._failure is not None:
             raise MlflowException(str(self._failure)) from self._failure
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -10,10 +11,10 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 # Before Ray is imported: quiet, private, and the old output engine that obeys verbose=0.
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -26,18 +27,24 @@ os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_
 import ray
 import torch
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
 from elth import data
 from elth.data import Dataset
+from elth.engine import Engine
 from elth.errors import ElthError
 from elth.parallel import Group
+from elth.tickets import Ticket
 from elth.training import Epoch, NonFiniteLossError
 from orchestrator import stages, stopping, storage
+from orchestrator.damage import DamagedError
 from orchestrator.experiment import Experiment, Resources
 from orchestrator.inflight import InFlight, Stopped
+from orchestrator.leases import Held, Lease, LostError, claim
+from orchestrator.outbox import AwayError, deliver, is_away, patiently, waiting
 from orchestrator.passing import Passed, passed
 from orchestrator.plan import Stage, dataset_of, iterations
 from orchestrator.provenance import owner
@@ -45,7 +52,9 @@ from orchestrator.resources import compiles, numerics
 from orchestrator.runlog import RunLog
 from orchestrator.schedule import Schedule
 from orchestrator.store import Store
-from orchestrator.tracking import Tracker, finished
+from orchestrator.tracking import Tracker
+
+T = TypeVar("T")
 
 REPORT_SECONDS = 1.0
 _KEPT_RESULTS = 8
@@ -113,6 +122,15 @@ class Report:
     """What a person should know once: that something could not be had."""
     stopped: bool = False
     """Whether it ends here because the run is to end; nothing follows."""
+    held: str = ""
+    """The last sign of life of another driver that is at the stage; nothing follows."""
+    redo: str = ""
+    """The key of a stage that is needed and no longer finished; nothing follows."""
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the job ends with it, before its end."""
+        return bool(self.failed or self.stopped or self.held or self.redo)
 
 
 def prepare_process(config: Mapping[str, Any]) -> None:
@@ -137,27 +155,23 @@ def run_job(
             ``follow`` it.
     """
     prepare_process(config)
-    tracker = worker.tracker(config["store"])
-    todo = [Stage.of(description) for description in config["stages"]]
-    for index, stage in enumerate(todo):
-        before = tracker.runs_of(stage.key)
-        found = finished(before)
-        if found is not None:
-            tracker.join_grid([found.info.run_id], config["grid"])  # another grid's, done meanwhile
-            InFlight(config["inflight"], stage.key, "", 0).clear()
-        else:
-            try:
-                steps = _run_stage(stage, config, worker, tracker, group, before)
-                for report in steps:
-                    yield replace(report, index=index)
-            except GroupError:
-                raise
-            except Stopped:  # the others of a group end with the run
-                yield Report(index=index, stopped=True)
-                return
-            except Exception as error:
-                yield Report(index=index, failed=_reason(error))
+    for index, description in enumerate(config["stages"]):
+        try:
+            last = False
+            for report in _do(Stage.of(description), config, worker, group):
+                yield replace(report, index=index)
+                last = report.is_last
+            if last:
                 break
+        except GroupError:
+            raise
+        except Stopped:  # the others of a group end with the run
+            yield Report(index=index, stopped=True)
+            return
+        except Exception as error:
+            redo = error.key if isinstance(error, DamagedError) else ""
+            yield Report(index=index, failed=_reason(error), redo=redo)
+            break
         yield Report(index=index + 1)
     if group is not None:
         group.share(None)
@@ -176,27 +190,64 @@ def follow(config: Mapping[str, Any], worker: Worker, group: Group) -> None:
                 pass
 
 
+def _do(
+    stage: Stage, config: Mapping[str, Any], worker: Worker, group: Group | None
+) -> Iterator[Report]:
+    """Do a stage, unless it is finished or another driver is at it; tells how far it is."""
+    store, grid = config["store"], config["grid"]
+    tracker = yield from _told(waiting(lambda: worker.tracker(store), store))
+    ask = functools.partial(
+        claim, tracker, stage, grid=grid, driver=config["driver"], watched=config.get("watched")
+    )
+    while True:
+        claimed = yield from _told(waiting(functools.partial(ask, since=time.monotonic()), store))
+        if isinstance(claimed, Held):
+            yield Report(index=0, held=claimed.token)
+            return
+        if isinstance(claimed, Run):  # another grid's or another driver's, done meanwhile
+            join = functools.partial(tracker.join_grid, [claimed.info.run_id], grid)
+            patiently(join, store)
+            InFlight(config["inflight"], stage.key, "", 0).clear()
+            return
+        try:
+            yield from _run_stage(stage, config, worker, tracker, group, claimed)
+            return
+        except (LostError, MlflowException) as error:  # another driver was quicker: look again
+            if isinstance(error, MlflowException) and (is_away(error) or not claimed.is_lost()):
+                raise
+            claimed.give_up()
+        finally:
+            claimed.end()
+
+
+def _told(notes: Generator[str, None, T]) -> Generator[Report, None, T]:
+    """Pass notes on as reports."""
+    while True:
+        try:
+            note = next(notes)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        yield Report(index=0, note=note)
+
+
 def _run_stage(
     stage: Stage,
     config: Mapping[str, Any],
     worker: Worker,
     tracker: Tracker,
     group: Group | None,
-    before: Iterable[Run],
+    lease: Lease,
 ) -> Iterator[Report]:
-    """Do a stage; tells how far it is."""
-    device = "cuda" if config["gpus"] else "cpu"
-    dataset = worker.dataset(dataset_of(stage), config["data"], group.device if group else device)
-    ticket = None
-    if stage.kind != "rewind_point":
-        ticket = stages.ticket(stage, lambda key: worker.load(tracker, key), data=dataset)
-    engine, way = None, "eager"
-    if group is None:
-        compile = compiles(stage, config["compile"], device)
-        engine = worker.engines.get(stage, dataset, compile=compile)
-        way = engine.way
-        if engine.note:
-            yield Report(index=0, note=engine.note)
+    """Do the stage of a lease; tells how far it is."""
+    try:
+        dataset, ticket, engine = _prepare(stage, config, worker, tracker, group)
+    except Exception:
+        lease.give_up()
+        raise
+    if engine is not None and engine.note:
+        yield Report(index=0, note=engine.note)
+    way = "eager" if engine is None else engine.way
     kind = numerics(config["threads"], config["gpus"], way, config["workers"])
     inflight = InFlight(
         config["inflight"],
@@ -207,19 +258,23 @@ def _run_stage(
     )
     saved = inflight.newest()
     yield from _notes(inflight)
-    log = tracker.begin(
-        stage,
-        ticket,
-        grid=config["grid"],
-        experiment=config["experiment"],
-        driver=config["driver"],
-        numerics=kind,
-        before=before,
+    log = patiently(
+        lambda: tracker.begin(
+            stage,
+            ticket,
+            grid=config["grid"],
+            experiment=config["experiment"],
+            driver=config["driver"],
+            numerics=kind,
+            lease=lease,
+        ),
+        tracker.store,
     )
     log.earlier = inflight.earlier
     for epoch, at in inflight.history:
         log.epoch(epoch, at)
     start, stop = iterations(stage)
+    keep = stage.kind == "round"
     if group is not None:
         group.share((stage.describe(), ticket, saved))
     try:
@@ -229,17 +284,49 @@ def _run_stage(
             stage, ticket, dataset, engine, saved=saved, at_check=inflight.save_if_due
         )
         result = yield from _logged(epochs, log, inflight, start, stop)
-        log.finish(result, keep_weights=stage.kind == "round")
+        outbox = Path(config["outbox"])
+        notes = deliver(tracker, log, stage.key, result, outbox, keep_weights=keep)
+        yield from _told(notes)
     except Stopped:  # as if its process had died: the next attempt takes over
         raise
+    except (LostError, AwayError) as error:
+        log.stop()
+        if group is not None:
+            raise GroupError(str(error)) from error
+        raise
     except Exception as error:
-        final = isinstance(error, NonFiniteLossError)
-        log.fail(_reason(error), final=final, details=traceback.format_exc())
+        final, reason = isinstance(error, NonFiniteLossError), _reason(error)
+        details = traceback.format_exc()
+        with contextlib.suppress(AwayError, MlflowException):
+            patiently(lambda: log.fail(reason, final=final, details=details), tracker.store)
         if group is not None and not final:  # the others wait in the middle of an iteration
-            raise GroupError(_reason(error)) from error
+            raise GroupError(reason) from error
         raise
     inflight.clear()
     worker.keep(stage.key, (stage, result))
+
+
+def _prepare(
+    stage: Stage,
+    config: Mapping[str, Any],
+    worker: Worker,
+    tracker: Tracker,
+    group: Group | None,
+) -> tuple[Dataset, Ticket | None, Engine | None]:
+    """What a stage trains, on what and with what; an engine of several workers they make later."""
+    device = "cuda" if config["gpus"] else "cpu"
+    dataset = worker.dataset(dataset_of(stage), config["data"], group.device if group else device)
+    ticket = None
+    if stage.kind != "rewind_point":
+
+        def load(key: str) -> tuple[Stage, stages.Result]:
+            return patiently(lambda: worker.load(tracker, key), tracker.store)
+
+        ticket = stages.ticket(stage, load, data=dataset)
+    if group is not None:
+        return dataset, ticket, None
+    compile = compiles(stage, config["compile"], device)
+    return dataset, ticket, worker.engines.get(stage, dataset, compile=compile)
 
 
 def _logged(
@@ -255,6 +342,8 @@ def _logged(
         except StopIteration as end:
             result: stages.Result = end.value
             return result
+        if log.lease is not None and log.lease.seems_lost and log.lease.is_lost():
+            raise LostError(f"run {log.run_id} has lost its lease")
         at = int(time.time() * 1000)
         inflight.history.append((epoch, at))
         log.epoch(epoch, at)
@@ -295,8 +384,8 @@ class JobTrial(tune.Trainable):
         done = True
         report: Report | None = None
         for report in self._job:
-            if report.failed or report.fraction == 0 or time.monotonic() - began > REPORT_SECONDS:
-                done = bool(report.failed) or report.stopped
+            if report.is_last or report.fraction == 0 or time.monotonic() - began > REPORT_SECONDS:
+                done = report.is_last
                 break
         # A tuple, as Tune flattens the mappings in a result.
         return {"report": astuple(report) if report else None, "done": done}
@@ -319,7 +408,9 @@ class PlanSearch(Searcher):
             return None
         job = self.schedule.take(trial_id)
         if job is not None:
-            return {**self._common, "stages": [stage.describe() for stage in job.stages]}
+            stages = [stage.describe() for stage in job.stages]
+            watched = self.schedule.watched(trial_id)
+            return {**self._common, "stages": stages, "watched": watched}
         return Searcher.FINISHED if self.schedule.is_over else None
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -331,7 +422,11 @@ class PlanSearch(Searcher):
         self.schedule.advance(trial_id, report.index, report.fraction, report.accuracy)
         if report.note:
             self.schedule.note(report.note)
-        if report.failed:
+        if report.held:
+            self.schedule.hold(trial_id, report.held)
+        elif report.redo:
+            self.schedule.redo(trial_id, report.redo, report.failed)
+        elif report.failed:
             self.schedule.fail(trial_id, report.failed)
 
     def on_trial_complete(
@@ -404,6 +499,7 @@ def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) ->
         "placement": resources.placement,
         "compile": resources.compile,
         "inflight": storage.place(resources.storage, store),
+        "outbox": str(store.outbox),
         "checkpoint_minutes": resources.checkpoint_minutes,
         "data": {
             "root": str(experiment.data.root.absolute()),

@@ -6,13 +6,24 @@ Nothing here reads or writes files or the network; Tune asks ten times a second.
 from __future__ import annotations
 
 import heapq
+import math
 import threading
 import time
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from orchestrator.plan import Job, Plan, Stage, makespan, work
+
+_LOOK_SECONDS = (1.0, 30.0)
+"""Time between two looks at a stage that another driver is at: it grows with the waiting."""
+
+_PASSED_SECONDS = 0.2
+"""What takes less was finished already and only passed over."""
+
+_REDONE = 2
+"""Times that a stage is done again as its result was damaged, before that is a failure."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +55,21 @@ class Snapshot:
     """Estimated wall time; None before anything is known of this machine's speed."""
     notes: tuple[str, ...] = ()
     """What a person should know once."""
+    elsewhere: int = 0
+    """Stages that another driver computes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Elsewhere:
+    """A stage that another driver is at, and when to look again."""
+
+    token: str
+    """Its last sign of life."""
+    since: float
+    """When that was seen first."""
+    began: float
+    """When the stage was found to be held."""
+    due: float
 
 
 class Schedule:
@@ -89,6 +115,9 @@ class Schedule:
         self._blocked: set[str] = set()
         self._notes: dict[str, None] = {}
         self._ready: list[tuple[float, int, str]] = []
+        self._elsewhere: dict[str, _Elsewhere] = {}
+        self._redone: Counter[str] = Counter()
+        self._needs: dict[str, set[str]] = defaultdict(set)  # beside the parents
         for key in self._jobs:
             self._offer(key)
         self._block()
@@ -104,8 +133,12 @@ class Schedule:
         with self._lock:
             if len(self._running) >= self._slots:
                 return None
-            while self._ready and self._ready[0][2] not in self._jobs:
-                heapq.heappop(self._ready)  # taken or blocked
+            for key, held in self._elsewhere.items():
+                if held.due <= time.monotonic():
+                    self._elsewhere[key] = replace(held, due=math.inf)
+                    self._offer(key)
+            while self._ready and not self._is_ready(self._ready[0][2]):
+                heapq.heappop(self._ready)  # taken, blocked, or it waits again
             if not self._ready:
                 return None
             job = self._jobs.pop(heapq.heappop(self._ready)[2])
@@ -124,6 +157,8 @@ class Schedule:
             for stage in job.stages[:index]:
                 self._finish(trial, stage)
             if index < len(job.stages):
+                if fraction > 0:
+                    self._elsewhere.pop(job.stages[index].key, None)  # taken over
                 before = self._progress[trial]
                 since = before.since if before.stage == job.stages[index] else time.monotonic()
                 self._progress[trial] = Running(
@@ -137,6 +172,59 @@ class Schedule:
                 stage = self._progress[trial].stage
                 self._failed[stage.key] = f"{stage.title}: {reason}"
                 self._block()
+
+    def hold(self, trial: str, token: str) -> None:
+        """Note that another driver is at the stage of a trial: its job comes back after a while.
+
+        Args:
+            trial: the trial, which is over.
+            token: the other driver's last sign of life.
+        """
+        with self._lock:
+            stage = self._put_back(trial)
+            if stage is None:
+                return
+            now = time.monotonic()
+            before = self._elsewhere.get(stage.key)
+            began = before.began if before is not None else now
+            same = before is not None and before.token == token
+            self._elsewhere[stage.key] = _Elsewhere(
+                token=token,
+                since=before.since if before is not None and same else now,
+                began=began,
+                due=now + min(max((now - began) / 4, _LOOK_SECONDS[0]), _LOOK_SECONDS[1]),
+            )
+
+    def watched(self, trial: str) -> tuple[str, float] | None:
+        """What ``hold`` was told last of the stage that a trial begins with, and how long ago."""
+        with self._lock:
+            at = self._progress.get(trial)
+            held = self._elsewhere.get(at.stage.key) if at is not None else None
+            return None if held is None else (held.token, time.monotonic() - held.since)
+
+    def redo(self, trial: str, key: str, reason: str) -> None:
+        """Note that a stage which a trial needs is finished no longer: it is done again first.
+
+        Args:
+            trial: the trial, which is over; its job comes back.
+            key: the stage that has to be done again.
+            reason: what is wrong with it.
+        """
+        stage = self._plan.stages.get(key)
+        if stage is None or self._redone[key] >= _REDONE:
+            return self.fail(trial, reason)
+        self.note(f"{stage.title} is done again: {reason}")
+        with self._lock:
+            if key in self._finished:
+                self._redone[key] += 1
+                self._finished.discard(key)
+                self._found.discard(key)
+                self._add(Job((stage,)))
+            child = self._put_back(trial)
+            if child is not None:
+                self._needs[child.key].add(key)
+                self._offer(child.key)
+        return None
 
     def note(self, text: str) -> None:
         """Keep what a person should know; a text that came before is kept once."""
@@ -160,13 +248,15 @@ class Schedule:
         with self._lock:
             # A trial that is about to end is still at its last stage, finished or failed.
             settled = self._finished | self._blocked | set(self._failed)
-            running = tuple(r for r in self._progress.values() if r.stage.key not in settled)
+            held = self._elsewhere.keys() - settled
+            running = tuple(r for r in self._progress.values() if r.stage.key not in settled | held)
             return Snapshot(
                 total=len(self._plan.stages),
                 found=len(self._found),
                 done=len(self._finished) - len(self._found),
                 running=running,
-                waiting=len(self._plan.stages) - len(settled) - len(running),
+                waiting=len(self._plan.stages) - len(settled) - len(running) - len(held),
+                elsewhere=len(held),
                 failed=dict(self._failed),
                 blocked=len(self._blocked),
                 seconds_left=self._seconds_left(),
@@ -177,24 +267,53 @@ class Schedule:
         if stage.key in self._finished:
             return
         self._finished.add(stage.key)
+        elsewhere = self._elsewhere.pop(stage.key, None) is not None
         for child in self._children[stage.key]:
             self._offer(child)
-        if stage.kind == "rewind_point":
-            return  # short, and the first thing that a new process does
-        self._timed.append((work(stage), time.monotonic() - self._progress[trial].since))
+        for child, needs in self._needs.items():
+            if stage.key in needs:
+                self._offer(child)
+        seconds = time.monotonic() - self._progress[trial].since
+        if elsewhere or seconds < _PASSED_SECONDS or stage.kind == "rewind_point":
+            return  # done by another driver; or short, and the first thing that a new process does
+        self._timed.append((work(stage), seconds))
 
     def _offer(self, key: str) -> None:
         """Note that the job that begins with a stage is ready, if its parents are done."""
-        if key in self._jobs:
-            job = self._jobs[key]
-            if all(parent in self._finished for parent in job.stages[0].parents):
-                heapq.heappush(self._ready, (-self._path[key], self._order[key], key))
+        if self._is_ready(key):
+            heapq.heappush(self._ready, (-self._path[key], self._order[key], key))
+
+    def _is_ready(self, key: str) -> bool:
+        if key not in self._jobs:
+            return False
+        needed = {*self._jobs[key].stages[0].parents, *self._needs.get(key, ())}
+        return needed <= self._finished
+
+    def _add(self, job: Job, order: int = 0) -> None:
+        key = job.stages[0].key
+        self._jobs[key] = job
+        self._order.setdefault(key, order)
+        self._offer(key)
+
+    def _put_back(self, trial: str) -> Stage | None:
+        """Take a trial's job back, from the stage on that it is at; returns that stage."""
+        job = self._running.pop(trial, None)
+        at = self._progress.pop(trial, None)
+        if job is None or at is None:
+            return None
+        key = at.stage.key
+        self._jobs[key] = Job(job.stages[job.stages.index(at.stage) :])
+        self._order.setdefault(key, self._order[job.stages[0].key])
+        self._block()
+        return at.stage if key in self._jobs else None
 
     def _block(self) -> None:
         """Take the jobs that can no longer be done out of the queue."""
         todo = list(self._failed)
         while todo:
-            for child in self._children[todo.pop()]:
+            key = todo.pop()
+            needing = (child for child, needs in self._needs.items() if key in needs)
+            for child in (*self._children[key], *needing):
                 if child not in self._blocked | self._finished | self._failed.keys():
                     self._blocked.add(child)
                     todo.append(child)

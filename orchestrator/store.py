@@ -53,6 +53,11 @@ class Store:
         return (self.folder or Path("runs").absolute()) / "inflight"
 
     @property
+    def outbox(self) -> Path:
+        """Where finished stages wait while MLflow is away."""
+        return self.inflight.with_name("outbox")
+
+    @property
     def is_there(self) -> bool:
         """Whether it has been used before; a server is taken to be there."""
         file = self.uri.removeprefix("sqlite:///")

@@ -9,12 +9,15 @@ resolved experiment, the keys of its plan, and the last report.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import hashlib
 import http.client
 import json
 import logging
 import re
 import ssl
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,16 +28,20 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from elth import masks
 from elth.errors import ElthError
 from elth.tickets import Ticket
+from orchestrator.damage import DamagedError
 from orchestrator.experiment import NAME
+from orchestrator.leases import GONE, Board, Lease, is_dead
 from orchestrator.listing import Listing, pages, tracked
 from orchestrator.listing import Tracked as Tracked
 from orchestrator.listing import stage_of as stage_of
+from orchestrator.outbox import AwayError, is_away
 from orchestrator.plan import Stage, recipe_of
-from orchestrator.provenance import environment, is_gone
+from orchestrator.provenance import environment
 from orchestrator.runlog import RunLog
 from orchestrator.stages import Result, read
 from orchestrator.store import Store
@@ -47,11 +54,10 @@ GRIDS = "elth-grids"
 AXES = ("network", "method", "source", "transform", "round", "seed", "dataset")
 """Labels that are parameters of every run, under the same names."""
 
+_ALONE_SECONDS = 120.0
 _ANSWER_SECONDS = 10.0
 _JOINED = "joined.json"
 _JOIN = 1000
-_GONE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-"""What MLflow calls it when a run is not there, or deleted."""
 
 
 def check_reachable(uri: str) -> None:
@@ -66,10 +72,32 @@ def check_reachable(uri: str) -> None:
         reason = getattr(error, "reason", error)
         if not isinstance(reason, ssl.SSLError):  # MLflow has settings of its own for certificates
             why = getattr(reason, "strerror", None) or reason
-            raise ElthError(
+            raise AwayError(
                 f"cannot reach the MLflow server {uri}: {why}; is it running, and is the address "
                 "right?"
             ) from error
+
+
+@contextlib.contextmanager
+def _alone(folder: Path | None) -> Iterator[None]:
+    """Open a store's database alone: of several that create it at once, all but one fail.
+
+    Whoever holds the lock for long is asleep and not waited for.
+    """
+    if folder is None:
+        yield
+        return
+    with (folder / ".opening").open("ab") as file:
+        end = time.monotonic() + _ALONE_SECONDS
+        while time.monotonic() < end:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.05)
+            except OSError:  # a file system without locks
+                break
+        yield
 
 
 class Tracker:
@@ -99,11 +127,14 @@ class Tracker:
             self._artifacts = (store.folder / "artifacts").as_uri()
         check_reachable(store.uri)
         try:
-            self.client = MlflowClient(store.uri)
-            self.experiments = {name: self._experiment(name) for name in (STAGES, GRIDS)}
+            with _alone(store.folder):
+                self.client = MlflowClient(store.uri)
+                self.experiments = {name: self._experiment(name) for name in (STAGES, GRIDS)}
         except Exception as error:  # MLflow's, SQLAlchemy's, Alembic's
             first = (str(error) or type(error).__name__).splitlines()[0]
-            raise ElthError(f"cannot use the store {store}: {first}") from error
+            kind = AwayError if is_away(error) else ElthError
+            raise kind(f"cannot use the store {store}: {first}") from error
+        self.board = Board(self.client, self._experiment, self._artifacts)
         self._listing = Listing(
             self.client, self.experiments[STAGES], self._experiment, keep=keep_index
         )
@@ -153,27 +184,58 @@ class Tracker:
         """A finished stage and its result.
 
         Raises:
-            ElthError: no run of this key is finished, or its files are damaged.
+            DamagedError: no run of this key is finished, or its files are damaged: it is set aside.
+            ElthError: its files are not to be had, for another reason.
         """
         run = self.run_of(key)
         if run is None:
             self._listing.forget()
-            raise ElthError(f"the store {self.store} has no finished stage {key[:12]}")
+            raise DamagedError(key, f"the store {self.store} has no finished stage {key[:12]}")
         return self.load_run(run)
 
     def load_run(self, run: Run) -> tuple[Stage, Result]:
-        """The stage of a run and its result."""
+        """The stage of a run and its result; as ``load``."""
         stage = stage_of(run)
-        is_here = str(run.info.artifact_uri).startswith("file:")  # then nothing is copied
+        with contextlib.suppress(DamagedError):  # it may have been the way and not the file
+            return self._load_run(stage, run)
+        try:
+            return self._load_run(stage, run)
+        except DamagedError as error:
+            if run.info.status == "FINISHED":
+                self.set_aside(run, str(error))
+            text = f"{error} (its run {run.info.run_id[:8]} is set aside: elth run does it again)"
+            raise DamagedError(stage.key, text) from error
+
+    def _load_run(self, stage: Stage, run: Run) -> tuple[Stage, Result]:
+        uri = str(run.info.artifact_uri)
         with tempfile.TemporaryDirectory(prefix="elth-") as folder:
-            place = None if is_here else folder
+            place = None if uri.startswith("file:") else folder  # then nothing is copied
             try:
-                path = self.client.download_artifacts(run.info.run_id, "result", place)
+                # Not the client's own way, which without a place leaves a copy in /tmp.
+                files = get_artifact_repository(uri, self.client.tracking_uri)
+                path = files.download_artifacts("result", place)
+                for file in Path(path).iterdir():
+                    file.open("rb").close()
             except (MlflowException, OSError) as error:
-                raise ElthError(
+                text = (
                     f"the files of run {run.info.run_id} ({stage.title}) are not to be had: {error}"
-                ) from error
-            return stage, read(stage, Path(path))
+                )
+                if not self.client.list_artifacts(run.info.run_id, "result"):
+                    raise DamagedError(stage.key, text) from error
+                raise (AwayError if is_away(error) else ElthError)(text) from error
+            try:
+                result = read(stage, Path(path))
+            except ElthError as error:
+                raise DamagedError(stage.key, str(error)) from error
+        if stage.kind == "round" and result.trained is None:
+            raise DamagedError(stage.key, f"{path} lacks the trained weights of {stage.title}")
+        return stage, result
+
+    def set_aside(self, run: Run, reason: str) -> None:
+        """Let a finished run count as finished no longer, as its files are damaged; it is kept."""
+        self.client.set_tag(run.info.run_id, "elth.damaged", reason[:500])
+        self.client.update_run(run.info.run_id, "KILLED")
+        self._listing.forget()
 
     def get(self, run_id: str) -> Run:
         """A run by its id, or by the beginning of it or of its stage's key.
@@ -211,9 +273,9 @@ class Tracker:
                 self.experiments[GRIDS], run_name=grid, tags={"elth.grid": grid}
             )
         run_id = str(run.info.run_id)
-        self.client.log_text(run_id, resolved, "experiment.yaml")
         labels = {key: dict(stage.labels) for key, stage in plan.items()}
-        self.client.log_text(run_id, json.dumps(labels), "keys.json")
+        self._log_grid_file(run_id, "experiment.yaml", resolved)
+        self._log_grid_file(run_id, "keys.json", json.dumps(labels))
         self.client.set_tag(run_id, "mlflow.note.content", text)
         self.client.set_terminated(run_id, "FINISHED")
         return run_id
@@ -239,7 +301,10 @@ class Tracker:
         Raises:
             ElthError: the store has no such grid; the message says which it has.
         """
-        experiment = yaml.safe_load(self._grid_file(grid, "experiment.yaml"))
+        try:
+            experiment = yaml.safe_load(self._grid_file(grid, "experiment.yaml"))
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: a date as 2001-13-45
+            raise self._half_begun(grid) from error
         return experiment if isinstance(experiment, dict) else {}
 
     def _grid_file(self, grid: str, name: str) -> str:
@@ -250,9 +315,22 @@ class Tracker:
         with tempfile.TemporaryDirectory(prefix="elth-") as folder:
             try:
                 path = self.client.download_artifacts(run.info.run_id, name, folder)
-                return Path(path).read_text(encoding="utf-8")
-            except (MlflowException, OSError) as error:
+                text = Path(path).read_text(encoding="utf-8")
+                sums = [tag for tag in run.data.tags if tag.startswith(_checked(name, ""))]
+                if sums and _checked(name, text) not in sums:
+                    raise ValueError(
+                        f"{name} is damaged: its checksum is of no file that was written"
+                    )
+                return text
+            except (MlflowException, OSError, ValueError) as error:
+                if is_away(error):
+                    raise
                 raise self._half_begun(grid) from error
+
+    def _log_grid_file(self, run_id: str, name: str, text: str) -> None:
+        """Write a file of a grid. Of two drivers that do so at once, either may be the last."""
+        self.client.set_tag(run_id, _checked(name, text), "true")
+        self.client.log_text(run_id, text, name)
 
     def _half_begun(self, grid: str) -> ElthError:
         return ElthError(
@@ -276,7 +354,7 @@ class Tracker:
             try:
                 self.client.set_tag(run_id, f"grid.{grid}", "true")
             except MlflowException as error:
-                if error.error_code not in _GONE:
+                if error.error_code not in GONE:
                     raise
                 self._listing.forget()
                 raise ElthError(
@@ -303,9 +381,27 @@ class Tracker:
         for i in range(0, len(rest), _JOIN):
             self.join_grid(rest[i : i + _JOIN], grid)
             joined.update(rest[i : i + _JOIN])
-            self.client.log_text(run.info.run_id, json.dumps(sorted(joined)), _JOINED)
+            self._log_grid_file(run.info.run_id, _JOINED, json.dumps(sorted(joined)))
 
     # Writing a stage
+
+    def open_run(
+        self, stage: Stage, *, grid: str, driver: str, tags: Mapping[str, str] | None = None
+    ) -> str:
+        """Create the run of an attempt at a stage; returns its id."""
+        run = self.client.create_run(
+            self.experiments[STAGES],
+            run_name=stage.title,
+            tags={
+                "elth.key": stage.key,
+                "elth.stage": json.dumps(stage.describe()),
+                "elth.owner": driver,
+                f"grid.{grid}": "true",
+                **environment(),
+                **(tags or {}),
+            },
+        )
+        return str(run.info.run_id)
 
     def begin(
         self,
@@ -316,32 +412,21 @@ class Tracker:
         experiment: str,
         driver: str,
         numerics: str,
-        before: Iterable[Run] | None = None,
+        lease: Lease | None = None,
     ) -> RunLog:
-        """Start the run of a stage; runs of the same stage that died before are removed.
+        """Start the run of a stage: that of a lease (``leases.claim``), or a new one.
 
-        ``before`` is what ``runs_of`` has just told, where the caller has asked already.
+        Without a lease, runs of the same stage that died before are removed.
         """
-        for run in self.runs_of(stage.key) if before is None else before:
-            status = run.info.status
-            dead = run.data.tags.get("elth.owner", "")
-            if status == "FAILED" or (
-                status == "RUNNING" and (dead == driver or (dead and is_gone(dead)))
-            ):
-                self.client.delete_run(run.info.run_id)
-        run = self.client.create_run(
-            self.experiments[STAGES],
-            run_name=stage.title,
-            tags={
-                "elth.key": stage.key,
-                "elth.stage": json.dumps(stage.describe()),
-                "elth.owner": driver,
-                "elth.numerics": numerics,
-                f"grid.{grid}": "true",
-                **environment(),
-            },
-        )
-        log = RunLog(self.client, str(run.info.run_id))
+        if lease is None:
+            for run in self.runs_of(stage.key):
+                if run.info.status == "FAILED" or is_dead(run, driver):
+                    self.client.delete_run(run.info.run_id)
+            run_id = self.open_run(stage, grid=grid, driver=driver)
+        else:
+            run_id = lease.run_id
+        log = RunLog(self.client, run_id, lease)
+        log.tags({"elth.numerics": numerics})
         axes = {name: stage.labels[name] for name in AXES}
         log.params({"kind": stage.kind, **{n: "-" if v == "" else v for n, v in axes.items()}})
         if ticket is not None:
@@ -361,6 +446,11 @@ class Tracker:
         log.texts["experiment.yaml"] = experiment
         log.start()
         return log
+
+
+def _checked(name: str, text: str) -> str:
+    """The tag that tells the checksum of a grid's file."""
+    return f"elth.sha256.{name}." + (hashlib.sha256(text.encode()).hexdigest() if text else "")
 
 
 def finished(runs: Iterable[Run]) -> Run | None:

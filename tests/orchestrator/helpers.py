@@ -129,6 +129,7 @@ def job_config(
         "threads": 1,
         "compile": False,
         "inflight": str(store.inflight),
+        "outbox": str(store.outbox),
         "checkpoint_minutes": 5,
         "gpus": 0,
         "workers": 1,
@@ -157,7 +158,7 @@ def epoch(number: int, accuracy: float = 50.0) -> Epoch:
     )
 
 
-def begin(tracker: Tracker, stage: Stage, ticket: Ticket | None = None, **changes: str) -> RunLog:
+def begin(tracker: Tracker, stage: Stage, ticket: Ticket | None = None, **changes: Any) -> RunLog:
     """Begin the run of a stage, for the grid ``one`` where nothing else is said."""
     words: dict[str, Any] = {
         "grid": "one",

@@ -250,8 +250,175 @@ def test_time_left_is_known_from_the_store_or_from_what_is_done() -> None:
     assert found.snapshot().seconds_left == 0.0
 
 
+# Other drivers, and results that turn out to be damaged
+
+
+class Clock:
+    """A clock that stands still."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(schedule, "time", made)
+    return made
+
+
+def test_a_stage_that_another_driver_is_at_comes_back_and_others_go_first(clock: Clock) -> None:
+    chain, other = _chain("c", 2), _stage("rewind_point", "o")
+    found = Schedule(_plan(*chain, other), (), {}, slots=1)
+    assert _names(found.take("0")) == "cr c0 c1"
+    assert found.watched("0") is None
+    found.advance("0", 1, 0.0, None)  # the rewind point is finished, the first round is held
+    found.hold("0", "alive 1")
+    found.end("0")  # as Tune tells that the trial is over
+    now = found.snapshot()
+    assert (now.elsewhere, now.failed, found.is_over) == (1, {}, False)
+    assert _counts(now) == (0, 1, 0, 2, 0, 0)
+    assert _names(found.take("1")) == "o"
+    found.advance("1", 1, 0.0, None)
+    found.end("1")
+    assert found.take("2") is None
+    clock.now += 1.0
+    assert _names(found.take("2")) == "c0 c1"
+    assert found.watched("2") == ("alive 1", 1.0)
+    assert _counts(found.snapshot())[2] == 0, "to look again is not to run"
+    found.hold("2", "alive 1")
+    clock.now += 9.0
+    found.take("3")
+    assert found.watched("3") == ("alive 1", 10.0)
+    found.hold("3", "alive 2")
+    clock.now += 2.4
+    assert found.take("4") is None, "the longer it lasts the more rarely it is looked at"
+    clock.now += 0.2
+    assert _names(found.take("4")) == "c0 c1"
+    watched = found.watched("4")
+    assert watched is not None
+    assert watched[0] == "alive 2"
+    found.advance("4", 0, 0.5, None)  # it was taken over
+    assert (found.snapshot().elsewhere, len(found.snapshot().running)) == (0, 1)
+    found.advance("4", 2, 0.0, None)
+    found.end("4")
+    assert found.is_over
+    assert _counts(found.snapshot()) == (0, 4, 0, 0, 0, 0)
+
+
+def test_what_another_driver_has_finished_unlocks_what_needs_it(clock: Clock) -> None:
+    chain = _chain("c", 1)
+    child = _stage("retraining", "x", [chain[1]])
+    found = Schedule(_plan(*chain, child), [chain[0].key], {}, slots=2)
+    found.take("0")
+    found.hold("0", "alive")
+    clock.now += 5.0
+    assert _names(found.take("1")) == "c0"
+    found.advance("1", 1, 0.0, None)
+    assert found.snapshot().elsewhere == 0
+    assert _names(found.take("2")) == "x"
+
+
+def test_a_damaged_parent_is_done_again_before_its_child() -> None:
+    chain = _chain("c", 2)
+    one, two = (_stage("retraining", name, [chain[2]]) for name in "xy")
+    keys = [stage.key for stage in chain]
+    found = Schedule(_plan(*chain, one, two), keys, {}, slots=9)
+    assert [_names(found.take(trial)) for trial in "01"] == ["x", "y"]
+    found.redo("0", keys[2], "cut off")
+    found.redo("1", keys[2], "cut off")
+    assert _counts(found.snapshot()) == (2, 0, 0, 3, 0, 0)
+    assert found.snapshot().notes == ("c1 round 0, seed 0 is done again: cut off",)
+    assert [_names(found.take(trial)) for trial in "23"] == ["c1", "-"]
+    found.advance("2", 1, 0.0, None)
+    found.end("2")
+    assert [_names(found.take(trial)) for trial in "45"] == ["x", "y"]
+    for trial in "45":
+        found.advance(trial, 1, 0.0, None)
+        found.end(trial)
+    assert found.is_over
+    assert _counts(found.snapshot()) == (2, 3, 0, 0, 0, 0)
+
+
+def test_a_damaged_stage_farther_up_is_waited_for_too() -> None:
+    chain = _chain("c", 1)
+    child = _stage("retraining", "x", [chain[1]])
+    found = Schedule(_plan(*chain, child), [stage.key for stage in chain], {}, slots=9)
+    found.take("0")
+    found.redo("0", chain[0].key, "gone")
+    assert [_names(found.take(trial)) for trial in "12"] == ["cr", "-"]
+    found.fail("1", "no disk")
+    found.end("1")
+    assert found.is_over, "what needs it is blocked and not waited for"
+    assert _counts(found.snapshot()) == (1, 0, 0, 0, 1, 1)
+
+
+def test_what_is_damaged_each_time_is_a_failure_in_the_end() -> None:
+    start, child = _chain("c", 1)
+    found = Schedule(_plan(start, child), [start.key], {}, slots=1)
+    trials = map(str, itertools.count())
+    for _ in range(2):
+        found.take(trial := next(trials))
+        found.redo(trial, start.key, "bad disk")
+        found.take(trial := next(trials))
+        found.advance(trial, 1, 0.0, None)
+        found.end(trial)
+    found.take(trial := next(trials))
+    found.redo(trial, start.key, "bad disk")
+    found.end(trial)
+    assert found.snapshot().failed == {child.key: "c0 round 0, seed 0: bad disk"}
+    assert found.is_over
+
+
+@QUICK
+@given(st.data())
+def test_counts_add_up_with_other_drivers_and_damage(data: st.DataObject) -> None:
+    """Whatever comes, every stage is finished in the end, and no job is lost."""
+    built = data.draw(_plans(), "plan")
+    keys = sorted(built.stages)
+    found = Schedule(built, data.draw(st.sets(st.sampled_from(keys)), "finished"), {}, slots=3)
+    with pytest.MonkeyPatch.context() as patch:
+        clock = Clock()
+        patch.setattr(schedule, "time", clock)
+        running: dict[str, tuple[Job, int]] = {}
+        steps = itertools.count()
+        for number in map(str, steps):
+            clock.now += 1.0
+            job = found.take(number)
+            if job is not None:
+                running[number] = (job, 0)
+            for trial, (job, index) in list(running.items()):
+                calm = int(number) > 40
+                what = (
+                    "advance" if calm else data.draw(st.sampled_from(["advance", "hold", "redo"]))
+                )
+                parents = job.stages[index].parents
+                if what == "advance" or (what == "redo" and not parents):
+                    running[trial] = (job, index + 1)
+                    found.advance(trial, index + 1, 0.0, None)
+                elif what == "hold":
+                    found.hold(trial, "alive")
+                else:
+                    found._redone.clear()
+                    found.redo(trial, data.draw(st.sampled_from(parents)), "damaged")
+                if (what in ("hold", "redo") and running[trial][1] == index) or running[trial][
+                    1
+                ] == len(job.stages):
+                    del running[trial]
+                    found.end(trial)
+                _check(found.snapshot(), built)
+            if found.is_over:
+                break
+            assert int(number) < 400, "something is waited for that never comes"
+    now = found.snapshot()
+    assert now.found + now.done == now.total
+
+
 def _check(now: Snapshot, built: Plan) -> None:
-    assert now.total == len(built.stages) == sum(_counts(now))
+    assert now.total == len(built.stages) == sum(_counts(now)) + now.elsewhere
     assert min(_counts(now)) >= 0
     assert len({running.stage.key for running in now.running}) == len(now.running)
 

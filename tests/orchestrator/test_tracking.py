@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import http.server
 import json
 import socket
@@ -23,6 +24,7 @@ from elth.errors import ElthError
 from elth.networks import NetworkSpec
 from elth.tickets import Ticket
 from orchestrator import listing, tracking
+from orchestrator.leases import BOARDS, ROOT
 from orchestrator.listing import INDEX
 from orchestrator.plan import Stage
 from orchestrator.provenance import owner
@@ -151,8 +153,23 @@ def test_any_answer_will_do() -> None:
 def test_a_second_tracker_finds_the_same_store(store: Store, tracker: Tracker) -> None:
     assert Tracker(store).experiments == tracker.experiments
     names = [e.name for e in tracker.client.search_experiments() if e.name.startswith("elth")]
-    assert sorted(set(names) - {INDEX}) == ["elth", "elth-grids"]
+    assert sorted(set(names) - {INDEX, BOARDS, ROOT}) == ["elth", "elth-grids"]
     assert len(names) == len(set(names))
+
+
+def test_a_store_is_opened_by_one_process_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tracking._alone(tmp_path), (tmp_path / ".opening").open() as file:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        monkeypatch.setattr(tracking, "_ALONE_SECONDS", 0.1)
+        with tracking._alone(tmp_path):
+            pass  # whoever holds it is asleep
+    with (tmp_path / ".opening").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with tracking._alone(None):
+        pass
 
 
 def test_artifacts_lie_in_the_store(store: Store, tracker: Tracker) -> None:
