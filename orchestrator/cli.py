@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,10 +128,28 @@ def run(
     failed = execute(
         experiment, built, _store(store), out, retry_failed=retry_failed, address=address
     )
-    if failed:
-        for reason in failed.values():
-            click.echo(f"elth: failed: {reason}", err=True)
-        sys.exit(EXIT_FAILED)
+    _exit(failed)
+
+
+@cli.command(cls=_Command, example="elth resume 3f9c1a2b pruning.rounds=10")
+@click.argument("run_id")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@_store_option
+def resume(run_id: str, overrides: tuple[str, ...], store: str | None) -> None:
+    """Go on from a tracked stage: run the experiment that its run holds, on any machine.
+
+    RUN_ID is the id of a run or the key of its stage, or the beginning of one. What is finished in
+    the store is not done again, so with pruning.rounds=N the chain goes on to round N.
+    """
+    from orchestrator.resume import begin
+
+    stopping.like_ctrl_c()
+    tracker = _open(store)
+    experiment, built, told = begin(tracker, run_id, overrides)
+    out.print(told, highlight=False, markup=False, soft_wrap=True)
+    from orchestrator.driver import execute
+
+    _exit(execute(experiment, built, tracker.store, out, retry_failed=False))
 
 
 @cli.command(cls=_Command, example="elth status tune_configs/quickstart.yaml")
@@ -455,6 +474,14 @@ def ui(store: str | None, grid: str | None, port: int, no_browser: bool) -> None
     from orchestrator import ui as pages
 
     sys.exit(pages.serve(_open(store), grid=grid, port=port, browser=not no_browser))
+
+
+def _exit(failed: Mapping[str, str]) -> None:
+    """Tell what failed, if anything did."""
+    for reason in failed.values():
+        click.echo(f"elth: failed: {reason}", err=True)
+    if failed:
+        sys.exit(EXIT_FAILED)
 
 
 cli_cluster.add_commands(cli, _Command, _store_option)

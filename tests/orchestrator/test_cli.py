@@ -33,6 +33,8 @@ from tests.orchestrator.helpers import (
     TINY_DEEPER,
     Finished,
     artifact,
+    begin,
+    chain,
     job_config,
     of_kind,
     round_of,
@@ -132,6 +134,7 @@ def test_the_words_of_the_command_line() -> None:
         "networks",
         "plan",
         "report",
+        "resume",
         "run",
         "status",
         "stop",
@@ -382,6 +385,39 @@ def test_a_run_tracks_reports_and_goes_on(elth: Elth, store: Store, tmp_path: Pa
     kept = artifact(tracker, grid.info.run_id, "report/cells.json")
     assert kept.read_bytes() == (folder / "cells.json").read_bytes()
     assert "rounds: 2" in artifact(tracker, grid.info.run_id, "experiment.yaml").read_text()
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_a_chain_goes_on_from_any_of_its_runs_without_the_file(
+    elth: Elth, store: Store, tracker: Tracker, tmp_path: Path
+) -> None:
+    found = tiny("cli-resume", seeds=[52])
+    path = tmp_path / "cli-resume.yaml"
+    path.write_text(found.resolved(), encoding="utf-8")
+    assert elth("run", path, "--store", store, "pruning.rounds=1").code == 0
+    path.unlink()
+    rounds = [t for t in tracker.stages("cli-resume") if t.stage.kind == "round"]
+    first = next(t for t in rounds if t.stage.labels["round"] == 0)
+    done = elth("resume", first.run_id[:10], "pruning.rounds=2", "--store", store)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[0] == (
+        f"cli-resume: on from {TINY} dense round 0, seed 52 (run {first.run_id[:8]}); of the 3 "
+        "rounds of its chain 1 are left, of all 4 stages 1"
+    )
+    assert "4 of 4 stages done, 3 of them found finished in " in done.out
+    again = elth("resume", first.key[:12], "--store", store)
+    assert "of the 2 rounds of its chain 0 are left, of all 3 stages 0" in again.out
+    changed = elth("resume", first.key, "pruning.rate=0.5", "seeds=[53]", "--store", store)
+    assert changed.code == 2
+    assert "is no part of the experiment cli-resume with these changes" in changed.err
+    assert (
+        "has no run or stage 'abcdef012345'" in elth("resume", "abcdef012345", "--store", store).err
+    )
+    log = begin(tracker, chain("cli-begun", seeds=[54])[0])
+    begun = elth("resume", log.run_id, "--store", store)
+    assert begun.code == 2
+    assert "is running and holds no experiment: name a finished round" in begun.err
+    log.fail("", final=False, details="")
 
 
 @pytest.mark.usefixtures("no_ray")
