@@ -13,7 +13,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 WAIT = 240.0
+
+SHARED = """\
+name: shared
+dataset: digits
+seeds: [0]
+recipe: {base: digits_resnet, length: 8ep, milestones: [6ep]}
+pruning: {rate: 0.5, rounds: 2}
+grid:
+  - {method: [imp, reinit, magnitude], network: resnet14(width=4)}
+resources: {concurrent: 1}
+"""
+"""Six stages, one at a time."""
 
 
 class Project:
@@ -97,3 +111,28 @@ class Project:
 
 def _environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+
+
+def finish(driver: subprocess.Popen[str]) -> str:
+    """Wait until a command has ended well; its output."""
+    try:
+        out, err = driver.communicate(timeout=WAIT)
+    except subprocess.TimeoutExpired:
+        driver.kill()
+        raise
+    assert driver.returncode == 0, out + err
+    return out
+
+
+@pytest.fixture(scope="session")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project in which two drivers have done one experiment at once."""
+    project = Project(tmp_path_factory.mktemp("together"))
+    project.write("shared.yaml", SHARED)
+    drivers = [project.start("run", "shared.yaml") for _ in range(2)]
+    try:
+        project.output = "".join([finish(driver) for driver in drivers])
+    finally:
+        for driver in drivers:
+            driver.kill()
+    return project

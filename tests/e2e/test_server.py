@@ -17,21 +17,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import WAIT, Project
-from tests.e2e.test_drivers import check_once, finish, rows, trained
+from tests.e2e.conftest import SHARED, WAIT, Project, finish
+from tests.e2e.test_drivers import BEGUN, STAGES, check_once, rows, trained
 
 pytestmark = pytest.mark.e2e
-
-GRID = """\
-name: served
-dataset: digits
-seeds: [0]
-recipe: {base: digits_resnet, length: 12ep, milestones: [8ep]}
-pruning: {rate: 0.5, rounds: 2}
-grid:
-  - {method: imp, network: resnet14(width=4)}
-"""
-STAGES = 4
 
 
 class Server:
@@ -146,21 +135,16 @@ def proxy(server: Server) -> Iterator[Proxy]:
     made.http.server_close()
 
 
-def _in_training(project: Project) -> set[str]:
-    """Runs that have begun and not ended."""
-    text = (
-        "select run_uuid from runs join metrics using (run_uuid) "
-        "where status = 'RUNNING' and lifecycle_stage = 'active'"
-    )
-    return {run_id for (run_id,) in rows(project, text)}
+def _in_training(project: Project) -> set[tuple[str, ...]]:
+    return set(rows(project, BEGUN))
 
 
 def test_a_slow_failing_and_killed_server_costs_time_only(
-    server: Server, proxy: Proxy, tmp_path: Path
+    server: Server, proxy: Proxy, tmp_path: Path, together: Project
 ) -> None:
     project = Project(tmp_path)
-    project.write("served.yaml", GRID)
-    driver = project.start("run", "served.yaml", "--store", proxy.address)
+    project.write("shared.yaml", SHARED)
+    driver = project.start("run", "shared.yaml", "--store", proxy.address)
     # Slow while the first stages are trained.
     project.wait_for(lambda: bool(_in_training(project)), driver)
     first = _in_training(project)
@@ -180,12 +164,7 @@ def test_a_slow_failing_and_killed_server_costs_time_only(
     out = finish(driver)
     assert f"{STAGES} of {STAGES} stages done" in out
     assert "a finished stage waits in" in out
-    check_once(project, STAGES)
+    check_once(project)
     assert set(trained(project).values()) == {1}
     assert list(outbox.iterdir()) == []
-    fresh = Project(tmp_path / "undisturbed")
-    fresh.path.mkdir()
-    fresh.write("served.yaml", GRID)
-    done = fresh.elth("run", "served.yaml")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert project.report("served", "--store", proxy.address) == fresh.report("served")
+    assert project.report("shared", "--store", proxy.address) == together.report("shared")
