@@ -141,6 +141,7 @@ def resume(run_id: str, overrides: tuple[str, ...], store: str | None) -> None:
     RUN_ID is the id of a run or the key of its stage, or the beginning of one. What is finished in
     the store is not done again, so with pruning.rounds=N the chain goes on to round N.
     """
+    from orchestrator import stopping
     from orchestrator.resume import begin
 
     stopping.like_ctrl_c()
