@@ -24,6 +24,8 @@ from orchestrator.stages import Result, write
 METRICS = ("test_accuracy", "test_loss", "train_loss", "lr")
 
 _FLUSH_SECONDS = 5.0
+_SHARE = 0.005
+"""Of a core, for sending."""
 _BATCH = 1000
 
 
@@ -136,8 +138,11 @@ class RunLog:
             raise MlflowException(str(self._failure)) from self._failure
 
     def _send(self) -> None:
-        """Send what has gathered, at most every few seconds, until None comes."""
-        last, waiting, open_ = 0.0, [], True
+        """Send what has gathered until None comes.
+
+        Every few seconds, and more rarely where sending would take a larger share of the processor.
+        """
+        last, pause, waiting, open_ = 0.0, _FLUSH_SECONDS, [], True
         while open_:
             try:
                 item = self._metrics.get(timeout=_FLUSH_SECONDS)
@@ -145,9 +150,10 @@ class RunLog:
                 waiting += item or []
             except queue.Empty:
                 pass
-            due = not open_ or time.monotonic() - last >= _FLUSH_SECONDS
+            due = not open_ or time.monotonic() - last >= pause
             tags = [] if open_ else self._last_tags
             if (waiting or tags) and due:
+                spent = time.thread_time()
                 try:
                     for i in range(0, max(len(waiting), 1), _BATCH):
                         batch = waiting[i : i + _BATCH]
@@ -155,4 +161,5 @@ class RunLog:
                     waiting, self._failure = [], None
                 except Exception as error:
                     self._failure = error
-                last = time.monotonic()
+                last, spent = time.monotonic(), time.thread_time() - spent
+                pause = max(_FLUSH_SECONDS, spent / _SHARE)

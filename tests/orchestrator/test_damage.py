@@ -243,13 +243,13 @@ def test_the_files_of_a_grid_that_two_drivers_write_at_once_are_whole(shelf: She
 
 def test_a_damaged_list_of_joined_runs_is_made_again(shelf: Shelf) -> None:
     tracker = shelf.tracker
-    tracker.open_grid("joining", "name: x\n", shelf.plan.stages, "")
+    tracker.open_grid("damage-joining", "name: x\n", shelf.plan.stages, "")
     done = [t for t in tracker.stages() if t.key in shelf.plan.stages and t.status == "finished"]
-    tracker.join_finished(done, "joining")
-    grid = tracker.grid_run("joining")
+    tracker.join_finished(done, "damage-joining")
+    grid = tracker.grid_run("damage-joining")
     assert grid is not None
     path = artifact(tracker, grid.info.run_id, "joined.json")
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])
-    tracker.join_finished(done, "joining")
+    tracker.join_finished(done, "damage-joining")
     assert path.read_bytes() == whole

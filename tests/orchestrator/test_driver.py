@@ -56,7 +56,7 @@ def test_going_on_in_another_numerics_class_is_told(
         seen.append((schedule.snapshot().found, count))
 
     monkeypatch.setattr(runner, "run", run)
-    monkeypatch.setattr(driver, "numerics", lambda threads, gpus, way: "of another kind")
+    monkeypatch.setattr(driver, "numerics", lambda *_: "of another kind")
     grown = tiny(
         "grown",
         pruning={"rate": 0.5, "rounds": 3},

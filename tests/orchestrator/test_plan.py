@@ -351,6 +351,7 @@ def test_what_is_in_no_key(change: dict[str, Any]) -> None:
                 {"warmup": "1ep"},
                 {"augment": "none"},
                 {"precision": "bf16"},
+                {"batch_norm_group": 32},
             )
         ),
     ],
