@@ -55,6 +55,7 @@ class Cluster:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_agent_register_timeout_ms": "120000",  # on a busy machine 30 s are short
             "RAY_ADDRESS": "",
         }
         self._nodes = [
