@@ -97,7 +97,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler here")
 @pytest.mark.parametrize(
-    ("spec", "precision"), [("conv4(width=4)", "float32"), ("mlp2(width=32)", "bf16")]
+    ("spec", "precision"), [("resnet14(width=4)", "float32"), ("mlp2(width=32)", "bf16")]
 )
 def test_compiled_losses_are_those_of_eager(
     spec: str,
