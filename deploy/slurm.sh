@@ -3,9 +3,9 @@
 #
 #   sbatch deploy/slurm.sh tune_configs/fig6_cifar_resnets.yaml --store /shared/runs
 #
-# Not run on a real SLURM cluster: the script was checked by shellcheck, its way from the warning
-# signal to the requeue by tests with stand-ins for srun and scontrol, and `ray symmetric-run` on one
-# machine. Change the lines of your site: account, partition, time, cores, GPUs.
+# Not run on a real SLURM cluster, nor `ray symmetric-run` at all: tests check the script by `bash -n`
+# and its way from the warning signal to the requeue with stand-ins for srun and scontrol. Change the
+# lines of your site: account, partition, time, cores, GPUs.
 #
 # The store (and data) must lie on a file system that all nodes share, or the store is an MLflow
 # server (--store http://HOST:5000 --storage /shared/inflight). Run it in the project's folder, on a

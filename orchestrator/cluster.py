@@ -22,6 +22,7 @@ from elth.errors import ElthError
 from orchestrator import storage
 from orchestrator.experiment import Experiment
 from orchestrator.resources import asking
+from orchestrator.stopping import like_ctrl_c
 from orchestrator.store import Store
 
 _ANSWER_SECONDS = 90.0
@@ -86,6 +87,7 @@ def connected(address: str, cpus: int) -> Iterator[tuple[Node, ...]]:
             "its machines, and is the token the same (ray get-auth-token)?"
         ) from error
     try:
+        like_ctrl_c()
         _messages_to_stderr()
         _take_handed_over()
         yield nodes()

@@ -34,8 +34,13 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     }
     ended = subprocess.run(
         [
-            *(sys.executable, "-m", "torch.distributed.run", "--master-addr=127.0.0.1"),
-            *("--master-port=0", "--nproc-per-node=2", str(Path(worker.__file__)), str(path)),
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *(
+                "--local-addr=127.0.0.1",
+                "--nproc-per-node=2",
+                str(Path(worker.__file__)),
+                str(path),
+            ),
         ],
         cwd=root,
         env=environment,
