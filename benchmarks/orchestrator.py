@@ -191,7 +191,8 @@ def logging(folder: Path) -> list[dict[str, Any]]:
     log = fill.write(tracker := Tracker(Store.of(folder)), stage, experiment)  # warm
     log = fill.begin(tracker, stage, experiment)
     epoch = Epoch(epoch=1, step=1, lr=0.1, train_loss=1.0, test_loss=1.0, test_accuracy=50.0)
-    calls, cpu = [], 0.0
+    calls: list[float] = []
+    cpu = 0.0
     for number in range(1, _WARM + _EPOCHS + 1):
         if number == _WARM + 1:
             calls, cpu = [], time.process_time()

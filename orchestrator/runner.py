@@ -174,7 +174,14 @@ def run_job(
             break
         yield Report(index=index + 1)
     if group is not None:
-        group.share(None)
+        _share(group, None)
+
+
+def _share(group: Group, value: Any) -> None:
+    try:
+        group.share(value)
+    except RuntimeError as error:  # PyTorch's, when another worker has died
+        raise GroupError(_reason(error)) from error
 
 
 def follow(config: Mapping[str, Any], worker: Worker, group: Group) -> None:
@@ -276,7 +283,7 @@ def _run_stage(
     start, stop = iterations(stage)
     keep = stage.kind == "round"
     if group is not None:
-        group.share((stage.describe(), ticket, saved))
+        _share(group, (stage.describe(), ticket, saved))
     try:
         if engine is None:  # that of several workers they make together
             engine = worker.engines.get(stage, dataset, compile=False, group=group)
