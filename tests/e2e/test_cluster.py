@@ -23,7 +23,7 @@ import pytest
 from orchestrator.jobs import Jobs
 from tests.e2e.conftest import Project
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 GRID = """\
 name: shared

@@ -20,6 +20,8 @@ STAGES = 6
 def rows(project: Project, text: str) -> list[tuple[str, ...]]:
     """What a query of the store's database gives."""
     path = project.path / "runs/mlflow.db"
+    if not path.exists():
+        return []
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)
     try:
         return list(connection.execute(text))
@@ -58,7 +60,8 @@ def trained(project: Project) -> Counter[str]:
 def test_two_drivers_do_every_stage_once(together: Project) -> None:
     check_once(together)
     assert set(trained(together).values()) == {1}
-    assert together.output.count(f"{STAGES} of {STAGES} stages done") == 2
+    lines = together.output.splitlines()
+    assert sum(line.startswith(f"{STAGES} of {STAGES} stages done") for line in lines) == 2
     assert not list((together.path / "runs/inflight").glob("*"))
 
 
@@ -77,6 +80,7 @@ def _worker(driver: Popen[str]) -> psutil.Process | None:
     return None
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_stopped_for_longer_than_its_lease_harms_nothing(
     together: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ import pytest
 from tests.e2e.conftest import SHARED, WAIT, Project, finish
 from tests.e2e.test_drivers import BEGUN, STAGES, check_once, rows, trained
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
 class Server:
