@@ -188,7 +188,7 @@ def cases(references: References, moments: int, together: int) -> Iterator[Case]
     yield Case("killed: ray::RayTrainWorker", TOGETHER, _process("ray::RayTrainWorker", 2))
     yield Case("Ctrl-C", ALONE, _signalled(signal.SIGINT, 1, 130))
     yield Case("Ctrl-C twice", ALONE, _signalled(signal.SIGINT, 2, 130))
-    yield Case("SIGTERM", ALONE, _signalled(signal.SIGTERM, 1, 143))
+    yield Case("SIGTERM", ALONE, _signalled(signal.SIGTERM, 1, 130))
     for kind, pattern in FILES.items():
         for what, harm in HARMS.items():
             yield Case(f"{kind}: {what}", ALONE, _damaged(pattern, harm))
