@@ -70,6 +70,7 @@ def check(case: Case, path: Path, references: References) -> None:
         code = project.run()
         require(code == 0, f"the same command again ended with {code}:\n{project.output()}")
         same(project.state(), expected)
+        project.nothing_left()
     finally:
         project.clear()
 

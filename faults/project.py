@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -21,6 +22,9 @@ import psutil
 
 LIMIT = 300.0
 """Seconds that a command may take."""
+
+LEFT_LIMIT = 60.0
+"""Seconds after which nothing may be left of a command that was killed."""
 
 ALONE = """\
 name: faults
@@ -136,15 +140,31 @@ class Project:
                 found.append(process)
         return found
 
-    def clear(self) -> None:
-        """End whatever a killed command has left; only what it began."""
+    def left(self) -> list[psutil.Process]:
+        """Processes that were begun by commands of this project and live on."""
         sessions = {process.pid for process in self.begun}
-        for process in psutil.process_iter():
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
             try:
-                if os.getsid(process.pid) in sessions:
-                    process.kill()
+                if os.getsid(process.pid) in sessions and process.status() != "zombie":
+                    found.append(process)
             except (ProcessLookupError, psutil.NoSuchProcess):
                 continue
+        return found
+
+    def nothing_left(self) -> None:
+        """Fail if a command that has ended, however it did, has left processes behind it."""
+        end = time.monotonic() + LEFT_LIMIT
+        while (left := self.left()) and time.monotonic() < end:
+            time.sleep(0.2)
+        names = sorted({" ".join(process.info["cmdline"] or [])[:60] for process in left})
+        require(not left, f"processes are left: {names}")
+
+    def clear(self) -> None:
+        """End whatever a killed command has left; only what it began."""
+        for process in self.left():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
     # What the store holds
 

@@ -411,8 +411,8 @@ class PlanSearch(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """The next job as a trial's configuration; None while none is ready."""
-        if self._stop.asked:
-            return None
+        if self._stop.asked:  # with None Tune would wait for a job for minutes if no trial is left
+            return Searcher.FINISHED
         job = self.schedule.take(trial_id)
         if job is not None:
             stages = [stage.describe() for stage in job.stages]

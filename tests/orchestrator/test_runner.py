@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from orchestrator.plan import Plan, Stage
 from orchestrator.resources import numerics
 from orchestrator.runner import JobTrial, PlanSearch, Report, Worker
 from orchestrator.schedule import Schedule
+from orchestrator.stopping import Stop
 from orchestrator.store import Store
 from orchestrator.tracking import Tracker
 from tests.orchestrator.helpers import (
@@ -370,6 +372,16 @@ def test_a_search_waits_where_nothing_is_ready(finished: Finished) -> None:
     magnitude = search.suggest("5")
     assert [Stage.of(s).labels["method"] for s in magnitude["stages"]] == ["magnitude"]
     assert search.suggest("6") is None
+
+
+def test_a_search_is_over_once_the_run_is_to_end(finished: Finished) -> None:
+    schedule = Schedule(finished.plan, (), {}, slots=1)
+    stop = Stop("driver")
+    search = PlanSearch(schedule, {}, stop)
+    assert search.suggest("0") is not None
+    assert search.suggest("1") is None, "nothing else is ready"
+    stop._signalled(signal.SIGTERM, None)
+    assert search.suggest("2") == Searcher.FINISHED, "with None Tune would wait for ten minutes"
 
 
 def test_a_search_tells_of_failures(finished: Finished) -> None:
