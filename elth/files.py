@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import uuid
@@ -35,7 +36,9 @@ def write_atomic(path: Path, data: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             beside.unlink()
-        raise ElthError(f"cannot write {path}: {error.strerror or error}") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "; make room on that disk and do it again" if full else ""
+        raise ElthError(f"cannot write {path}: {error.strerror or error}{remedy}") from error
 
 
 def write_tensors(

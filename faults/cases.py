@@ -11,7 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from faults import scenes
 from faults.project import ALONE, TOGETHER, Project, require, same
+
+WRITES = (
+    "grid noted",
+    "run begun",
+    "checkpoint due",
+    "training over",
+    "metrics sent",
+    "stage tracked",
+    "report due",
+)
+"""Points at which the disk becomes full: before the next writing of each kind."""
 
 INJECT = Path(__file__).parent / "inject"
 
@@ -24,6 +36,7 @@ POINTS = {
     "files written": ("orchestrator.stages", "write", "after"),
     "metrics sent": ("orchestrator.runlog", "RunLog._drain", "after"),
     "stage tracked": ("orchestrator.runlog", "RunLog.finish", "after"),
+    "report due": ("orchestrator.report", "write", "before"),
     "report made": ("orchestrator.report", "write", "after"),
     "report tracked": ("orchestrator.tracking", "Tracker.add_report", "after"),
 }
@@ -75,16 +88,21 @@ def check(case: Case, path: Path, references: References) -> None:
         project.clear()
 
 
-def _at_point(point: str) -> Callable[[Project], None]:
+def _injected(point: str, action: str) -> dict[str, str]:
+    """Variables with which something happens at a point, while a project is armed."""
     module, function, when = POINTS[point]
+    path = os.pathsep.join((str(INJECT), str(INJECT.parents[1])))
+    return {"ELTH_FAULT": f"{module}:{function}:{when}:{action}", "PYTHONPATH": path}
+
+
+def _at_points(*points: str) -> Callable[[Project], None]:
+    """Kill a run at a point, then the same command at the next one, and so on."""
 
     def disturb(project: Project) -> None:
-        flag = project.path / "armed"
-        flag.touch()
-        fault = f"{module}:{function}:{when}:kill:{flag}"
-        path = os.pathsep.join((str(INJECT), str(INJECT.parents[1])))
-        project.run(ELTH_FAULT=fault, PYTHONPATH=path)
-        require(not flag.exists(), f"nothing came to the point '{point}'")
+        for point in points:
+            project.armed.touch()
+            project.run(**_injected(point, "kill"))
+            require(not project.armed.exists(), f"nothing came to the point '{point}'")
 
     return disturb
 
@@ -92,7 +110,7 @@ def _at_point(point: str) -> Callable[[Project], None]:
 def _after(share: float, references: References) -> Callable[[Project], None]:
     def disturb(project: Project) -> None:
         _, seconds = references.of(project.config)
-        driver = project.start("run", "faults.yaml")
+        driver = project.begin()
         time.sleep(share * seconds)
         driver.send_signal(signal.SIGKILL)
         driver.wait()
@@ -104,7 +122,7 @@ def _process(name: str, done: int) -> Callable[[Project], None]:
     """Kill a process of Ray's once so many stages are finished."""
 
     def disturb(project: Project) -> None:
-        driver = project.start("run", "faults.yaml")
+        driver = project.begin()
         require(project.wait_for(lambda: project.done() >= done, driver), "it was over before")
         victims = project.processes(name)
         require(bool(victims), f"there is no process {name}")
@@ -118,7 +136,7 @@ def _signalled(number: int, times: int, expected: int) -> Callable[[Project], No
     """Send the driver a signal once a stage is finished."""
 
     def disturb(project: Project) -> None:
-        driver = project.start("run", "faults.yaml")
+        driver = project.begin()
         require(project.wait_for(lambda: project.done() >= 1, driver), "it was over before")
         for _ in range(times):
             driver.send_signal(number)
@@ -133,7 +151,7 @@ def _damaged(pattern: str, harm: Callable[[Path], None]) -> Callable[[Project], 
     """Kill a run in the middle, and harm a file that it has left."""
 
     def disturb(project: Project) -> None:
-        driver = project.start("run", "faults.yaml")
+        driver = project.begin()
         found: list[Path] = []
 
         def there() -> bool:
@@ -182,8 +200,9 @@ def cases(references: References, moments: int, together: int) -> Iterator[Case]
         moments: at how many random moments a run of one process is killed.
         together: the same for jobs of two workers.
     """
+    yield Case("killed at every point, one after the other", ALONE, _at_points(*POINTS))
     for point in POINTS:
-        yield Case(f"killed at: {point}", ALONE, _at_point(point))
+        yield Case(f"killed at: {point}", ALONE, _at_points(point))
     for name in ("ray::IDLE", "ray::JobTrial", "raylet", "gcs_server"):
         yield Case(f"killed: {name}", ALONE, _process(_path_of(name), 2))
     yield Case("killed: ray::RayTrainWorker", TOGETHER, _process("ray::RayTrainWorker", 2))
@@ -193,6 +212,18 @@ def cases(references: References, moments: int, together: int) -> Iterator[Case]
     for kind, pattern in FILES.items():
         for what, harm in HARMS.items():
             yield Case(f"{kind}: {what}", ALONE, _damaged(pattern, harm))
+    for point in WRITES:
+        fills = scenes.full_disk(_injected(point, "fill"))
+        yield Case(f"disk full at: {point}", ALONE, fills)
+    yield Case("two drivers at once", ALONE, scenes.drivers(2))
+    yield Case("ten drivers at once", ALONE, scenes.drivers(10))
+    sleeps = scenes.stopped_for_longer_than_its_lease
+    yield Case("stopped for longer than its lease", ALONE, sleeps)
+    broken = scenes.slow_failing_and_killed_tracker
+    yield Case("the tracker slow, failing, killed", ALONE, broken)
+    yield Case("on a cluster: driver killed", ALONE, scenes.killed_driver_on_a_cluster)
+    yield Case("on a cluster: node killed", ALONE, scenes.killed_node_under_a_submitted_job)
+    yield Case("on a cluster: large and small", TOGETHER, scenes.large_and_small_on_one_cluster)
     for config, count in ((ALONE, moments), (TOGETHER, together)):
         drawn = random.Random(0)
         workers = 2 if config == TOGETHER else 1

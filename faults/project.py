@@ -52,6 +52,10 @@ class Fault(AssertionError):
     """What was promised did not hold."""
 
 
+class NotHere(Exception):
+    """This machine cannot do the case, for a reason that the message says."""
+
+
 def require(holds: bool, what: str) -> None:
     """Fail with a reason unless something holds."""
     if not holds:
@@ -65,6 +69,10 @@ class Project:
     path: Path
     config: str = ALONE
     environment: dict[str, str] = field(default_factory=dict)
+    words: tuple[str, ...] = ()
+    """Further words of ``elth run``."""
+    around: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    """What is there until the case is over, as a server or a cluster."""
     begun: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -77,6 +85,11 @@ class Project:
         """The grid's name."""
         return self.config.split("\n", 1)[0].removeprefix("name: ")
 
+    @property
+    def armed(self) -> Path:
+        """A file that is there until what was injected has happened."""
+        return self.path / "armed"
+
     def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
         """Begin a command; its output goes to a file."""
         with (self.path / "output.txt").open("a") as output:
@@ -87,6 +100,7 @@ class Project:
                     **os.environ,
                     "OMP_NUM_THREADS": "1",
                     "PYTHONPATH": str(Path(__file__).parents[1]),
+                    "ELTH_ARMED": str(self.armed),
                     **self.environment,
                     **environment,
                 },
@@ -98,18 +112,22 @@ class Project:
         self.begun.append(process)
         return process
 
-    def run(self, *words: str, **environment: str) -> int:
-        """Give ``elth run`` and wait; returns its exit code."""
-        return self.wait(self.start("run", "faults.yaml", *words, **environment))
+    def begin(self, **environment: str) -> subprocess.Popen[str]:
+        """Give ``elth run``."""
+        return self.start("run", "faults.yaml", *self.words, **environment)
 
-    def wait(self, process: subprocess.Popen[str]) -> int:
+    def run(self, **environment: str) -> int:
+        """Give ``elth run`` and wait; returns its exit code."""
+        return self.wait(self.begin(**environment))
+
+    def wait(self, process: subprocess.Popen[str], limit: float = LIMIT) -> int:
         """Wait for a command."""
         try:
-            return process.wait(LIMIT)
+            return process.wait(limit)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
-            raise Fault(f"a command took more than {LIMIT:g} s:\n{self.output()}") from None
+            raise Fault(f"a command took more than {limit:g} s:\n{self.output()}") from None
 
     def wait_for(self, so: Callable[[], bool], process: subprocess.Popen[str]) -> bool:
         """Wait until something is so; False if the process ends before."""
@@ -161,10 +179,11 @@ class Project:
         require(not left, f"processes are left: {names}")
 
     def clear(self) -> None:
-        """End whatever a killed command has left; only what it began."""
+        """End whatever a killed command has left, only what it began, and what is around it."""
         for process in self.left():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+        self.around.close()
 
     # What the store holds
 
@@ -210,20 +229,29 @@ class Project:
             [keys[run], name, step, value] for run, name, step, value in values if run in keys
         )
         require(self.inflight() == [], f"checkpoints are left over: {self.inflight()}")
+        folder = self.path / "reports"  # where the store is a server
+        if not folder.exists():
+            folder = self.path / "runs/reports"
         return {
-            "report": (self.path / f"runs/reports/{self.name}/cells.json").read_text(),
-            "tickets": {key: dict(_digests(place)) for key, _, place in sorted(stages)},
+            "report": (folder / self.name / "cells.json").read_text(),
+            "tickets": {key: dict(_digests(self._place(uri))) for key, _, uri in sorted(stages)},
             "metrics": metrics,
         }
+
+    def _place(self, uri: str) -> Path:
+        """The folder of a run's artifacts."""
+        if uri.startswith("mlflow-artifacts:/"):
+            return self.path / "runs/artifacts" / uri.removeprefix("mlflow-artifacts:/")
+        return Path(uri.removeprefix("file://"))
 
     def inflight(self) -> list[str]:
         """Checkpoints that lie beside the store."""
         return sorted(p.name for p in (self.path / "runs/inflight").glob("*/*.safetensors"))
 
 
-def _digests(place: str) -> Iterator[tuple[str, str]]:
+def _digests(place: Path) -> Iterator[tuple[str, str]]:
     """sha256 of each file of a finished stage's result."""
-    for file in sorted((Path(place.removeprefix("file://")) / "result").iterdir()):
+    for file in sorted((place / "result").iterdir()):
         yield file.name, hashlib.sha256(file.read_bytes()).hexdigest()
 
 

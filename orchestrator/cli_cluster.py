@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from elth.errors import ElthError
+from orchestrator.cli_common import (
+    EXIT_FAILED,
+    EXIT_STOPPED,
+    Command,
+    find_store,
+    out,
+    store_option,
+)
 
 if TYPE_CHECKING:
     from orchestrator.jobs import Job
-
-EXIT_FAILED = 3
-EXIT_STOPPED = 130
 
 
 def _address_option(command: Any) -> Any:
@@ -29,26 +33,11 @@ def _address_option(command: Any) -> Any:
     )(command)
 
 
-def add_commands(group: click.Group, command: type[click.Command], store_option: Any) -> None:
-    """Add the commands of this module to ``elth``."""
-
-    def register(function: Any, example: str, **words: Any) -> None:
-        group.command(cls=command, example=example, **words)(function)
-
-    register(
-        store_option(submit),
-        "elth submit tune_configs/fig6_cifar_resnets.yaml --address http://HEAD:8265 "
-        "--store http://TRACKER:5000 --storage s3://BUCKET/elth",
-    )
-    register(jobs, "elth jobs --address http://HEAD:8265")
-    register(logs, "elth logs fig6-1c2d3e4f --address http://HEAD:8265 --follow")
-    register(stop, "elth stop fig6-1c2d3e4f --address http://HEAD:8265")
-    register(
-        store_option(doctor),
-        "elth doctor tune_configs/fig6_cifar_resnets.yaml --address auto",
-    )
-
-
+@click.command(
+    cls=Command,
+    example="elth submit tune_configs/fig6_cifar_resnets.yaml --address http://HEAD:8265 "
+    "--store http://TRACKER:5000 --storage s3://BUCKET/elth",
+)
 @click.argument("config", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @_address_option
@@ -61,6 +50,7 @@ def add_commands(group: click.Group, command: type[click.Command], store_option:
 @click.option(
     "--python", default="python", show_default=True, help="The interpreter on the cluster."
 )
+@store_option
 def submit(
     config: Path,
     overrides: tuple[str, ...],
@@ -82,8 +72,7 @@ def submit(
     from orchestrator import storage as storages
     from orchestrator.experiment import load
     from orchestrator.jobs import Jobs
-    from orchestrator.passing import passed, take_credentials
-    from orchestrator.store import Store
+    from orchestrator.passing import passed
 
     project = Path.cwd()
     if not config.absolute().resolve().is_relative_to(project.resolve()):
@@ -97,8 +86,7 @@ def submit(
     missing = [name for name in names if name not in os.environ]
     if missing:
         raise ElthError(f"the variable {missing[0]} is to be passed on, and is not set here")
-    place = store or os.environ.get("MLFLOW_TRACKING_URI") or None
-    found = Store.of(take_credentials(place) if place else None)
+    found = find_store(store)
     if found.folder is None and not found.uri.startswith("http"):
         raise ElthError(
             f"the store {found} is a database, which a cluster is not given: start an MLflow "
@@ -127,6 +115,10 @@ def submit(
         _follow(client, job, address)
 
 
+@click.command(
+    cls=Command,
+    example="elth jobs --address http://HEAD:8265",
+)
 @_address_option
 def jobs(address: str | None) -> None:
     """List the jobs of a cluster, the latest first."""
@@ -140,9 +132,13 @@ def jobs(address: str | None) -> None:
         began = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.began)) if one.began else ""
         took = duration((one.ended or time.time()) - one.began) if one.began else ""
         table.add_row(one.id, one.state.lower(), began, took)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    out.print(table)
 
 
+@click.command(
+    cls=Command,
+    example="elth logs fig6-1c2d3e4f --address http://HEAD:8265 --follow",
+)
 @click.argument("job")
 @_address_option
 @click.option("--follow", "-f", is_flag=True, help="Go on until the job has ended.")
@@ -157,6 +153,10 @@ def logs(job: str, address: str | None, follow: bool) -> None:
         click.echo(client.log(job), nl=False)
 
 
+@click.command(
+    cls=Command,
+    example="elth stop fig6-1c2d3e4f --address http://HEAD:8265",
+)
 @click.argument("job")
 @_address_option
 def stop(job: str, address: str | None) -> None:
@@ -173,6 +173,10 @@ def stop(job: str, address: str | None) -> None:
     click.echo(f"{job}: {found.state.lower()}; the same elth submit goes on from there")
 
 
+@click.command(
+    cls=Command,
+    example="elth doctor tune_configs/fig6_cifar_resnets.yaml --address auto",
+)
 @click.argument("config", type=click.Path(path_type=Path), required=False)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option(
@@ -181,6 +185,7 @@ def stop(job: str, address: str | None) -> None:
     help="The Ray cluster, as of elth run. [default: $RAY_ADDRESS]",
 )
 @click.option("--free", is_flag=True, help="Remove placement groups that dead drivers left.")
+@store_option
 def doctor(
     config: Path | None,
     overrides: tuple[str, ...],
@@ -195,12 +200,9 @@ def doctor(
     from orchestrator import cluster
     from orchestrator import doctor as doctors
     from orchestrator.experiment import load
-    from orchestrator.passing import take_credentials
-    from orchestrator.store import Store
 
     experiment = None if config is None else load(config, overrides)
-    place = store or os.environ.get("MLFLOW_TRACKING_URI") or None
-    found = Store.of(take_credentials(place) if place else None)
+    found = find_store(store)
     address = cluster.address_of(address)
     wrong = 0
     for one in doctors.examine(found, experiment, address, free=free):
@@ -212,6 +214,9 @@ def doctor(
     click.echo("Nothing is wrong." if not wrong else f"{wrong} things are wrong.")
     if wrong:
         sys.exit(EXIT_FAILED)
+
+
+COMMANDS = (submit, jobs, logs, stop, doctor)
 
 
 def _follow(client: Any, job: str, address: str | None) -> None:

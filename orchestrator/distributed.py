@@ -30,6 +30,8 @@ from orchestrator.runner import REPORT_SECONDS, WORKER, Report, follow, run_job
 
 _DEATHS = 3
 """How often a group is started anew after one of its processes died."""
+_SIGN_SECONDS = 10.0
+"""Time between two signs of life of a group."""
 _SECONDS_ALONE = 4 * 3600
 """How long the others wait for the first worker, which may compute a criterion alone."""
 
@@ -43,8 +45,23 @@ def work(config: dict[str, Any]) -> None:
     if group.rank:
         follow(config, WORKER, group)
         return
-    for report in run_job(config, WORKER, group):
-        reports.put(astuple(report))
+    over = threading.Event()
+    threading.Thread(target=_live, args=(reports, over), daemon=True, name="elth-live").start()
+    try:
+        for report in run_job(config, WORKER, group):
+            reports.put(astuple(report))
+    finally:
+        over.set()
+
+
+def _live(reports: Queue, over: threading.Event) -> None:
+    """Tell now and then that the group is there, which its launcher knows from nothing else."""
+    while not over.is_set():
+        try:
+            reports.put(())
+        except ray.exceptions.RayError:  # the launcher has ended
+            return
+        over.wait(_SIGN_SECONDS)
 
 
 def fit(config: Mapping[str, Any], reports: Queue, environment: Passed) -> None:
@@ -87,6 +104,7 @@ class GroupTrial(tune.Trainable):
         self._reports = Queue(actor_options={"num_cpus": 0})
         self._error: Exception | None = None
         self._last = Report(index=0)
+        self._sign = time.monotonic()
         self._thread = threading.Thread(target=self._run, args=(config, environment), daemon=True)
         self._thread.start()
 
@@ -105,7 +123,12 @@ class GroupTrial(tune.Trainable):
         if report is not None:
             self._last = report
         done = over or (report is not None and (bool(report.failed) or report.stopped))
-        return {"report": astuple(report) if report else None, "done": done}
+        silent = time.monotonic() - self._sign
+        return {
+            "report": astuple(report) if report else None,
+            "waits": silent if silent > 3 * _SIGN_SECONDS else 0.0,
+            "done": done,
+        }
 
     def _next(self) -> tuple[Report | None, bool]:
         """The latest report that matters by itself, and whether nothing follows."""
@@ -113,11 +136,15 @@ class GroupTrial(tune.Trainable):
         while time.monotonic() - began < REPORT_SECONDS:
             over = not self._thread.is_alive()
             try:
-                latest = Report(*self._reports.get(block=not over, timeout=0.2))
+                item = self._reports.get(block=not over, timeout=0.2)
             except Empty:
                 if over:
                     return latest, True
                 continue
+            self._sign = time.monotonic()
+            if not item:
+                continue
+            latest = Report(*item)
             if latest.failed or latest.stopped or latest.note or latest.fraction == 0:
                 break
         return latest, False

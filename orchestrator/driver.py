@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from elth import data
+from elth.errors import ElthError
 from orchestrator import cluster
 from orchestrator import report as reports
 from orchestrator.experiment import Experiment
@@ -110,8 +111,13 @@ def _execute(
             from orchestrator import runner
 
             runner.run(schedule, experiment, store, count)
-    patiently(lambda: _report(tracker, experiment, console), store)
-    return schedule.snapshot().failed
+    outcome = schedule.snapshot().failed
+    try:
+        patiently(lambda: _report(tracker, experiment, console), store)
+    except ElthError as error:  # what went wrong first is what a person has to know
+        first = next((f"; before that failed {reason}" for reason in outcome.values()), "")
+        raise ElthError(f"{error}{first}") from error
+    return outcome
 
 
 def _expected(experiment: Experiment, todo: Iterable[Stage]) -> set[str]:

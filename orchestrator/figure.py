@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
+from elth.files import write_atomic
 from orchestrator.layouts import size
 from orchestrator.methods import rank
 
@@ -100,8 +102,11 @@ def draw(report: Report, folder: Path) -> list[Path]:
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     paths = [folder / "accuracy.png", folder / "accuracy.svg"]
-    fig.savefig(paths[0], dpi=150)
-    fig.savefig(paths[1], metadata={"Date": None})
+    settings: tuple[dict[str, Any], ...] = ({"dpi": 150}, {"metadata": {"Date": None}})
+    for path, given in zip(paths, settings, strict=True):
+        drawn = io.BytesIO()
+        fig.savefig(drawn, format=path.suffix[1:], **given)
+        write_atomic(path, drawn.getvalue())
     plt.close(fig)
     return paths
 

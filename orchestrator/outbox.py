@@ -10,8 +10,10 @@ the training, and MLflow drops a metric that it has already, so publishing twice
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Generator
@@ -80,6 +82,25 @@ def is_away(error: BaseException) -> bool:
     if isinstance(error, MlflowException):
         return error.error_code in _CODES and not any(w in str(error).lower() for w in _STAYS)
     return False
+
+
+def plain(error: BaseException) -> str:
+    """What an error of the store or the disk says, for people: without SQL, and with a remedy."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        place = error.filename2 or error.filename
+        text = error.strerror + (f": {place}" if place else "")
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"{text}; {_FULL}"
+    elif isinstance(error, MlflowException):
+        found = re.search(r"\([\w.]+Error\) (.+?) *(\[SQL|\(Background|$)", text)
+        text = f"the database of the store says: {found[1]}" if found else text
+        if "is full" in text:
+            return f"{text}; {_FULL}"
+    return text
+
+
+_FULL = "make room on that disk, and the same command goes on"
 
 
 def waiting(call: Callable[[], T], what: object) -> Generator[str, None, T]:

@@ -396,6 +396,7 @@ def write(report: Report, folder: Path) -> list[Path]:
     Raises:
         ElthError: the folder cannot be written.
     """
+    from elth.files import write_atomic
     from orchestrator import figure
 
     console = Console(record=True, width=140, file=io.StringIO())
@@ -412,9 +413,9 @@ def write(report: Report, folder: Path) -> list[Path]:
         texts["paper.csv"] = layouts.to_csv(laid_out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8")
-        figures = figure.draw(report, folder)
     except OSError as error:
         raise ElthError(f"cannot write the report to {folder}: {error.strerror}") from error
+    for name, text in texts.items():  # an earlier report stays where there is no room for this one
+        write_atomic(folder / name, text.encode())
+    figures = figure.draw(report, folder)
     return [*(folder / name for name in texts), *figures]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import functools
 import os
+import platform
+import re
 import sys
 from pathlib import Path
 
@@ -96,5 +100,19 @@ def numerics(threads: int, gpus: float, way: str, workers: int = 1) -> str:
     """The class within which bits are equal: device, torch, threads, workers, compile."""
     import torch
 
-    device = torch.cuda.get_device_name() if gpus else "cpu"
+    device = torch.cuda.get_device_name() if gpus else f"cpu-{_processor()}"
     return f"{device}/torch-{torch.__version__}/threads-{threads}/workers-{workers}/{way}"
+
+
+@functools.cache
+def _processor() -> str:
+    """The kind of this machine's processor: other makers and instructions give other bits."""
+    import torch
+
+    kind = [platform.machine(), torch.backends.cpu.get_cpu_capability()]
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text()
+        if found := re.search(r"^vendor_id\s*: (\S+)", text, re.M):
+            kind[0] = found[1]
+        kind += [flag for flag in ("avx512_bf16", "amx_bf16") if f" {flag}" in text]
+    return "-".join(kind)

@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from elth.errors import ElthError
 from elth.training import Epoch
 from orchestrator.leases import Lease, LostError
-from orchestrator.outbox import AwayError, is_away
+from orchestrator.outbox import AwayError, is_away, plain
 from orchestrator.stages import Result, write
 
 METRICS = ("test_accuracy", "test_loss", "train_loss", "lr")
@@ -95,8 +95,8 @@ class RunLog:
                 away = is_away(error)
                 if self.lease is not None and not away and self.lease.is_lost():
                     raise LostError(f"run {self.run_id} has lost its lease") from error
-                kind = AwayError if away else ElthError
-                raise kind(f"cannot write the results of run {self.run_id}: {error}") from error
+                kind, why = AwayError if away else ElthError, plain(error)
+                raise kind(f"cannot write the results of run {self.run_id}: {why}") from error
 
     def write(self, result: Result, folder: Path, *, keep_weights: bool) -> None:
         """Write the files of a finished run."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import logging
 import os
 import signal
@@ -44,13 +45,14 @@ from orchestrator.damage import DamagedError
 from orchestrator.experiment import Experiment, Resources
 from orchestrator.inflight import InFlight, Stopped
 from orchestrator.leases import Held, Lease, LostError, claim
-from orchestrator.outbox import AwayError, deliver, is_away, patiently, waiting
+from orchestrator.outbox import AwayError, deliver, is_away, patiently, plain, waiting
 from orchestrator.passing import Passed, passed
 from orchestrator.plan import Stage, dataset_of, iterations
 from orchestrator.provenance import owner
 from orchestrator.resources import compiles, numerics
 from orchestrator.runlog import RunLog
 from orchestrator.schedule import Schedule
+from orchestrator.sharing import Turns
 from orchestrator.store import Store
 from orchestrator.tracking import Tracker
 
@@ -261,7 +263,7 @@ def _run_stage(
         stage.key,
         kind,
         60 * config["checkpoint_minutes"],
-        stop=stopping.watch(config["driver"]),
+        stop=stopping.watch(config["stop"]),
     )
     saved = inflight.newest()
     yield from _notes(inflight)
@@ -366,9 +368,10 @@ def _notes(inflight: InFlight) -> Iterator[Report]:
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split()) or "no message"
-    expected = isinstance(error, ElthError | NonFiniteLossError)
-    return text if expected else f"{type(error).__name__}: {text}"
+    text = plain(error)
+    if isinstance(error, ElthError | NonFiniteLossError | MlflowException | OSError):
+        return text
+    return f"{type(error).__name__}: {text}"
 
 
 class JobTrial(tune.Trainable):
@@ -408,20 +411,28 @@ class PlanSearch(Searcher):
         self.schedule = schedule
         self._common = dict(common)
         self._stop = stop or stopping.Stop("")
+        self._waits: dict[str, float] = {}
+
+    @property
+    def waits(self) -> float:
+        """For how many seconds a job of several workers has not had them."""
+        return max(self._waits.values(), default=0.0)
 
     def suggest(self, trial_id: str) -> Any:
         """The next job as a trial's configuration; None while none is ready."""
-        if self._stop.asked:  # with None Tune would wait for a job for minutes if no trial is left
-            return Searcher.FINISHED
+        if self._stop.asked or self._stop.pauses:
+            return Searcher.FINISHED  # for None Tune would wait, minutes if no trial is left
         job = self.schedule.take(trial_id)
         if job is not None:
             stages = [stage.describe() for stage in job.stages]
             watched = self.schedule.watched(trial_id)
-            return {**self._common, "stages": stages, "watched": watched}
+            told = {"stages": stages, "watched": watched, "stop": self._stop.name}
+            return {**self._common, **told}
         return Searcher.FINISHED if self.schedule.is_over else None
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass a trial's report on; finished stages unlock others at once."""
+        self._waits[trial_id] = result.get("waits", 0.0)
         report = result.get("report")
         if report is None:
             return
@@ -433,6 +444,8 @@ class PlanSearch(Searcher):
             self.schedule.hold(trial_id, report.held)
         elif report.redo:
             self.schedule.redo(trial_id, report.redo, report.failed)
+        elif report.stopped:
+            self.schedule.give_back(trial_id)
         elif report.failed:
             self.schedule.fail(trial_id, report.failed)
 
@@ -442,7 +455,8 @@ class PlanSearch(Searcher):
         """Note that a trial is over."""
         if result is not None:
             self.on_trial_result(trial_id, result)
-        if not self._stop.asked:  # else what is left of it is no failure
+        self._waits.pop(trial_id, None)
+        if not (self._stop.asked or self._stop.pauses):  # else what is left of it is no failure
             self.schedule.end(trial_id)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -470,17 +484,28 @@ class Forget(tune.Callback):
         trial.invalidate_json_state()
 
 
-class Stopping(tune.Callback):
-    """Has the trials end before Tune does, once the run is to end."""
+_MAKES_ROOM = (
+    "another driver's job of several workers waits for room on this cluster: trials write "
+    "checkpoints, make room, and go on after it"
+)
 
-    def __init__(self, stop: stopping.Stop) -> None:
+
+class Stopping(tune.Callback):
+    """Has the trials end before Tune does, once the run is to end or to make room for others."""
+
+    def __init__(self, stop: stopping.Stop, search: PlanSearch, turns: Turns | None) -> None:
         self._stop = stop
+        self._search = search
+        self._turns = turns
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Look, ten times a second."""
         tunes = signal.getsignal(signal.SIGUSR1)
         if callable(tunes):
             self._stop.listen(tunes)
+        if self._turns is not None and self._turns.look(self._search.waits):
+            self._search.schedule.note(_MAKES_ROOM)
+            self._stop.pause()
         self._stop.look(busy=any(trial.status == Trial.RUNNING for trial in trials))
 
 
@@ -520,33 +545,51 @@ def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) ->
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(resources.cpus))
     log = (store.folder or Path()) / "logs" / f"{experiment.name}.log"
     with tempfile.TemporaryDirectory(prefix="elth-ray-") as scratch, _errors_to(log):
-        if not ray.is_initialized():
+        turns = None
+        if ray.is_initialized():
+            turns = Turns(owner(), yields=resources.workers == 1)
+        else:
             # Workers of one job talk to each other without a password: on this machine only.
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
             _start_ray(count * resources.workers * resources.cpus)
         stopping.like_ctrl_c()
         try:
-            tune.Tuner(
-                _trainable(resources),
-                tune_config=tune.TuneConfig(
-                    search_alg=PlanSearch(schedule, common, stop),
-                    num_samples=-1,
-                    # An idle process keeps its resources, which a job of several workers may need.
-                    reuse_actors=resources.workers == 1,
-                ),
-                run_config=tune.RunConfig(
-                    name="plan",
-                    storage_path=str(Path(scratch) / "tune"),
-                    verbose=0,
-                    callbacks=[Forget(), Stopping(stop)],
-                    failure_config=tune.FailureConfig(max_failures=3),
-                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                ),
-            ).fit()
+            for number in itertools.count():
+                search = PlanSearch(schedule, common, stop)
+                watch = Stopping(stop, search, turns)
+                _tune(resources, search, watch, f"{scratch}/tune-{number}")
+                schedule.give_back_all()
+                if turns is None or not stop.pauses or stop.asked or schedule.is_over:
+                    break
+                turns.wait(over=lambda: stop.asked)
+                stop.resume()
+            if turns is not None:
+                turns.end()
         finally:
             ray.shutdown()
     if not schedule.is_over:  # Tune ends its loop on Ctrl-C and returns as if all were well
         raise KeyboardInterrupt
+
+
+def _tune(resources: Resources, search: PlanSearch, stop: Stopping, place: str) -> None:
+    """Run trials until nothing is left to start, or until they are to end."""
+    tune.Tuner(
+        _trainable(resources),
+        tune_config=tune.TuneConfig(
+            search_alg=search,
+            num_samples=-1,
+            # An idle process keeps its resources, which a job of several workers may need.
+            reuse_actors=resources.workers == 1,
+        ),
+        run_config=tune.RunConfig(
+            name="plan",
+            storage_path=place,
+            verbose=0,
+            callbacks=[Forget(), stop],
+            failure_config=tune.FailureConfig(max_failures=3),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    ).fit()
 
 
 def _trainable(resources: Resources) -> Any:

@@ -226,6 +226,18 @@ class Schedule:
                 self._offer(child.key)
         return None
 
+    def give_back(self, trial: str) -> None:
+        """Note that a trial has ended early, as it was told to: its job waits again."""
+        with self._lock:
+            stage = self._put_back(trial)
+            if stage is not None:
+                self._offer(stage.key)
+
+    def give_back_all(self) -> None:
+        """Note that no trial is at work any more."""
+        for trial in list(self._running):
+            self.give_back(trial)
+
     def note(self, text: str) -> None:
         """Keep what a person should know; a text that came before is kept once."""
         with self._lock:
@@ -301,8 +313,12 @@ class Schedule:
         at = self._progress.pop(trial, None)
         if job is None or at is None:
             return None
+        left = job.stages[job.stages.index(at.stage) :]
+        left = tuple(stage for stage in left if stage.key not in self._finished)
+        if not left:
+            return None
         key = at.stage.key
-        self._jobs[key] = Job(job.stages[job.stages.index(at.stage) :])
+        self._jobs[key] = Job(left)
         self._order.setdefault(key, self._order[job.stages[0].key])
         self._block()
         return at.stage if key in self._jobs else None

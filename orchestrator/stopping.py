@@ -53,15 +53,37 @@ class Stop:
 
     def __init__(self, driver: str) -> None:
         self.driver = driver
+        self.pauses = False
+        """Whether trials end only for a while, to make room."""
         self._count = 0
+        self._round = 0
         self._since = 0.0
         self._told = False
         self._end: Handler | None = None
 
     @property
+    def name(self) -> str:
+        """By which trials are told; another after each pause."""
+        return f"{self.driver}/{self._round}"
+
+    @property
     def asked(self) -> bool:
         """Whether a signal has come."""
         return self._count > 0
+
+    def pause(self) -> None:
+        """Have the trials of now write checkpoints and end, and Tune with them."""
+        if not self.pauses and self._end is not None:
+            self.pauses = True
+            self._since = self._since or time.monotonic()
+
+    def resume(self) -> None:
+        """Be as new but for signals that have come; another loop of Tune is listened to."""
+        self.pauses = False
+        self._round += 1
+        self._since = 0.0
+        self._told = False
+        self._end = None
 
     def listen(self, end: Handler) -> None:
         """Take over the signals; ``end`` is the handler that ends Tune's loop."""
@@ -78,11 +100,11 @@ class Stop:
         Args:
             busy: whether a trial is still at work.
         """
-        if not self.asked or self._end is None:
+        if not (self.asked or self.pauses) or self._end is None:
             return
         if not self._told:
             self._told = True
-            _tell(self.driver)
+            _tell(self.name)
         if not busy or time.monotonic() - self._since > GRACE_SECONDS:
             self._end(signal.SIGINT, None)
 
@@ -95,8 +117,8 @@ class Stop:
             raise KeyboardInterrupt
 
 
-def watch(driver: str) -> Callable[[], bool]:
-    """For a trial: a function that says whether its driver wants it to end."""
+def watch(name: str) -> Callable[[], bool]:
+    """For a trial: a function that says whether its driver wants it to end (``Stop.name``)."""
     last = [0.0]
 
     def asked() -> bool:
@@ -104,26 +126,26 @@ def watch(driver: str) -> Callable[[], bool]:
         if now - last[0] < _LOOK_SECONDS:
             return False
         last[0] = now
-        return _is_told(driver)
+        return _is_told(name)
 
     return asked
 
 
-def _tell(driver: str) -> None:
+def _tell(name: str) -> None:
     import ray
     from ray.experimental import internal_kv
 
     if ray.is_initialized():
-        internal_kv._internal_kv_put(driver, b"1", namespace=_NAMESPACE)
+        internal_kv._internal_kv_put(name, b"1", namespace=_NAMESPACE)
 
 
-def _is_told(driver: str) -> bool:
+def _is_told(name: str) -> bool:
     import ray
     from ray.experimental import internal_kv
 
     if not ray.is_initialized():
         return False
     try:
-        return bool(internal_kv._internal_kv_exists(driver, namespace=_NAMESPACE))
+        return bool(internal_kv._internal_kv_exists(name, namespace=_NAMESPACE))
     except Exception:  # the head is away for a moment; there is another time
         return False

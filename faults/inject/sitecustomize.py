@@ -1,7 +1,8 @@
 """Dies, or stops, at a named point; Python imports this if its folder is on PYTHONPATH.
 
-``ELTH_FAULT`` is ``MODULE:FUNCTION:WHEN:ACTION:FILE``: before or after a call of a function, while
-FILE is there (it is removed first, so it happens once), the process is killed or stopped.
+``ELTH_FAULT`` is ``MODULE:FUNCTION:WHEN:ACTION``. Before or after a call of the function, while the
+file ``ELTH_ARMED`` is there (it is removed first, so it happens once), the process is killed; or,
+with the action ``fill``, the file system of the folder ``ELTH_FILL`` is filled to its last byte.
 """
 
 import contextlib
@@ -13,22 +14,31 @@ import signal
 import sys
 
 
-def _act(action: str, file: str) -> None:
+def _act(action: str) -> None:
     try:
-        os.unlink(file)  # of several processes one alone succeeds
+        os.unlink(os.environ["ELTH_ARMED"])  # of several processes one alone succeeds
     except FileNotFoundError:
         return
-    os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[action])
+    if action == "fill":
+        with (
+            contextlib.suppress(OSError),
+            open(f"{os.environ['ELTH_FILL']}/filler", "wb") as filler,
+        ):
+            while True:
+                filler.write(bytes(4096))
+                filler.flush()
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _wrapped(function, when: str, action: str, file: str):  # type: ignore[no-untyped-def]
+def _wrapped(function, when: str, action: str):  # type: ignore[no-untyped-def]
     @functools.wraps(function)
     def wrapper(*args, **kwargs):  # type: ignore[no-untyped-def]
         if when == "before":
-            _act(action, file)
+            _act(action)
         result = function(*args, **kwargs)
         if when == "after":
-            _act(action, file)
+            _act(action)
         return result
 
     return wrapper
@@ -37,8 +47,8 @@ def _wrapped(function, when: str, action: str, file: str):  # type: ignore[no-un
 class _Finder(importlib.abc.MetaPathFinder):
     """Changes one function of one module once that has been imported."""
 
-    def __init__(self, module: str, name: str, when: str, action: str, file: str) -> None:
-        self.module, self.name, self.rest = module, name, (when, action, file)
+    def __init__(self, module: str, name: str, when: str, action: str) -> None:
+        self.module, self.name, self.rest = module, name, (when, action)
 
     def find_spec(self, fullname, path=None, target=None):  # type: ignore[no-untyped-def]
         if fullname != self.module:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from pathlib import Path
-from subprocess import Popen
 
-import psutil
 import pytest
 
-from tests.e2e.conftest import SHARED, Project, finish
+from tests.e2e.conftest import Project
 
 pytestmark = pytest.mark.e2e
 
@@ -63,61 +60,3 @@ def test_two_drivers_do_every_stage_once(together: Project) -> None:
     lines = together.output.splitlines()
     assert sum(line.startswith(f"{STAGES} of {STAGES} stages done") for line in lines) == 2
     assert not list((together.path / "runs/inflight").glob("*"))
-
-
-BEGUN = (
-    "select distinct run_uuid from runs join metrics using (run_uuid) "
-    "where status = 'RUNNING' and lifecycle_stage = 'active'"
-)
-"""Runs that are being trained."""
-
-
-def _worker(driver: Popen[str]) -> psutil.Process | None:
-    """The process of a driver that trains."""
-    for process in psutil.Process(driver.pid).children(recursive=True):
-        if any("JobTrial" in word for word in process.cmdline()):
-            return process
-    return None
-
-
-@pytest.mark.slow
-def test_a_worker_that_is_stopped_for_longer_than_its_lease_harms_nothing(
-    together: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ELTH_LEASE_SECONDS", "5")
-    project = Project(tmp_path)
-    project.write("shared.yaml", SHARED)
-    sleepy = project.start("run", "shared.yaml")
-    stopped = ""
-
-    def stop() -> bool:
-        """Stop the worker in the middle of a training, and not while it writes."""
-        nonlocal stopped
-        worker = _worker(sleepy) if rows(project, BEGUN) else None
-        if worker is not None:
-            worker.suspend()
-            begun = rows(project, BEGUN)
-            if begun and not (project.path / "runs/mlflow.db-journal").exists():
-                stopped = begun[0][0]
-            else:
-                worker.resume()
-        return bool(stopped)
-
-    project.wait_for(stop, sleepy)
-    key = f"select value from tags where key = 'elth.key' and run_uuid = '{stopped}'"
-    other = project.start("run", "shared.yaml")
-    taken = (
-        "select run_uuid from runs join tags using (run_uuid) where status = 'FINISHED' and "
-        f"tags.key = 'elth.key' and tags.value = ({key})"
-    )
-    project.wait_for(lambda: bool(rows(project, taken)), other)
-    worker = _worker(sleepy)
-    assert worker is not None
-    worker.resume()
-    finish(sleepy)
-    finish(other)
-    check_once(project)
-    assert (stopped,) not in rows(project, taken)
-    again = {key: count for key, count in trained(project).items() if count > 1}
-    assert len(again) == 1, "only what was stopped in its middle was done by two"
-    assert project.report("shared") == together.report("shared")

@@ -95,6 +95,7 @@ def _run(experiment: Experiment, store: Store) -> None:
         "grid": experiment.name,
         "experiment": experiment.resolved(),
         "driver": owner(),
+        "stop": f"{owner()}/0",
         "threads": 1,
         "compile": False,
         "workers": 1,

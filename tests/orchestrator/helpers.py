@@ -126,6 +126,7 @@ def job_config(
         "grid": found.name,
         "experiment": found.resolved(),
         "driver": owner(),
+        "stop": f"{owner()}/0",
         "threads": 1,
         "compile": False,
         "inflight": str(store.inflight),

@@ -14,13 +14,15 @@ from typing import Any
 import click
 import pytest
 import torch
+from mlflow.exceptions import MlflowException
 from rich.console import Console
 from torchvision.io import write_jpeg
 
 from elth.data import DATASETS
 from elth.networks import NETWORKS
 from elth.tickets import Ticket
-from orchestrator import cli, progress, runner
+from orchestrator import cli, cli_cluster, cli_data, cli_ticket, progress, runner
+from orchestrator.cli_common import size_of
 from orchestrator.experiment import Experiment, load
 from orchestrator.methods import METHODS
 from orchestrator.plan import build
@@ -64,7 +66,8 @@ def elth(
     monkeypatch.chdir(tmp_path / "here")
 
     def call(*words: str | Path) -> Done:
-        monkeypatch.setattr(cli, "out", Console(width=200))
+        for module in (cli, cli_cluster, cli_data, cli_ticket):
+            monkeypatch.setattr(module, "out", Console(width=200))
         monkeypatch.setattr(sys, "argv", ["elth", *(str(word) for word in words)])
         code = 0
         try:
@@ -476,6 +479,34 @@ def test_ctrl_c_ends_with_its_own_code(
     assert "0 of 4 stages done, 4 waiting in " in done.out
 
 
+def test_what_the_store_says_is_told_in_a_line(
+    elth: Elth, store: Store, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: Any) -> None:
+        raise MlflowException(
+            "(sqlite3.OperationalError) database or disk is full [SQL: INSERT INTO runs ...]"
+        )
+
+    monkeypatch.setattr(runner, "run", run)
+    done = elth("run", config, "seeds=[53]", "name=cli-full", "--store", store)
+    assert done.code == 2
+    assert done.err == (
+        "elth: error: the database of the store says: database or disk is full; make room on that "
+        "disk, and the same command goes on\n"
+    )
+
+
+def test_a_mistake_of_this_program_is_not_hidden(
+    elth: Elth, store: Store, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: Any) -> None:
+        raise TypeError("a mistake")
+
+    monkeypatch.setattr(runner, "run", run)
+    with pytest.raises(TypeError, match="a mistake"):
+        elth("run", config, "seeds=[54]", "name=cli-mistake", "--store", store)
+
+
 def test_a_dataset_that_is_not_there_is_refused_before_anything_is_tracked(
     elth: Elth, store: Store, config: Path
 ) -> None:
@@ -822,8 +853,8 @@ def test_a_transformation_that_does_not_fit_writes_nothing(
 
 
 def test_sizes_for_people() -> None:
-    assert cli._bytes(0) == "0 kB"
-    assert cli._bytes(1234) == "1.23 kB"
-    assert cli._bytes(19_900_000) == "19.9 MB"
-    assert cli._bytes(5e9) == "5 GB"
-    assert cli._bytes(5e12) == "5 TB"
+    assert size_of(0) == "0 kB"
+    assert size_of(1234) == "1.23 kB"
+    assert size_of(19_900_000) == "19.9 MB"
+    assert size_of(5e9) == "5 GB"
+    assert size_of(5e12) == "5 TB"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import time
@@ -25,6 +26,7 @@ from orchestrator.outbox import (
     deliver,
     is_away,
     patiently,
+    plain,
     publish,
     publish_all,
     waiting,
@@ -81,6 +83,28 @@ def _answer(status: int) -> requests.HTTPError:
 )
 def test_what_waiting_may_mend(error: Exception, away: bool) -> None:
     assert is_away(error) is away
+
+
+FULL = (
+    "(raised as a result of Query-invoked autoflush) (sqlite3.OperationalError) database or disk "
+    "is full [SQL: INSERT INTO runs (a) VALUES (?)] [parameters: ('x',)] (Background on this ...)"
+)
+ROOM = "; make room on that disk, and the same command goes on"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (MlflowException(FULL), f"the database of the store says: database or disk is full{ROOM}"),
+        (MlflowException("no such run"), "no such run"),
+        (OSError(errno.ENOSPC, "No space left", "x/y"), f"No space left: x/y{ROOM}"),
+        (OSError(errno.EACCES, "Permission denied", "a", None, "b"), "Permission denied: b"),
+        (ValueError("two\n lines"), "two lines"),
+        (ValueError(), "ValueError"),
+    ],
+)
+def test_errors_are_told_without_sql_and_with_a_remedy(error: Exception, text: str) -> None:
+    assert plain(error) == text
 
 
 def _call(failures: list[Exception]) -> str:

@@ -237,6 +237,25 @@ def test_running_stages_tell_how_far_they_are() -> None:
     assert found.snapshot().running[0].since == after.since
 
 
+def test_a_job_that_was_given_back_goes_on_where_it_was() -> None:
+    chain = _chain("a", 3)
+    schedule = Schedule(_plan(*chain), (), {}, slots=1)
+    assert schedule.take("1") is not None
+    schedule.advance("1", 1, 0.0, None)
+    schedule.advance("1", 1, 0.5, 60.0)
+    schedule.give_back("1")
+    schedule.give_back("1")
+    assert not schedule.is_over
+    job = schedule.take("2")
+    assert job is not None
+    assert job.stages == tuple(chain[1:])
+    schedule.advance("2", 3, 0.0, None)
+    schedule.give_back_all()
+    assert schedule.is_over, "it was at its end"
+    now = schedule.snapshot()
+    assert (now.done, now.waiting, now.failed) == (len(chain), 0, {})
+
+
 def test_time_left_is_known_from_the_store_or_from_what_is_done() -> None:
     chain = _chain("c", 2, work=10.0)
     assert Schedule(_plan(*chain), (), {}, slots=1).snapshot().seconds_left is None

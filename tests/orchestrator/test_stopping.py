@@ -58,7 +58,7 @@ def test_the_first_signal_lets_trials_end(
     assert stop.asked
     stop.look(busy=True)
     stop.look(busy=True)
-    assert (told, ended) == (["me"], [])
+    assert (told, ended) == (["me/0"], [])
     stop.look(busy=False)
     assert len(ended) == 1
 
@@ -103,3 +103,28 @@ def test_without_ray_nobody_is_told_and_nobody_asks() -> None:
     assert asked() is False
     stopping._tell("me")
     assert stopping.watch("me")() is False
+
+
+def test_trials_that_make_room_are_told_once_and_the_next_are_not(
+    stop: Stop, told: list[str], ended: list[int]
+) -> None:
+    first = stop.name
+    stop.pause()
+    assert not stop.asked
+    stop.look(busy=True)
+    assert (told, ended) == ([first], [])
+    stop.look(busy=False)
+    assert len(ended) == 1
+    stop.resume()
+    assert not stop.pauses
+    assert stop.name != first
+    stop.listen(lambda number, frame: ended.append(number))
+    stop.look(busy=False)
+    assert (told, len(ended)) == ([first], 1)
+
+
+def test_a_signal_during_a_pause_ends_the_run(stop: Stop, told: list[str]) -> None:
+    stop.pause()
+    signal.raise_signal(signal.SIGTERM)
+    stop.resume()
+    assert stop.asked

@@ -1,4 +1,4 @@
-"""An MLflow server that is slow, full of errors, killed and started again in mid-training."""
+"""An MLflow server, and a proxy before it that is slow or full of errors."""
 
 from __future__ import annotations
 
@@ -11,16 +11,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.e2e.conftest import SHARED, WAIT, Project, finish
-from tests.e2e.test_drivers import BEGUN, STAGES, check_once, rows, trained
-
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+from faults.project import LIMIT, require
 
 
 class Server:
@@ -34,6 +28,7 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        """Start it, and wait until it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
         words = ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
         words += ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
@@ -45,13 +40,14 @@ class Server:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        end = time.monotonic() + WAIT
+        end = time.monotonic() + LIMIT
         while not self._answers():
-            assert self.process.poll() is None, "the server has ended"
-            assert time.monotonic() < end, "the server does not answer"
+            require(self.process.poll() is None, "the server has ended")
+            require(time.monotonic() < end, "the server does not answer")
             time.sleep(0.1)
 
     def kill(self) -> None:
+        """Kill all its processes."""
         if self.process is not None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
@@ -116,55 +112,10 @@ class Proxy:
 
     @property
     def address(self) -> str:
+        """Where it listens."""
         return f"http://127.0.0.1:{self.http.server_port}"
 
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    made = Server(tmp_path / "runs")
-    made.start()
-    yield made
-    made.kill()
-
-
-@pytest.fixture
-def proxy(server: Server) -> Iterator[Proxy]:
-    made = Proxy(server)
-    yield made
-    made.http.shutdown()
-    made.http.server_close()
-
-
-def _in_training(project: Project) -> set[tuple[str, ...]]:
-    return set(rows(project, BEGUN))
-
-
-def test_a_slow_failing_and_killed_server_costs_time_only(
-    server: Server, proxy: Proxy, tmp_path: Path, together: Project
-) -> None:
-    project = Project(tmp_path)
-    project.write("shared.yaml", SHARED)
-    driver = project.start("run", "shared.yaml", "--store", proxy.address)
-    # Slow while the first stages are trained.
-    project.wait_for(lambda: bool(_in_training(project)), driver)
-    first = _in_training(project)
-    proxy.delay, slow = 0.5, proxy.answered
-    project.wait_for(lambda: proxy.answered > slow + 8, driver)
-    proxy.delay = 0.0
-    # Full of errors while the next one is.
-    project.wait_for(lambda: bool(_in_training(project) - first), driver)
-    proxy.refuses = True
-    project.wait_for(lambda: proxy.refused > 8, driver)
-    # Killed, as it would answer again, and started after a stage has ended without it.
-    server.kill()
-    proxy.refuses = False
-    outbox = project.path / "runs/outbox"
-    project.wait_for(lambda: bool(list(outbox.glob("*/entry.json"))), driver)
-    server.start()
-    out = finish(driver)
-    assert f"{STAGES} of {STAGES} stages done" in out
-    assert "a finished stage waits in" in out
-    check_once(project)
-    assert set(trained(project).values()) == {1}
-    assert list(outbox.iterdir()) == []
-    assert project.report("shared", "--store", proxy.address) == together.report("shared")
+    def end(self) -> None:
+        """Listen no more."""
+        self.http.shutdown()
+        self.http.server_close()

@@ -1,0 +1,254 @@
+"""Faults of what is around a run: other drivers, the tracker, the disk, a cluster."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from faults.cluster import Cluster
+from faults.project import LIMIT, TOGETHER, NotHere, Project, require
+from faults.server import Proxy, Server
+
+BEGUN = (
+    "select distinct run_uuid from runs join metrics using (run_uuid) "
+    "where status = 'RUNNING' and lifecycle_stage = 'active'"
+)
+"""Runs that are being trained."""
+
+
+# Several drivers
+
+
+def drivers(count: int) -> Callable[[Project], None]:
+    """Give the same command so many times at once."""
+
+    def disturb(project: Project) -> None:
+        # One trial each: of ten, with their own Rays, twenty would need more memory than most have.
+        project.words = ("resources.concurrent=1",)
+        begun = [project.begin() for _ in range(count)]
+        codes = [project.wait(driver, LIMIT * count) for driver in begun]
+        require(codes == [0] * count, f"they ended with {codes}:\n{project.output()}")
+        twice = {key: n for key, n in _trained(project).items() if n > 1}
+        require(not twice, f"stages were trained by several: {twice}")
+
+    return disturb
+
+
+def stopped_for_longer_than_its_lease(project: Project) -> None:
+    """Stop the process that trains, have another driver take over, and wake it up."""
+    project.environment["ELTH_LEASE_SECONDS"] = "5"
+    sleepy = project.begin()
+    stopped = ""
+
+    def stop() -> bool:
+        """Stop a worker in the middle of a training, and not while it writes."""
+        nonlocal stopped
+        workers = project.processes("ray::JobTrial") if project.query(BEGUN) else []
+        for worker in workers:
+            worker.suspend()
+        begun = project.query(BEGUN)
+        if workers and begun and not (project.path / "runs/mlflow.db-journal").exists():
+            stopped = begun[0][0]
+        else:
+            for worker in workers:
+                worker.resume()
+        return bool(stopped)
+
+    require(project.wait_for(stop, sleepy), "nothing was trained")
+    asleep = [w for w in project.processes("ray::JobTrial") if w.status() == "stopped"]
+    other = project.begin()
+    key = f"select value from tags where key = 'elth.key' and run_uuid = '{stopped}'"
+    taken = (
+        "select run_uuid from runs join tags using (run_uuid) where status = 'FINISHED' and "
+        f"tags.key = 'elth.key' and tags.value = ({key})"
+    )
+    require(project.wait_for(lambda: bool(project.query(taken)), other), "it was not taken over")
+    for worker in asleep:
+        worker.resume()
+    for driver in (sleepy, other):
+        code = project.wait(driver)
+        require(code == 0, f"a driver ended with {code}:\n{project.output()}")
+    require((stopped,) not in project.query(taken), "the one that slept has published")
+
+
+def _trained(project: Project) -> Counter[str]:
+    """For each key how many runs were trained, whatever became of them."""
+    found = project.query(
+        "select distinct tags.value, run_uuid from tags join metrics using (run_uuid) "
+        "where tags.key = 'elth.key'"
+    )
+    return Counter(key for key, _ in found)
+
+
+# The tracker
+
+
+def slow_failing_and_killed_tracker(project: Project) -> None:
+    """Have an MLflow server answer after 2 s, then with errors, then not at all for a while."""
+    server = Server(project.path / "runs")
+    project.around.callback(server.kill)
+    server.start()
+    proxy = Proxy(server)
+    project.around.callback(proxy.end)
+    project.words = ("--store", proxy.address)
+    driver = project.begin()
+
+    def training() -> set[tuple[str, ...]]:
+        return set(project.query(BEGUN))
+
+    def until(so: Callable[[], bool], what: str) -> None:
+        require(project.wait_for(so, driver), f"it was over before {what}:\n{project.output()}")
+
+    until(lambda: bool(training()), "a training")
+    proxy.delay, slow = 2.0, proxy.answered
+    until(lambda: proxy.answered > slow + 8, "8 slow answers")
+    proxy.delay, first = 0.0, training()
+    until(lambda: bool(training() - first), "another training")
+    proxy.refuses = True
+    until(lambda: proxy.refused > 8, "8 errors")
+    # Killed, as it would answer again, and started after a stage has ended without it.
+    server.kill()
+    proxy.refuses = False
+    outbox = project.path / "runs/outbox"
+    until(lambda: bool(list(outbox.glob("*/entry.json"))), "a stage waited in the outbox")
+    server.start()
+    code = project.wait(driver)
+    require(code == 0, f"it ended with {code}:\n{project.output()}")
+    text = (project.path / "output.txt").read_text()
+    require("a finished stage waits in" in text, "nobody was told that a stage waits")
+    require(not list(outbox.iterdir()), "the outbox is not empty")
+    twice = {key: n for key, n in _trained(project).items() if n > 1}
+    require(not twice, f"stages were trained twice: {twice}")
+
+
+# The disk
+
+
+def full_disk(injected: dict[str, str]) -> Callable[[Project], None]:
+    """Fill the disk of the runs at a point of the program, and make room after its end."""
+
+    def disturb(project: Project) -> None:
+        runs = project.path / "runs"
+        _small_disk(project, runs)
+        project.armed.touch()
+        words = {**injected, "ELTH_FILL": str(runs)}
+        code = project.run(**words)
+        require(not project.armed.exists(), "nothing came to that point")
+        text = (project.path / "output.txt").read_text()
+        said = re.search(r"No space left on device|disk is full", text)
+        require(code not in (0, 130) and said is not None, f"no clear error ({code}):\n{text}")
+        unclear = re.search(r"Traceback|\[SQL", text)
+        require(unclear is None, f"a dump instead of a message:\n{text}")
+        require("make room on that disk" in text, f"no remedy is told:\n{text}")
+        (runs / "filler").unlink()
+
+    return disturb
+
+
+def _small_disk(project: Project, place: Path) -> None:
+    place.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=64m", "elth-faults", str(place)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise NotHere(f"a small file system cannot be made: {done.stderr.strip()}")
+    project.around.callback(subprocess.run, ["umount", "--lazy", str(place)], check=False)
+
+
+# A cluster
+
+
+def _on(project: Project, *cpus: int) -> Cluster:
+    cluster = project.around.enter_context(Cluster(*cpus))
+    project.environment |= cluster.environment
+    return cluster
+
+
+def killed_driver_on_a_cluster(project: Project) -> None:
+    """Kill a driver whose cluster lives on; the same command goes on there."""
+    cluster = _on(project, 2)
+    project.words = ("--address", cluster.address)
+    driver = project.begin()
+    require(project.wait_for(lambda: project.done() >= 2, driver), "it was over before")
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    _nothing_held(project, cluster)
+
+
+def killed_node_under_a_submitted_job(project: Project) -> None:
+    """Submit to two nodes, stop, submit again, and kill one of the nodes."""
+    secret = f"swordfish-{uuid.uuid4().hex}"
+    cluster = _on(project, 1, 1)
+    project.environment["MLFLOW_TRACKING_PASSWORD"] = secret
+    submit = ("submit", "faults.yaml", "--address", cluster.url, "--python", sys.executable)
+    first = project.start(*submit)
+    flights = project.path / "runs/inflight"
+    until = project.wait_for
+    there = until(lambda: bool(project.done() and [*flights.glob("*/*.safetensors")]), first)
+    require(there, f"it was over before:\n{project.output()}")
+    jobs = re.findall(r"^(faults-\w+) runs on", (project.path / "output.txt").read_text(), re.M)
+    stop = project.start("stop", jobs[0], "--address", cluster.url)
+    codes = project.wait(stop), project.wait(first)
+    require(codes == (0, 130), f"elth stop and submit ended with {codes}:\n{project.output()}")
+    before = project.done()
+    require(bool([*flights.glob("*/*.safetensors")]), "what was begun was not kept")
+    again = project.start(*submit)
+    require(until(lambda: project.done() > before, again), f"it ended:\n{project.output()}")
+    cluster.kill_raylet()
+    code = project.wait(again)
+    require(code == 0, f"the job ended with {code}:\n{project.output()}")
+    shown = any(secret in text for text in cluster.texts())
+    require(not shown, "the tracker's password is in Ray's logs")
+    _nothing_held(project, cluster)
+    project.words = ("--address", cluster.address)
+
+
+def large_and_small_on_one_cluster(project: Project) -> None:
+    """Small trials fill a cluster for minutes; a job of two workers gets its turn among them."""
+    cluster = _on(project, 2)
+    project.environment["ELTH_TURN_SECONDS"] = "5"
+    project.words = ("--address", cluster.address)
+    small = Project(project.path / "small", _MANY, dict(project.environment), project.words)
+    try:
+        first = small.begin()
+        require(small.wait_for(lambda: small.done() >= 2, first), "it was over before")
+        large = project.begin()
+        code = project.wait(large, 2 * LIMIT)
+        require(code == 0, f"the large job ended with {code}:\n{project.output()}")
+        require(first.poll() is None, "the small ones were over before the large one")
+        code = small.wait(first, 2 * LIMIT)
+        require(code == 0, f"the small ones ended with {code}:\n{small.output()}")
+        text = (small.path / "output.txt").read_text()
+        require("waits for room on this cluster" in text, "nobody was told that they made room")
+        small.state()
+    finally:
+        small.clear()
+    _nothing_held(project, cluster)
+
+
+_MANY = (
+    TOGETHER.replace("name: faults2", "name: many")
+    .replace("workers: 2, ", "")
+    .replace("seeds: [0]", "seeds: [0, 1, 2, 3, 4, 5, 6, 7]")
+)
+"""Some minutes of trials of one process."""
+
+
+def _nothing_held(project: Project, cluster: Cluster) -> None:
+    """Fail if a driver that has ended still holds a part of the cluster."""
+    end = time.monotonic() + 60
+    while True:
+        doctor = project.start("doctor", "--address", cluster.address)
+        project.wait(doctor)
+        text = (project.path / "output.txt").read_text()
+        found = re.findall(r"^(ok|WRONG) +placement: (.*)$", text, re.M)
+        require(bool(found), f"elth doctor says nothing of placement groups:\n{text}")
+        if found[-1][0] == "ok":
+            return
+        require(time.monotonic() < end, found[-1][1])
