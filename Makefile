@@ -18,7 +18,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export DO_NOT_TRACK ?= true
 
-.PHONY: help setup quickstart smoke test test-unit test-e2e faults lint format facts bench lock clean
+.PHONY: help setup quickstart smoke test test-unit test-e2e faults gpu-check lint format facts bench lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,13 @@ test-e2e: $(STAMP) ## Whole runs, one after the other
 
 faults: $(STAMP) ## Runs that are killed and files that are harmed, against undisturbed runs (ARGS='--moments 5')
 	OMP_NUM_THREADS=1 $(BIN)/python -m faults $(ARGS)
+
+gpu-check: $(STAMP) ## What only a GPU can show: its tests, then its measurements (ARGS='--data DIR')
+	@$(BIN)/python -c 'import torch as t; n = t.cuda.device_count(); \
+	    print("gpu-check:", ", ".join(t.cuda.get_device_name(i) for i in range(n)) or "PyTorch sees no GPU here"); \
+	    raise SystemExit(n == 0)'
+	$(BIN)/python -m pytest tests -m gpu
+	$(BIN)/python -m benchmarks train packing --device cuda $(ARGS)
 
 lint: $(STAMP) ## Style, format, types and the wall between the packages
 	$(BIN)/ruff check .

@@ -25,8 +25,6 @@ WRITES = (
 )
 """Points at which the disk becomes full: before the next writing of each kind."""
 
-INJECT = Path(__file__).parent / "inject"
-
 POINTS = {
     "grid noted": ("orchestrator.tracking", "Tracker.open_grid", "after"),
     "run begun": ("orchestrator.tracking", "Tracker.begin", "after"),
@@ -88,21 +86,14 @@ def check(case: Case, path: Path, references: References) -> None:
         project.clear()
 
 
-def _injected(point: str, action: str) -> dict[str, str]:
-    """Variables with which something happens at a point, while a project is armed."""
-    module, function, when = POINTS[point]
-    path = os.pathsep.join((str(INJECT), str(INJECT.parents[1])))
-    return {"ELTH_FAULT": f"{module}:{function}:{when}:{action}", "PYTHONPATH": path}
-
-
 def _at_points(*points: str) -> Callable[[Project], None]:
-    """Kill a run at a point, then the same command at the next one, and so on."""
+    """Kill the process that comes to a point, at each once; again until nothing is left to kill."""
 
     def disturb(project: Project) -> None:
-        for point in points:
-            project.armed.touch()
-            project.run(**_injected(point, "kill"))
-            require(not project.armed.exists(), f"nothing came to the point '{point}'")
+        variables = project.arm({point: POINTS[point] for point in points}, "kill")
+        while left := project.still_armed():
+            project.run(**variables)
+            require(project.still_armed() != left, f"nothing came to {', '.join(left)}")
 
     return disturb
 
@@ -200,7 +191,7 @@ def cases(references: References, moments: int, together: int) -> Iterator[Case]
         moments: at how many random moments a run of one process is killed.
         together: the same for jobs of two workers.
     """
-    yield Case("killed at every point, one after the other", ALONE, _at_points(*POINTS))
+    yield Case("killed at every point", ALONE, _at_points(*POINTS))
     for point in POINTS:
         yield Case(f"killed at: {point}", ALONE, _at_points(point))
     for name in ("ray::IDLE", "ray::JobTrial", "raylet", "gcs_server"):
@@ -213,7 +204,7 @@ def cases(references: References, moments: int, together: int) -> Iterator[Case]
         for what, harm in HARMS.items():
             yield Case(f"{kind}: {what}", ALONE, _damaged(pattern, harm))
     for point in WRITES:
-        fills = scenes.full_disk(_injected(point, "fill"))
+        fills = scenes.full_disk({point: POINTS[point]})
         yield Case(f"disk full at: {point}", ALONE, fills)
     yield Case("two drivers at once", ALONE, scenes.drivers(2))
     yield Case("ten drivers at once", ALONE, scenes.drivers(10))

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +46,10 @@ TOGETHER = (
     .replace("  - {method: [reinit, magnitude], network: resnet14(width=8)}\n", "")
 )
 """The chain and the transformation, each by two workers of Ray Train."""
+
+
+INJECT = Path(__file__).parent / "inject"
+"""Its module is imported by every process of a command that has it on its path."""
 
 
 class Fault(AssertionError):
@@ -87,8 +91,28 @@ class Project:
 
     @property
     def armed(self) -> Path:
-        """A file that is there until what was injected has happened."""
+        """A folder of files, each there until what was injected at its point has happened."""
         return self.path / "armed"
+
+    def arm(self, points: Mapping[str, tuple[str, str, str]], action: str) -> dict[str, str]:
+        """Prepare for something to happen once at each point; the variables for a command.
+
+        Args:
+            points: module, function, and ``before`` or ``after`` its first call, by name.
+            action: ``kill`` or ``fill``.
+        """
+        self.armed.mkdir(exist_ok=True)
+        faults = []
+        for name, point in points.items():
+            file = self.armed / name.replace(" ", "-")
+            file.touch()
+            faults.append(":".join((*point, action, str(file))))
+        path = os.pathsep.join((str(INJECT), str(INJECT.parents[1])))
+        return {"ELTH_FAULTS": ";".join(faults), "PYTHONPATH": path}
+
+    def still_armed(self) -> list[str]:
+        """Points at which nothing has happened yet."""
+        return sorted(path.name for path in self.armed.iterdir())
 
     def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
         """Begin a command; its output goes to a file."""
@@ -100,7 +124,6 @@ class Project:
                     **os.environ,
                     "OMP_NUM_THREADS": "1",
                     "PYTHONPATH": str(Path(__file__).parents[1]),
-                    "ELTH_ARMED": str(self.armed),
                     **self.environment,
                     **environment,
                 },

@@ -9,7 +9,7 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from faults.cluster import Cluster
@@ -17,10 +17,10 @@ from faults.project import LIMIT, TOGETHER, NotHere, Project, require
 from faults.server import Proxy, Server
 
 BEGUN = (
-    "select distinct run_uuid from runs join metrics using (run_uuid) "
-    "where status = 'RUNNING' and lifecycle_stage = 'active'"
+    "select distinct run_uuid from runs join tags using (run_uuid) "
+    "where status = 'RUNNING' and lifecycle_stage = 'active' and tags.key = 'elth.key'"
 )
-"""Runs that are being trained."""
+"""Runs of stages that are being computed."""
 
 
 # Several drivers
@@ -44,6 +44,7 @@ def drivers(count: int) -> Callable[[Project], None]:
 def stopped_for_longer_than_its_lease(project: Project) -> None:
     """Stop the process that trains, have another driver take over, and wake it up."""
     project.environment["ELTH_LEASE_SECONDS"] = "5"
+    project.words = ("resources.concurrent=1",)
     sleepy = project.begin()
     stopped = ""
 
@@ -70,6 +71,7 @@ def stopped_for_longer_than_its_lease(project: Project) -> None:
         f"tags.key = 'elth.key' and tags.value = ({key})"
     )
     require(project.wait_for(lambda: bool(project.query(taken)), other), "it was not taken over")
+    require(all(w.status() == "stopped" for w in asleep), "the one that slept is gone")
     for worker in asleep:
         worker.resume()
     for driver in (sleepy, other):
@@ -131,16 +133,15 @@ def slow_failing_and_killed_tracker(project: Project) -> None:
 # The disk
 
 
-def full_disk(injected: dict[str, str]) -> Callable[[Project], None]:
+def full_disk(point: Mapping[str, tuple[str, str, str]]) -> Callable[[Project], None]:
     """Fill the disk of the runs at a point of the program, and make room after its end."""
 
     def disturb(project: Project) -> None:
         runs = project.path / "runs"
         _small_disk(project, runs)
-        project.armed.touch()
-        words = {**injected, "ELTH_FILL": str(runs)}
-        code = project.run(**words)
-        require(not project.armed.exists(), "nothing came to that point")
+        variables = project.arm(point, "fill")
+        code = project.run(**variables, ELTH_FILL=str(runs))
+        require(not project.still_armed(), "nothing came to that point")
         text = (project.path / "output.txt").read_text()
         said = re.search(r"No space left on device|disk is full", text)
         require(code not in (0, 130) and said is not None, f"no clear error ({code}):\n{text}")

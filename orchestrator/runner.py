@@ -593,15 +593,18 @@ def _tune(resources: Resources, search: PlanSearch, stop: Stopping, place: str) 
 
 
 def _trainable(resources: Resources) -> Any:
-    if resources.workers == 1:
-        trial = tune.with_parameters(JobTrial, environment=passed())
-        return tune.with_resources(trial, {"cpu": resources.cpus, "gpu": resources.gpus})
-    from orchestrator.distributed import GroupTrial
+    kind: type[tune.Trainable] = JobTrial
+    # "cpu" and "gpu" of each process; a launcher that held a part of a core would keep its own
+    # workers from being placed, and Tune wants it to hold something: a byte.
+    wanted: dict[str, float] = {"cpu": resources.cpus, "gpu": resources.gpus}
+    if resources.workers > 1:
+        from orchestrator.distributed import GroupTrial
 
-    # A launcher that held a part of a core would keep its own workers from being placed; Tune
-    # wants it to hold something: a byte.
-    trial = tune.with_parameters(GroupTrial, environment=passed())
-    return tune.with_resources(trial, {"memory": 1})
+        kind, wanted = GroupTrial, {"memory": 1}
+    trial: Any = tune.with_parameters(kind, environment=passed())
+    trial = tune.with_resources(trial, wanted)
+    trial.__qualname__ = kind.__name__  # what ps and Ray's dashboard show of the process
+    return trial
 
 
 @contextlib.contextmanager

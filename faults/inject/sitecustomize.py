@@ -1,8 +1,9 @@
-"""Dies, or stops, at a named point; Python imports this if its folder is on PYTHONPATH.
+"""Dies at named points; Python imports this if its folder is on PYTHONPATH.
 
-``ELTH_FAULT`` is ``MODULE:FUNCTION:WHEN:ACTION``. Before or after a call of the function, while the
-file ``ELTH_ARMED`` is there (it is removed first, so it happens once), the process is killed; or,
-with the action ``fill``, the file system of the folder ``ELTH_FILL`` is filled to its last byte.
+``ELTH_FAULTS`` holds some of ``MODULE:FUNCTION:WHEN:ACTION:FILE``, divided by semicolons. Before
+or after a call of the function, while the file is there (it is removed first, so it happens once),
+the process is killed; or, with the action ``fill``, the file system of the folder ``ELTH_FILL`` is
+filled to its last byte.
 """
 
 import contextlib
@@ -14,9 +15,9 @@ import signal
 import sys
 
 
-def _act(action: str) -> None:
+def _act(action: str, file: str) -> None:
     try:
-        os.unlink(os.environ["ELTH_ARMED"])  # of several processes one alone succeeds
+        os.unlink(file)  # of several processes one alone succeeds
     except FileNotFoundError:
         return
     if action == "fill":
@@ -31,14 +32,14 @@ def _act(action: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _wrapped(function, when: str, action: str):  # type: ignore[no-untyped-def]
+def _wrapped(function, when: str, action: str, file: str):  # type: ignore[no-untyped-def]
     @functools.wraps(function)
     def wrapper(*args, **kwargs):  # type: ignore[no-untyped-def]
         if when == "before":
-            _act(action)
+            _act(action, file)
         result = function(*args, **kwargs)
         if when == "after":
-            _act(action)
+            _act(action, file)
         return result
 
     return wrapper
@@ -47,8 +48,8 @@ def _wrapped(function, when: str, action: str):  # type: ignore[no-untyped-def]
 class _Finder(importlib.abc.MetaPathFinder):
     """Changes one function of one module once that has been imported."""
 
-    def __init__(self, module: str, name: str, when: str, action: str) -> None:
-        self.module, self.name, self.rest = module, name, (when, action)
+    def __init__(self, module: str, name: str, when: str, action: str, file: str) -> None:
+        self.module, self.name, self.rest = module, name, (when, action, file)
 
     def find_spec(self, fullname, path=None, target=None):  # type: ignore[no-untyped-def]
         if fullname != self.module:
@@ -69,5 +70,5 @@ class _Finder(importlib.abc.MetaPathFinder):
         return spec
 
 
-with contextlib.suppress(KeyError):
-    sys.meta_path.insert(0, _Finder(*os.environ["ELTH_FAULT"].split(":")))
+for _fault in filter(None, os.environ.get("ELTH_FAULTS", "").split(";")):
+    sys.meta_path.insert(0, _Finder(*_fault.split(":")))

@@ -145,8 +145,9 @@ def story(data: MemoryDataset, workers: Group) -> Iterator[tuple[str, Any]]:
 
 def main() -> None:
     torch.set_num_threads(1)
+    torch.backends.cudnn.deterministic = True
     with group() as workers:
-        data = load_dataset("digits")
+        data = load_dataset("digits").to(workers.device)
         assert isinstance(data, MemoryDataset)
         told = dict(story(data, workers))
     if workers.rank == 0:

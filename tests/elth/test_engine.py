@@ -28,8 +28,6 @@ LOSSES = {"float32": 1e-4, "bf16": 2e-2}
 Later ones part as those of any two orders of summation do.
 """
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
-
 
 def _recipe(**fields: Any) -> Recipe:
     values: dict[str, Any] = {"length": Step(2, "ep"), "rewind": Step(0, "ep"), "lr": 0.02}
@@ -194,7 +192,7 @@ def test_an_engine_of_another_recipe_is_refused(digits: Dataset) -> None:
         Training(engine, digits, other, seed=0, state=engine.network.state_dict())
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
 @pytest.mark.parametrize("fields", [{}, {"momentum": 0.0}, {"optimiser": "adam", "lr": 1e-3}])
 def test_a_graph_computes_what_eager_does(
@@ -216,7 +214,7 @@ def test_a_graph_computes_what_eager_does(
         assert all(not state[name][~kept.cuda()].any() for name, kept in mask.items())
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_a_graph_skips_updates_after_a_loss_that_is_not_finite(digits: Dataset) -> None:
     data = digits.to("cuda")
     engine = _engine("resnet14(width=4)", data, _recipe(batch_size=64), compile=True)

@@ -342,7 +342,7 @@ def test_synflow_prunes_by_an_exponential_schedule(iterations: int, keep: int) -
 # A second device --------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+@pytest.mark.gpu
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_a_gpu_gives_the_mask_of_the_cpu(criterion: str) -> None:
     net, data = network("resnet14(width=1)"), noise()
@@ -364,7 +364,7 @@ def test_a_gpu_gives_the_mask_of_the_cpu(criterion: str) -> None:
     _same(found, expected)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+@pytest.mark.gpu
 def test_a_gpu_gives_the_scores_of_the_cpu() -> None:
     net, data = network("resnet14(width=1)"), noise()
     mask = masks.ones(net)

@@ -1,0 +1,17 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Pass over what needs more GPUs than there are."""
+    have = torch.cuda.device_count()
+    for item in items:
+        marker = item.get_closest_marker("gpu")
+        needs = (marker.args[0] if marker.args else 1) if marker is not None else 0
+        if needs > have:
+            reason = f"needs {needs} GPUs" if needs > 1 else "needs a GPU"
+            item.add_marker(pytest.mark.skip(reason=reason))

@@ -1,0 +1,82 @@
+"""Whole trainings on a GPU."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+from elth import RECIPES, masks
+from elth.checkpoints import Checkpoint
+from elth.data import Dataset
+from elth.data import load as load_dataset
+from elth.engine import Engine
+from elth.networks import build
+from elth.recipes import Step
+from elth.streams import stream
+from elth.tickets import state_digest
+from elth.training import Training, evaluation_batch
+
+pytestmark = pytest.mark.gpu
+
+SPEC = "resnet14(width=8)"
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    torch.backends.cudnn.deterministic = True
+    return load_dataset("digits").to("cuda")
+
+
+def _training(data: Dataset, *, compile: bool, precision: str, **given: Any) -> Training:
+    recipe = dataclasses.replace(
+        RECIPES["digits_resnet"], length=Step(8, "ep"), milestones=(), precision=precision
+    )
+    shape = data.info.shape
+    network = build(SPEC, shape, generator=stream(0, "init"))
+    engine = Engine(
+        build(SPEC, shape, generator=stream(1, "init")),
+        recipe,
+        data.device,
+        shape=(shape.channels, shape.size, shape.size),
+        evaluation_batch=evaluation_batch(data.info),
+        compile=compile,
+    )
+    generator = stream(0, "mask")
+    mask = {
+        name: torch.rand(one.shape, generator=generator) < 0.5
+        for name, one in masks.ones(network).items()
+    }
+    return Training(engine, data, recipe, seed=0, state=network.state_dict(), mask=mask, **given)
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
+@pytest.mark.parametrize("compile", [False, True])
+def test_a_training_learns_and_gives_the_same_bits_twice(
+    compile: bool, precision: str, data: Dataset
+) -> None:
+    ends = []
+    for _ in range(2):
+        run = _training(data, compile=compile, precision=precision)
+        epochs = list(run)
+        ends.append((repr(epochs), state_digest(run.state())))
+        assert epochs[-1].test_accuracy > 70, "far above chance, which is 10"
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_it_goes_on_from_a_checkpoint_bit_for_bit(compile: bool, data: Dataset) -> None:
+    kept: list[Checkpoint] = []
+    run = _training(
+        data,
+        compile=compile,
+        precision="float32",
+        at_check=lambda run: kept.append(run.checkpoint()),
+    )
+    epochs = list(run)
+    again = _training(data, compile=compile, precision="float32")
+    again.resume(kept[len(kept) // 2])
+    assert repr(list(again)[-1]) == repr(epochs[-1])
+    assert state_digest(again.state()) == state_digest(run.state())
