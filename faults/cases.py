@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from faults import scenes
-from faults.project import ALONE, TOGETHER, Project, require, same
+from faults.project import ALONE, LONG, TOGETHER, Project, require, same
 
 WRITES = (
     "grid noted",
@@ -209,9 +209,9 @@ def cases(references: References, moments: int, together: int) -> Iterator[Case]
     yield Case("two drivers at once", ALONE, scenes.drivers(2))
     yield Case("ten drivers at once", ALONE, scenes.drivers(10))
     sleeps = scenes.stopped_for_longer_than_its_lease
-    yield Case("stopped for longer than its lease", ALONE, sleeps)
+    yield Case("stopped for longer than its lease", LONG, sleeps)
     broken = scenes.slow_failing_and_killed_tracker
-    yield Case("the tracker slow, failing, killed", ALONE, broken)
+    yield Case("the tracker slow, failing, killed", LONG, broken)
     yield Case("on a cluster: driver killed", ALONE, scenes.killed_driver_on_a_cluster)
     yield Case("on a cluster: node killed", ALONE, scenes.killed_node_under_a_submitted_job)
     yield Case("on a cluster: large and small", TOGETHER, scenes.large_and_small_on_one_cluster)

@@ -40,6 +40,18 @@ resources: {checkpoint_minutes: 0}
 """
 """Nine stages in about 15 seconds, a checkpoint whenever one can be."""
 
+LONG = """\
+name: faults
+dataset: digits
+seeds: [0]
+recipe: {base: digits_resnet, length: 60ep, batch_size: 64, milestones: [45ep]}
+pruning: {rate: 0.5, rounds: 2}
+grid:
+  - {method: [imp, reinit, magnitude], network: resnet14(width=8)}
+resources: {concurrent: 1, checkpoint_minutes: 0}
+"""
+"""Six stages, one after the other, of some ten seconds each."""
+
 TOGETHER = (
     ALONE.replace("name: faults", "name: faults2")
     .replace("resources: {", "resources: {workers: 2, ")

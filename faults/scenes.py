@@ -44,7 +44,6 @@ def drivers(count: int) -> Callable[[Project], None]:
 def stopped_for_longer_than_its_lease(project: Project) -> None:
     """Stop the process that trains, have another driver take over, and wake it up."""
     project.environment["ELTH_LEASE_SECONDS"] = "5"
-    project.words = ("resources.concurrent=1",)
     sleepy = project.begin()
     stopped = ""
 
@@ -102,8 +101,9 @@ def slow_failing_and_killed_tracker(project: Project) -> None:
     project.words = ("--store", proxy.address)
     driver = project.begin()
 
-    def training() -> set[tuple[str, ...]]:
-        return set(project.query(BEGUN))
+    def training() -> set[str]:
+        found = (project.path / "runs/inflight").glob("*/*.safetensors")
+        return {path.parent.name for path in found}
 
     def until(so: Callable[[], bool], what: str) -> None:
         require(project.wait_for(so, driver), f"it was over before {what}:\n{project.output()}")
@@ -115,9 +115,10 @@ def slow_failing_and_killed_tracker(project: Project) -> None:
     until(lambda: bool(training() - first), "another training")
     proxy.refuses = True
     until(lambda: proxy.refused > 8, "8 errors")
-    # Killed, as it would answer again, and started after a stage has ended without it.
+    proxy.refuses, second = False, training()
+    # Killed while one is trained, and started after that has ended without it.
+    until(lambda: bool(training() - second), "a third training")
     server.kill()
-    proxy.refuses = False
     outbox = project.path / "runs/outbox"
     until(lambda: bool(list(outbox.glob("*/entry.json"))), "a stage waited in the outbox")
     server.start()
