@@ -238,6 +238,7 @@ _MANY = (
     TOGETHER.replace("name: faults2", "name: many")
     .replace("workers: 2, ", "")
     .replace("seeds: [0]", "seeds: [0, 1, 2, 3, 4, 5, 6, 7]")
+    .replace("length: 4ep", "length: 32ep")
 )
 """Some minutes of trials of one process."""
 

@@ -586,7 +586,8 @@ def _tune(resources: Resources, search: PlanSearch, stop: Stopping, place: str) 
             storage_path=place,
             verbose=0,
             callbacks=[Forget(), stop],
-            failure_config=tune.FailureConfig(max_failures=3),
+            # Whatever died is begun again by the schedule, with pauses.
+            failure_config=tune.FailureConfig(max_failures=0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     ).fit()

@@ -22,6 +22,12 @@ _LOOK_SECONDS = (1.0, 30.0)
 _PASSED_SECONDS = 0.2
 """What takes less was finished already and only passed over."""
 
+_PAUSES = (1.0, 10.0, 30.0)
+"""Seconds before a job whose process died is begun again; another death is a failure then.
+
+A cluster takes some seconds to see that a node is gone, and until then gives places on it.
+"""
+
 _REDONE = 2
 """Times that a stage is done again as its result was damaged, before that is a failure."""
 
@@ -117,6 +123,8 @@ class Schedule:
         self._ready: list[tuple[float, int, str]] = []
         self._elsewhere: dict[str, _Elsewhere] = {}
         self._redone: Counter[str] = Counter()
+        self._deaths: Counter[str] = Counter()
+        self._resting: dict[str, float] = {}  # jobs whose process died, and when to begin again
         self._needs: dict[str, set[str]] = defaultdict(set)  # beside the parents
         for key in self._jobs:
             self._offer(key)
@@ -136,6 +144,10 @@ class Schedule:
             for key, held in self._elsewhere.items():
                 if held.due <= time.monotonic():
                     self._elsewhere[key] = replace(held, due=math.inf)
+                    self._offer(key)
+            for key, due in list(self._resting.items()):
+                if due <= time.monotonic():
+                    del self._resting[key]
                     self._offer(key)
             while self._ready and not self._is_ready(self._ready[0][2]):
                 heapq.heappop(self._ready)  # taken, blocked, or it waits again
@@ -244,16 +256,24 @@ class Schedule:
             self._notes[text] = None
 
     def end(self, trial: str) -> None:
-        """Note that a trial is over; what it was at and left undone has failed."""
+        """Note that a trial is over: if it left something undone, its process has died.
+
+        What it was at is begun again after a pause, and has failed if that happens too often.
+        """
         with self._lock:
-            job = self._running.pop(trial, None)
-            at = self._progress.pop(trial, None)
-            if job is None or at is None:
-                return
-            left = [s for s in job.stages if s.key not in self._finished]
-            if left and at.stage.key not in self._failed:
-                self._failed[at.stage.key] = f"{at.stage.title}: its process died"
-                self._block()
+            job, at = self._running.get(trial), self._progress.get(trial)
+            left = self._left(job, at.stage) if job is not None and at is not None else ()
+            if left and left[0].key not in self._failed:
+                key, died = left[0].key, self._deaths[left[0].key]
+                self._deaths[key] += 1
+                if died < len(_PAUSES):
+                    if self._put_back(trial) is not None:
+                        self._resting[key] = time.monotonic() + _PAUSES[died]
+                else:
+                    self._failed[key] = f"{left[0].title}: its process died ({died + 1} times)"
+            self._running.pop(trial, None)
+            self._progress.pop(trial, None)
+            self._block()
 
     def snapshot(self) -> Snapshot:
         """How far everything is now."""
@@ -313,15 +333,19 @@ class Schedule:
         at = self._progress.pop(trial, None)
         if job is None or at is None:
             return None
-        left = job.stages[job.stages.index(at.stage) :]
-        left = tuple(stage for stage in left if stage.key not in self._finished)
+        left = self._left(job, at.stage)
         if not left:
             return None
-        key = at.stage.key
+        key = left[0].key
         self._jobs[key] = Job(left)
         self._order.setdefault(key, self._order[job.stages[0].key])
         self._block()
-        return at.stage if key in self._jobs else None
+        return left[0] if key in self._jobs else None
+
+    def _left(self, job: Job, at: Stage) -> tuple[Stage, ...]:
+        """What is unfinished of a job, from the stage on that it is at."""
+        rest = job.stages[job.stages.index(at) :]
+        return tuple(stage for stage in rest if stage.key not in self._finished)
 
     def _block(self) -> None:
         """Take the jobs that can no longer be done out of the queue."""

@@ -384,7 +384,8 @@ def test_a_search_is_over_once_the_run_is_to_end(finished: Finished) -> None:
     assert search.suggest("2") == Searcher.FINISHED, "with None Tune would wait for ten minutes"
 
 
-def test_a_search_tells_of_failures(finished: Finished) -> None:
+def test_a_search_tells_of_failures(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.schedule._PAUSES", ())
     built: Plan = finished.plan
     schedule = Schedule(built, (), {}, slots=1)
     search = PlanSearch(schedule, {})
@@ -397,7 +398,7 @@ def test_a_search_tells_of_failures(finished: Finished) -> None:
     search.on_trial_complete("b", error=True)
     assert [text.partition(": ")[2] for text in schedule.snapshot().failed.values()] == [
         "not finite",
-        "its process died",
+        "its process died (1 times)",
     ]
 
 

@@ -24,6 +24,7 @@ def unit_work(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(plan, "work", work)
     monkeypatch.setattr(schedule, "work", work)
+    monkeypatch.setattr(schedule, "_PAUSES", ())  # a process that dies is a failure at once
 
 
 def _stage(kind: str, name: str, parents: Iterable[Stage] = (), work: float = 1.0) -> Stage:
@@ -172,15 +173,29 @@ def test_a_failure_blocks_exactly_its_descendants() -> None:
     assert _counts(found.snapshot()) == (0, 8, 0, 0, 1, 3)
 
 
-def test_a_process_that_dies_has_failed_the_stage_it_was_at() -> None:
-    stages, built = _tree()
-    found = Schedule(built, (), {}, slots=1)
-    found.take("0")
-    found.advance("0", 1, 0.5, None)
-    found.end("0")
-    now = found.snapshot()
-    assert now.failed == {stages[1].key: "a0 round 0, seed 0: its process died"}
-    assert _counts(now) == (0, 1, 0, 5, 1, 5)
+def test_what_a_process_that_died_was_at_is_begun_again_after_a_pause(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "_PAUSES", (1.0, 10.0, 30.0))
+    stages = _chain("a", 3)
+    found = Schedule(_plan(*stages), (), {}, slots=1)
+    for trial, pause in enumerate((1.0, 10.0, 30.0, None)):
+        job = found.take(str(trial))
+        assert job is not None
+        assert job.stages[trial and 0] == stages[1 if trial else 0]
+        if not trial:
+            found.advance("0", 1, 0.5, None)
+        found.end(str(trial))
+        now = found.snapshot()
+        if pause is not None:
+            assert now.failed == {}
+            assert not found.is_over
+            clock.now += pause - 0.1
+            assert found.take("too soon") is None
+            clock.now += 0.2
+    assert now.failed == {stages[1].key: "a0 round 0, seed 0: its process died (4 times)"}
+    assert _counts(now) == (0, 1, 0, 0, 1, 2)
+    assert found.is_over
 
 
 def test_a_stage_that_failed_before_is_not_done_again() -> None:
