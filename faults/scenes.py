@@ -45,24 +45,23 @@ def stopped_for_longer_than_its_lease(project: Project) -> None:
     """Stop the process that trains, have another driver take over, and wake it up."""
     project.environment["ELTH_LEASE_SECONDS"] = "5"
     sleepy = project.begin()
-    stopped = ""
+    stopped, asleep = "", []
 
     def stop() -> bool:
         """Stop a worker in the middle of a training, and not while it writes."""
-        nonlocal stopped
+        nonlocal stopped, asleep
         workers = project.processes("ray::JobTrial") if project.query(BEGUN) else []
         for worker in workers:
             worker.suspend()
         begun = project.query(BEGUN)
         if workers and begun and not (project.path / "runs/mlflow.db-journal").exists():
-            stopped = begun[0][0]
+            stopped, asleep = begun[0][0], workers
         else:
             for worker in workers:
                 worker.resume()
         return bool(stopped)
 
     require(project.wait_for(stop, sleepy), "nothing was trained")
-    asleep = [w for w in project.processes("ray::JobTrial") if w.status() == "stopped"]
     other = project.begin()
     key = f"select value from tags where key = 'elth.key' and run_uuid = '{stopped}'"
     taken = (
