@@ -235,9 +235,9 @@ class Project:
 
     def done(self) -> int:
         """How many stages are finished."""
-        return len(self._stages())
+        return len(self.stages())
 
-    def _stages(self) -> list[tuple[str, str, str]]:
+    def stages(self) -> list[tuple[str, str, str]]:
         """Key, run id and place of files of each finished stage."""
         return self.query(
             "select t.value, r.run_uuid, r.artifact_uri from runs r join tags t "
@@ -251,7 +251,7 @@ class Project:
         Raises:
             Fault: a stage is tracked twice, a point of a metric doubled, or something left over.
         """
-        stages = self._stages()
+        stages = self.stages()
         twice = [key for key, count in Counter(key for key, _, _ in stages).items() if count > 1]
         require(not twice, f"stages are tracked twice: {twice}")
         points = self.query("select run_uuid, key, step, count(*) from metrics group by 1, 2, 3")

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -76,6 +78,8 @@ def stopped_for_longer_than_its_lease(project: Project) -> None:
         code = project.wait(driver)
         require(code == 0, f"a driver ended with {code}:\n{project.output()}")
     require((stopped,) not in project.query(taken), "the one that slept has published")
+    again = {(name,) for name, count in _trained(project).items() if count > 1}
+    require(again <= set(project.query(key)), "more than what was stopped was done by two")
 
 
 def _trained(project: Project) -> Counter[str]:
@@ -187,6 +191,7 @@ def killed_node_under_a_submitted_job(project: Project) -> None:
     secret = f"swordfish-{uuid.uuid4().hex}"
     cluster = _on(project, 1, 1)
     project.environment["MLFLOW_TRACKING_PASSWORD"] = secret
+    require(_refusal(f"{cluster.url}/api/jobs/") == 401, "jobs are shown to who has no token")
     submit = ("submit", "faults.yaml", "--address", cluster.url, "--python", sys.executable)
     first = project.start(*submit)
     flights = project.path / "runs/inflight"
@@ -197,17 +202,29 @@ def killed_node_under_a_submitted_job(project: Project) -> None:
     stop = project.start("stop", jobs[0], "--address", cluster.url)
     codes = project.wait(stop), project.wait(first)
     require(codes == (0, 130), f"elth stop and submit ended with {codes}:\n{project.output()}")
-    before = project.done()
+    text = (project.path / "output.txt").read_text()
+    require("stopped; the same command goes on from what is tracked" in text, "it did not say so")
+    before, tracked = project.done(), set(project.stages())
     require(bool([*flights.glob("*/*.safetensors")]), "what was begun was not kept")
     again = project.start(*submit)
     require(until(lambda: project.done() > before, again), f"it ended:\n{project.output()}")
     cluster.kill_raylet()
     code = project.wait(again)
     require(code == 0, f"the job ended with {code}:\n{project.output()}")
+    require(tracked <= set(project.stages()), "what was tracked was done again")
     shown = any(secret in text for text in cluster.texts())
     require(not shown, "the tracker's password is in Ray's logs")
     _nothing_held(project, cluster)
     project.words = ("--address", cluster.address)
+
+
+def _refusal(url: str) -> int:
+    """With which status a request without a token is answered."""
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 def large_and_small_on_one_cluster(project: Project) -> None:

@@ -114,9 +114,11 @@ def _execute(
     outcome = schedule.snapshot().failed
     try:
         patiently(lambda: _report(tracker, experiment, console), store)
-    except ElthError as error:  # what went wrong first is what a person has to know
-        first = next((f"; before that failed {reason}" for reason in outcome.values()), "")
-        raise ElthError(f"{error}{first}") from error
+    except ElthError as error:
+        if not outcome:
+            raise
+        first = next(iter(outcome.values()))  # what a person has to know
+        raise ElthError(f"{error}; before that failed {first}") from error
     return outcome
 
 
