@@ -46,6 +46,7 @@ pid_file=$(mktemp "${TMPDIR:-/tmp}/elth-pid.XXXXXX")
 
 # Two minutes before the limit: trials write a checkpoint, elth ends with 130, the job is requeued.
 warned=
+# shellcheck disable=SC2317  # called by the trap
 warn() {
     warned=yes
     local pid

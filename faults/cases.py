@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from faults import scenes
-from faults.project import ALONE, LONG, TOGETHER, Project, require, same
+from faults.project import (
+    ALONE,
+    LONG,
+    SELDOM,
+    SELDOM_TOGETHER,
+    TOGETHER,
+    Project,
+    require,
+    same,
+)
 
 WRITES = (
     "grid noted",
@@ -39,6 +53,18 @@ POINTS = {
     "report tracked": ("orchestrator.tracking", "Tracker.add_report", "after"),
 }
 """Where a process can be killed by itself: module, function, before or after its first call."""
+
+BY_A_WORKER = (
+    ("run begun", "checkpoint due", "checkpoint written"),
+    ("training over", "files written"),
+    ("metrics sent", "stage tracked"),
+)
+"""Points that a worker comes to; a group of workers outlives three deaths."""
+
+DRIVER = "the driver"
+ALONE_VICTIMS = (DRIVER, "ray::JobTrial", DRIVER, "raylet")
+TOGETHER_VICTIMS = (DRIVER, "ray::RayTrainWorker", "raylet")
+"""Who is killed at random moments, in turn."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +94,12 @@ class References:
         return self.known[config]
 
 
-def check(case: Case, path: Path, references: References) -> None:
+def check(case: Case, path: Path, references: References) -> Project:
     """Do a case on a fresh project, and compare with the undisturbed run.
+
+    Returns:
+        The project, of which nothing may be left (``Project.nothing_left``) and that is to be
+        cleared: a Ray whose driver was killed takes a minute to end.
 
     Raises:
         Fault: something that is promised does not hold.
@@ -81,9 +111,11 @@ def check(case: Case, path: Path, references: References) -> None:
         code = project.run()
         require(code == 0, f"the same command again ended with {code}:\n{project.output()}")
         same(project.state(), expected)
-        project.nothing_left()
-    finally:
+    except BaseException:
         project.clear()
+        raise
+    project.around.close()
+    return project
 
 
 def _at_points(*points: str) -> Callable[[Project], None]:
@@ -98,15 +130,36 @@ def _at_points(*points: str) -> Callable[[Project], None]:
     return disturb
 
 
-def _after(share: float, references: References) -> Callable[[Project], None]:
+def _at_moment(name: str, share: float, references: References) -> Callable[[Project], None]:
+    """Kill the driver, or a process of Ray's, after a share of the time of the whole run."""
+
     def disturb(project: Project) -> None:
-        _, seconds = references.of(project.config)
-        driver = project.begin()
-        time.sleep(share * seconds)
-        driver.send_signal(signal.SIGKILL)
-        driver.wait()
+        moment = share * references.of(project.config)[1]
+        while not _killed(project, name, moment):  # it was over before
+            shutil.rmtree(project.path / "runs")
+            moment *= 0.9
 
     return disturb
+
+
+def _killed(project: Project, name: str, moment: float) -> bool:
+    """Whether there was something to kill, so many seconds after the begin of a run or later."""
+    driver = project.begin()
+    try:
+        driver.wait(moment)
+    except subprocess.TimeoutExpired:
+        pass
+    else:
+        return False
+    while driver.poll() is None:
+        victims = [psutil.Process(driver.pid)] if name == DRIVER else project.processes(name)
+        for victim in victims:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                victim.kill()
+                project.wait(driver)
+                return True
+        time.sleep(0.05)
+    return False
 
 
 def _process(name: str, done: int) -> Callable[[Project], None]:
@@ -123,7 +176,7 @@ def _process(name: str, done: int) -> Callable[[Project], None]:
     return disturb
 
 
-def _signalled(number: int, times: int, expected: int) -> Callable[[Project], None]:
+def _signalled(number: int, times: int = 1) -> Callable[[Project], None]:
     """Send the driver a signal once a stage is finished."""
 
     def disturb(project: Project) -> None:
@@ -133,29 +186,61 @@ def _signalled(number: int, times: int, expected: int) -> Callable[[Project], No
             driver.send_signal(number)
             time.sleep(0.3)
         code = project.wait(driver)
-        require(code == expected, f"it ended with {code}, not {expected}:\n{project.output()}")
+        require(code == 130, f"it ended with {code}, not 130:\n{project.output()}")
 
     return disturb
 
 
-def _damaged(pattern: str, harm: Callable[[Path], None]) -> Callable[[Project], None]:
-    """Kill a run in the middle, and harm a file that it has left."""
+def _last_checkpoint(project: Project) -> None:
+    """Send a signal in mid-training to a run that has written no checkpoint by then."""
+    driver = project.begin()
+    trained = "select 1 from metrics join runs using (run_uuid) where status = 'RUNNING'"
+    there = project.wait_for(lambda: bool(project.query(trained)), driver)
+    require(there, f"it was over before a training:\n{project.output()}")
+    require(not project.inflight(), "a checkpoint was written before the signal")
+    driver.send_signal(signal.SIGTERM)
+    code = project.wait(driver)
+    require(code == 130, f"it ended with {code}, not 130:\n{project.output()}")
+    require(bool(project.inflight()), "no checkpoint was written on the signal")
+
+
+def _damaged_result(name: str, harm: Callable[[Path], None]) -> Callable[[Project], None]:
+    """Kill a run in the middle, harm a file of a finished stage, and have it noticed."""
 
     def disturb(project: Project) -> None:
         driver = project.begin()
-        found: list[Path] = []
+        there = project.wait_for(lambda: project.done() >= 4, driver)
+        require(there, f"it was over before:\n{project.output()}")
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        files = [place / "result" / f"{name}.safetensors" for place in project.places()]
+        harm(next(file for file in files if file.exists()))
+        code = project.wait(project.start("verify", project.name))
+        text = (project.path / "output.txt").read_text()
+        noticed = "1 damaged and set aside" in text
+        require(code == 3 and noticed, f"it was not noticed ({code}):\n{text}")
 
-        def there() -> bool:
-            found[:] = sorted((project.path / "runs").glob(pattern))
-            return bool(found) and project.done() >= 3
+    return disturb
 
-        require(project.wait_for(there, driver), f"there was no {pattern}")
+
+def _damaged_checkpoint(harm: Callable[[Path], None]) -> Callable[[Project], None]:
+    """Kill a run in the middle of a training, and harm what it has saved of that."""
+
+    def disturb(project: Project) -> None:
+        driver = project.begin()
+        there = project.wait_for(lambda: bool(project.inflight() and project.done()), driver)
+        require(there, f"it was over before:\n{project.output()}")
         driver.send_signal(signal.SIGKILL)
         driver.wait()
         time.sleep(2)  # what the driver began ends after it
-        left = [path for path in found if path.exists()]
-        require(bool(left), f"{pattern} was gone")
-        harm(left[-1])
+        left = sorted((project.path / "runs/inflight").glob("*/*.safetensors"))
+        require(bool(left), "there was no checkpoint any more")
+        for path in left:
+            harm(path)
+        if harm is not Path.unlink:
+            project.run()
+            text = (project.path / "output.txt").read_text()
+            require("a checkpoint is set aside and not used" in text, f"not noticed:\n{text}")
 
     return disturb
 
@@ -170,12 +255,7 @@ def _cut(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
-FILES = {
-    "rewind point": "artifacts/*/artifacts/result/rewind.safetensors",
-    "mask": "artifacts/*/artifacts/result/mask.safetensors",
-    "trained weights": "artifacts/*/artifacts/result/trained.safetensors",
-    "checkpoint": "inflight/*/*.safetensors",
-}
+RESULTS = {"rewind point": "rewind", "mask": "mask", "trained weights": "trained"}
 HARMS: dict[str, Callable[[Path], None]] = {
     "a byte flipped": _flip,
     "the tail cut off": _cut,
@@ -194,15 +274,21 @@ def cases(references: References, moments: int, together: int) -> Iterator[Case]
     yield Case("killed at every point", ALONE, _at_points(*POINTS))
     for point in POINTS:
         yield Case(f"killed at: {point}", ALONE, _at_points(point))
+    for points in BY_A_WORKER:
+        name = f"killed at, of two workers: {', '.join(points)}"
+        yield Case(name, TOGETHER, _at_points(*points))
     for name in ("ray::IDLE", "ray::JobTrial", "raylet", "gcs_server"):
         yield Case(f"killed: {name}", ALONE, _process(_path_of(name), 2))
     yield Case("killed: ray::RayTrainWorker", TOGETHER, _process("ray::RayTrainWorker", 2))
-    yield Case("Ctrl-C", ALONE, _signalled(signal.SIGINT, 1, 130))
-    yield Case("Ctrl-C twice", ALONE, _signalled(signal.SIGINT, 2, 130))
-    yield Case("SIGTERM", ALONE, _signalled(signal.SIGTERM, 1, 130))
-    for kind, pattern in FILES.items():
-        for what, harm in HARMS.items():
-            yield Case(f"{kind}: {what}", ALONE, _damaged(pattern, harm))
+    yield Case("Ctrl-C", ALONE, _signalled(signal.SIGINT))
+    yield Case("Ctrl-C twice", ALONE, _signalled(signal.SIGINT, times=2))
+    yield Case("SIGTERM", ALONE, _signalled(signal.SIGTERM))
+    yield Case("a last checkpoint", SELDOM, _last_checkpoint)
+    yield Case("a last checkpoint of two workers", SELDOM_TOGETHER, _last_checkpoint)
+    for what, harm in HARMS.items():
+        for kind, name in RESULTS.items():
+            yield Case(f"{kind}: {what}", ALONE, _damaged_result(name, harm))
+        yield Case(f"checkpoint: {what}", LONG, _damaged_checkpoint(harm))
     for point in WRITES:
         fills = scenes.full_disk({point: POINTS[point]})
         yield Case(f"disk full at: {point}", ALONE, fills)
@@ -215,20 +301,24 @@ def cases(references: References, moments: int, together: int) -> Iterator[Case]
     yield Case("on a cluster: driver killed", ALONE, scenes.killed_driver_on_a_cluster)
     yield Case("on a cluster: node killed", ALONE, scenes.killed_node_under_a_submitted_job)
     yield Case("on a cluster: large and small", TOGETHER, scenes.large_and_small_on_one_cluster)
-    for config, count in ((ALONE, moments), (TOGETHER, together)):
+    for config, victims, count in (
+        (ALONE, ALONE_VICTIMS, moments),
+        (TOGETHER, TOGETHER_VICTIMS, together),
+    ):
         drawn = random.Random(0)
-        workers = 2 if config == TOGETHER else 1
+        workers = "two workers" if config == TOGETHER else "one process"
         for number in range(count):
-            share = drawn.random()
+            share, victim = drawn.random(), victims[number % len(victims)]
             yield Case(
-                f"killed at random: {workers} workers, moment {number} ({share:.3f} of the whole)",
+                f"killed at random, {workers}, {number}: {victim} after {share:.3f} of the whole",
                 config,
-                _after(share, references),
+                _at_moment(_path_of(victim), share, references),
             )
 
 
 def _path_of(name: str) -> str:
-    if name.startswith("ray::"):
+    """With what the command line of a process begins."""
+    if name == DRIVER or name.startswith("ray::"):
         return name
     import ray
 

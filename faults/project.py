@@ -59,6 +59,13 @@ TOGETHER = (
 )
 """The chain and the transformation, each by two workers of Ray Train."""
 
+SELDOM = LONG.replace("checkpoint_minutes: 0", "checkpoint_minutes: 60")
+SELDOM_TOGETHER = (
+    TOGETHER.replace("checkpoint_minutes: 0", "checkpoint_minutes: 60")
+    .replace("length: 4ep", "length: 40ep")
+    .replace("[3ep]", "[30ep]")
+)
+"""A checkpoint only where there is a reason for one."""
 
 INJECT = Path(__file__).parent / "inject"
 """Its module is imported by every process of a command that has it on its path."""
@@ -90,6 +97,8 @@ class Project:
     around: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     """What is there until the case is over, as a server or a cluster."""
     begun: list[subprocess.Popen[str]] = field(default_factory=list)
+    ended: float = 0.0
+    """When the last command did, by the monotonic clock."""
 
     def __post_init__(self) -> None:
         """Write the config."""
@@ -158,7 +167,9 @@ class Project:
     def wait(self, process: subprocess.Popen[str], limit: float = LIMIT) -> int:
         """Wait for a command."""
         try:
-            return process.wait(limit)
+            code = process.wait(limit)
+            self.ended = time.monotonic()
+            return code
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -206,8 +217,8 @@ class Project:
         return found
 
     def nothing_left(self) -> None:
-        """Fail if a command that has ended, however it did, has left processes behind it."""
-        end = time.monotonic() + LEFT_LIMIT
+        """Fail if commands that have ended, however they did, have left processes behind them."""
+        end = self.ended + LEFT_LIMIT
         while (left := self.left()) and time.monotonic() < end:
             time.sleep(0.2)
         names = sorted({" ".join(process.info["cmdline"] or [])[:60] for process in left})
@@ -272,6 +283,10 @@ class Project:
             "tickets": {key: dict(_digests(self._place(uri))) for key, _, uri in sorted(stages)},
             "metrics": metrics,
         }
+
+    def places(self) -> list[Path]:
+        """The folders of the artifacts of all finished stages, always in one order."""
+        return [self._place(uri) for _, _, uri in sorted(self.stages())]
 
     def _place(self, uri: str) -> Path:
         """The folder of a run's artifacts."""

@@ -1,6 +1,7 @@
 """The command line: ``elth plan``, ``run``, ``status``, ``report``, ``ticket``, ``ui`` and more.
 
-Exit codes: 0 done, 2 a request that cannot be met, 3 stages failed, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 2 a request that cannot be met, 3 stages failed or are damaged, 130 stopped by
+Ctrl-C.
 """
 
 from __future__ import annotations
@@ -162,6 +163,32 @@ def status(grid_or_config: str, overrides: tuple[str, ...], store: str | None) -
                 out.print(f"    {text}", highlight=False, markup=False, soft_wrap=True)
         if len(some) > _SHOWN:
             out.print(f"{state}: {len(some) - _SHOWN} more", highlight=False)
+
+
+@cli.command(cls=Command, example="elth verify quickstart")
+@click.argument("grid_or_config", required=False)
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@store_option
+def verify(grid_or_config: str | None, overrides: tuple[str, ...], store: str | None) -> None:
+    """Read every file of the finished stages of a grid, or of all, and compare checksums.
+
+    A stage with a damaged file is set aside, and the next elth run does it again; so does one that
+    comes upon the damage. From a server every file is fetched.
+    """
+    tracker = open_tracker(store)
+    grid = _grid(grid_or_config, overrides) if grid_or_config else None
+    count, damaged = 0, 0
+    for stage, why in tracker.verify(grid):
+        count += 1
+        if why:
+            damaged += 1
+            line = f"damaged: {stage.title}: {why}"
+            out.print(line, highlight=False, markup=False, soft_wrap=True)
+    told = f"{count} finished stages in {tracker.store}: {count - damaged} whole"
+    told += f", {damaged} damaged and set aside; elth run does them again" if damaged else ""
+    out.print(told, highlight=False, markup=False, soft_wrap=True)
+    if damaged:
+        sys.exit(EXIT_FAILED)
 
 
 @cli.command(cls=Command, example="elth report quickstart --json > cells.json")

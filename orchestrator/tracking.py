@@ -231,6 +231,27 @@ class Tracker:
             raise DamagedError(stage.key, f"{path} lacks the trained weights of {stage.title}")
         return stage, result
 
+    def verify(self, grid: str | None = None) -> Iterator[tuple[Stage, str]]:
+        """Read the result of each finished stage of a grid, or of all, by its checksums.
+
+        Yields:
+            The stage, and what is damaged in it; nothing if it is whole. A damaged one is set
+            aside.
+
+        Raises:
+            ElthError: there is no such grid, or files are not to be had for another reason.
+        """
+        for one in self.stages(grid):
+            if one.status != "finished":
+                continue
+            run = self.client.get_run(one.run_id)
+            try:
+                self.load_run(run)
+            except DamagedError as error:
+                yield stage_of(run), str(error)
+            else:
+                yield stage_of(run), ""
+
     def set_aside(self, run: Run, reason: str) -> None:
         """Let a finished run count as finished no longer, as its files are damaged; it is kept."""
         self.client.set_tag(run.info.run_id, "elth.damaged", reason[:500])

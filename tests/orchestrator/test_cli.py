@@ -534,6 +534,21 @@ def test_status(elth: Elth, finished: Finished, done_config: Path) -> None:
     assert elth("status", done_config, "--store", finished.store).out == done.out
 
 
+def test_verify(elth: Elth, finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = elth("verify", "done", "--store", finished.store)
+    assert (done.code, done.err) == (0, "")
+    assert done.out == f"24 finished stages in {finished.store}: 24 whole\n"
+    stage = next(iter(finished.plan.stages.values()))
+    found = [(stage, "a file is gone"), (stage, "")]
+    monkeypatch.setattr(Tracker, "verify", lambda self, grid: iter(found))
+    done = elth("verify", "--store", finished.store)
+    assert done.code == 3
+    assert done.out == (
+        f"damaged: {stage.title}: a file is gone\n2 finished stages in {finished.store}: 1 whole, "
+        "1 damaged and set aside; elth run does them again\n"
+    )
+
+
 def test_report_as_a_table(elth: Elth, finished: Finished, done_config: Path) -> None:
     done = elth("report", "done", "--store", finished.store)
     assert (done.code, done.err) == (0, "")

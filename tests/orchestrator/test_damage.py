@@ -158,6 +158,28 @@ def test_every_damage_is_noticed(tracker: Tracker, name: str, way: str) -> None:
         tracker.load(stage.key)
 
 
+@pytest.mark.parametrize("way", ["flipped", "cut", "deleted"])
+def test_verify_finds_what_no_run_reads(shelf: Shelf, way: str) -> None:
+    shelf.tracker.open_grid("shelf", shelf.experiment.resolved(), shelf.plan.stages, "")
+
+    def verified() -> dict[str, bool]:
+        return {stage.key: bool(why) for stage, why in shelf.tracker.verify("shelf")}
+
+    whole = dict.fromkeys(shelf.plan.stages, False)
+    assert verified() == whole
+    for key in shelf.plan.stages:
+        run = shelf.tracker.run_of(key)
+        assert run is not None
+        names = [f.stem for f in artifact(shelf.tracker, run.info.run_id, "result").iterdir()]
+        assert names
+        for name in names:
+            WAYS[way](shelf.file(key, name))
+            assert verified() == {**whole, key: True}
+            assert key not in verified(), "it is set aside"
+            assert shelf.go().failed == {}
+    assert verified() == whole
+
+
 def test_several_damaged_stages_of_one_chain_are_done_again_in_their_order(shelf: Shelf) -> None:
     shelf.forget(shelf.leaf.key)
     for stage, name in ((shelf.start, "rewind"), (shelf.before, "trained"), (shelf.last, "mask")):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
+import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import ray
 import yaml
@@ -73,6 +74,24 @@ def test_the_kinds() -> None:
         "RayJob": "ray.io/v1",
         "PersistentVolumeClaim": "v1",
     }
+
+
+KUBERNETES_VERSION = "1.33"
+
+
+def _takes(one: dict[str, Any]) -> None:
+    kubernetes_validate.validate(one, KUBERNETES_VERSION, strict=True)
+
+
+def test_kubernetes_takes_its_objects() -> None:
+    own = [one for one in KUBERNETES if not one["apiVersion"].startswith("ray.io/")]
+    for one in own:
+        _takes(one)
+    for _, pod in _pods():
+        _takes({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one"}, "spec": pod})
+    wrong = {**own[0], "spec": {**own[0]["spec"], "clusterIp": "None"}}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        _takes(wrong)
 
 
 def test_services_lead_to_pods() -> None:
