@@ -272,8 +272,6 @@ def cases(references: References, moments: int, together: int) -> Iterator[Case]
         together: the same for jobs of two workers.
     """
     yield Case("killed at every point", ALONE, _at_points(*POINTS))
-    for point in POINTS:
-        yield Case(f"killed at: {point}", ALONE, _at_points(point))
     for points in BY_A_WORKER:
         name = f"killed at, of two workers: {', '.join(points)}"
         yield Case(name, TOGETHER, _at_points(*points))

@@ -52,19 +52,24 @@ resources: {concurrent: 1, checkpoint_minutes: 0}
 """
 """Six stages, one after the other, of some ten seconds each."""
 
-TOGETHER = (
-    ALONE.replace("name: faults", "name: faults2")
-    .replace("resources: {", "resources: {workers: 2, ")
-    .replace("  - {method: [reinit, magnitude], network: resnet14(width=8)}\n", "")
-)
-"""The chain and the transformation, each by two workers of Ray Train."""
+TOGETHER = """\
+name: faults2
+dataset: digits
+seeds: [0]
+recipe: {base: digits_resnet, length: 4ep, batch_size: 64, milestones: [3ep]}
+pruning: {rate: 0.5, rounds: 2}
+grid:
+  - {method: imp, network: resnet14(width=8)}
+resources: {workers: 2, checkpoint_minutes: 0}
+"""
+"""A chain by two workers of Ray Train: four stages."""
 
-SELDOM = LONG.replace("checkpoint_minutes: 0", "checkpoint_minutes: 60")
-SELDOM_TOGETHER = (
-    TOGETHER.replace("checkpoint_minutes: 0", "checkpoint_minutes: 60")
-    .replace("length: 4ep", "length: 40ep")
-    .replace("[3ep]", "[30ep]")
+SELDOM = (
+    LONG.replace("checkpoint_minutes: 0", "checkpoint_minutes: 60")
+    .replace("rounds: 2", "rounds: 1")
+    .replace("[imp, reinit, magnitude]", "imp")
 )
+SELDOM_TOGETHER = SELDOM.replace("concurrent: 1", "workers: 2")
 """A checkpoint only where there is a reason for one."""
 
 INJECT = Path(__file__).parent / "inject"

@@ -139,7 +139,7 @@ def _report(tracker: Tracker, experiment: Experiment, console: Console) -> None:
     report = reports.collect(tracker, experiment.name)
     folder = (tracker.store.folder or Path()) / "reports" / experiment.name
     files = reports.write(report, folder)
-    tracker.add_report(experiment.name, folder)
+    tracker.add_report(experiment.name, files)
     console.print(reports.to_tables(report))
     shown = ", ".join(path.name for path in files)
     console.print(f"Report: {folder} ({shown})", highlight=False, markup=False, soft_wrap=True)

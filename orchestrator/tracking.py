@@ -359,11 +359,15 @@ class Tracker:
             "its files are gone: give elth run with its file again"
         )
 
-    def add_report(self, grid: str, folder: Path) -> None:
-        """Log the files of a report with the grid's run."""
+    def add_report(self, grid: str, files: Iterable[Path]) -> None:
+        """Log the files of a report with the grid's run.
+
+        Not their folder: other drivers may be writing there.
+        """
         run = self.grid_run(grid)
         if run is not None:
-            self.client.log_artifacts(run.info.run_id, str(folder), "report")
+            for file in files:
+                self.client.log_artifact(run.info.run_id, str(file), "report")
 
     def join_grid(self, run_ids: Iterable[str], grid: str) -> None:
         """Tag runs as belonging to a grid, which MLflow's pages show them by.

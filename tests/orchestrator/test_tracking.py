@@ -456,9 +456,10 @@ def test_stages_join_a_grid(tracker: Tracker) -> None:
 def test_a_report_is_kept_with_its_grid(tracker: Tracker, tmp_path: Path) -> None:
     run_id = tracker.open_grid("grid-4", "", {}, "")
     (tmp_path / "cells.csv").write_text("a,b\n")
-    tracker.add_report("grid-4", tmp_path)
+    (tmp_path / ".cells.csv.tmp").write_text("of another driver")
+    tracker.add_report("grid-4", [tmp_path / "cells.csv"])
     assert [f.path for f in tracker.client.list_artifacts(run_id, "report")] == ["report/cells.csv"]
-    tracker.add_report("no-such-grid", tmp_path)
+    tracker.add_report("no-such-grid", [tmp_path / "cells.csv"])
 
 
 @pytest.fixture
