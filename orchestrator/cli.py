@@ -291,6 +291,38 @@ def methods() -> None:
     out.print(table)
 
 
+@cli.command(cls=Command, example="elth recipes")
+def recipes() -> None:
+    """List the named recipes, from which the recipe of an experiment may start."""
+    from elth.recipes import RECIPES
+
+    table = Table(pad_edge=False)
+    for column in ("recipe", "length", "rewind", "batch", "optimiser", "lr", "falls at"):
+        table.add_column(column)
+    for column in ("decay", "warm-up", "augment"):
+        table.add_column(column)
+    for name, recipe in RECIPES.items():
+        values = recipe.full()
+        momentum = f" {values['momentum']:g}" if values["optimiser"] == "sgd" else ""
+        falls = " ".join(values["milestones"]) or values["schedule"]
+        table.add_row(
+            name,
+            *(str(values[field]) for field in ("length", "rewind", "batch_size")),
+            values["optimiser"] + momentum,
+            f"{values['lr']:g}",
+            falls,
+            f"{values['weight_decay']:g}",
+            values["warmup"] if recipe.warmup.count else "-",
+            values["augment"],
+        )
+    out.print(table)
+    out.print(
+        "ep: epochs, it: iterations; sgd with its momentum, the rate lr falls to a tenth (gamma). "
+        "In a config: recipe: {base: NAME, FIELD: VALUE}. MLflow has all, as recipe.FIELD.",
+        highlight=False,
+    )
+
+
 @cli.command(cls=Command, example="elth ui --port 5001 --no-browser")
 @store_option
 @click.option("--grid", help="Show this grid only.")

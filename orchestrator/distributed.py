@@ -97,10 +97,16 @@ def fit(config: Mapping[str, Any], reports: Queue, environment: Passed) -> None:
 class GroupTrial(tune.Trainable):
     """A trial of Tune: one job, done by several workers."""
 
-    def setup(self, config: dict[str, Any], environment: Passed | None = None) -> None:
-        """Launch the group."""
+    def setup(
+        self,
+        config: dict[str, Any],
+        common: Mapping[str, Any] | None = None,
+        environment: Passed | None = None,
+    ) -> None:
+        """Launch the group, for a job of which ``config`` tells what is its own."""
         environment = environment or Passed()
         environment.apply()
+        config = {**(common or {}), **config}
         self._reports = Queue(actor_options={"num_cpus": 0})
         self._error: Exception | None = None
         self._last = Report(index=0)

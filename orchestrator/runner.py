@@ -377,15 +377,21 @@ def _reason(error: Exception) -> str:
 class JobTrial(tune.Trainable):
     """A trial of Tune: one job. The process stays for the next one."""
 
-    def setup(self, config: dict[str, Any], environment: Passed | None = None) -> None:
-        """Begin a job."""
+    def setup(
+        self,
+        config: dict[str, Any],
+        common: Mapping[str, Any] | None = None,
+        environment: Passed | None = None,
+    ) -> None:
+        """Begin a job, of which ``config`` tells what is its own and ``common`` the rest."""
         if environment is not None:
             environment.apply()
-        self._job = run_job(config)
+        self._common = common or {}
+        self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begin another job in the same process."""
-        self.setup(new_config)
+        self._job = run_job({**self._common, **new_config})
         return True
 
     def step(self) -> dict[str, Any]:
@@ -404,12 +410,9 @@ class JobTrial(tune.Trainable):
 class PlanSearch(Searcher):
     """Tune's search algorithm: suggests the schedule's next job and tells it what became of it."""
 
-    def __init__(
-        self, schedule: Schedule, common: Mapping[str, Any], stop: stopping.Stop | None = None
-    ) -> None:
+    def __init__(self, schedule: Schedule, stop: stopping.Stop | None = None) -> None:
         super().__init__()
         self.schedule = schedule
-        self._common = dict(common)
         self._stop = stop or stopping.Stop("")
         self._waits: dict[str, float] = {}
 
@@ -426,8 +429,8 @@ class PlanSearch(Searcher):
         if job is not None:
             stages = [stage.describe() for stage in job.stages]
             watched = self.schedule.watched(trial_id)
-            told = {"stages": stages, "watched": watched, "stop": self._stop.name}
-            return {**self._common, **told}
+            # Tune keeps several copies of it, so what all jobs have in common goes another way.
+            return {"stages": stages, "watched": watched, "stop": self._stop.name}
         return Searcher.FINISHED if self.schedule.is_over else None
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -479,6 +482,7 @@ class Forget(tune.Callback):
         """Empty a trial that is over; of thousands this would be hundreds of megabytes."""
         trial.config = {}
         trial.evaluated_params = {}
+        trial.run_metadata.last_result.pop("config", None)
         trial.run_metadata.metric_analysis.clear()
         trial.run_metadata.metric_n_steps.clear()
         trial.invalidate_json_state()
@@ -555,9 +559,9 @@ def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) ->
         stopping.like_ctrl_c()
         try:
             for number in itertools.count():
-                search = PlanSearch(schedule, common, stop)
+                search = PlanSearch(schedule, stop)
                 watch = Stopping(stop, search, turns)
-                _tune(resources, search, watch, f"{scratch}/tune-{number}")
+                _tune(resources, common, search, watch, f"{scratch}/tune-{number}")
                 schedule.give_back_all()
                 if turns is None or not stop.pauses or stop.asked or schedule.is_over:
                     break
@@ -571,10 +575,16 @@ def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) ->
         raise KeyboardInterrupt
 
 
-def _tune(resources: Resources, search: PlanSearch, stop: Stopping, place: str) -> None:
+def _tune(
+    resources: Resources,
+    common: Mapping[str, Any],
+    search: PlanSearch,
+    stop: Stopping,
+    place: str,
+) -> None:
     """Run trials until nothing is left to start, or until they are to end."""
     tune.Tuner(
-        _trainable(resources),
+        _trainable(resources, common),
         tune_config=tune.TuneConfig(
             search_alg=search,
             num_samples=-1,
@@ -593,7 +603,7 @@ def _tune(resources: Resources, search: PlanSearch, stop: Stopping, place: str) 
     ).fit()
 
 
-def _trainable(resources: Resources) -> Any:
+def _trainable(resources: Resources, common: Mapping[str, Any]) -> Any:
     kind: type[tune.Trainable] = JobTrial
     # "cpu" and "gpu" of each process; a launcher that held a part of a core would keep its own
     # workers from being placed, and Tune wants it to hold something: a byte.
@@ -602,7 +612,7 @@ def _trainable(resources: Resources) -> Any:
         from orchestrator.distributed import GroupTrial
 
         kind, wanted = GroupTrial, {"memory": 1}
-    trial: Any = tune.with_parameters(kind, environment=passed())
+    trial: Any = tune.with_parameters(kind, common=common, environment=passed())
     trial = tune.with_resources(trial, wanted)
     trial.__qualname__ = kind.__name__  # what ps and Ray's dashboard show of the process
     return trial

@@ -39,6 +39,10 @@ CASES: dict[str, tuple[str, dict[str, Any], int]] = {
 """
 
 
+IN_FLOAT32 = ("without batch normalisation", "over the whole batch")
+"""Cases of which it is reported how far apart one worker and several are in float32."""
+
+
 def recipe(**fields: Any) -> Recipe:
     values: dict[str, Any] = {
         "length": Step(3, "ep"),
@@ -65,6 +69,12 @@ def training(spec: str, data: Dataset, by: Recipe, workers: Group | None, **give
     engine = Engine(network(spec, data, dtype), by, group=workers)
     values = {"seed": 0, "state": start.state_dict(), "mask": mask}
     return Training(engine, data, by, **{**values, **given})
+
+
+def in_float32(case: str, data: Dataset, workers: Group | None) -> Training:
+    """The training of a case in float32."""
+    spec, fields, steps = CASES[case]
+    return training(spec, data, recipe(**fields), workers, stop=steps, dtype=torch.float32)
 
 
 def losses(run: Training) -> list[float]:
@@ -103,6 +113,8 @@ def story(data: MemoryDataset, workers: Group) -> Iterator[tuple[str, Any]]:
     """Everything that the workers do together."""
     for name, (spec, fields, steps) in CASES.items():
         yield name, losses(training(spec, data, recipe(**fields), workers, stop=steps))
+    for name in IN_FLOAT32:
+        yield f"{name}, in float32", losses(in_float32(name, data, workers))
     spec, by = "resnet14(width=2)", recipe(batch_norm_group=16, length=Step(6, "ep"))
     runs, saved = [], None
     for _ in range(2):

@@ -68,6 +68,18 @@ def test_two_workers_compute_what_one_does(case: str, told: list[dict[str, Any]]
     assert told[0][case] == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("case", worker.IN_FLOAT32)
+def test_in_float32_they_are_near(case: str, told: list[dict[str, Any]]) -> None:
+    """How near is printed (``pytest -rP``) and stands in docs/reliability.md."""
+    torch.set_num_threads(1)
+    expected = worker.losses(worker.in_float32(case, load_dataset("digits"), None))
+    found = told[0][f"{case}, in float32"]
+    apart = [abs(a - b) / b for a, b in zip(found, expected, strict=True)]
+    print(f"{case}: {apart[0]:.1e} at first, {max(apart):.1e} at most, {apart[-1]:.1e} in the test")
+    assert apart[0] < 1e-5, "one iteration has no time to drift"
+    assert max(apart) < 0.1
+
+
 def test_it_is_the_same_twice_and_goes_on_bit_for_bit(told: list[dict[str, Any]]) -> None:
     first, second, gone_on = told[0]["the same twice, and gone on with"]
     assert first == second

@@ -20,6 +20,7 @@ from torchvision.io import write_jpeg
 
 from elth.data import DATASETS
 from elth.networks import NETWORKS
+from elth.recipes import RECIPES
 from elth.tickets import Ticket
 from orchestrator import cli, cli_cluster, cli_data, cli_ticket, progress, runner
 from orchestrator.cli_common import size_of
@@ -136,6 +137,7 @@ def test_the_words_of_the_command_line() -> None:
         "methods",
         "networks",
         "plan",
+        "recipes",
         "report",
         "resume",
         "run",
@@ -146,6 +148,7 @@ def test_the_words_of_the_command_line() -> None:
         "ticket show",
         "ticket transform",
         "ui",
+        "verify",
     ]
 
 
@@ -647,6 +650,16 @@ def test_networks_for_which_the_images_are_too_small_are_named(elth: Elth) -> No
 
 
 # methods and data
+
+
+def test_recipes(elth: Elth) -> None:
+    done = elth("recipes")
+    rows = _table(done.out)
+    assert set(rows) == {"recipe", *RECIPES}
+    assert rows["cifar10_resnet"] == [
+        *("160ep", "1000it", "128", "sgd 0.9", "0.1", "80ep 120ep", "0.0001", "-", "crop_flip")
+    ]
+    assert rows["maene_lenet"][3:6] == ["adam", "0.0012", "constant"]
 
 
 def test_methods(elth: Elth) -> None:

@@ -78,14 +78,15 @@ class Shelf:
         """Do what is left, in one process, as Tune would."""
         finished = [t.key for t in self.tracker.stages() if t.status == "finished"]
         schedule = Schedule(self.plan, finished, {}, slots=1)
-        search = PlanSearch(schedule, job_config(self.store, self.experiment, []))
+        search = PlanSearch(schedule)
+        common = job_config(self.store, self.experiment, [])
         self.worker.results.clear()
         for number in range(40):
             config = search.suggest(str(number))
             if config == Searcher.FINISHED:
                 return schedule.snapshot()
             trial = JobTrial.__new__(JobTrial)
-            trial._job = run_job(config, self.worker)
+            trial._job = run_job({**common, **config}, self.worker)
             while not (result := trial.step())["done"]:
                 search.on_trial_result(str(number), result)
             search.on_trial_complete(str(number), result)

@@ -328,7 +328,8 @@ def test_a_worker_reads_a_dataset_once() -> None:
 def _drive(found: Finished, slots: int) -> tuple[Schedule, list[str]]:
     """Let trials run in turn, as Tune would, in one process."""
     schedule = Schedule(found.plan, (), {}, slots=slots)
-    search = PlanSearch(schedule, job_config(found.store, found.experiment, []))
+    search = PlanSearch(schedule)
+    common = job_config(found.store, found.experiment, [])
     trials: dict[str, JobTrial] = {}
     order: list[str] = []
     for number in range(1000):
@@ -338,7 +339,7 @@ def _drive(found: Finished, slots: int) -> tuple[Schedule, list[str]]:
         if config is not None:
             order.append(Stage.of(config["stages"][0]).title)
             trial = JobTrial.__new__(JobTrial)
-            trial.setup(config)
+            trial.setup(config, common)
             trials[str(number)] = trial
         for name, running in list(trials.items()):
             result = running.step()
@@ -363,10 +364,9 @@ def test_a_search_walks_through_a_whole_plan(finished: Finished, slots: int) -> 
 
 def test_a_search_waits_where_nothing_is_ready(finished: Finished) -> None:
     schedule = Schedule(finished.plan, (), {}, slots=99)
-    search = PlanSearch(schedule, {"store": "x"})
+    search = PlanSearch(schedule)
     configs = [search.suggest(str(i)) for i in range(4)]
     assert [len(config["stages"]) for config in configs] == [4, 4, 4, 4]
-    assert {config["store"] for config in configs} == {"x"}
     assert search.suggest("4") is None
     search.on_trial_result("0", {"report": (1, 0.0, None, "")})
     magnitude = search.suggest("5")
@@ -377,7 +377,7 @@ def test_a_search_waits_where_nothing_is_ready(finished: Finished) -> None:
 def test_a_search_is_over_once_the_run_is_to_end(finished: Finished) -> None:
     schedule = Schedule(finished.plan, (), {}, slots=1)
     stop = Stop("driver")
-    search = PlanSearch(schedule, {}, stop)
+    search = PlanSearch(schedule, stop)
     assert search.suggest("0") is not None
     assert search.suggest("1") is None, "nothing else is ready"
     stop._signalled(signal.SIGTERM, None)
@@ -388,7 +388,7 @@ def test_a_search_tells_of_failures(finished: Finished, monkeypatch: pytest.Monk
     monkeypatch.setattr("orchestrator.schedule._PAUSES", ())
     built: Plan = finished.plan
     schedule = Schedule(built, (), {}, slots=1)
-    search = PlanSearch(schedule, {})
+    search = PlanSearch(schedule)
     search.suggest("a")
     search.on_trial_complete("a", {"report": (2, 0.0, None, "not finite")})
     failed = schedule.snapshot().failed
@@ -416,7 +416,7 @@ def test_where_compiling_fails_it_is_told_once_and_the_class_says_so(
     assert not any(report.failed for report in reports)
     assert {one.numerics for one in tracker.stages("slow")} == {numerics(1, 0, "eager")}
     schedule = Schedule(built, {}, {}, slots=1)
-    search = PlanSearch(schedule, {})
+    search = PlanSearch(schedule)
     search.suggest("a")
     for report in reports:
         search.on_trial_result("a", {"report": dataclasses.astuple(report)})
@@ -447,7 +447,7 @@ def test_a_trial_steps_to_the_end_of_a_stage_or_for_a_second(
     ]
     monkeypatch.setattr(runner, "run_job", lambda config: iter(reports))
     trial = JobTrial.__new__(JobTrial)
-    trial.setup({})
+    trial.setup({}, {})
     assert trial.step() == {"report": (1, 0.0, None, "", "", False, "", ""), "done": False}
     assert trial.step() == {"report": (1, 0.0, None, "no", "", False, "", ""), "done": True}
     monkeypatch.setattr(runner, "REPORT_SECONDS", -1.0)
