@@ -69,7 +69,9 @@ SELDOM = (
     .replace("rounds: 2", "rounds: 1")
     .replace("[imp, reinit, magnitude]", "imp")
 )
-SELDOM_TOGETHER = SELDOM.replace("concurrent: 1", "workers: 2")
+SELDOM_TOGETHER = (
+    SELDOM.replace("concurrent: 1", "workers: 2").replace("60ep", "20ep").replace("45ep", "15ep")
+)
 """A checkpoint only where there is a reason for one."""
 
 INJECT = Path(__file__).parent / "inject"
