@@ -241,6 +241,8 @@ class Tracker:
         Raises:
             ElthError: there is no such grid, or files are not to be had for another reason.
         """
+        if grid is not None:
+            self.grid_keys(grid)  # refuses what is no grid
         for one in self.stages(grid):
             if one.status != "finished":
                 continue

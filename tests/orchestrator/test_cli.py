@@ -541,6 +541,9 @@ def test_verify(elth: Elth, finished: Finished, monkeypatch: pytest.MonkeyPatch)
     done = elth("verify", "done", "--store", finished.store)
     assert (done.code, done.err) == (0, "")
     assert done.out == f"24 finished stages in {finished.store}: 24 whole\n"
+    refused = elth("verify", "nonsense", "--store", finished.store)
+    assert refused.code == 2
+    assert "has no grid 'nonsense' (it has: " in refused.err
     stage = next(iter(finished.plan.stages.values()))
     found = [(stage, "a file is gone"), (stage, "")]
     monkeypatch.setattr(Tracker, "verify", lambda self, grid: iter(found))
