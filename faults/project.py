@@ -26,51 +26,42 @@ LIMIT = 300.0
 LEFT_LIMIT = 60.0
 """Seconds after which nothing may be left of a command that was killed."""
 
-ALONE = """\
-name: faults
-dataset: digits
-seeds: [0]
-recipe: {base: digits_resnet, length: 4ep, batch_size: 64, milestones: [3ep]}
-pruning: {rate: 0.5, rounds: 2}
-grid:
-  - {method: imp, network: resnet14(width=8)}
-  - {method: ett, source: resnet14(width=8), network: resnet20(width=8), transform: append}
-  - {method: [reinit, magnitude], network: resnet14(width=8)}
-resources: {checkpoint_minutes: 0}
-"""
-"""Nine stages in about 15 seconds, a checkpoint whenever one can be."""
 
-LONG = """\
-name: faults
-dataset: digits
-seeds: [0]
-recipe: {base: digits_resnet, length: 60ep, batch_size: 64, milestones: [45ep]}
-pruning: {rate: 0.5, rounds: 2}
-grid:
-  - {method: [imp, reinit, magnitude], network: resnet14(width=8)}
-resources: {concurrent: 1, checkpoint_minutes: 0}
-"""
+def config(
+    *grid: str, resources: str, name: str = "faults", epochs: int = 4, rounds: int = 2
+) -> str:
+    """An experiment on the embedded digits, of some rows of a grid."""
+    rows = "".join(f"  - {{{row}}}\n" for row in grid)
+    return (
+        f"name: {name}\ndataset: digits\nseeds: [0]\n"
+        f"recipe: {{base: digits_resnet, length: {epochs}ep, batch_size: 64, "
+        f"milestones: [{3 * epochs // 4}ep]}}\n"
+        f"pruning: {{rate: 0.5, rounds: {rounds}}}\ngrid:\n{rows}resources: {{{resources}}}\n"
+    )
+
+
+_SMALL = "network: resnet14(width=8)"
+_CHAIN = f"method: imp, {_SMALL}"
+_ETT = "method: ett, source: resnet14(width=8), network: resnet20(width=8), transform: append"
+
+ALONE = config(
+    _CHAIN, _ETT, f"method: [reinit, magnitude], {_SMALL}", resources="checkpoint_minutes: 0"
+)
+"""Seven stages in about 15 seconds, a checkpoint whenever one can be."""
+
+LONG = config(
+    f"method: [imp, reinit, magnitude], {_SMALL}",
+    resources="concurrent: 1, checkpoint_minutes: 0",
+    epochs=60,
+)
 """Six stages, one after the other, of some ten seconds each."""
 
-TOGETHER = """\
-name: faults2
-dataset: digits
-seeds: [0]
-recipe: {base: digits_resnet, length: 4ep, batch_size: 64, milestones: [3ep]}
-pruning: {rate: 0.5, rounds: 2}
-grid:
-  - {method: imp, network: resnet14(width=8)}
-resources: {workers: 2, checkpoint_minutes: 0}
-"""
+TOGETHER = config(_CHAIN, resources="workers: 2, checkpoint_minutes: 0", name="faults2")
 """A chain by two workers of Ray Train: four stages."""
 
-SELDOM = (
-    LONG.replace("checkpoint_minutes: 0", "checkpoint_minutes: 60")
-    .replace("rounds: 2", "rounds: 1")
-    .replace("[imp, reinit, magnitude]", "imp")
-)
-SELDOM_TOGETHER = (
-    SELDOM.replace("concurrent: 1", "workers: 2").replace("60ep", "20ep").replace("45ep", "15ep")
+SELDOM = config(_CHAIN, resources="concurrent: 1, checkpoint_minutes: 60", epochs=60, rounds=1)
+SELDOM_TOGETHER = config(
+    _CHAIN, resources="workers: 2, checkpoint_minutes: 60", epochs=20, rounds=1
 )
 """A checkpoint only where there is a reason for one."""
 
