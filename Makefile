@@ -73,7 +73,7 @@ gpu-check: $(STAMP) ## What only a GPU can show: its tests, then its measurement
 	    print("gpu-check:", ", ".join(t.cuda.get_device_name(i) for i in range(n)) or "PyTorch sees no GPU here"); \
 	    raise SystemExit(n == 0)'
 	$(BIN)/python -m pytest tests -m gpu
-	$(BIN)/python -m benchmarks train packing --device cuda $(ARGS)
+	$(BIN)/python -m benchmarks train accuracy packing --device cuda $(ARGS)
 
 lint: $(STAMP) ## Style, format, types and the wall between the packages
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ from benchmarks.rows import Row, machine, show
 
 PARTS = {
     "train": "an iteration of ours against the plain loop",
+    "accuracy": "test accuracy of ours against the plain loop's",
     "packing": "several tickets on one device",
     "input": "images of ImageNet's size",
     "orchestrator": "the system's own cost",
@@ -26,6 +27,10 @@ PARTS = {
 def _rows(part: str, given: argparse.Namespace) -> list[Row]:
     module: Any = import_module(f"benchmarks.{part}")
     if part == "train":
+        return list(module.rows(given.data, given.device))
+    if part == "accuracy":
+        if given.data is None:
+            return [{"name": "all", "note": "left out, no --data was given"}]
         return list(module.rows(given.data, given.device))
     if part == "packing":
         return list(module.rows(given.device))

@@ -51,10 +51,10 @@ def _network(name: str, dataset: MemoryDataset) -> Network:
     return build(name, dataset.info.shape, generator=stream(0, "init"))
 
 
-def _mask(network: Network) -> dict[str, torch.Tensor]:
-    """Four rounds of pruning by a fifth."""
+def random_mask(network: Network, seed: int = 0) -> dict[str, torch.Tensor]:
+    """As many weights as four rounds of pruning by a fifth leave."""
     return {
-        name: torch.rand(m.shape, generator=stream(0, "mask")) < 0.41
+        name: torch.rand(m.shape, generator=stream(seed, "mask")) < 0.41
         for name, m in masks.ones(network).items()
     }
 
@@ -70,7 +70,7 @@ def _training(
     network, shape = _network(name, dataset).to(dtype), dataset.info.shape
     # An engine that compiles trains its network for an iteration.
     state = {key: value.clone() for key, value in network.state_dict().items()}
-    mask = _mask(network)
+    mask = random_mask(network)
     engine = Engine(
         network,
         recipe,
@@ -214,7 +214,7 @@ def _case(
 ) -> list[Row]:
     title = f"{name}, {dataset.info.known_as or dataset.info.name}, batch {recipe.batch_size}"
     network = _network(name, dataset)
-    plain = PlainLoop(network, dataset, recipe, _mask(network))
+    plain = PlainLoop(network, dataset, recipe, random_mask(network))
     ways: dict[str, Callable[[], float]] = {
         "plain": lambda: plain.seconds(steps),
         "float32": _ours(name, dataset, recipe, steps, compile=False),
