@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from elth.errors import ElthError
-from elth.files import read_tensors, write_tensors
+from elth.tensors import read_tensors, write_tensors
 from elth.tickets import state_digest
 
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from elth.errors import ElthError
-from elth.files import contiguous
-from elth.parallel import Group, arrange_norms, average, check_division, data_parallel
+from elth.parallel import Group, arrange_norms, average, data_parallel
 from elth.recipes import Recipe
+from elth.tensors import contiguous
 
 Way = Literal["eager", "compiled", "compiled-graph"]
 """How an engine computes: each operation on its own, compiled, or as one CUDA graph."""
@@ -76,7 +76,7 @@ class Engine:
             )
         self.recipe, self.group = recipe, group
         if group is not None:
-            check_division(recipe, group.workers)
+            recipe.check_division(group.workers)
         arrange_norms(network, recipe.batch_norm_group, group)
         module: Any = network  # torch's types leave memory_format out of Module.to
         self.network: nn.Module = module.to(device=self.device, memory_format=torch.channels_last)

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from elth.data import Part
 from elth.errors import ElthError
-from elth.recipes import Recipe
 from elth.tickets import state_digest
 
 
@@ -71,27 +70,6 @@ class Group:
                 f"{what} of worker 0 and of worker {', '.join(map(str, other))} differ: have all "
                 "the same data, versions and kind of device?"
             )
-
-
-def check_division(recipe: Recipe, workers: int) -> None:
-    """Refuse a recipe whose batches cannot be divided among so many workers.
-
-    Raises:
-        ElthError: the parts would be unequal, or a group of batch normalisation torn apart.
-    """
-    if recipe.batch_size % workers:
-        raise ElthError(
-            f"a batch of {recipe.batch_size} images cannot be divided evenly among {workers} "
-            "workers: take a number of workers that divides it"
-        )
-    unit = recipe.batch_norm_group
-    if unit and recipe.batch_size // workers % unit:
-        most = recipe.batch_size // unit
-        raise ElthError(
-            f"batch normalisation is over groups of {unit} images, and {workers} workers have "
-            f"{recipe.batch_size // workers} images of a batch each: take at most {most} workers, "
-            f"a divisor of {most}"
-        )
 
 
 @contextlib.contextmanager

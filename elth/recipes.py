@@ -165,6 +165,26 @@ class Recipe:
                 "shorten the warm-up"
             )
 
+    def check_division(self, workers: int) -> None:
+        """Refuse batches that cannot be divided among so many workers.
+
+        Raises:
+            ElthError: the parts would be unequal, or a group of batch normalisation torn apart.
+        """
+        if self.batch_size % workers:
+            raise ElthError(
+                f"a batch of {self.batch_size} images cannot be divided evenly among {workers} "
+                "workers: take a number of workers that divides it"
+            )
+        unit = self.batch_norm_group
+        if unit and self.batch_size // workers % unit:
+            most = self.batch_size // unit
+            raise ElthError(
+                f"batch normalisation is over groups of {unit} images, and {workers} workers have "
+                f"{self.batch_size // workers} images of a batch each: take at most {most} "
+                f"workers, a divisor of {most}"
+            )
+
     def lr_at(self, step: int, per_epoch: int) -> float:
         """Learning rate of iteration ``step`` (counted from 0 at initialisation)."""
         warmup = self.warmup.iterations(per_epoch)

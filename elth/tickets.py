@@ -19,7 +19,6 @@ from torch import Tensor
 
 from elth import masks
 from elth.errors import ElthError
-from elth.files import read_tensors, write_tensors
 from elth.masks import Mask
 from elth.networks import (
     DataShape,
@@ -32,6 +31,7 @@ from elth.networks import (
     prunable,
 )
 from elth.streams import stream
+from elth.tensors import read_tensors, write_tensors
 
 FORMAT = 1
 

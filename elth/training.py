@@ -21,9 +21,9 @@ from elth.counts import rewind_step as rewind_step
 from elth.data import Dataset, DatasetInfo, Part
 from elth.engine import Engine
 from elth.errors import ElthError
-from elth.files import contiguous
 from elth.parallel import Group
 from elth.recipes import Recipe
+from elth.tensors import contiguous
 from elth.tickets import Ticket
 
 _CHECK_EVERY = 100

@@ -6,15 +6,10 @@ Ctrl-C.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ASYNC_LOGGING", "false")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 import click
 from rich.table import Table
@@ -95,13 +90,12 @@ def run(
     """
     from orchestrator import cluster, stopping
     from orchestrator import plan as plans
-    from orchestrator.experiment import load
+    from orchestrator.apart import apart
 
     stopping.like_ctrl_c()
     if storage is not None:
         overrides = (*overrides, f"resources.storage={storage}")
-    experiment = load(config, overrides)
-    built = plans.build(experiment)
+    experiment, built = apart(plans.of_file, config, overrides)
     address = cluster.address_of(address)
     from orchestrator.driver import execute
 

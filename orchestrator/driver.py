@@ -7,15 +7,21 @@ from pathlib import Path
 
 from rich.console import Console
 
-from elth import data
 from elth.errors import ElthError
 from orchestrator import cluster
 from orchestrator import report as reports
+from orchestrator.apart import apart, end
 from orchestrator.experiment import Experiment
 from orchestrator.outbox import patiently, publish_all
 from orchestrator.plan import Plan, Stage, dataset_of, seconds_per_work
 from orchestrator.progress import Progress
-from orchestrator.resources import check_recipes, compiles, local_slots, numerics
+from orchestrator.resources import (
+    check_recipes,
+    compiles,
+    local_slots,
+    numerics_here,
+    read_datasets,
+)
 from orchestrator.schedule import Schedule
 from orchestrator.store import Store
 from orchestrator.tracking import Tracked, Tracker
@@ -79,22 +85,24 @@ def _execute(
     }
     todo = [stage for key, stage in plan.stages.items() if key not in finished]
     datasets = list(dict.fromkeys(dataset_of(stage) for stage in todo))
-    for name in datasets:
-        data.load(name, experiment.data.root, download=experiment.data.download)
+    root, download = experiment.data.root, experiment.data.download
+    if todo:
+        apart(read_datasets, datasets, root, download=download)
+    expected = _expected(experiment, todo, nodes) if finished and todo else set()
     if nodes and todo:
         for note in cluster.check_places(
             nodes,
             store,
             experiment.resources.storage,
             datasets=datasets,
-            data_root=str(experiment.data.root.absolute()),
-            download=experiment.data.download,
+            data_root=str(root.absolute()),
+            download=download,
         ):
             console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     tracker.open_grid(experiment.name, experiment.resolved(), plan.stages, experiment.description)
     tracker.join_finished(finished.values(), experiment.name)
-    others = {one.numerics for one in finished.values()} - _expected(experiment, todo)
-    if others and todo:
+    others = {one.numerics for one in finished.values()} - expected
+    if others and expected:
         console.print(
             "note: finished stages of this grid come from another numerics class, in which the "
             f"same seed gives other bits: {', '.join(sorted(others))}",
@@ -106,6 +114,7 @@ def _execute(
         plan, finished, failed, slots=count, seconds_per_work=seconds_per_work(tracked, plan)
     )
     del tracked, finished, todo  # much memory, in a run that may last for days
+    end()  # the process beside this one, which holds as much
     with Progress(schedule, console, experiment.name):
         if not schedule.is_over:
             from orchestrator import runner
@@ -122,8 +131,10 @@ def _execute(
     return outcome
 
 
-def _expected(experiment: Experiment, todo: Iterable[Stage]) -> set[str]:
-    """The numerics classes in which stages will be computed here."""
+def _expected(
+    experiment: Experiment, todo: Iterable[Stage], nodes: tuple[cluster.Node, ...] | None
+) -> set[str]:
+    """The numerics classes in which stages will be computed."""
     resources = experiment.resources
     device = "cuda" if resources.gpus else "cpu"
     fast = "compiled-graph" if resources.gpus else "compiled"
@@ -132,7 +143,11 @@ def _expected(experiment: Experiment, todo: Iterable[Stage]) -> set[str]:
         fast if workers == 1 and compiles(stage, resources.compile, device) else "eager"
         for stage in todo
     }
-    return {numerics(resources.cpus, resources.gpus, way, workers) for way in ways}
+    classes = [(resources.cpus, resources.gpus, way, workers) for way in sorted(ways)]
+    if nodes is None:
+        return apart(numerics_here, classes)
+    answers = cluster.ask(nodes, numerics_here, classes).values()
+    return set().union(*(found for found in answers if not isinstance(found, str)))
 
 
 def _report(tracker: Tracker, experiment: Experiment, console: Console) -> None:

@@ -22,8 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-
 from elth.errors import ElthError
 from orchestrator.cluster import HANDED
 from orchestrator.package import pack

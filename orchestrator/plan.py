@@ -10,9 +10,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elth import criteria, data, elastic
@@ -20,7 +21,7 @@ from elth.counts import iterations_per_epoch, kept_after, rewind_step
 from elth.errors import ElthError
 from elth.networks import DataShape, NetworkSpec, facts, options
 from elth.recipes import Recipe
-from orchestrator.experiment import Cell, Experiment
+from orchestrator.experiment import Cell, Experiment, load
 from orchestrator.methods import CHAIN, METHODS, REWIND, SOURCE
 
 if TYPE_CHECKING:
@@ -188,6 +189,16 @@ def build(experiment: Experiment) -> Plan:
         builder.cell(cell).key for cell in experiment.cells() for builder in builders
     )
     return Plan(stages, tuple(asked))
+
+
+def of_file(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Experiment, Plan]:
+    """Read an experiment, changed by overrides, and work out its stages.
+
+    Raises:
+        ElthError: as ``experiment.load`` and ``build``.
+    """
+    experiment = load(path, overrides)
+    return experiment, build(experiment)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What this machine can run at a time, and in which numerics class."""
+"""What this machine has for trials: how many at a time, which data, and its numerics class."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import functools
 import os
 import platform
 import re
-import sys
+from collections.abc import Iterable
 from pathlib import Path
 
+from elth import data
 from elth.errors import ElthError
+from orchestrator.apart import apart
 from orchestrator.experiment import Experiment, Resources
 from orchestrator.plan import Stage, per_epoch, recipe_of, seconds_of_step
 
@@ -32,7 +34,7 @@ def local_slots(experiment: Experiment) -> int:
     have = cpus // (want.cpus * want.workers)
     gpus = 0
     if want.gpus:
-        gpus = _gpus()  # no worker lies across two of them
+        gpus = apart(count_gpus) if _may_have_gpus() else 0  # no worker lies across two of them
         have = min(have, gpus * int(1 / want.gpus) // want.workers)
     if have < 1:
         lower = "resources.workers, " if want.workers > 1 else ""
@@ -50,16 +52,31 @@ def asking(want: Resources) -> str:
     return f"each of the {want.workers} workers of a trial asks"
 
 
-def _gpus() -> int:
-    """How many GPUs torch can use. Without a driver there is none, and torch is not imported."""
-    if "torch" not in sys.modules and not Path("/dev/kfd").exists():  # that of AMD
-        try:
-            ctypes.CDLL("libcuda.so.1")
-        except OSError:
-            return 0
+def _may_have_gpus() -> bool:
+    """Whether torch is worth asking: there is a driver of GPUs."""
+    if Path("/dev/kfd").exists():  # AMD's
+        return True
+    with contextlib.suppress(OSError):
+        ctypes.CDLL("libcuda.so.1")
+        return True
+    return False
+
+
+def count_gpus() -> int:
+    """How many GPUs torch can use."""
     import torch
 
     return torch.cuda.device_count()
+
+
+def read_datasets(names: Iterable[str], root: Path, *, download: bool) -> None:
+    """Read datasets, as each trial will.
+
+    Raises:
+        ElthError: one is not there, or is another.
+    """
+    for name in names:
+        data.load(name, root, download=download)
 
 
 def check_recipes(experiment: Experiment) -> None:
@@ -70,10 +87,8 @@ def check_recipes(experiment: Experiment) -> None:
     """
     recipes = (experiment.recipe, *experiment.recipes.values())
     if experiment.resources.workers > 1:
-        from elth.parallel import check_division
-
         for recipe in recipes:
-            check_division(recipe, experiment.resources.workers)
+            recipe.check_division(experiment.resources.workers)
     if not experiment.resources.gpus and any(recipe.precision == "tf32" for recipe in recipes):
         raise ElthError(
             "the recipe's precision is tf32, one of GPUs, and resources.gpus is 0: give the trials "
@@ -102,6 +117,17 @@ def numerics(threads: int, gpus: float, way: str, workers: int = 1) -> str:
 
     device = torch.cuda.get_device_name() if gpus else f"cpu-{_processor()}"
     return f"{device}/torch-{torch.__version__}/threads-{threads}/workers-{workers}/{way}"
+
+
+def numerics_here(classes: Iterable[tuple[int, float, str, int]]) -> set[str]:
+    """The classes of some arguments of ``numerics``; none of GPUs where there are none."""
+    import torch
+
+    return {
+        numerics(threads, gpus, way, workers)
+        for threads, gpus, way, workers in classes
+        if not gpus or torch.cuda.is_available()
+    }
 
 
 @functools.cache

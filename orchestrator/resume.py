@@ -9,7 +9,8 @@ from mlflow.exceptions import MlflowException
 
 from elth.errors import ElthError
 from orchestrator import plan as plans
-from orchestrator.experiment import Experiment, load
+from orchestrator.apart import apart
+from orchestrator.experiment import Experiment
 from orchestrator.listing import stage_of
 from orchestrator.plan import Plan, Stage
 from orchestrator.tracking import Tracker
@@ -37,8 +38,7 @@ def begin(tracker: Tracker, run_id: str, overrides: Sequence[str]) -> tuple[Expe
                 f"run {name} ({stage.title}) is {run.info.status.lower()} and holds no experiment: "
                 "name a finished round of its chain, or give elth run with the file"
             ) from error
-        experiment = load(path, overrides)
-    built = plans.build(experiment)
+        experiment, built = apart(plans.of_file, path, overrides)
     if stage.key not in built.stages:
         raise ElthError(
             f"run {name} ({stage.title}) is no part of the experiment {experiment.name} with these "

@@ -9,17 +9,19 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from elth.errors import ElthError
-from elth.training import Epoch
 from orchestrator.leases import Lease, LostError
 from orchestrator.outbox import AwayError, is_away, plain
-from orchestrator.stages import Result, write
+
+if TYPE_CHECKING:
+    from elth.training import Epoch
+    from orchestrator.stages import Result
 
 METRICS = ("test_accuracy", "test_loss", "train_loss", "lr")
 
@@ -100,6 +102,8 @@ class RunLog:
 
     def write(self, result: Result, folder: Path, *, keep_weights: bool) -> None:
         """Write the files of a finished run."""
+        from orchestrator.stages import write
+
         (folder / "result").mkdir(exist_ok=True)
         write(result, folder / "result", keep_weights=keep_weights)
         for name, text in self.texts.items():

@@ -16,7 +16,6 @@ from elth.data import Dataset, info
 from elth.elastic import Plan
 from elth.engine import Engine
 from elth.errors import ElthError
-from elth.files import read_tensors, write_tensors
 from elth.masks import Mask
 from elth.networks import (
     Anatomy,
@@ -30,6 +29,7 @@ from elth.networks import (
 from elth.parallel import Group
 from elth.recipes import Recipe
 from elth.streams import stream
+from elth.tensors import read_tensors, write_tensors
 from elth.tickets import Ticket, state_digest
 from elth.training import Epoch, Training, evaluation_batch
 from orchestrator.plan import Stage, dataset_of, iterations, recipe_of

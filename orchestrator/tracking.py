@@ -22,7 +22,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from mlflow import MlflowClient
@@ -30,9 +30,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from elth import masks
 from elth.errors import ElthError
-from elth.tickets import Ticket
 from orchestrator.damage import DamagedError
 from orchestrator.experiment import NAME
 from orchestrator.leases import GONE, Board, Lease, is_dead
@@ -43,8 +41,11 @@ from orchestrator.outbox import AwayError, is_away
 from orchestrator.plan import Stage, recipe_of
 from orchestrator.provenance import environment
 from orchestrator.runlog import RunLog
-from orchestrator.stages import Result, read
 from orchestrator.store import Store
+
+if TYPE_CHECKING:
+    from elth.tickets import Ticket
+    from orchestrator.stages import Result
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -207,6 +208,8 @@ class Tracker:
             raise DamagedError(stage.key, text) from error
 
     def _load_run(self, stage: Stage, run: Run) -> tuple[Stage, Result]:
+        from orchestrator.stages import read
+
         uri = str(run.info.artifact_uri)
         with tempfile.TemporaryDirectory(prefix="elth-") as folder:
             place = None if uri.startswith("file:") else folder  # then nothing is copied
@@ -457,6 +460,8 @@ class Tracker:
         axes = {name: stage.labels[name] for name in AXES}
         log.params({"kind": stage.kind, **{n: "-" if v == "" else v for n, v in axes.items()}})
         if ticket is not None:
+            from elth import masks
+
             log.params(
                 {
                     "sparsity": f"{100 * ticket.sparsity:.2f}",

@@ -46,7 +46,8 @@ from elth.data._sources import (
 from elth.data._stream import FolderDataset, resize, resized_to
 from elth.data.folders import Part, list_folder
 from elth.errors import ElthError
-from elth.files import write_atomic, write_tensors
+from elth.files import write_atomic
+from elth.tensors import write_tensors
 
 __all__ = ["MANIFEST", "Shards", "load_prepared", "prepare"]
 

@@ -43,8 +43,12 @@ class Project:
 
     def elth(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
+        return self.python("-m", "orchestrator.cli", *words)
+
+    def python(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run Python to its end."""
         return subprocess.run(
-            [sys.executable, "-m", "orchestrator.cli", *words],
+            [sys.executable, *words],
             cwd=self.path,
             env=_environment(),
             capture_output=True,

@@ -24,6 +24,18 @@ grid:
   - {method: [reinit, random, magnitude], network: resnet14(width=8)}
 """
 
+ODD = """\
+name: odd
+dataset: digits
+seeds: [0]
+recipe: {base: digits_resnet, length: 2it, rewind: 1it, milestones: []}
+pruning: {rate: 0.5, rounds: 1}
+criteria: {snip: {samples: 64}}
+grid:
+  - {method: [imp, snip], network: resnet14(width=4)}
+"""
+"""A setting and a network of which the plan knows nothing without building them."""
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
@@ -66,6 +78,23 @@ def test_the_output_is_plain_and_free_of_ray(finished: Project) -> None:
     assert "\x1b[" not in text, "no terminal codes when the output is no terminal"
     assert not re.search(r"\b(ray|tune|raylet|gcs_server|traceback|warning)\b", text.lower()), text
     assert re.search(r"\[\d+ s\] \d+ of 16 stages done", text)
+
+
+def test_the_driver_does_not_import_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from orchestrator.cli import main\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    print(sorted({'torch', 'torchvision', 'sklearn'} & set(sys.modules)))\n"
+    )
+    project = Project(tmp_path)
+    project.write("odd.yaml", ODD)
+    done = project.python("-c", code, "run", "odd.yaml")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "4 of 4 stages done in" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_the_same_command_runs_nothing_again(finished: Project) -> None:

@@ -16,13 +16,14 @@ import psutil
 import pytest
 
 from elth.errors import ElthError
-from orchestrator import plan, runner
+from orchestrator import plan
 from orchestrator.experiment import Experiment, load
 from orchestrator.provenance import owner
 from orchestrator.runlog import METRICS
 from orchestrator.store import Store
 from orchestrator.tracking import AXES, STAGES, Tracker
 from orchestrator.ui import COLUMNS, address, serve
+from orchestrator.worker import Worker, run_job
 from tests.e2e.conftest import Project
 
 if TYPE_CHECKING:
@@ -105,10 +106,10 @@ def _run(experiment: Experiment, store: Store) -> None:
         "gpus": 0,
         "data": {"root": "data", "download": False},
     }
-    worker = runner.Worker()
+    worker = Worker()
     for job in built.jobs():
         config = {**common, "stages": [stage.describe() for stage in job.stages]}
-        assert not any(report.failed for report in runner.run_job(config, worker))
+        assert not any(report.failed for report in run_job(config, worker))
 
 
 @pytest.fixture

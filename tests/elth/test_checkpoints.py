@@ -14,10 +14,10 @@ from elth.checkpoints import Checkpoint
 from elth.data import Dataset
 from elth.engine import Engine
 from elth.errors import ElthError
-from elth.files import read_tensors, write_tensors
 from elth.networks import DataShape, build
 from elth.recipes import Recipe, Step
 from elth.streams import stream
+from elth.tensors import read_tensors, write_tensors
 from elth.training import Epoch, Training
 from tests.elth.helpers import dataset
 

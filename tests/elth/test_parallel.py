@@ -10,7 +10,7 @@ import torch
 from elth.data import Part
 from elth.data import load as load_dataset
 from elth.errors import ElthError
-from elth.parallel import check_division, group
+from elth.parallel import group
 from tests.e2e import parallel_worker as worker
 
 
@@ -37,7 +37,7 @@ def test_a_number_of_workers_that_does_not_fit_the_recipe(
     workers: int, fields: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ElthError, match=message):
-        check_division(worker.recipe(**fields), workers)
+        worker.recipe(**fields).check_division(workers)
 
 
 def test_a_process_that_nothing_started(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"
@@ -10,6 +11,7 @@ os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"
 import pytest
 import torch
 
+from orchestrator import stages
 from orchestrator.store import Store
 from orchestrator.tracking import Tracker
 from tests.orchestrator.helpers import Finished, finish
@@ -43,3 +45,13 @@ def tracker(store: Store) -> Tracker:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """A tiny grid with every method, done by ``run_job`` in this process."""
     return finish(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is trained now is trained in vain."""
+
+    def train(*_: object, **__: object) -> Iterator[object]:
+        raise AssertionError("this was finished already")
+
+    monkeypatch.setattr(stages, "train", train)

@@ -182,7 +182,7 @@ class Finished:
 
 def finish(folder: Path) -> Finished:
     """Do a tiny grid with every method in this process, as ``elth run`` does on Ray."""
-    from orchestrator import runner
+    from orchestrator.worker import Worker, run_job
 
     found = tiny(
         "done",
@@ -197,8 +197,8 @@ def finish(folder: Path) -> Finished:
     store = Store.of(folder)
     tracker = Tracker(store)
     tracker.open_grid(found.name, found.resolved(), built.stages, "A tiny grid.")
-    worker = runner.Worker()
+    worker = Worker()
     for job in built.jobs():
-        for report in runner.run_job(job_config(store, found, job.stages), worker):
+        for report in run_job(job_config(store, found, job.stages), worker):
             assert not report.failed, report.failed
     return Finished(store=store, tracker=tracker, experiment=found, plan=built)

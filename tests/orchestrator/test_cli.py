@@ -30,6 +30,7 @@ from orchestrator.plan import build
 from orchestrator.schedule import Schedule
 from orchestrator.store import Store
 from orchestrator.tracking import Tracker
+from orchestrator.worker import run_job
 from tests.orchestrator.helpers import (
     INFINITE,
     TINY,
@@ -359,7 +360,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         while not schedule.is_over:
             job = schedule.take("trial")
             assert job is not None
-            for report in runner.run_job(job_config(store, experiment, job.stages)):
+            for report in run_job(job_config(store, experiment, job.stages)):
                 schedule.advance("trial", report.index, report.fraction, report.accuracy)
                 if report.failed:
                     schedule.fail("trial", report.failed)

@@ -15,10 +15,12 @@ from orchestrator import plan
 from orchestrator.damage import DamagedError
 from orchestrator.experiment import Experiment
 from orchestrator.plan import Plan
-from orchestrator.runner import JobTrial, PlanSearch, Worker, run_job
 from orchestrator.schedule import Schedule, Snapshot
+from orchestrator.search import PlanSearch
 from orchestrator.store import Store
 from orchestrator.tracking import Tracker
+from orchestrator.trials import JobTrial
+from orchestrator.worker import Worker, run_job
 from tests.orchestrator.helpers import (
     TINY,
     artifact,

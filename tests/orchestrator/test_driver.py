@@ -8,7 +8,7 @@ import io
 import pytest
 from rich.console import Console
 
-from orchestrator import driver, plan, runner
+from orchestrator import driver, plan, resources, runner
 from orchestrator.experiment import Experiment
 from orchestrator.resources import numerics
 from orchestrator.schedule import Schedule
@@ -56,7 +56,7 @@ def test_going_on_in_another_numerics_class_is_told(
         seen.append((schedule.snapshot().found, count))
 
     monkeypatch.setattr(runner, "run", run)
-    monkeypatch.setattr(driver, "numerics", lambda *_: "of another kind")
+    monkeypatch.setattr(resources, "numerics", lambda *_: "of another kind")
     grown = tiny(
         "grown",
         pruning={"rate": 0.5, "rounds": 3},

@@ -11,13 +11,14 @@ import torch
 from elth import training
 from elth.engine import Engine
 from elth.training import Training
-from orchestrator import plan, runner
+from orchestrator import plan
 from orchestrator.experiment import Experiment
 from orchestrator.inflight import InFlight
 from orchestrator.plan import Stage
-from orchestrator.runner import Report, Worker
 from orchestrator.store import Store
 from orchestrator.tracking import Tracker
+from orchestrator.trials import Report
+from orchestrator.worker import Worker, run_job
 from tests.orchestrator.helpers import job_config, tiny
 
 LONGER = {"length": "5ep", "rewind": "1ep", "batch_size": 64, "milestones": ["3ep"]}
@@ -42,7 +43,7 @@ def _job(name: str, seed: int) -> tuple[Experiment, list[Stage]]:
 def _run(store: Store, job: tuple[Experiment, list[Stage]], **changes: Any) -> list[Report]:
     found, todo = job
     config = job_config(store, found, todo, checkpoint_minutes=0, **changes)
-    return list(runner.run_job(config, Worker()))
+    return list(run_job(config, Worker()))
 
 
 def _die_at(monkeypatch: pytest.MonkeyPatch, step: int) -> list[int]:

@@ -11,12 +11,13 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
-from orchestrator import leases, plan, runner
+from orchestrator import leases, plan
 from orchestrator.leases import BEAT, BOARDS, ROOT, Board, Held, Lease, LostError, claim
 from orchestrator.plan import Stage
-from orchestrator.runner import Report, Worker
 from orchestrator.store import Store
 from orchestrator.tracking import Tracker
+from orchestrator.trials import Report
+from orchestrator.worker import Worker, run_job
 from tests.orchestrator.helpers import (
     ELSEWHERE,
     GONE,
@@ -246,16 +247,16 @@ def test_a_job_tells_that_another_driver_is_at_its_stage(store: Store, tracker: 
     found = tiny("shared", seeds=[68], pruning={"rate": 0.5, "rounds": 1})
     todo = list(plan.build(found).stages.values())
     worker = Worker()
-    assert not any(r.failed for r in runner.run_job(job_config(store, found, todo[:1]), worker))
+    assert not any(r.failed for r in run_job(job_config(store, found, todo[:1]), worker))
     other = _lease(tracker, todo[1], ELSEWHERE)
     config = job_config(store, found, todo)
-    *before, last = runner.run_job(config, worker)
+    *before, last = run_job(config, worker)
     assert before == [Report(index=1)]
     assert (last.index, last.failed, last.is_last) == (1, "", True)
     assert other.run_id in last.held
     other.end()
     # Its sign of life has not changed for a minute: it is taken over, from this one's checkpoints.
-    reports = list(runner.run_job({**config, "watched": (last.held, 61.0)}, worker))
+    reports = list(run_job({**config, "watched": (last.held, 61.0)}, worker))
     assert [r.index for r in reports if r.fraction == 0] == [1, 2, 3]
     assert not any(r.failed or r.held for r in reports)
     runs = [run for stage in todo for run in tracker.runs_of(stage.key)]
@@ -268,11 +269,11 @@ def test_a_worker_that_was_stopped_takes_what_another_has_finished_meanwhile(
     found = tiny("sleeper", seeds=[69], pruning={"rate": 0.5, "rounds": 1})
     (start, *_) = plan.build(found).stages.values()
     config = job_config(store, found, [start])
-    steps = runner.run_job({**config, "driver": ELSEWHERE}, Worker())
+    steps = run_job({**config, "driver": ELSEWHERE}, Worker())
     assert next(steps).fraction == 1.0  # its only epoch is trained, nothing is published
     (run,) = tracker.runs_of(start.key)
     token = f"{run.info.run_id}:{run.data.tags[BEAT]}"
-    taking = list(runner.run_job({**config, "watched": (token, 61.0)}, Worker()))
+    taking = list(run_job({**config, "watched": (token, 61.0)}, Worker()))
     assert taking[-1] == Report(index=1)
     assert list(steps) == [Report(index=1)]
     (one,) = tracker.runs_of(start.key)
@@ -288,7 +289,7 @@ def test_a_worker_that_was_stopped_takes_what_another_has_finished_meanwhile(
 def test_what_cannot_be_prepared_leaves_no_run(store: Store, tracker: Tracker) -> None:
     found = tiny("unprepared", seeds=[70])
     stage = list(plan.build(found).stages.values())[1]
-    (report,) = runner.run_job(job_config(store, found, [stage]), Worker())
+    (report,) = run_job(job_config(store, found, [stage]), Worker())
     assert "has no finished stage" in report.failed
     assert report.redo == stage.parents[0]
     assert tracker.runs_of(stage.key) == []

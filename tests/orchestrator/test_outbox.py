@@ -19,7 +19,7 @@ from mlflow.protos.databricks_pb2 import (
 )
 
 from elth.errors import ElthError
-from orchestrator import plan, runner
+from orchestrator import plan
 from orchestrator.leases import Lease, LostError, claim
 from orchestrator.outbox import (
     AwayError,
@@ -32,10 +32,11 @@ from orchestrator.outbox import (
     waiting,
 )
 from orchestrator.runlog import METRICS, RunLog
-from orchestrator.runner import Report, Worker
 from orchestrator.stages import Result
 from orchestrator.store import Store
 from orchestrator.tracking import Tracker
+from orchestrator.trials import Report
+from orchestrator.worker import Worker, run_job
 from tests.orchestrator.helpers import (
     ELSEWHERE,
     begin,
@@ -323,7 +324,7 @@ def test_a_job_waits_for_the_store_and_tells_so(
     mine = worker.tracker(str(store))
     away = Away(mine, monkeypatch, "search_runs", "create_run", "log_batch", "set_terminated")
     reports: list[Report] = []
-    for report in runner.run_job(job_config(store, found, todo), worker):
+    for report in run_job(job_config(store, found, todo), worker):
         assert not report.failed, report.failed
         reports.append(report)
         if len(reports) % 2:
@@ -349,7 +350,7 @@ def test_a_job_gives_up_after_a_while_and_the_next_command_publishes(
     worker = Worker()
     mine = worker.tracker(str(store))
     away = Away(mine, monkeypatch, "log_artifacts", "search_runs")
-    reports = runner.run_job(job_config(store, found, [start]), worker)
+    reports = run_job(job_config(store, found, [start]), worker)
     assert next(reports).fraction == 1.0
     away.left = 99
     *notes, last = reports

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from elth.errors import ElthError
-from orchestrator import plan
+from orchestrator import plan, resources
 from orchestrator.resources import check_recipes, compiles, local_slots, numerics
 from tests.orchestrator.helpers import tiny
 
@@ -18,11 +18,12 @@ from tests.orchestrator.helpers import tiny
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight cores, as an affinity mask, and three GPUs."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(resources, "_may_have_gpus", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
 
 
 @pytest.mark.parametrize(
-    ("resources", "slots"),
+    ("wanted", "slots"),
     [
         ({}, 8),
         ({"cpus": 3}, 2),
@@ -37,8 +38,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"cpus": 1, "gpus": 0.5, "workers": 4}, 1),  # two on each of two GPUs, and two left over
     ],
 )
-def test_slots(resources: dict[str, Any], slots: int) -> None:
-    assert local_slots(tiny("slots", resources=resources)) == slots
+def test_slots(wanted: dict[str, Any], slots: int) -> None:
+    assert local_slots(tiny("slots", resources=wanted)) == slots
 
 
 def test_a_machine_that_is_too_small_is_refused_with_the_numbers(

@@ -14,10 +14,10 @@ from elth import controls, criteria, masks
 from elth.data import Dataset, info
 from elth.data import load as load_dataset
 from elth.errors import ElthError
-from elth.files import read_tensors, write_tensors
 from elth.networks import NetworkSpec, build
 from elth.recipes import Recipe
 from elth.streams import stream
+from elth.tensors import read_tensors, write_tensors
 from elth.tickets import Ticket
 from elth.training import Epoch, Training
 from orchestrator import plan, stages

@@ -21,10 +21,10 @@ from elth import data
 from elth.data import FolderDataset, _stream, folders, make_manifest, prepare, prepared
 from elth.data._augment import ResizedCrops
 from elth.errors import ElthError
-from elth.files import write_tensors
 from elth.networks import build
 from elth.recipes import Recipe, Step
 from elth.streams import stream
+from elth.tensors import write_tensors
 from elth.tickets import state_digest
 from elth.training import Training
 

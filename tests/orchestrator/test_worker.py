@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 import torch
 from mlflow.entities import Run
-from ray.tune.search import Searcher
 
 from elth import masks
-from orchestrator import plan, runner, stages
+from orchestrator import plan, stages
 from orchestrator.experiment import Experiment
-from orchestrator.plan import Plan, Stage
+from orchestrator.plan import Stage
 from orchestrator.resources import numerics
-from orchestrator.runner import JobTrial, PlanSearch, Report, Worker
 from orchestrator.schedule import Schedule
-from orchestrator.stopping import Stop
+from orchestrator.search import PlanSearch
 from orchestrator.store import Store
 from orchestrator.tracking import Tracker
+from orchestrator.trials import Report
+from orchestrator.worker import Worker, run_job
 from tests.orchestrator.helpers import (
     INFINITE,
     RECIPE,
     TINY,
-    TINY_DEEPER,
     Finished,
     artifact,
     job_config,
@@ -47,7 +45,7 @@ def worker() -> Worker:
 def _reports(
     store: Store, found: Experiment, todo: Sequence[Stage], worker: Worker, **changes: Any
 ) -> list[Report]:
-    return list(runner.run_job(job_config(store, found, todo, **changes), worker))
+    return list(run_job(job_config(store, found, todo, **changes), worker))
 
 
 def _runs(tracker: Tracker, grid: str) -> list[Run]:
@@ -154,16 +152,6 @@ def test_reports_tell_every_epoch_and_every_end(
     assert reports[3].accuracy == tracked[dense.key].accuracy
     assert reports[0].accuracy == tracked[start.key].accuracy
     assert reports[1].accuracy is None
-
-
-@pytest.fixture
-def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is trained now is trained in vain."""
-
-    def train(*_: object, **__: object) -> Iterator[object]:
-        raise AssertionError("this was finished already")
-
-    monkeypatch.setattr(stages, "train", train)
 
 
 @pytest.mark.usefixtures("no_training")
@@ -298,10 +286,10 @@ def test_a_worker_keeps_a_few_large_results_the_latest_ones(
     assert len(worker.results) == 12  # all of them are small
     size = rewind_result().nbytes
     assert 4 * 11_012 < size < 5 * 11_012
-    monkeypatch.setattr(runner, "_KEPT_BYTES", 9 * size)
+    monkeypatch.setattr("orchestrator.worker._KEPT_BYTES", 9 * size)
     worker.keep("9", (stage, rewind_result()))
     assert list(worker.results) == ["3", "4", "5", "6", "7", "8", "10", "11", "9"]
-    monkeypatch.setattr(runner, "_KEPT_BYTES", 0)
+    monkeypatch.setattr("orchestrator.worker._KEPT_BYTES", 0)
     worker.keep("11", (stage, rewind_result()))
     assert list(worker.results) == ["4", "5", "6", "7", "8", "10", "9", "11"]
 
@@ -320,86 +308,6 @@ def test_a_worker_reads_a_dataset_once() -> None:
     worker = Worker()
     data = worker.dataset("digits", {"root": "data", "download": False}, "cpu")
     assert worker.dataset("digits", {"root": "data", "download": False}, "cpu") is data
-
-
-# Between Tune and the schedule, without Tune
-
-
-def _drive(found: Finished, slots: int) -> tuple[Schedule, list[str]]:
-    """Let trials run in turn, as Tune would, in one process."""
-    schedule = Schedule(found.plan, (), {}, slots=slots)
-    search = PlanSearch(schedule)
-    common = job_config(found.store, found.experiment, [])
-    trials: dict[str, JobTrial] = {}
-    order: list[str] = []
-    for number in range(1000):
-        config = search.suggest(str(number))
-        if config == Searcher.FINISHED:
-            return schedule, order
-        if config is not None:
-            order.append(Stage.of(config["stages"][0]).title)
-            trial = JobTrial.__new__(JobTrial)
-            trial.setup(config, common)
-            trials[str(number)] = trial
-        for name, running in list(trials.items()):
-            result = running.step()
-            if result["done"]:
-                search.on_trial_complete(name, result)
-                del trials[name]
-            else:
-                search.on_trial_result(name, result)
-    raise AssertionError("it never ended")
-
-
-@pytest.mark.usefixtures("no_training")
-@pytest.mark.parametrize("slots", [1, 3])
-def test_a_search_walks_through_a_whole_plan(finished: Finished, slots: int) -> None:
-    schedule, order = _drive(finished, slots)
-    now = schedule.snapshot()
-    assert schedule.is_over
-    assert (now.done, now.total, now.failed) == (24, 24, {})
-    assert len(order) == len(finished.plan.jobs())
-    assert order[0] == f"{TINY_DEEPER} rewind point, seed 0"
-
-
-def test_a_search_waits_where_nothing_is_ready(finished: Finished) -> None:
-    schedule = Schedule(finished.plan, (), {}, slots=99)
-    search = PlanSearch(schedule)
-    configs = [search.suggest(str(i)) for i in range(4)]
-    assert [len(config["stages"]) for config in configs] == [4, 4, 4, 4]
-    assert search.suggest("4") is None
-    search.on_trial_result("0", {"report": (1, 0.0, None, "")})
-    magnitude = search.suggest("5")
-    assert [Stage.of(s).labels["method"] for s in magnitude["stages"]] == ["magnitude"]
-    assert search.suggest("6") is None
-
-
-def test_a_search_is_over_once_the_run_is_to_end(finished: Finished) -> None:
-    schedule = Schedule(finished.plan, (), {}, slots=1)
-    stop = Stop("driver")
-    search = PlanSearch(schedule, stop)
-    assert search.suggest("0") is not None
-    assert search.suggest("1") is None, "nothing else is ready"
-    stop._signalled(signal.SIGTERM, None)
-    assert search.suggest("2") == Searcher.FINISHED, "with None Tune would wait for ten minutes"
-
-
-def test_a_search_tells_of_failures(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.schedule._PAUSES", ())
-    built: Plan = finished.plan
-    schedule = Schedule(built, (), {}, slots=1)
-    search = PlanSearch(schedule)
-    search.suggest("a")
-    search.on_trial_complete("a", {"report": (2, 0.0, None, "not finite")})
-    failed = schedule.snapshot().failed
-    assert [text.partition(": ")[2] for text in failed.values()] == ["not finite"]
-    search.suggest("b")
-    search.on_trial_result("b", {"report": (1, 0.5, 10.0, "")})
-    search.on_trial_complete("b", error=True)
-    assert [text.partition(": ")[2] for text in schedule.snapshot().failed.values()] == [
-        "not finite",
-        "its process died (1 times)",
-    ]
 
 
 def test_where_compiling_fails_it_is_told_once_and_the_class_says_so(
@@ -432,30 +340,6 @@ def test_of_a_shared_gpu_a_trial_takes_its_share_of_memory(
     for gpus in (0, 0.25, 1):
         _reports(store, tiny("shared"), [], Worker(), gpus=gpus)
     assert shares == [0.25]
-
-
-def test_a_trial_steps_to_the_end_of_a_stage_or_for_a_second(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    reports = [
-        Report(index=0, fraction=0.3),
-        Report(index=0, fraction=0.6),
-        Report(index=0, fraction=1.0),
-        Report(index=1),
-        Report(index=1, fraction=0.5),
-        Report(index=1, failed="no"),
-    ]
-    monkeypatch.setattr(runner, "run_job", lambda config: iter(reports))
-    trial = JobTrial.__new__(JobTrial)
-    trial.setup({}, {})
-    assert trial.step() == {"report": (1, 0.0, None, "", "", False, "", ""), "done": False}
-    assert trial.step() == {"report": (1, 0.0, None, "no", "", False, "", ""), "done": True}
-    monkeypatch.setattr(runner, "REPORT_SECONDS", -1.0)
-    assert trial.reset_config({})
-    assert [trial.step()["report"][1] for _ in range(3)] == [0.3, 0.6, 1.0]
-    monkeypatch.setattr(runner, "run_job", lambda config: iter(()))
-    assert trial.reset_config({})
-    assert trial.step() == {"report": None, "done": True}
 
 
 def test_a_result_of_a_dead_attempt_is_not_read(tracker: Tracker) -> None:
