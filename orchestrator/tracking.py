@@ -15,6 +15,7 @@ import http.client
 import json
 import logging
 import re
+import sqlite3
 import ssl
 import tempfile
 import time
@@ -101,6 +102,17 @@ def _alone(folder: Path | None) -> Iterator[None]:
         yield
 
 
+def _index_tags(database: Path) -> None:
+    """Let the runs of a key be found without reading the keys of all runs.
+
+    MLflow's own index is of names of tags alone. Without this one everything works, and each stage
+    takes longer with the number of runs: 40 ms at 10,000 (docs/performance.md).
+    """
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(database)) as base:
+        base.execute("CREATE INDEX IF NOT EXISTS elth_tags ON tags (key, value)")
+        base.commit()
+
+
 class Tracker:
     """Everything that is asked of MLflow."""
 
@@ -131,6 +143,8 @@ class Tracker:
             with _alone(store.folder):
                 self.client = MlflowClient(store.uri)
                 self.experiments = {name: self._experiment(name) for name in (STAGES, GRIDS)}
+            if store.folder is not None:
+                _index_tags(store.folder / "mlflow.db")
         except Exception as error:  # MLflow's, SQLAlchemy's, Alembic's
             first = (str(error) or type(error).__name__).splitlines()[0]
             kind = AwayError if is_away(error) else ElthError

@@ -172,6 +172,17 @@ def test_a_store_is_opened_by_one_process_at_a_time(
         pass
 
 
+def test_the_runs_of_a_key_are_found_by_an_index(tmp_path: Path) -> None:
+    database = tmp_path / "mlflow.db"
+    query = "EXPLAIN QUERY PLAN SELECT run_uuid FROM tags WHERE key = ? AND value = ?"
+    for _ in range(2):  # the second time it is there
+        Tracker(Store.of(tmp_path))
+        with contextlib.closing(sqlite3.connect(database)) as base:
+            ((*_, how),) = base.execute(query, ("elth.key", "k")).fetchall()
+            assert how == "SEARCH tags USING INDEX elth_tags (key=? AND value=?)"
+            assert base.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
 def test_artifacts_lie_in_the_store(store: Store, tracker: Tracker) -> None:
     assert store.folder is not None
     found = tracker.client.get_experiment_by_name("elth")
