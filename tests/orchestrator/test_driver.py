@@ -6,11 +6,12 @@ import dataclasses
 import io
 
 import pytest
+import torch
 from rich.console import Console
 
-from orchestrator import driver, plan, resources, runner
+from orchestrator import cluster, driver, plan, resources, runner
 from orchestrator.experiment import Experiment
-from orchestrator.resources import numerics
+from orchestrator.resources import numerics, numerics_here
 from orchestrator.schedule import Schedule
 from orchestrator.store import Store
 from tests.orchestrator.helpers import TINY, Finished, of_kind, tiny
@@ -73,3 +74,23 @@ def test_going_on_in_another_numerics_class_is_told(
     joined = {one.key for one in finished.tracker.stages("grown")}
     assert joined == set(list(keys)[:4])
     assert of_kind(plan.build(grown), "rewind_point")[0].key in joined
+
+
+def test_on_a_cluster_each_node_names_its_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = tuple(
+        cluster.Node(id=name * 8, name=name, cpus=1, gpus=gpus)
+        for name, gpus in (("head", 0), ("one", 1), ("two", 1))
+    )
+    asked: list[object] = []
+
+    def ask(machines: object, question: object, classes: object) -> dict[cluster.Node, object]:
+        asked.append((machines, question, classes))
+        answers: tuple[object, ...] = (set(), {"H/torch-2/eager"}, "nothing within 90 seconds")
+        return dict(zip(nodes, answers, strict=True))
+
+    monkeypatch.setattr(cluster, "ask", ask)
+    found = tiny("far", resources={"cpus": 2, "gpus": 1, "compile": False})
+    todo = list(plan.build(found).stages.values())
+    assert driver._expected(found, todo, nodes) == {"H/torch-2/eager"}
+    assert asked == [(nodes, numerics_here, [(2, 1.0, "eager", 1)])]
+    assert numerics_here([(2, 1.0, "eager", 1)]) == set() or torch.cuda.is_available()
