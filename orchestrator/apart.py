@@ -18,6 +18,8 @@ import traceback
 from collections.abc import Callable
 from typing import IO, Any, ParamSpec, TypeVar
 
+from elth.errors import ElthError
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -29,7 +31,7 @@ _others: list[subprocess.Popen[bytes]] = []
 """The process beside this one, if there is one."""
 
 
-class GoneError(RuntimeError):
+class GoneError(ElthError):
     """The process beside this one ended without an answer."""
 
 
