@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from elth._lazy import lazily
 from elth.networks._anatomy import Anatomy, Stage
-from elth.networks._facts import Facts, canonical, facts, options
+from elth.networks._facts import Facts, canonical, facts, is_listed, options
 from elth.networks._spec import DataShape, NetworkSpec
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ __all__ = [
     "check_state",
     "facts",
     "initialise",
+    "is_listed",
     "macs",
     "options",
     "prunable",

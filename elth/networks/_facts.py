@@ -81,11 +81,21 @@ def facts(spec: str | NetworkSpec, shape: DataShape) -> Facts:
     return _facts(canonical(spec), shape)
 
 
+def is_listed(spec: str | NetworkSpec, shape: DataShape) -> bool:
+    """Whether ``facts`` are listed, so that the network is not built for them."""
+    return spell(shape) in _entry(canonical(spec))["shapes"]
+
+
+def _entry(spec: NetworkSpec) -> dict[str, Any]:
+    entry: dict[str, Any] = known()["networks"].get(str(spec), {"shapes": {}})
+    return entry
+
+
 @functools.lru_cache(maxsize=256)
 def _facts(spec: NetworkSpec, shape: DataShape) -> Facts:
-    entry = known()["networks"].get(str(spec), {"shapes": {}})
-    if spell(shape) not in entry["shapes"]:
+    if not is_listed(spec, shape):
         return work_out(spec, shape)
+    entry = _entry(spec)
     anatomy = entry["anatomy"]
     stages = (
         Stage(name=s["name"], units=tuple(s["units"]), fixed=tuple(s["fixed"]))

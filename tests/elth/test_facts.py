@@ -11,7 +11,7 @@ from elth import facts, networks
 from elth.criteria import CRITERIA, NAMES
 from elth.data import info
 from elth.errors import ElthError
-from elth.networks import NETWORKS, DataShape, NetworkSpec, blueprint, macs, prunable
+from elth.networks import NETWORKS, DataShape, NetworkSpec, blueprint, is_listed, macs, prunable
 
 SHAPES = {
     "1x8x8/10": info("digits").shape,
@@ -71,6 +71,14 @@ def test_what_cannot_be_built_has_no_facts(name: str, shape: DataShape) -> None:
     with pytest.raises(ElthError) as refused:
         networks.facts(name, shape)
     assert str(refused.value) == str(expected.value)
+
+
+def test_which_networks_are_listed() -> None:
+    shape = DataShape(channels=3, size=32, classes=10)
+    assert is_listed("resnet20", shape)
+    assert is_listed("resnet20(width=16)", shape), "that is its default"
+    assert not is_listed("resnet20(width=8)", shape)
+    assert not is_listed("resnet20", DataShape(channels=3, size=40, classes=10))
 
 
 def test_the_names_of_the_criteria() -> None:
