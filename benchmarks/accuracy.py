@@ -15,14 +15,10 @@ import torch
 
 from benchmarks.plain import PlainLoop
 from benchmarks.rows import Row, has_native_bf16, row
-from benchmarks.train import random_mask
+from benchmarks.train import fresh_network, masked_training, random_mask
 from elth import data
 from elth.data import MemoryDataset
-from elth.engine import Engine
-from elth.networks import Network, build
 from elth.recipes import RECIPES, Recipe, Step
-from elth.streams import stream
-from elth.training import Training, evaluation_batch
 
 NETWORK = "resnet20"
 SEEDS = 3
@@ -73,35 +69,14 @@ def _apart(title: str, plain: Sequence[float], ours: Sequence[float]) -> Row:
     )
 
 
-def _network(dataset: MemoryDataset, seed: int) -> Network:
-    return build(NETWORK, dataset.info.shape, generator=stream(seed, "init"))
-
-
-def _training(
-    dataset: MemoryDataset, recipe: Recipe, seed: int, *, compile: bool = False
-) -> Training:
-    network, shape = _network(dataset, seed), dataset.info.shape
-    state = {name: value.clone() for name, value in network.state_dict().items()}
-    mask = random_mask(network, seed)
-    engine = Engine(
-        network,
-        recipe,
-        dataset.device,
-        shape=(shape.channels, shape.size, shape.size),
-        evaluation_batch=evaluation_batch(dataset.info),
-        compile=compile,
-    )
-    return Training(engine, dataset, recipe, seed=seed, state=state, mask=mask)
-
-
 def _ours(dataset: MemoryDataset, recipe: Recipe, seed: int) -> float:
-    *_, last = _training(dataset, recipe, seed, compile=True)
+    *_, last = masked_training(NETWORK, dataset, recipe, compile=True, seed=seed)
     return last.test_accuracy
 
 
 def _plain(dataset: MemoryDataset, recipe: Recipe, seed: int) -> float:
     torch.manual_seed(seed)
-    network = _network(dataset, seed)
+    network = fresh_network(NETWORK, dataset, seed)
     mask = random_mask(network, seed)
     loop = PlainLoop(network, dataset, recipe, mask)
     per_epoch = len(loop.loader)
@@ -113,6 +88,6 @@ def _plain(dataset: MemoryDataset, recipe: Recipe, seed: int) -> float:
         name: value * mask[name].to(value.device) if name in mask else value
         for name, value in loop.network.state_dict().items()
     }
-    judge = _training(dataset, recipe, seed)
+    judge = masked_training(NETWORK, dataset, recipe, compile=False, seed=seed)
     judge.network.load_state_dict(state)
     return judge.evaluate()[0]

@@ -49,8 +49,9 @@ initialisation any two orders of sums do, so over ten iterations at the recipe's
 are compared with float64, from which compiled may be twice as far as eager."""
 
 
-def _network(name: str, dataset: MemoryDataset) -> Network:
-    return build(name, dataset.info.shape, generator=stream(0, "init"))
+def fresh_network(name: str, dataset: MemoryDataset, seed: int = 0) -> Network:
+    """A network with its first weights."""
+    return build(name, dataset.info.shape, generator=stream(seed, "init"))
 
 
 def random_mask(network: Network, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -61,18 +62,20 @@ def random_mask(network: Network, seed: int = 0) -> dict[str, torch.Tensor]:
     }
 
 
-def _training(
+def masked_training(
     name: str,
     dataset: MemoryDataset,
     recipe: Recipe,
     *,
     compile: bool,
     dtype: torch.dtype = torch.float32,
-) -> tuple[Training, Engine]:
-    network, shape = _network(name, dataset).to(dtype), dataset.info.shape
+    seed: int = 0,
+) -> Training:
+    """The training of a network with a random mask, from its first weights."""
+    network, shape = fresh_network(name, dataset, seed).to(dtype), dataset.info.shape
     # An engine that compiles trains its network for an iteration.
     state = {key: value.clone() for key, value in network.state_dict().items()}
-    mask = random_mask(network)
+    mask = random_mask(network, seed)
     engine = Engine(
         network,
         recipe,
@@ -83,7 +86,7 @@ def _training(
     )
     if compile and engine.way == "eager":
         raise ElthError(f"{name} could not be compiled")
-    return Training(engine, dataset, recipe, seed=0, state=state, mask=mask), engine
+    return Training(engine, dataset, recipe, seed=seed, state=state, mask=mask)
 
 
 def _wait(device: torch.device) -> None:
@@ -95,7 +98,8 @@ def _ours(
     name: str, dataset: MemoryDataset, recipe: Recipe, steps: int, *, compile: bool
 ) -> Callable[[], float]:
     """Iterations of whole batches with their input, as ``Training`` does them."""
-    training, engine = _training(name, dataset, recipe, compile=compile)
+    training = masked_training(name, dataset, recipe, compile=compile)
+    engine = training.engine
     whole = len(dataset.train_labels) // recipe.batch_size
 
     def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -133,7 +137,8 @@ def _losses(
     compile: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> list[float]:
-    training, engine = _training(name, dataset, recipe, compile=compile, dtype=dtype)
+    training = masked_training(name, dataset, recipe, compile=compile, dtype=dtype)
+    engine = training.engine
     training.network.train()
     batches = dataset.train_batches(
         batch_size=recipe.batch_size, augment=recipe.augment, seed=0, epoch=0, stop=10
@@ -149,7 +154,7 @@ def _mask_share(
     name: str, dataset: MemoryDataset, recipe: Recipe, step: float, repeats: int
 ) -> list[float]:
     """What zeroing the pruned weights costs, in percent of an iteration."""
-    _, engine = _training(name, dataset, recipe, compile=False)
+    engine = masked_training(name, dataset, recipe, compile=False).engine
     shares = []
     for _ in range(repeats):
         _wait(dataset.device)
@@ -215,7 +220,7 @@ def _case(
     speeds: dict[torch.dtype, list[float]],
 ) -> list[Row]:
     title = f"{name}, {dataset.info.known_as or dataset.info.name}, batch {recipe.batch_size}"
-    network = _network(name, dataset)
+    network = fresh_network(name, dataset)
     ways: dict[str, Callable[[], float]] = {
         "plain": functools.partial(
             PlainLoop(network, dataset, recipe, random_mask(network)).seconds, steps
