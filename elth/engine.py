@@ -15,8 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from elth.errors import ElthError
-from elth.parallel import Group, arrange_norms, average, data_parallel
+from elth import arithmetic
+from elth.errors import ElthError, unknown
+from elth.forward import Forward, channels_last
+from elth.parallel import Group, average, data_parallel
+from elth.precision import computing
 from elth.recipes import Recipe
 from elth.tensors import contiguous
 
@@ -38,7 +41,8 @@ class Engine:
         network: the network; it is moved to the device, and its weights are overwritten.
         recipe: optimiser, batch size and precision are taken from it.
         device: where to compute.
-        shape: channels, height and width of an image; needed to compile.
+        shape: channels, height and width of an image. With it a step of the network is compared
+            with float64, once on a kind of machine (``elth.arithmetic``); needed to compile.
         evaluation_batch: images in a batch of evaluation; needed to compile.
         compile: compile the iteration, and on a GPU capture it as a CUDA graph. Only batches of the
             recipe's size and of ``evaluation_batch`` are computed so, others operation by
@@ -49,6 +53,7 @@ class Engine:
     Raises:
         ElthError: the device does not have the recipe's precision, or the recipe's batches cannot
             be divided among the workers.
+        WrongArithmeticError: the machine computes the network wrongly.
     """
 
     way: Way
@@ -77,9 +82,10 @@ class Engine:
         self.recipe, self.group = recipe, group
         if group is not None:
             recipe.check_division(group.workers)
-        arrange_norms(network, recipe.batch_norm_group, group)
-        module: Any = network  # torch's types leave memory_format out of Module.to
-        self.network: nn.Module = module.to(device=self.device, memory_format=torch.channels_last)
+        if all(shape):
+            arithmetic.ensure(network, recipe, self.device, shape)
+        self._forward = Forward(network, recipe, self.device, group)
+        self.network: nn.Module = self._forward.network
         self._trained: nn.Module = self.network
         if group is not None:
             self._trained = data_parallel(self.network)
@@ -118,9 +124,13 @@ class Engine:
             state: the weights; those that the mask prunes become zero.
             mask: which weights are trained; all, when there is none.
             start: number of the next iteration.
+
+        Raises:
+            ElthError: the mask does not fit the network; the message names the weight.
         """
-        self.network.load_state_dict(dict(state))
         masked = mask or {}
+        self._check_mask(masked)
+        self.network.load_state_dict(dict(state))
         if self._graph is None:
             self._pruned = [self._weights[name].detach() for name in masked]
             self._masks = [
@@ -137,6 +147,20 @@ class Engine:
         self._at.fill_(start)
         self._failed_at.fill_(-1)
         self._total.zero_()
+
+    def _check_mask(self, mask: Mapping[str, Tensor]) -> None:
+        for name, kept in mask.items():
+            if name not in self._weights:
+                raise unknown("weight of the network, in its mask", name, self._weights)
+            if kept.dtype is not torch.bool:
+                raise ElthError(
+                    f"the mask of '{name}' must be boolean, found {kept.dtype}: compare it with 0"
+                )
+            if kept.shape != self._weights[name].shape:
+                raise ElthError(
+                    f"the mask of '{name}' has shape {tuple(kept.shape)}, its weight "
+                    f"{tuple(self._weights[name].shape)}"
+                )
 
     def resume(self, optimiser: Mapping[str, Tensor], *, loss_sum: float, at: int) -> None:
         """After ``begin`` with the weights of a checkpoint, take in the rest of it.
@@ -184,9 +208,8 @@ class Engine:
         """
         count = len(labels) if count is None else count
         whole = len(labels) == self.recipe.batch_size
-        images = _channels_last(images.to(self._dtype))
+        images = channels_last(images.to(self._dtype))
         if self.device.type == "cuda":
-            self._set_precision()
             self._lr.fill_(lr)
         else:
             for group in self.optimiser.param_groups:
@@ -198,9 +221,7 @@ class Engine:
             self._labels.copy_(labels)
             self._graph.replay()
         else:
-            self._iterate(
-                self._fast_loss if whole and self._fast_loss else self._loss, images, labels, count
-            )
+            self._iterate(self._fast_loss if whole else None, images, labels, count)
         if count < self.recipe.batch_size:
             self.settle(count)
 
@@ -219,11 +240,10 @@ class Engine:
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits (n, classes) of a batch, in the mode that the network is in; never as bfloat16."""
-        self._set_precision()
-        images = _channels_last(images.to(self._dtype))
-        if self._fast_logits is not None and len(images) == self._evaluation_batch:
-            return self._fast_logits(images)
-        return self._logits(images)
+        images = channels_last(images.to(self._dtype))
+        fast = self._fast_logits is not None and len(images) == self._evaluation_batch
+        with computing(self.recipe.precision, self.device):
+            return self._fast_logits(images) if fast else self._forward.logits(images)
 
     def loss_sum(self, *, reset: bool = True) -> float:
         """Sum of the losses of all images since it was reset, in nats; the device is waited for."""
@@ -238,49 +258,32 @@ class Engine:
 
     # The iteration
 
-    def _iterate(self, loss_of: Any, images: Tensor, labels: Tensor, count: int) -> None:
-        self.optimiser.zero_grad(set_to_none=True)
-        if self.group is None:
-            loss = loss_of(images, labels)
-            known = loss.detach()
-        else:  # the mean of all workers' is that of the whole batch, and so are their gradients'
-            logits = self._logits(images, self._trained)
-            loss = F.cross_entropy(logits, labels, reduction="sum") * (self.group.workers / count)
-            known = self.group.mean(loss)
-        # Known on the device only: from the first loss that is not finite, the fused optimiser
-        # skips its updates.
-        failed = ~torch.isfinite(known) & (self._failed_at < 0)
-        self._failed_at.copy_(torch.where(failed, self._at, self._failed_at))
-        self._skip.copy_(self._failed_at >= 0)
-        torch.autograd.backward(loss)
-        self.optimiser.step()
-        self._apply_masks()
-        self._total += known * count
-        self._at += 1
-
-    def _logits(self, images: Tensor, network: nn.Module | None = None) -> Tensor:
-        network = network or self.network
-        if self.recipe.precision != "bf16":
-            return network(images)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            return network(images).float()
-
-    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(self._logits(images), labels)
+    def _iterate(self, fast_loss: Any, images: Tensor, labels: Tensor, count: int) -> None:
+        with computing(self.recipe.precision, self.device):
+            self.optimiser.zero_grad(set_to_none=True)
+            if self.group is None:
+                loss = (fast_loss or self._forward.loss)(images, labels)
+                known = loss.detach()
+            else:  # the workers' mean is that of the whole batch, and so are their gradients
+                logits = self._forward.logits(images, self._trained)
+                share = self.group.workers / count
+                loss = F.cross_entropy(logits, labels, reduction="sum") * share
+                known = self.group.mean(loss)
+            # Known on the device only: from the first loss that is not finite, the fused optimiser
+            # skips its updates.
+            failed = ~torch.isfinite(known) & (self._failed_at < 0)
+            self._failed_at.copy_(torch.where(failed, self._at, self._failed_at))
+            self._skip.copy_(self._failed_at >= 0)
+            torch.autograd.backward(loss)
+            self.optimiser.step()
+            self._apply_masks()
+            self._total += known * count
+            self._at += 1
 
     def _apply_masks(self) -> None:
         if self._masks:
             with torch.no_grad():
                 torch._foreach_mul_(self._pruned, self._masks)
-
-    def _set_precision(self) -> None:
-        """Float32 means float32 on a GPU too; PyTorch's own default is TF32 for convolutions."""
-        if self.device.type == "cuda":
-            kind = "tf32" if self.recipe.precision == "tf32" else "ieee"
-            backends: Any = torch.backends  # its types lack what is set here
-            if backends.cudnn.conv.fp32_precision != kind:
-                backends.cudnn.conv.fp32_precision = kind
-                backends.cuda.matmul.fp32_precision = kind
 
     def _fresh_optimiser(self) -> None:
         recipe, parameters = self.recipe, self.network.parameters()
@@ -306,14 +309,22 @@ class Engine:
     # Compiling
 
     def _compile(self, shape: tuple[int, int, int]) -> None:
-        images = _channels_last(torch.zeros((self.recipe.batch_size, *shape), device=self.device))
+        batch, evaluation = (
+            channels_last(torch.zeros((count, *shape), device=self.device))
+            for count in (self.recipe.batch_size, self._evaluation_batch)
+        )
         labels = torch.zeros(self.recipe.batch_size, dtype=torch.int64, device=self.device)
         try:
             # All engines share the code that is compiled, so PyTorch counts them as one function.
             torch._dynamo.config.recompile_limit = _ENGINES
-            self._fast_loss = torch.compile(self._loss, dynamic=False, fullgraph=True)
-            self._fast_logits = torch.compile(self._logits, dynamic=False, fullgraph=True)
-            self._warm_up(images, labels, shape)
+            self._fast_loss = torch.compile(self._forward.loss, dynamic=False, fullgraph=True)
+            self._fast_logits = torch.compile(self._forward.logits, dynamic=False, fullgraph=True)
+            # Let everything be compiled that training and evaluation call.
+            self.network.train()
+            self._iterate(self._fast_loss, batch, labels, len(labels))
+            self.network.eval()
+            with torch.no_grad():
+                self.logits(evaluation)
             self.way = "compiled"
         except Exception as error:
             self._warn(
@@ -322,19 +333,15 @@ class Engine:
                 error,
             )
             self._fast_loss = self._fast_logits = None
+        if self.way == "compiled":
+            with computing(self.recipe.precision, self.device):
+                arithmetic.ensure_alike(
+                    self.network, self._forward.loss, self._fast_loss, self.recipe, batch
+                )
         if self.way == "compiled" and self.device.type == "cuda":
-            self._capture(images, labels)
+            self._capture(batch, labels)
         if self._graph is None:
             self._fresh_optimiser()
-
-    def _warm_up(self, images: Tensor, labels: Tensor, shape: tuple[int, int, int]) -> None:
-        """Let everything be compiled that training and evaluation call."""
-        self._set_precision()
-        self.network.train()
-        self._iterate(self._fast_loss, images, labels, len(labels))
-        self.network.eval()
-        with torch.no_grad():
-            self._fast_logits(_channels_last(images.new_zeros((self._evaluation_batch, *shape))))
 
     def _capture(self, images: Tensor, labels: Tensor) -> None:
         """Capture the iteration as a CUDA graph, masks of all parameters in it."""
@@ -366,15 +373,3 @@ class Engine:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         self.note = f"{what}: {reason}"
         warnings.warn(self.note, stacklevel=5)
-
-
-def _channels_last(images: Tensor) -> Tensor:
-    """Images (n, C, H, W) with the strides of channels last, copied only if they lie otherwise.
-
-    Strides of a dimension of one are anything; code compiled for some serves no others.
-    """
-    _, channels, height, width = images.shape
-    laid_out = images.contiguous(memory_format=torch.channels_last)
-    return laid_out.as_strided(
-        images.shape, (height * width * channels, 1, width * channels, channels)
-    )

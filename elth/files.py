@@ -30,3 +30,9 @@ def write_atomic(path: Path, data: bytes) -> None:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         remedy = "; make room on that disk and do it again" if full else ""
         raise ElthError(f"cannot write {path}: {error.strerror or error}{remedy}") from error
+
+
+def cache_folder(name: str) -> Path:
+    """Where something may be kept on this machine from run to run: ``~/.cache/elth/NAME``."""
+    place = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    return place / "elth" / name

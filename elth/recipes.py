@@ -111,7 +111,10 @@ class Recipe:
     share the batch."""
 
     def __post_init__(self) -> None:
-        """Check every field. Numbers become floats, so that equal recipes read the same."""
+        """Check every field; ``20ep`` becomes a step, and numbers floats, so equals are equal."""
+        for field in ("length", "rewind", "warmup"):
+            object.__setattr__(self, field, Step.parse(getattr(self, field)))
+        object.__setattr__(self, "milestones", tuple(map(Step.parse, self.milestones)))
 
         def require(ok: bool, field: str, expected: str) -> None:
             if not ok:
@@ -201,13 +204,7 @@ class Recipe:
     @staticmethod
     def of(plain: Mapping[str, Any]) -> Recipe:
         """Read what ``plain`` gave."""
-        values = dict(plain)
-        for name in ("length", "rewind", "warmup"):
-            if name in values:
-                values[name] = Step.parse(values[name])
-        if "milestones" in values:
-            values["milestones"] = tuple(Step.parse(text) for text in values["milestones"])
-        return Recipe(**values)
+        return Recipe(**plain)
 
     def full(self) -> dict[str, Any]:
         """All fields as JSON values."""

@@ -20,12 +20,18 @@ from elth.files import write_atomic
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, object]
 ) -> None:
-    """Write a safetensors file; metadata is one JSON text under the key ``elth``."""
-    data = save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-        metadata={"elth": json.dumps(metadata, sort_keys=True)},
-    )
-    write_atomic(path, data)
+    """Write a safetensors file; metadata is one JSON text under the key ``elth``.
+
+    Tensors that share memory are written each by itself.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    seen: set[int] = set()
+    for name, tensor in plain.items():
+        place = tensor.untyped_storage().data_ptr()
+        if place in seen:
+            plain[name] = tensor.clone()
+        seen.add(place)
+    write_atomic(path, save(plain, metadata={"elth": json.dumps(metadata, sort_keys=True)}))
 
 
 def read_tensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -59,6 +59,14 @@ class Ticket:
         check_state(self.rewind, self.network, self.shape, what="ticket")
         masks.check(self.mask, self.network, self.shape)
 
+    def __repr__(self) -> str:
+        """One line: what it is of, and how much is left."""
+        seed = f", seed {self.origin['seed']}" if "seed" in self.origin else ""
+        return (
+            f"<Ticket {self.network} ({self.shape}): {self.nonzeros:,} of "
+            f"{masks.total(self.mask):,} weights, {100 * self.sparsity:.2f} % sparse{seed}>"
+        )
+
     @property
     def nonzeros(self) -> int:
         """Number of prunable weights that are kept."""

@@ -7,20 +7,24 @@ the epoch and the image alone, and training may go on within an epoch.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from elth.checkpoints import Checkpoint
+from elth.counts import check_last_batch
 from elth.counts import iterations_per_epoch as iterations_per_epoch
 from elth.counts import rewind_step as rewind_step
 from elth.data import Dataset, DatasetInfo, Part
 from elth.engine import Engine
 from elth.errors import ElthError
+from elth.networks import smallest_norm
 from elth.parallel import Group
 from elth.recipes import Recipe
 from elth.tensors import contiguous
@@ -28,6 +32,8 @@ from elth.tickets import Ticket
 
 _CHECK_EVERY = 100
 """Iterations after which the host asks the device whether the loss was finite throughout."""
+_HOLDERS: WeakKeyDictionary[nn.Module, object] = WeakKeyDictionary()
+"""Whose weights a network holds: the token of the last training that was made with it."""
 _EVALUATION_BATCH = 1000
 _EVALUATION_PIXELS = 2**23
 
@@ -67,7 +73,9 @@ class Epoch:
 class Training:
     """One training run, epoch by epoch, with a fresh optimiser.
 
-    Iterating trains and yields an ``Epoch`` at the end of each; ``state`` gives the weights.
+    Iterating trains and yields an ``Epoch`` at the end of each; ``state`` gives the weights. The
+    network's weights are overwritten: once another training has been made with it, this one raises
+    an error instead of going on with the other's.
 
     Args:
         network: the network to train, whose weights are overwritten, or an engine of it. With an
@@ -84,8 +92,11 @@ class Training:
             so far are known to be finite: the moment to take a ``checkpoint``.
 
     Raises:
-        ElthError: the recipe's augmentation has no meaning for the dataset, the device lacks its
-            precision, the engine is another recipe's, or its workers have different tickets.
+        ElthError: the recipe's augmentation has no meaning for the dataset or part of its schedule
+            is never reached, the device lacks its precision, the mask does not fit, batch
+            normalisation would see a last batch of one value, the engine is another recipe's, or
+            its workers have different tickets.
+        WrongArithmeticError: the machine computes the network wrongly (``elth.arithmetic``).
         NonFiniteLossError: while iterating, before the update that would have used the loss.
     """
 
@@ -104,8 +115,11 @@ class Training:
     ) -> None:
         """Move the network to the data's device, load the weights and zero the pruned ones."""
         data.info.check_augment(recipe.augment)
+        self._images = len(data.train_labels)
+        self.per_epoch = iterations_per_epoch(self._images, recipe)
+        recipe.check(self.per_epoch)
         if not isinstance(network, Engine):
-            network = Engine(network, recipe, data.device)
+            network = Engine(network, recipe, data.device, shape=data.info.shape.image)
         elif network.recipe != recipe or network.device.type != data.device.type:
             raise ElthError(
                 f"the engine is one for {network.recipe} on {network.device}, and this training "
@@ -116,25 +130,44 @@ class Training:
         self.data = data
         self.recipe = recipe
         self.seed = seed
-        self.per_epoch = iterations_per_epoch(len(data.train_labels), recipe)
         self.step = start
         self.stop = recipe.length.iterations(self.per_epoch) if stop is None else stop
         self._at_check = at_check
         self._seen = 0
         self._mask = mask
-        self._images = len(data.train_labels)
         self._group = network.group
+        self._check_last_batch()
         unit = recipe.batch_norm_group
         self._part = Part() if self._group is None else self._group.part(unit or 1)
         if self._group is not None:
             self._group.check_same({**state, **_named(mask)}, "the tickets")
         self.engine.begin(state, mask, start)
+        self._token = object()
+        _HOLDERS[self.network] = self._token
+
+    def _hold(self) -> None:
+        """Refuse to go on with the weights of another training."""
+        if _HOLDERS.get(self.network) is not self._token:
+            raise ElthError(
+                "the network of this training was given to another one, which has overwritten its "
+                "weights: give each training a network of its own, or end one before the next"
+            )
+
+    def _check_last_batch(self) -> None:
+        """Refuse a last batch of which batch normalisation can take no statistics."""
+        with contextlib.suppress(ElthError):
+            check_last_batch(self._images, self.recipe, "")
+            return
+        name, values = smallest_norm(self.network, self.data.info.shape)
+        if values == 1:
+            check_last_batch(self._images, self.recipe, f" at '{name}'")
 
     def checkpoint(self) -> Checkpoint:
         """All that it takes to go on from here, bit for bit; the device is waited for.
 
         It is the same for all workers.
         """
+        self._hold()
         return Checkpoint(
             step=self.step,
             seen=self._seen,
@@ -149,6 +182,7 @@ class Training:
         Raises:
             ElthError: it lies outside of the bounds, or is of another network.
         """
+        self._hold()
         if not self.step <= checkpoint.step <= self.stop:
             raise ElthError(
                 f"the checkpoint is of iteration {checkpoint.step}, and this training goes from "
@@ -184,11 +218,13 @@ class Training:
 
     def state(self) -> dict[str, Tensor]:
         """A copy of the state dict on the CPU; pruned weights are exactly zero."""
+        self._hold()
         return contiguous(self.network.state_dict())
 
     @torch.no_grad()
     def evaluate(self) -> tuple[float, float]:
         """Accuracy in percent and mean cross-entropy in nats over the whole test set."""
+        self._hold()
         self.network.eval()
         correct = torch.zeros((), dtype=torch.int64, device=self.data.device)
         loss = torch.zeros((), dtype=torch.float64, device=self.data.device)
@@ -206,6 +242,7 @@ class Training:
 
     def train_epoch(self) -> tuple[float, float]:
         """Train to the end of the epoch or to ``stop``: mean loss in nats, last learning rate."""
+        self._hold()
         epoch = self.step // self.per_epoch
         first = epoch * self.per_epoch
         self.network.train()
@@ -271,42 +308,45 @@ def train_ticket(
     data: Dataset,
     recipe: Recipe,
     *,
-    seed: int,
+    seed: int | None = None,
+    start: int | None = None,
     compile: bool = False,
     group: Group | None = None,
 ) -> Training:
     """Train a ticket from its rewind point to the recipe's end; iterate over the result.
 
-    A ticket that was moved to another dataset starts at iteration 0 (``elth.move``).
-
-    Schedule and data order go on from the rewind point; the optimiser starts fresh.
+    Schedule and data order go on from the rewind point; the optimiser starts fresh. A ticket that
+    was moved to another dataset starts at iteration 0 (``elth.move``).
 
     Args:
         ticket: the ticket.
         data: the dataset, on the device to train on.
         recipe: how to train.
-        seed: fixes data order and augmentation.
+        seed: fixes data order and augmentation; by default the ticket's own.
+        start: iteration to start at; by default the ticket's rewind point.
         compile: compile the network first, which takes a minute and pays for long trainings.
         group: the workers that train it together (``elth.parallel``), each of which calls this.
 
     Raises:
-        ElthError: the ticket is of another shape of data, or the recipe ends before the rewind
-            point.
+        ElthError: the ticket is of another shape of data, it does not say its seed, the recipe has
+            another rewind point than the ticket or ends before it, or as ``Training``.
     """
     if ticket.shape != data.info.shape:
         raise ElthError(
             f"the ticket of {ticket.network} is for {ticket.shape}, "
             f"the dataset {data.info.name} has {data.info.shape}"
         )
-    start = ticket.origin.get("start")
+    if seed is None:
+        if "seed" not in ticket.origin:
+            raise ElthError("the ticket does not say of which seed it is: give one, as seed=0")
+        seed = int(ticket.origin["seed"])
     if start is None:
-        start = rewind_step(len(data.train_labels), recipe)
-    shape = ticket.shape
+        start = _start(ticket, len(data.train_labels), recipe)
     engine = Engine(
         ticket.make_network(),
         recipe,
         data.device,
-        shape=(shape.channels, shape.size, shape.size),
+        shape=ticket.shape.image,
         evaluation_batch=evaluation_batch(data.info),
         compile=compile,
         group=group,
@@ -320,3 +360,24 @@ def train_ticket(
         mask=ticket.mask,
         start=start,
     )
+
+
+def _start(ticket: Ticket, train_size: int, recipe: Recipe) -> int:
+    """The iteration of a ticket's rewind point.
+
+    Raises:
+        ElthError: the recipe has another one.
+    """
+    if "start" in ticket.origin:
+        return int(ticket.origin["start"])
+    start = rewind_step(train_size, recipe)
+    if "recipe" in ticket.origin:
+        found = Recipe.of(ticket.origin["recipe"])
+        own = rewind_step(train_size, found)
+        if own != start:
+            raise ElthError(
+                f"the ticket was rewound to {found.rewind} (iteration {own}), and the recipe's "
+                f"rewind point is {recipe.rewind} (iteration {start}): take a recipe with rewind "
+                f"{found.rewind}, or say where to start, as start={own}"
+            )
+    return start

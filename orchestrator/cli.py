@@ -31,7 +31,7 @@ from orchestrator.cli_common import (
 if TYPE_CHECKING:
     from orchestrator.experiment import Experiment
     from orchestrator.plan import Plan
-    from orchestrator.tracking import Tracked
+    from orchestrator.tracking import Tracked, Tracker
 
 _SHOWN = 20
 """Stages of one state that ``elth status`` lists."""
@@ -163,7 +163,14 @@ def status(grid_or_config: str, overrides: tuple[str, ...], store: str | None) -
 @click.argument("grid_or_config", required=False)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @store_option
-def verify(grid_or_config: str | None, overrides: tuple[str, ...], store: str | None) -> None:
+@click.option(
+    "--faulty",
+    is_flag=True,
+    help="Set aside, instead, the stages whose gradients may have been wrong (docs/numerics.md).",
+)
+def verify(
+    grid_or_config: str | None, overrides: tuple[str, ...], store: str | None, faulty: bool
+) -> None:
     """Read every file of the finished stages of a grid, or of all, and compare checksums.
 
     A stage with a damaged file is set aside, and the next elth run does it again; so does one that
@@ -171,6 +178,9 @@ def verify(grid_or_config: str | None, overrides: tuple[str, ...], store: str | 
     """
     tracker = open_tracker(store)
     grid = _grid(grid_or_config, overrides) if grid_or_config else None
+    if faulty:
+        _set_faulty_aside(tracker, grid)
+        return
     count, damaged = 0, 0
     for stage, why in tracker.verify(grid):
         count += 1
@@ -327,6 +337,21 @@ def ui(store: str | None, grid: str | None, port: int, no_browser: bool) -> None
     from orchestrator import ui as pages
 
     sys.exit(pages.serve(open_tracker(store), grid=grid, port=port, browser=not no_browser))
+
+
+def _set_faulty_aside(tracker: Tracker, grid: str | None) -> None:
+    from orchestrator import soundness
+
+    found = soundness.faulty(tracker.stages())
+    keys = None if grid is None else tracker.grid_keys(grid)
+    chosen = [one for one in found if keys is None or one.key in keys]
+    for one in chosen:
+        line = f"set aside: {one.stage.title} ({one.numerics})"
+        tracker.set_aside(tracker.get(one.run_id), "its gradients may have been wrong")
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
+    told = f"{len(chosen)} stages in {tracker.store} come from gradients that may be wrong"
+    told += "; elth run does them again" if chosen else ""
+    out.print(told, highlight=False, markup=False, soft_wrap=True)
 
 
 def _exit(failed: Mapping[str, str]) -> None:

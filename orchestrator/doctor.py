@@ -7,14 +7,15 @@ import shutil
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from elth.errors import ElthError
-from orchestrator import cluster, storage
+from orchestrator import cluster, soundness, storage
+from orchestrator import plan as plans
 from orchestrator.experiment import Experiment
 from orchestrator.provenance import is_gone
 from orchestrator.store import Store
@@ -24,6 +25,17 @@ _CLOCK_SECONDS = 2.0
 _FREE_BYTES = 2 * 10**9
 _FREE_SHARE = 0.05
 _SILENT_SECONDS = 86_400.0
+
+
+_USUAL: tuple[Mapping[str, Any], ...] = (
+    {
+        "text": "resnet14(width=4) on digits in float32",
+        "network": "resnet14(width=4)",
+        "dataset": "digits",
+        "recipe": {"length": "1ep", "rewind": "0ep"},
+    },
+)
+"""What is computed to look at a machine's arithmetic, where no config says what is to be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +78,7 @@ def examine(
         if experiment is not None:
             yield from check_slots(experiment, None)
         yield from check_threads(experiment)
+        yield from check_arithmetic(experiment, None)
         return
     cpus = experiment.resources.cpus if experiment else 1
     try:
@@ -76,6 +89,7 @@ def examine(
                 yield from check_slots(experiment, nodes)
             yield from check_groups(free=free)
             yield from check_nodes(nodes, store, experiment)
+            yield from check_arithmetic(experiment, nodes)
     except ElthError as error:
         yield Finding(about="cluster", what=str(error), do="start it, or leave --address out")
 
@@ -123,6 +137,15 @@ def check_store(store: Store) -> Iterator[Finding]:
         )
     if not gone and not silent:
         yield _well("runs", "none is left behind")
+    wrong = soundness.faulty(tracker.stages())
+    if wrong:
+        networks = dict.fromkeys(str(one.stage.params["network"]) for one in wrong)
+        yield Finding(
+            about="results",
+            what=f"{len(wrong)} finished stages come from gradients that may be wrong, of "
+            f"{_some(list(networks))}: see docs/numerics.md",
+            do=soundness.DO_AGAIN.removeprefix("To do them again: "),
+        )
 
 
 def _is_here(owner: str) -> bool:
@@ -220,6 +243,36 @@ def check_threads(experiment: Experiment | None) -> Iterator[Finding]:
         what=f"OMP_NUM_THREADS is {text}, and a trial has {experiment.resources.cpus} cores",
         do="unset it, or set both to the same: it is part of the numerics class",
     )
+
+
+def check_arithmetic(
+    experiment: Experiment | None, nodes: tuple[cluster.Node, ...] | None
+) -> Iterator[Finding]:
+    """Whether a step of each network is computed rightly, here or on every node."""
+    wanted: Sequence[Mapping[str, Any]] = _USUAL
+    threads, gpus = 1, 0.0
+    if experiment is not None:
+        wanted = soundness.trained(plans.build(experiment).stages.values())
+        threads, gpus = experiment.resources.cpus, experiment.resources.gpus
+    question = (soundness.examine, wanted, threads, gpus)
+    answers: dict[str, Any] = {}
+    try:
+        if nodes is None:
+            answers[""] = soundness.examine(wanted, threads, gpus)
+        else:
+            answers |= {f"{node}: ": told for node, told in cluster.ask(nodes, *question).items()}
+    except (ElthError, RuntimeError) as error:  # torch's, without a GPU or memory
+        yield Finding(about="arithmetic", what=str(error), do="see what the message says")
+    for place, told in answers.items():
+        if isinstance(told, str):
+            yield _well("arithmetic", f"{place}not looked at, {told}")
+            continue
+        for what, wrong in told:
+            if wrong:
+                do = "take another version of PyTorch, or older instructions: docs/numerics.md"
+                yield Finding(about="arithmetic", what=f"{place}{what}: {wrong}", do=do)
+            else:
+                yield _well("arithmetic", place + what)
 
 
 def check_groups(*, free: bool) -> Iterator[Finding]:

@@ -13,7 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from elth.files import cache_folder
+
 _PREFIXES = ("MLFLOW_", "AWS_", "AZURE_", "GOOGLE_", "GCS_")
+_ALWAYS = ("ELTH_ARITHMETIC",)
 _MORE = "ELTH_ENV"
 """Holds further names, divided by commas."""
 
@@ -41,7 +44,7 @@ def passed(more: tuple[str, ...] = ()) -> Passed:
     found = {
         name: value
         for name, value in os.environ.items()
-        if name.startswith(_PREFIXES) or name in more
+        if name.startswith(_PREFIXES) or name in (*_ALWAYS, *more)
     }
     if more:
         found[_MORE] = ",".join(dict.fromkeys(more))
@@ -50,8 +53,7 @@ def passed(more: tuple[str, ...] = ()) -> Passed:
 
 def compiled_cache() -> Path:
     """Where compiled networks are kept on this machine, from run to run."""
-    place = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-    return place / "elth" / "inductor"
+    return cache_folder("inductor")
 
 
 def without_credentials(address: str) -> str:

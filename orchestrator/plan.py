@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elth import criteria, data, elastic
-from elth.counts import iterations_per_epoch, kept_after, rewind_step
+from elth.counts import check_last_batch, iterations_per_epoch, kept_after, rewind_step
 from elth.errors import ElthError
 from elth.networks import DataShape, NetworkSpec, facts, is_listed, options
 from elth.recipes import Recipe
@@ -346,6 +346,8 @@ class _Builder:
             rewind_step(info.train_size, recipe)
             info.check_augment(recipe.augment)
             recipe.check(iterations_per_epoch(info.train_size, recipe))
+            if facts(network, info.shape).norm_values == 1:
+                check_last_batch(info.train_size, recipe, f" of {network}")
             level = _Level(round=0, target="", kept=0)
             self._starts[network, dataset] = self.add(
                 Stage(

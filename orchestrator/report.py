@@ -23,6 +23,7 @@ from elth.errors import ElthError
 from orchestrator import layouts
 from orchestrator.experiment import Paper
 from orchestrator.methods import METHODS, SOURCE, rank, title
+from orchestrator.soundness import DO_AGAIN, faulty
 from orchestrator.tracking import Tracked, Tracker
 
 _COLUMNS = 6
@@ -125,6 +126,8 @@ class Report:
     """Settings of pruning criteria that differ from the published ones."""
     rounds: int = 0
     """The last round that the experiment asks for."""
+    faulty: tuple[str, ...] = ()
+    """Stages whose gradients may have been wrong, as they were computed by an earlier version."""
     asked: frozenset[tuple[str, str]] = frozenset()
     """Datasets and networks that the grid names as targets; others are only on the way."""
 
@@ -163,6 +166,7 @@ def collect(tracker: Tracker, grid: str) -> Report:
         paper=Paper.model_validate(paper) if paper else None,
         dataset=titles.get(dataset, dataset),
         criteria={name: given for name, given in experiment.get("criteria", {}).items() if given},
+        faulty=tuple(one.stage.title for one in faulty(by_key.values())),
         rounds=int(experiment.get("pruning", {}).get("rounds", 0)),
         asked=frozenset(
             (titles.get(name, name), network)
@@ -312,6 +316,13 @@ def to_tables(report: Report) -> RenderableType:
         notes.append(f"So have {len(lost) - _TOLD} more cells: see provenance.json.")
     if report.missing:
         notes.append(f"{report.missing} stages of this grid are not finished.")
+    if report.faulty:
+        shown = "; ".join(report.faulty[:_TOLD])
+        more = f" and {len(report.faulty) - _TOLD} more" if len(report.faulty) > _TOLD else ""
+        notes.append(
+            f"{len(report.faulty)} stages come from gradients that may be wrong "
+            f"(docs/numerics.md): {shown}{more}. {DO_AGAIN}."
+        )
     if len(report.numerics) > 1:
         notes.append(
             "These results come from several numerics classes, in which the same seed gives other "

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import os
-import platform
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -112,11 +109,14 @@ def compiles(stage: Stage, choice: bool | str, device: str) -> bool:
 
 
 def numerics(threads: int, gpus: float, way: str, workers: int = 1) -> str:
-    """The class within which bits are equal: device, torch, threads, workers, compile."""
+    """The class within which bits are equal: device, torch, threads, workers, compile, and elth."""
     import torch
 
-    device = torch.cuda.get_device_name() if gpus else f"cpu-{_processor()}"
-    return f"{device}/torch-{torch.__version__}/threads-{threads}/workers-{workers}/{way}"
+    from elth import arithmetic
+
+    device = torch.cuda.get_device_name() if gpus else f"cpu-{arithmetic.processor()}"
+    parts = (device, f"torch-{torch.__version__}", f"threads-{threads}", f"workers-{workers}", way)
+    return f"{'/'.join(parts)}/elth-{arithmetic.NUMBER}"
 
 
 def numerics_here(classes: Iterable[tuple[int, float, str, int]]) -> set[str]:
@@ -128,17 +128,3 @@ def numerics_here(classes: Iterable[tuple[int, float, str, int]]) -> set[str]:
         for threads, gpus, way, workers in classes
         if not gpus or torch.cuda.is_available()
     }
-
-
-@functools.cache
-def _processor() -> str:
-    """The kind of this machine's processor: other makers and instructions give other bits."""
-    import torch
-
-    kind = [platform.machine(), torch.backends.cpu.get_cpu_capability()]
-    with contextlib.suppress(OSError):
-        text = Path("/proc/cpuinfo").read_text()
-        if found := re.search(r"^vendor_id\s*: (\S+)", text, re.M):
-            kind[0] = found[1]
-        kind += [flag for flag in ("avx512_bf16", "amx_bf16") if f" {flag}" in text]
-    return "-".join(kind)

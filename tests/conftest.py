@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
+
+# Whole runs and the tests of it look at the arithmetic of this machine; the others make many small
+# networks, each of which would be looked at.
+os.environ.setdefault("ELTH_ARITHMETIC", "off")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Mapping
-from typing import Literal, Protocol, get_args
+import functools
+from collections.abc import Callable, Mapping
+from typing import Concatenate, Literal, ParamSpec, Protocol, TypeVar, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from elth import masks
+from elth.convolutions import arrange_convolutions, calls_others, unit_steps
 from elth.errors import ElthError, unknown
 from elth.networks import Network
+from elth.precision import computing
 
 Batch = tuple[Tensor, Tensor]
 """Images (n, C, H, W) and labels (n,)."""
@@ -33,6 +37,27 @@ class Samples(Protocol):
 
         The indices (n,) are on the CPU; images and labels are where the dataset is.
         """
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def scoring(
+    function: Callable[Concatenate[Network, P], T],
+) -> Callable[Concatenate[Network, P], T]:
+    """Let a function of a network compute with gradients, and in float32 on a GPU.
+
+    So scores do not depend on what was trained in the process before.
+    """
+
+    @functools.wraps(function)
+    def scored(network: Network, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        device = next(network.parameters()).device
+        with torch.enable_grad(), computing("float32", device):
+            return function(network, *args, **kwargs)
+
+    return scored
 
 
 def required(data: Samples | None, criterion: str) -> Samples:
@@ -60,11 +85,21 @@ def replica(
     if mode not in get_args(Mode):
         raise unknown("mode", mode, get_args(Mode))
     result = copy.deepcopy(network).train(mode == "train").requires_grad_(False)
+    if next(result.parameters()).device.type == "cpu":
+        arrange_convolutions(result)
     state = network.state_dict()
     placed = {name: m.to(state[name].device) for name, m in mask.items() if name in state}
     result.load_state_dict(masks.apply({**mask, **placed}, state))
     weights = {name: result.get_parameter(name).requires_grad_() for name in mask}
     return result, dict(weights)
+
+
+def forward(network: Network, images: Tensor) -> Tensor:
+    """Logits of images, by sound convolutions."""
+    others = images.device.type == "cpu" and calls_others(network)
+    with unit_steps() if others else contextlib.nullcontext():
+        logits: Tensor = network(images)
+    return logits
 
 
 def loss(
@@ -81,7 +116,7 @@ def loss(
     """
     images, labels = batch
     like = next(network.parameters())
-    logits = network(images.to(like)) / temperature
+    logits = forward(network, images.to(like)) / temperature
     value = F.cross_entropy(logits, labels.to(like.device), reduction=reduction)
     if not bool(torch.isfinite(value)):
         raise ElthError(

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from elth.criteria._gradients import Batch, Mode, Samples, finite, loss, replica, required
+from elth.criteria._gradients import Batch, Mode, Samples, finite, loss, replica, required, scoring
 from elth.criteria._selection import check_count, keep_highest, on_cpu, spared
 from elth.errors import ElthError, unknown
 from elth.masks import Mask
@@ -19,7 +19,7 @@ Halves = Literal["disjoint", "joint"]
 """Gradient and Hessian product each from its own half of the images, or both from all of them."""
 
 
-@torch.enable_grad()
+@scoring
 def scores(
     network: Network,
     mask: Mapping[str, Tensor],

@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from elth.criteria._gradients import Batch, Mode, Samples, finite, loss, replica, required
+from elth.criteria._gradients import Batch, Mode, Samples, finite, loss, replica, required, scoring
 from elth.criteria._selection import check_count, keep_highest, on_cpu, spared
 from elth.criteria._settings import AtLeast
 from elth.errors import ElthError
@@ -19,7 +19,7 @@ from elth.streams import stream
 _LARGEST_BATCH = 128
 
 
-@torch.enable_grad()
+@scoring
 def scores(
     network: Network,
     mask: Mapping[str, Tensor],

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from elth.criteria._gradients import Samples, finite, replica
+from elth.criteria._gradients import Samples, finite, forward, replica, scoring
 from elth.criteria._selection import check_count, keep_highest, on_cpu, spared
 from elth.masks import Mask, nonzeros
 from elth.networks import DataShape, Network
@@ -89,13 +89,13 @@ def _positive(network: Network, mask: Mapping[str, Tensor]) -> tuple[Network, di
     return model, {name: model.get_parameter(name) for name in mask}
 
 
-@torch.enable_grad()
+@scoring
 def _flow(model: Network, weights: Mapping[str, Tensor], shape: DataShape) -> dict[str, Tensor]:
     like = next(model.parameters())
     image = torch.ones(
         (1, shape.channels, shape.size, shape.size), dtype=like.dtype, device=like.device
     )
-    flow = model(image).sum()
+    flow = forward(model, image).sum()
     gradient = torch.autograd.grad(flow, list(weights.values()), materialize_grads=True)
     return finite(
         {n: (w.detach() * g).abs() for (n, w), g in zip(weights.items(), gradient, strict=True)},

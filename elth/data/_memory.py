@@ -22,6 +22,7 @@ from elth.data._augment import (
 )
 from elth.data._dataset import WHOLE, Batch, Batches, Part, chosen, normaliser, order_of
 from elth.data._info import DatasetInfo
+from elth.errors import ElthError
 
 _AT_ONCE = {"cpu": 2**22, "cuda": 2**28}
 """Bytes of normalised images that are prepared at once."""
@@ -39,6 +40,30 @@ class MemoryDataset:
     train_labels: Tensor
     test_images: Tensor
     test_labels: Tensor
+
+    def __post_init__(self) -> None:
+        """Compare the tensors with what is declared.
+
+        Raises:
+            ElthError: numbers of images or labels are others, or a label is of no class.
+        """
+        for part, images, labels, declared in (
+            ("training", self.train_images, self.train_labels, self.info.train_size),
+            ("test", self.test_images, self.test_labels, self.info.test_size),
+        ):
+            if not len(images) == len(labels) == declared:
+                raise ElthError(
+                    f"the dataset {self.info.name} declares {declared:,} {part} images, and has "
+                    f"{len(images):,} images and {len(labels):,} labels"
+                )
+            if not len(labels) or labels.device.type != "cpu":  # compared where they were read
+                continue
+            least, most = int(labels.min()), int(labels.max())
+            if least < 0 or most >= self.info.shape.classes:
+                raise ElthError(
+                    f"the dataset {self.info.name} has {self.info.shape.classes} classes, and "
+                    f"{part} labels from {least} to {most}: they are numbers from 0"
+                )
 
     @property
     def device(self) -> torch.device:

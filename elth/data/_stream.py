@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from elth.data._augment import ResizedCrops, draw_flips
 from elth.data._dataset import WHOLE, Batch, Batches, Part, chosen, normaliser, order_of
 from elth.data._info import DatasetInfo
+from elth.errors import ElthError
 
 _AHEAD = 2
 """Batches that are made ready while one is used."""
@@ -91,7 +92,20 @@ class FolderDataset:
     def __init__(
         self, info: DatasetInfo, train: Images, test: Images, device: str | torch.device = "cpu"
     ) -> None:
-        """Keep where the images are; labels go to the device."""
+        """Keep where the images are; labels go to the device.
+
+        Raises:
+            ElthError: there are more or fewer images than declared.
+        """
+        for part, images, declared in (
+            ("training", train, info.train_size),
+            ("test", test, info.test_size),
+        ):
+            if len(images.labels) != declared:
+                raise ElthError(
+                    f"the dataset {info.name} declares {declared:,} {part} images, and has "
+                    f"{len(images.labels):,}"
+                )
         self.info = info
         self.device = torch.device(device)
         self.train_labels = train.labels.to(device)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         initialise,
         macs,
         prunable,
+        smallest_norm,
     )
 else:
     __getattr__, __dir__ = lazily(
@@ -37,6 +38,7 @@ else:
                 "initialise",
                 "macs",
                 "prunable",
+                "smallest_norm",
             ),
         },
     )
@@ -59,4 +61,5 @@ __all__ = [
     "macs",
     "options",
     "prunable",
+    "smallest_norm",
 ]

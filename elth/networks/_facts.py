@@ -70,6 +70,11 @@ class Facts:
     """How many of them the anatomy leaves whole."""
     macs: int
     """Multiply-accumulate operations for one image, forward."""
+    norm_values: int
+    """Values of a channel of one image at the batch normalisation that sees the fewest; 0 for
+    none."""
+    strided_pixels: tuple[int, ...]
+    """Input channels of the convolutions of one pixel with a stride."""
 
 
 def facts(spec: str | NetworkSpec, shape: DataShape) -> Facts:
@@ -101,6 +106,7 @@ def _facts(spec: NetworkSpec, shape: DataShape) -> Facts:
         Stage(name=s["name"], units=tuple(s["units"]), fixed=tuple(s["fixed"]))
         for s in anatomy["stages"]
     )
+    told = entry["shapes"][spell(shape)]
     return Facts(
         anatomy=Anatomy(
             family=anatomy["family"],
@@ -108,7 +114,7 @@ def _facts(spec: NetworkSpec, shape: DataShape) -> Facts:
             head=anatomy["head"],
             unpruned=tuple(anatomy["unpruned"]),
         ),
-        **entry["shapes"][spell(shape)],
+        **{**told, "strided_pixels": tuple(told["strided_pixels"])},
     )
 
 
@@ -119,7 +125,7 @@ def spell(shape: DataShape) -> str:
 
 def work_out(spec: NetworkSpec, shape: DataShape) -> Facts:
     """The facts of a network as it is when it is built."""
-    from elth.networks._registry import blueprint, macs, prunable
+    from elth.networks._registry import blueprint, macs, norm_values, prunable, strided_pixels
 
     network = blueprint(spec, shape)
     sizes = {name: network.get_parameter(name).numel() for name in prunable(network)}
@@ -129,4 +135,6 @@ def work_out(spec: NetworkSpec, shape: DataShape) -> Facts:
         prunable=sum(sizes.values()),
         unpruned=sum(sizes[name] for name in network.anatomy.unpruned),
         macs=macs(spec, shape),
+        norm_values=norm_values(spec, shape),
+        strided_pixels=strided_pixels(network),
     )

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor, nn
 
+from elth.convolutions import is_strided_pixel
 from elth.errors import ElthError, unknown
 from elth.networks import conv4, imagenet, mlp, mobilenet, resnet, vgg
 from elth.networks._facts import canonical
@@ -47,9 +48,11 @@ def build(spec: str | NetworkSpec, shape: DataShape, *, generator: torch.Generat
     Raises:
         ElthError: unknown network or option, or a shape that the network cannot take.
     """
-    with torch.device("meta"):
+    # Made on the CPU, as buffers are what their author made of them; what its modules draw for
+    # their parameters is drawn anew, and nobody else's draws are disturbed.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator.initial_seed())
         network = _make(canonical(spec), shape)
-    network = network.to_empty(device="cpu")
     initialise(network, generator)
     return network
 
@@ -133,12 +136,61 @@ def check_state(
             raise ElthError(f"{what} does not fit {spec}: it has no tensor '{name}'")
 
 
-@functools.lru_cache(maxsize=256)
-def macs(spec: NetworkSpec, shape: DataShape) -> int:
+def smallest_norm(network: nn.Module, shape: DataShape) -> tuple[str, int]:
+    """The batch normalisation that sees the fewest values of a channel of an image, and how many.
+
+    A layer that sees one value has no statistics of a single image. An empty name and 0 without
+    batch normalisation. One image is shown to the network, in evaluation mode.
+    """
+    seen: dict[str, int] = {}
+
+    def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda module, inputs: seen.update({name: inputs[0][0, 0].numel()})
+
+    hooks = [
+        module.register_forward_pre_hook(note(name))
+        for name, module in network.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+    ]
+    if not hooks:
+        return "", 0
+    was_training, like = network.training, next(network.parameters())
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros((1, *shape.image), dtype=like.dtype, device=like.device))
+    finally:
+        network.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return min(seen.items(), key=lambda item: item[1])
+
+
+def strided_pixels(network: nn.Module) -> tuple[int, ...]:
+    """Input channels, in each group, of the convolutions of one pixel with a stride."""
+    return tuple(
+        module.in_channels // module.groups
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d)
+        and is_strided_pixel(module.kernel_size, module.stride, module.padding)
+    )
+
+
+def macs(spec: str | NetworkSpec, shape: DataShape) -> int:
     """Multiply-accumulate operations of convolutions and linear layers for one image, forward."""
+    return _measured(canonical(spec), shape)[0]
+
+
+def norm_values(spec: str | NetworkSpec, shape: DataShape) -> int:
+    """What ``smallest_norm`` counts, of a network that need not be made."""
+    return _measured(canonical(spec), shape)[1]
+
+
+@functools.lru_cache(maxsize=256)
+def _measured(spec: NetworkSpec, shape: DataShape) -> tuple[int, int]:
+    """Multiply-accumulate operations, and values at the smallest normalisation."""
     with torch.device("meta"):
-        network = _make(canonical(spec), shape)
-    total = 0
+        network = _make(spec, shape)
+    total, values = 0, [0]
 
     def stand_in(module: nn.Conv2d | nn.Linear) -> Callable[[Tensor], Tensor]:
         """Count, and give zeros of the right shape: no weight is needed and nothing computed."""
@@ -158,11 +210,15 @@ def macs(spec: NetworkSpec, shape: DataShape) -> int:
 
         return forward
 
+    def pass_on(x: Tensor) -> Tensor:
+        values.append(x[0, 0].numel())
+        return x
+
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             vars(module)["forward"] = stand_in(module)
         elif isinstance(module, nn.BatchNorm2d):
-            vars(module)["forward"] = nn.Identity()
+            vars(module)["forward"] = pass_on
     with torch.no_grad():
-        network.eval()(torch.zeros(1, shape.channels, shape.size, shape.size))
-    return total
+        network.eval()(torch.zeros(1, *shape.image))
+    return total, min(values[1:], default=0)

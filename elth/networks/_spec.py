@@ -27,6 +27,15 @@ class DataShape:
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ElthError(f"{name} must be a whole number of at least 1, found {value!r}")
 
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return self.channels, self.size, self.size
+
+    def __str__(self) -> str:
+        """As people write it: ``3x32x32, 10 classes``."""
+        return f"{self.channels}x{self.size}x{self.size}, {self.classes} classes"
+
 
 @dataclass(frozen=True)
 class NetworkSpec:

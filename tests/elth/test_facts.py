@@ -6,12 +6,24 @@ import json
 from dataclasses import asdict
 
 import pytest
+from torch import nn
 
 from elth import facts, networks
 from elth.criteria import CRITERIA, NAMES
 from elth.data import info
 from elth.errors import ElthError
-from elth.networks import NETWORKS, DataShape, NetworkSpec, blueprint, is_listed, macs, prunable
+from elth.networks import (
+    NETWORKS,
+    DataShape,
+    NetworkSpec,
+    blueprint,
+    build,
+    is_listed,
+    macs,
+    prunable,
+    smallest_norm,
+)
+from elth.streams import stream
 
 SHAPES = {
     "1x8x8/10": info("digits").shape,
@@ -59,6 +71,13 @@ def test_facts_are_those_of_the_network(name: str, shape: DataShape) -> None:
         prunable=sum(sizes.values()),
         unpruned=sum(sizes[weight] for weight in network.anatomy.unpruned),
         macs=macs(NetworkSpec.parse(name), shape),
+        norm_values=smallest_norm(build(name, shape, generator=stream(0, "init")), shape)[1],
+        strided_pixels=tuple(
+            module.in_channels
+            for module in network.modules()
+            if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
+            if module.stride == (2, 2)
+        ),
     )
 
 

@@ -607,7 +607,7 @@ def test_a_ticket_of_another_shape_of_data_is_refused() -> None:
     made = ticket("mlp2(width=4,last_width=3)", IMAGE)
     with pytest.raises(
         ElthError,
-        match=r"the ticket of mlp2\(.*\) is for DataShape\(channels=1, size=4, classes=3\), the "
-        r"dataset noise has DataShape\(channels=2, size=8, classes=3\)",
+        match=r"the ticket of mlp2\(.*\) is for 1x4x4, 3 classes, the dataset noise has 2x8x8, 3 "
+        "classes",
     ):
         train_ticket(made, dataset(shape=EIGHT), _recipe(), seed=0)

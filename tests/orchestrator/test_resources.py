@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from elth import arithmetic
 from elth.errors import ElthError
 from orchestrator import plan, resources
 from orchestrator.resources import check_recipes, compiles, local_slots, numerics
@@ -74,9 +75,9 @@ def test_a_precision_that_the_trials_lack_is_refused() -> None:
 
 def test_numerics_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, _, rest = numerics(2, 0, "eager").partition("/")
-    assert cpu.startswith("cpu-")
-    assert cpu.split("-")[2] == torch.backends.cpu.get_cpu_capability()
-    assert rest == f"torch-{torch.__version__}/threads-2/workers-1/eager"
+    assert cpu == f"cpu-{arithmetic.processor()}"
+    version = arithmetic.NUMBER
+    assert rest == f"torch-{torch.__version__}/threads-2/workers-1/eager/elth-{version}"
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H")
     assert numerics(1, 0.5, "eager").startswith("H/torch-")
     assert len({numerics(t, 0, w) for t in (1, 2) for w in ("eager", "compiled")}) == 4

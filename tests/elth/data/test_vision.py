@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import pickle
 from pathlib import Path
@@ -88,6 +89,9 @@ def _fake_svhn(root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.T
     monkeypatch.setattr(vision, "SVHN_MD5", sums)
     known = {s: [url, name, sums.get(s, md5)] for s, (url, name, md5) in SVHN.split_list.items()}
     monkeypatch.setattr(SVHN, "split_list", known)
+    declared = dataclasses.replace(vision.SVHN.info, train_size=4, test_size=2)
+    source = dataclasses.replace(vision.SVHN, info=declared)
+    monkeypatch.setitem(data.DATASETS, "svhn", source)
     return images
 
 

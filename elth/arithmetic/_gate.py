@@ -1,0 +1,313 @@
+"""Before a network is trained here for the first time: is a step of it computed rightly?
+
+A step on a few images is watched, and refused where a layer's result is off by more than rounding
+explains. On a processor this is done in a process of its own, as a broken kernel may end it. What
+was found well is remembered on this machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import fcntl
+import hashlib
+import inspect
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from elth.arithmetic import _machine
+from elth.arithmetic._compare import TF32_UNIT, UNIT
+from elth.arithmetic._watch import Watch, Worst
+from elth.errors import ElthError, unknown
+from elth.files import cache_folder, write_atomic
+from elth.forward import Forward, channels_last
+from elth.precision import computing
+from elth.recipes import Recipe
+from elth.streams import stream
+
+VARIABLE = "ELTH_ARITHMETIC"
+"""What to do about arithmetic that is found wrong: ``refuse`` it, ``warn``, or look not at all."""
+CHOICES = ("refuse", "warn", "off")
+_SECONDS = 600.0
+"""A step that takes longer than this hangs: a broken kernel may do that, too."""
+_CRASHES = {"SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE"}
+_LARGE = 100
+"""Sides of images from which on there are two of them in a step, and sixteen below."""
+
+_CHILD = "import sys; sys.path[:] = {path!r}; from elth.arithmetic import _gate; _gate.serve()"
+
+
+class WrongArithmeticError(ElthError):
+    """This machine computes a network wrongly; nothing was trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What came of watching a step."""
+
+    worst: Worst | None
+    """The largest error; None where there was nothing to compare, or the process died."""
+    compared: int = 0
+    """How many results were compared."""
+    died: str = ""
+    """How the process that computed it ended, if it did not come to its end."""
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether rounding explains what was found."""
+        return not self.died and (self.worst is None or self.worst.times <= 1.0)
+
+
+def ensure(
+    network: nn.Module, recipe: Recipe, device: torch.device, shape: tuple[int, int, int]
+) -> None:
+    """Refuse a network that this machine computes wrongly; look only once on a kind of machine.
+
+    On a GPU a finding is a warning.
+
+    Args:
+        network: the network as it is given to an engine; it is left as it is.
+        recipe: precision, batch size and groups of batch normalisation are taken.
+        device: where it is to be trained.
+        shape: channels, height and width of an image.
+
+    Raises:
+        WrongArithmeticError: with the layer, the size of the error and the processor.
+    """
+    if choice() == "off":
+        return
+    found = look(network, recipe, device, shape)
+    if not found.is_sound:
+        act(
+            told(found, recipe, device),
+            device,
+            "another version of PyTorch may be right, and so may older instructions "
+            "(ONEDNN_MAX_CPU_ISA=SSE41)",
+        )
+
+
+def choice() -> str:
+    """What is to be done about wrong arithmetic, by the environment.
+
+    Raises:
+        ElthError: the variable has another value.
+    """
+    chosen = os.environ.get(VARIABLE) or CHOICES[0]
+    if chosen not in CHOICES:
+        raise unknown(f"value of {VARIABLE}", chosen, CHOICES)
+    return chosen
+
+
+def act(text: str, device: torch.device, remedy: str) -> None:
+    """Refuse or warn, as was chosen; on a GPU, where no finding has proved itself yet, warn.
+
+    Raises:
+        WrongArithmeticError: what the text says.
+    """
+    if choice() == "refuse" and device.type == "cpu":
+        raise WrongArithmeticError(
+            f"{text}. Nothing was trained: {remedy}; {VARIABLE}=warn trains all the same"
+        )
+    if choice() != "off":
+        warnings.warn(text, stacklevel=5)
+
+
+def look(
+    network: nn.Module, recipe: Recipe, device: torch.device, shape: tuple[int, int, int]
+) -> Found:
+    """Watch a step of a network, unless one like it was found well on this machine before.
+
+    Args and shapes as of ``ensure``.
+    """
+    key = _key(network, recipe, device, shape)
+    with _only_one(key) as path:
+        if key in _REMEMBERED:
+            return _REMEMBERED[key]
+        if path is not None and path.exists():
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                kept = json.loads(path.read_text(encoding="utf-8"))
+                return Found(worst=Worst(**kept["worst"]), compared=kept["compared"])
+        if device.type == "cpu":
+            found = _in_another_process(network, recipe, shape)
+        else:
+            found = watch(network, recipe, device, shape)
+        _REMEMBERED[key] = found
+        if path is not None and found.is_sound and found.worst is not None:
+            with contextlib.suppress(ElthError):  # it is looked at again then
+                write_atomic(path, json.dumps(asdict(found), sort_keys=True).encode())
+        return found
+
+
+_REMEMBERED: dict[str, Found] = {}
+"""What was found in this process, by key; what was found wrong is kept nowhere else."""
+
+
+def watch(
+    network: nn.Module, recipe: Recipe, device: torch.device, shape: tuple[int, int, int]
+) -> Found:
+    """Do a training step of a copy of the network and compare what its layers compute.
+
+    Sixteen images of noise are shown, or two where they are large.
+    """
+    count = min(recipe.batch_size, 2 if shape[1] >= _LARGE else 16)
+    forward = Forward(copy.deepcopy(network), recipe, device)
+    forward.network.train()
+    generator = stream(0, "arithmetic")
+    images = channels_last(torch.randn((count, *shape), generator=generator).to(device))
+    like = next(forward.network.parameters(), images)
+    unit = unit_of(recipe) if recipe.precision == "tf32" else None
+    watched = Watch(forward.network, unit=unit)
+    with computing(recipe.precision, device), torch.enable_grad(), watched:
+        logits = forward.logits(images.to(like.dtype))
+        labels = torch.randint(0, logits.shape[1], (count,), generator=generator)
+        torch.autograd.backward(F.cross_entropy(logits, labels.to(device)))
+    return Found(worst=watched.worst, compared=watched.compared)
+
+
+def unit_of(recipe: Recipe) -> float:
+    """Unit roundoff of the products of a recipe's precision."""
+    units = {"tf32": TF32_UNIT, "bf16": UNIT[torch.bfloat16]}
+    return units.get(recipe.precision, UNIT[torch.float32])
+
+
+def told(found: Found, recipe: Recipe, device: torch.device) -> str:
+    """What was found wrong, in a sentence without its end."""
+    if found.died:
+        return (
+            f"a training step of this network {found.died} on this machine "
+            f"({where(recipe, device)})"
+        )
+    assert found.worst is not None
+    worst = found.worst
+    return (
+        f"this machine computes the network wrongly: the {worst.what} of '{worst.layer}' is off by "
+        f"{100 * worst.relative:,.3g} % of its size, {worst.times:,.3g} times what rounding allows "
+        f"({where(recipe, device)})"
+    )
+
+
+def where(recipe: Recipe, device: torch.device) -> str:
+    """What computes, for a message."""
+    threads = torch.get_num_threads()
+    machine = f"{_machine.processor()}, {threads} thread{'s' if threads > 1 else ''}"
+    if device.type != "cpu":
+        machine = torch.cuda.get_device_name(device)
+    return f"{machine}, PyTorch {torch.__version__}, {recipe.precision}"
+
+
+# In a process of its own
+
+
+def _in_another_process(network: nn.Module, recipe: Recipe, shape: tuple[int, int, int]) -> Found:
+    cpu = torch.device("cpu")
+    try:
+        task = pickle.dumps((copy.deepcopy(network).cpu(), recipe, shape, torch.get_num_threads()))
+    except Exception:  # a network that only this process knows, as one of a notebook
+        return watch(network, recipe, cpu, shape)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for this process
+    try:
+        child = subprocess.Popen(
+            [sys.executable, "-c", _CHILD.format(path=sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        out, _ = child.communicate(task, timeout=_SECONDS)
+    except subprocess.TimeoutExpired:
+        return Found(worst=None, died=f"does not end within {_SECONDS:.0f} s")
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.communicate()
+    if child.returncode < 0:
+        name = signal.Signals(-child.returncode).name
+        if name in _CRASHES:
+            return Found(worst=None, died=f"ends its process by {name}")
+        raise ElthError(
+            f"the process that was to check this machine's arithmetic was ended by {name}: is "
+            "there too little memory?"
+        )
+    try:
+        plain = json.loads(out.decode().splitlines()[-1])
+        return Found(worst=plain["worst"] and Worst(**plain["worst"]), compared=plain["compared"])
+    except (ValueError, IndexError, KeyError, TypeError):
+        # It could not be imported there, or cannot be trained: the error is shown by doing it here.
+        return watch(network, recipe, cpu, shape)
+
+
+def serve() -> None:
+    """Watch the step that standard input describes; print what was found as JSON."""
+    with contextlib.suppress(OSError, AttributeError):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # Linux: end with whoever asks
+    network, recipe, shape, threads = pickle.load(sys.stdin.buffer)
+    torch.set_num_threads(threads)
+    found = watch(network, recipe, torch.device("cpu"), shape)
+    print(json.dumps(asdict(found)), flush=True)
+
+
+# What is remembered
+
+
+def _key(
+    network: nn.Module, recipe: Recipe, device: torch.device, shape: tuple[int, int, int]
+) -> str:
+    """A digest of all that the outcome may depend on."""
+    count = min(recipe.batch_size, 16)
+    sha = hashlib.sha256()
+    for part in (
+        _machine.NUMBER,
+        torch.__version__,
+        _machine.processor() if device.type == "cpu" else torch.cuda.get_device_name(device),
+        torch.get_num_threads() if device.type == "cpu" else 0,
+        (recipe.precision, recipe.batch_norm_group, count, shape),
+        repr(network),
+        [(name, tuple(p.shape), str(p.dtype)) for name, p in network.named_parameters()],
+        [_source(kind) for kind in dict.fromkeys(type(m) for m in network.modules())],
+    ):
+        sha.update(f"{part}\n".encode())
+    return sha.hexdigest()
+
+
+def _source(kind: type[nn.Module]) -> str:
+    """The name of a class and a digest of the file that it is in; PyTorch's have a version."""
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if name.startswith("torch."):
+        return name
+    try:
+        content = Path(inspect.getsourcefile(kind) or "").read_bytes()
+    except (OSError, TypeError):
+        content = b""
+    return f"{name}:{hashlib.sha256(content).hexdigest()}"
+
+
+@contextlib.contextmanager
+def _only_one(key: str) -> Iterator[Path | None]:
+    """Hold the place of a key in the cache, so that of many processes one looks; None without."""
+    folder = cache_folder("arithmetic")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock: Any = (folder / f"{key[:2]}.lock").open("a")
+    except OSError:
+        yield None
+        return
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder / f"{key}.json"

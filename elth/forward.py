@@ -1,0 +1,67 @@
+"""The forward pass of a network as a recipe has it: layout, precision, normalisation."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from elth.convolutions import arrange_convolutions, calls_others, unit_steps
+from elth.parallel import Group, arrange_norms
+from elth.recipes import Recipe
+
+
+class Forward:
+    """A network on a device, ready for images.
+
+    Args:
+        network: it is moved to the device, and laid out there in channels-last.
+        recipe: its precision and groups of batch normalisation are taken.
+        device: where to compute.
+        group: the workers that train it together, if there are several.
+    """
+
+    def __init__(
+        self, network: nn.Module, recipe: Recipe, device: torch.device, group: Group | None = None
+    ) -> None:
+        """Arrange the network in place; its parameters stay the same objects."""
+        self._device, self._precision = device, recipe.precision
+        arrange_norms(network, recipe.batch_norm_group, group)
+        if device.type == "cpu":
+            arrange_convolutions(network)
+        module: Any = network  # torch's types leave memory_format out of Module.to
+        self.network: nn.Module = module.to(device=device, memory_format=torch.channels_last)
+        self._looks = device.type == "cpu" and calls_others(network)
+
+    def logits(self, images: Tensor, through: nn.Module | None = None) -> Tensor:
+        """Logits (n, classes) of images (n, C, H, W) in channels-last; never as bfloat16.
+
+        Args:
+            images: normalised images.
+            through: what to call for the network, if it is wrapped in something.
+        """
+        network = through or self.network
+        with unit_steps() if self._looks else contextlib.nullcontext():
+            if self._precision != "bf16":
+                return network(images)
+            with torch.autocast(self._device.type, torch.bfloat16):
+                return network(images).float()
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy in nats: ()."""
+        return F.cross_entropy(self.logits(images), labels)
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """Images (n, C, H, W) with the strides of channels last, copied only if they lie otherwise.
+
+    Strides of a dimension of one are anything; code compiled for some serves no others.
+    """
+    _, channels, height, width = images.shape
+    laid_out = images.contiguous(memory_format=torch.channels_last)
+    return laid_out.as_strided(
+        images.shape, (height * width * channels, 1, width * channels, channels)
+    )
