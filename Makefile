@@ -18,7 +18,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export DO_NOT_TRACK ?= true
 
-.PHONY: help setup quickstart smoke test test-unit test-e2e faults gpu-check lint format facts bench lock clean
+.PHONY: help setup quickstart smoke test test-unit test-isa test-e2e faults gpu-check lint format facts bench numerics lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,12 @@ test: test-unit test-e2e ## All tests: the unit tests, then the whole runs
 test-unit: $(STAMP) ## The unit tests, two at a time
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --ignore=tests/e2e -n 2 $(ARGS)
 
+# The lesser instructions of a machine: what most of them have in common, or if it has no more, less.
+ISA ?= $(shell grep -qs avx512 /proc/cpuinfo && echo AVX2 || echo SSE41)
+test-isa: $(STAMP) ## The tests of elth with older instructions (ISA=AVX2)
+	ONEDNN_MAX_CPU_ISA=$(ISA) ATEN_CPU_CAPABILITY=$(if $(filter AVX2,$(ISA)),avx2,default) \
+	    OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/elth -n 2 $(ARGS)
+
 test-e2e: $(STAMP) ## Whole runs, one after the other
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/e2e $(ARGS)
 
@@ -90,6 +96,9 @@ facts: $(STAMP) ## Write elth/facts.json anew, after a change of a network or a 
 
 bench: $(STAMP) ## The measurements of docs/performance.md (ARGS='train --data DIR'; --help)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+numerics: $(STAMP) ## Convolutions and products against float64 under each instruction set (ARGS='--as-is --isa AVX2')
+	$(BIN)/python -m benchmarks.numerics $(ARGS)
 
 # What is pinned stays as it is unless a range of pyproject.toml forbids it; UPGRADE=1 takes the newest.
 lock: | $(UV) ## Write requirements.lock anew (UPGRADE=1: newest versions)

@@ -17,6 +17,7 @@ from benchmarks.rows import Row, machine, show
 PARTS = {
     "train": "an iteration of ours against the plain loop",
     "accuracy": "test accuracy of ours against the plain loop's",
+    "cure": "strided 1x1 convolutions as a slice against themselves as they are",
     "packing": "several tickets on one device",
     "input": "images of ImageNet's size",
     "orchestrator": "the system's own cost",
@@ -32,6 +33,8 @@ def _rows(part: str, given: argparse.Namespace) -> list[Row]:
         if given.data is None:
             return [{"name": "all", "note": "left out, no --data was given"}]
         return list(module.rows(given.data, given.device))
+    if part == "cure":
+        return list(module.rows(given.data))
     if part == "packing":
         return list(module.rows(given.device))
     if part == "input":

@@ -15,7 +15,7 @@ from torch import Tensor
 from elth.elastic import plans
 from elth.elastic.plans import Plan
 from elth.errors import ElthError, unknown
-from elth.masks import Mask
+from elth.masks import Mask, nonzeros
 from elth.networks import Anatomy, DataShape, NetworkSpec, blueprint, build, check_state
 from elth.streams import stream
 from elth.tickets import Ticket
@@ -30,26 +30,34 @@ def reinit(spec: NetworkSpec, shape: DataShape, seed: int) -> dict[str, Tensor]:
     return build(spec, shape, generator=stream(seed, "reinit")).state_dict()
 
 
-def shuffle_layerwise(mask: Mapping[str, Tensor], seed: int) -> Mask:
+def shuffle_layerwise(mask: Mapping[str, Tensor], seed: int, *, version: int = 2) -> Mask:
     """Permute each mask within its layer: the control Random (E-LTH, section 4).
 
-    Every layer keeps its number of weights; which ones is drawn from the stream "shuffle".
+    Every layer keeps its number of weights; which ones is drawn from the stream "shuffle N" of a
+    mask that keeps N weights in all, so that the masks of two rounds are drawn independently.
+
+    Args:
+        mask: what is to be permuted.
+        seed: the run's seed.
+        version: 1 takes the stream "shuffle" whatever N is, and so permutes the masks of all
+            rounds alike: those of later rounds lie within those of earlier ones.
     """
-    generator = stream(seed, "shuffle")
+    generator = _shuffle("shuffle", mask, seed, version)
     return {name: _permuted(m, generator) for name, m in mask.items()}
 
 
 def shuffle_global(
-    mask: Mapping[str, Tensor], seed: int, *, unpruned: Collection[str] = ()
+    mask: Mapping[str, Tensor], seed: int, *, unpruned: Collection[str] = (), version: int = 2
 ) -> Mask:
     """Permute a mask over all of its layers at once: only the total number of weights stays.
 
-    The permutation is drawn from the stream "shuffle global".
+    The permutation is drawn from the stream "shuffle global N" of a mask that keeps N weights.
 
     Args:
         mask: what is to be permuted.
         seed: the run's seed.
         unpruned: names of weights whose masks stay as they are, as the anatomy's.
+        version: as of ``shuffle_layerwise``.
 
     Raises:
         ElthError: ``unpruned`` names no weight of the mask.
@@ -59,7 +67,7 @@ def shuffle_global(
             raise unknown("unpruned weight", name, mask)
     moved = {name: m for name, m in mask.items() if name not in unpruned}
     flat = torch.cat([torch.empty(0, dtype=torch.bool), *(m.flatten() for m in moved.values())])
-    flat = _permuted(flat, stream(seed, "shuffle global"))
+    flat = _permuted(flat, _shuffle("shuffle global", mask, seed, version))
     parts = flat.split([m.numel() for m in moved.values()])
     placed = {n: p.reshape(m.shape) for (n, m), p in zip(moved.items(), parts, strict=True)}
     return {name: placed.get(name, m).clone() for name, m in mask.items()}
@@ -96,12 +104,12 @@ def in_replicas(
 
 
 def permute_replicated(
-    ticket: Ticket, plan: Plan, source: Anatomy, target: Anatomy, seed: int
+    ticket: Ticket, plan: Plan, source: Anatomy, target: Anatomy, seed: int, *, version: int = 2
 ) -> Mask:
     """Permute the masks of the replicated units within each layer (E-LTH, Figure 4).
 
     The masks of the original units, stem and head stay: "Interpolation 1234 - Random". The
-    permutations are drawn from the stream "shuffle replicated".
+    permutations are drawn from the stream "shuffle replicated N" of a ticket of N weights.
 
     Args:
         ticket: the transformed ticket, of the target.
@@ -109,13 +117,14 @@ def permute_replicated(
         source: anatomy of the network that the ticket was found on.
         target: anatomy of the ticket's network.
         seed: the run's seed.
+        version: as of ``shuffle_layerwise``.
 
     Raises:
         ElthError: plan, anatomies and ticket do not fit each other.
     """
     _check_target(ticket, target)
     chosen = in_replicas(plan, source, target, ticket.mask)
-    generator = stream(seed, "shuffle replicated")
+    generator = _shuffle("shuffle replicated", ticket.mask, seed, version)
     return {
         name: _permuted(m, generator) if name in chosen else m.clone()
         for name, m in ticket.mask.items()
@@ -151,6 +160,10 @@ def graft(
         mask={n: m | (n in chosen) for n, m in ticket.mask.items()},
         origin={**ticket.origin, "history": [*ticket.origin.get("history", ()), step]},
     )
+
+
+def _shuffle(purpose: str, mask: Mapping[str, Tensor], seed: int, version: int) -> torch.Generator:
+    return stream(seed, purpose if version == 1 else f"{purpose} {nonzeros(mask)}")
 
 
 def _permuted(mask: Tensor, generator: torch.Generator) -> Tensor:

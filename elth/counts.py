@@ -25,25 +25,29 @@ def check_last_batch(train_size: int, recipe: Recipe, where: str) -> None:
         where: the layer, for the message.
 
     Raises:
-        ElthError: with the nearest batch sizes that work.
+        ElthError: with the nearest batch sizes that work; of groups it is the number of images.
     """
+    group = recipe.batch_norm_group
+    why = f"and batch normalisation has no statistics of a single value{where}"
+    if group:  # which divides the batch
+        if train_size % group == 1:
+            raise ElthError(
+                f"the last group of an epoch is one image ({train_size:,} images in groups of "
+                f"{group}), {why}: take another batch_norm_group"
+            )
+        return
 
     def is_alone(batch: int) -> bool:
-        last = train_size % batch or min(batch, train_size)
-        return (last % recipe.batch_norm_group if recipe.batch_norm_group else last) == 1
+        return batch == 1 or train_size % batch == 1
 
-    if not is_alone(recipe.batch_size):
-        return
-    step = recipe.batch_norm_group or 1
-    below = range(recipe.batch_size - step, 1, -step)
-    above = range(recipe.batch_size + step, train_size + step + 1, step)
-    near = (next((b for b in sizes if not is_alone(b)), None) for sizes in (below, above))
-    kind = f"group of {recipe.batch_norm_group}" if recipe.batch_norm_group else "batch"
-    raise ElthError(
-        f"the last {kind} of an epoch is one image ({train_size:,} images in batches of "
-        f"{recipe.batch_size}), and batch normalisation has no statistics of a single value"
-        f"{where}: take a batch size of {' or '.join(str(b) for b in near if b)}"
-    )
+    if is_alone(recipe.batch_size):
+        below, above = range(recipe.batch_size, 1, -1), range(recipe.batch_size, train_size + 1)
+        near = (next((b for b in sizes if not is_alone(b)), None) for sizes in (below, above))
+        remedy = " or ".join(str(b) for b in near if b) or "more, of more images"
+        raise ElthError(
+            f"the last batch of an epoch is one image ({train_size:,} images in batches of "
+            f"{recipe.batch_size}), {why}: take a batch size of {remedy}"
+        )
 
 
 def rewind_step(train_size: int, recipe: Recipe) -> int:

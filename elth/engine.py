@@ -245,6 +245,11 @@ class Engine:
         with computing(self.recipe.precision, self.device):
             return self._fast_logits(images) if fast else self._forward.logits(images)
 
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy of a batch in nats, (), operation by operation."""
+        with computing(self.recipe.precision, self.device):
+            return self._forward.loss(channels_last(images.to(self._dtype)), labels)
+
     def loss_sum(self, *, reset: bool = True) -> float:
         """Sum of the losses of all images since it was reset, in nats; the device is waited for."""
         total = float(self._total)

@@ -126,14 +126,18 @@ def arrange_norms(network: nn.Module, images: int, group: Group | None) -> None:
         images: images of a group; 0 for the whole batch.
         group: the workers that share the batch; None where there is one.
     """
-    if not images and group is None:
-        return
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is not nn.BatchNorm2d:
+            if type(child) not in (nn.BatchNorm2d, GroupedBatchNorm2d, SyncBatchNorm2d):
                 continue
-            new: nn.Module
-            if images:
+            assert isinstance(child, nn.BatchNorm2d)
+            new: Any
+            if not images and group is None:
+                if type(child) is nn.BatchNorm2d:
+                    continue
+                new = _Normalisation(child)  # it was arranged for another recipe
+                new.__class__ = nn.BatchNorm2d
+            elif images:
                 new = GroupedBatchNorm2d(images, child)
             elif group is not None and group.device.type == "cuda":
                 new = nn.SyncBatchNorm.convert_sync_batchnorm(child)

@@ -19,12 +19,13 @@ def data() -> None:
 def data_list() -> None:
     """List the datasets; options are given as in cifar10(size=224)."""
     from elth.data import DATASETS, info, options
+    from elth.networks import spell
 
     table = Table()
     for column in ("name", "images", "classes", "training", "test", "options"):
         table.add_column(column)
     for name in DATASETS:
-        shown = ", ".join(f"{key}={value}" for key, value in options(name).items())
+        shown = ", ".join(f"{key}={spell(value)}" for key, value in options(name).items())
         if name == "folder":
             table.add_row(name, "any JPEG, PNG", "", "", "", shown)
             continue

@@ -40,6 +40,7 @@ _COLOURS = {
     "synflow": "#7B3294",
     "random_global": "#666666",
     "random_layerwise": "#444444",
+    "ett_head": "#DDCC77",
     "ett_reinit": "#CC79A7",
     "ett_random": "#999999",
     "ett_reinit_random": "#666666",
@@ -50,6 +51,7 @@ _ETT_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#56B4E9", "#882255", "#44AA99"
 _MARKERS = {
     "imp": "o",
     "ett": "s",
+    "ett_head": "h",
     "reinit": "v",
     "random": "x",
     "magnitude": "^",

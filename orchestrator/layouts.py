@@ -181,13 +181,18 @@ def by_source(book: Book) -> list[Sheet]:
 
 
 def across_datasets(book: Book) -> list[Sheet]:
-    """Table 6 of E-LTH: moved tickets, beside the ticket that IMP finds on the target itself."""
+    """Table 6 of E-LTH: moved tickets, beside the ticket that IMP finds on the target itself.
+
+    A ticket that goes to another dataset may take its head along: a column of its own.
+    """
 
     def order(move: tuple[str, str, str]) -> tuple[object, ...]:
         source, dataset, network = move
         return (source.partition("@")[2] or dataset, dataset, size(network))
 
-    moves = list({(s, d, n) for m, n, s, _, d in book.places() if m == "ett"})
+    moved = {"ett": "moved", "ett_head": "with its head"}
+    moves = list({(s, d, n) for m, n, s, _, d in book.places() if m in moved})
+    ways = [m for m in moved if m == "ett" or any(m == key[0] for key in book.places())]
     origins = {(s.partition("@")[0], s.partition("@")[2] or d) for s, d, _ in moves}
     own = [(network, dataset, network) for network, dataset in origins]
     rows = []
@@ -195,13 +200,15 @@ def across_datasets(book: Book) -> list[Sheet]:
         name, _, found = source.partition("@")
         target = f"{name} on {found or dataset} -> {network} on {dataset}"
         imp = book.find("imp", network, dataset=dataset)
-        moved = book.find("ett", network, source, dataset=dataset) if source != network else imp
-        rows.append((target, (moved, imp)))
+        entries = [book.find(way, network, source, dataset=dataset) for way in ways]
+        if source == network:
+            entries[0] = imp
+        rows.append((target, (*entries, imp)))
     return [
         Sheet(
             title=book.title,
             corner="ticket",
-            columns=("moved", "IMP on the target"),
+            columns=(*(moved[way] for way in ways), "IMP on the target"),
             rows=tuple(rows),
         )
     ]

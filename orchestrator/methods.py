@@ -34,10 +34,17 @@ class Method:
     """``chain``, ``ticket``, ``source`` or ``rewind``."""
     steps: tuple[Mapping[str, Any], ...] = ()
     """What is done to the base, in order."""
+    move: str = "fresh head"
+    """What a ticket that goes to another dataset takes along: a fresh head, or its own."""
     criterion: str = ""
     """The criterion whose settings its steps take."""
     about: str
     """One line for people."""
+
+
+def _shuffle(kind: str) -> Mapping[str, Any]:
+    """A permutation of a mask; version 1 permuted the masks of all rounds alike."""
+    return {"shuffle": kind, "version": 2}
 
 
 def _criterion(title: str, name: str, about: str) -> Method:
@@ -48,6 +55,12 @@ METHODS: dict[str, Method] = {
     "dense": Method(title="dense", base=CHAIN, about="the whole network, from the rewind point"),
     "imp": Method(title="IMP", base=CHAIN, about="iterative magnitude pruning, rewound"),
     "ett": Method(title="ETT", base=SOURCE, about="a ticket of the source, moved by the plan"),
+    "ett_head": Method(
+        title="ETT with its head",
+        base=SOURCE,
+        move="own head",
+        about="as ett, to another dataset, head and its mask carried along (Table 6)",
+    ),
     # Figure 3 of E-LTH
     "ett_reinit": Method(
         title="ETT mask, reinit",
@@ -58,13 +71,13 @@ METHODS: dict[str, Method] = {
     "ett_random": Method(
         title="ETT weights, random mask",
         base=SOURCE,
-        steps=({"shuffle": "layerwise"},),
+        steps=(_shuffle("layerwise"),),
         about="the moved weights, the mask permuted within each layer (Figure 3)",
     ),
     "ett_reinit_random": Method(
         title="reinit, random mask",
         base=SOURCE,
-        steps=({"reinit": "all"}, {"shuffle": "layerwise"}),
+        steps=({"reinit": "all"}, _shuffle("layerwise")),
         about="weights drawn anew, the moved mask permuted within each layer (Figure 3)",
     ),
     "ett_snip_extra": Method(
@@ -79,7 +92,7 @@ METHODS: dict[str, Method] = {
     "ett_random_extra": Method(
         title="ETT, extra masks random",
         base=SOURCE,
-        steps=({"shuffle": "replicated"},),
+        steps=(_shuffle("replicated"),),
         about="the moved ticket, masks of replicated units permuted within each layer (Figure 4)",
     ),
     # Section 4
@@ -92,13 +105,13 @@ METHODS: dict[str, Method] = {
     "random": Method(
         title="Random",
         base=TICKET,
-        steps=({"shuffle": "layerwise"},),
+        steps=(_shuffle("layerwise"),),
         about="the rewind point, the mask of imp permuted within each layer",
     ),
     "shuffle_global": Method(
         title="Random, across layers",
         base=TICKET,
-        steps=({"shuffle": "global"},),
+        steps=(_shuffle("global"),),
         about="the rewind point, the mask of imp permuted over all layers",
     ),
     "magnitude": _criterion("Magnitude", "magnitude", "the largest |w| of the rewind point"),

@@ -23,7 +23,7 @@ from elth.networks import DataShape, NetworkSpec, facts, is_listed, options
 from elth.recipes import Recipe
 from orchestrator.apart import apart
 from orchestrator.experiment import Cell, Experiment, load
-from orchestrator.methods import CHAIN, METHODS, REWIND, SOURCE
+from orchestrator.methods import CHAIN, METHODS, REWIND, SOURCE, Method
 
 if TYPE_CHECKING:
     from orchestrator.tracking import Tracked
@@ -249,7 +249,12 @@ class _Builder:
         )
         steps: list[Mapping[str, Any]] = [move.step] if move.step else []
         if cell.source_dataset != cell.dataset:
-            steps.append({"move": "fresh head"})
+            steps.append({"move": method.move})
+        elif method.move != Method.move:
+            raise ElthError(
+                f"method {cell.method} carries a head to another dataset, and this ticket stays on "
+                f"{cell.dataset}: give source_dataset, or take ett"
+            )
         if not steps:
             if method.steps:
                 raise ElthError(

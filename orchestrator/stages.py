@@ -142,7 +142,8 @@ def _width(ticket: Ticket, step: Mapping[str, Any], making: _Making) -> Ticket:
 
 
 def _move(ticket: Ticket, step: Mapping[str, Any], making: _Making) -> Ticket:
-    moved = elastic.move(ticket, _shape(making.stage), making.seed)
+    is_fresh = step["move"] == "fresh head"
+    moved = elastic.move(ticket, _shape(making.stage), making.seed, fresh_head=is_fresh)
     origin = {name: making.stage.params[name] for name in ("dataset", "recipe")}
     return replace(moved, origin={**moved.origin, **origin})
 
@@ -154,12 +155,14 @@ def _reinit(ticket: Ticket, step: Mapping[str, Any], making: _Making) -> Ticket:
 
 def _shuffle(ticket: Ticket, step: Mapping[str, Any], making: _Making) -> Ticket:
     unpruned = blueprint(ticket.network, ticket.shape).anatomy.unpruned
+    version = step.get("version", 1)
     if step["shuffle"] == "replicated":
-        mask = controls.permute_replicated(ticket, *_need_plan(making), making.seed)
+        plan = _need_plan(making)
+        mask = controls.permute_replicated(ticket, *plan, making.seed, version=version)
     elif step["shuffle"] == "global":
-        mask = controls.shuffle_global(ticket.mask, making.seed, unpruned=unpruned)
+        mask = controls.shuffle_global(ticket.mask, making.seed, unpruned=unpruned, version=version)
     else:
-        mask = controls.shuffle_layerwise(ticket.mask, making.seed)
+        mask = controls.shuffle_layerwise(ticket.mask, making.seed, version=version)
     return _changed(ticket, step, mask=mask)
 
 

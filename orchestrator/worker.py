@@ -89,7 +89,6 @@ class GroupError(RuntimeError):
 def prepare_process(config: Mapping[str, Any]) -> None:
     """Set what holds for all of a process."""
     torch.set_num_threads(config["threads"])
-    torch.backends.cudnn.deterministic = True
     if 0 < config["gpus"] < 1:  # of the memory, too, a trial takes its share and no more
         torch.cuda.set_per_process_memory_fraction(config["gpus"])
 

@@ -19,12 +19,14 @@ from elth.arithmetic._gate import (
     where,
 )
 from elth.arithmetic._machine import NUMBER, processor
+from elth.arithmetic._watch import Worst
 
 __all__ = [
     "CHOICES",
     "NUMBER",
     "VARIABLE",
     "Found",
+    "Worst",
     "WrongArithmeticError",
     "ensure",
     "ensure_alike",

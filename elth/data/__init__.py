@@ -102,7 +102,7 @@ def _canonical(name: str) -> NetworkSpec:
                 f"option {key} of dataset {spec.name} is {value!r}; expected a value like "
                 f"{defaults[key] or 'images.json'!r}"
             )
-        if isinstance(value, int) and value < 1:
+        if type(value) is int and value < 1:
             raise ElthError(f"option {key} of dataset {spec.name} must be at least 1, is {value}")
         if value != defaults[key]:
             kept.append((key, value))

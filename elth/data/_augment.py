@@ -145,3 +145,13 @@ def resize(images: Tensor, size: int) -> Tensor:
         align_corners=False,
         antialias=True,
     )
+
+
+def centre_crop(images: Tensor, size: int) -> Tensor:
+    """Resize square images (n, C, H, H) to 256/224 of ``size``, and cut (n, C, size, size) out.
+
+    So images are tested that are trained on by random resized crops, as those of ImageNet.
+    """
+    resized = resize(images, round(size * 256 / 224))
+    first = (resized.shape[-1] - size) // 2
+    return resized[..., first : first + size, first : first + size]

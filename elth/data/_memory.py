@@ -5,6 +5,7 @@ They live on the device; batches are cut, augmented, resized and normalised ther
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from elth.data._augment import (
     ResizedCrops,
+    centre_crop,
     crop_flip,
     draw_flips,
     draw_offsets,
@@ -96,7 +98,7 @@ class MemoryDataset:
         order = order_of(len(self.train_labels), seed, epoch).to(self.device)
         batches = list(chosen(order, batch_size, start, stop, part))
         shown = self._augmented(augment, seed, epoch)
-        finish = self._finisher()
+        finish = self._finisher(is_augmented=augment != "none")
         block = self._at_once(-(-batch_size // part.workers))
         return (
             batch
@@ -143,13 +145,13 @@ class MemoryDataset:
         size = self.info.shape.size
         return lambda batch: resized_crop_flip(images[batch], boxes[batch], flips[batch], size)
 
-    def _finisher(self) -> Callable[[Tensor], Tensor]:
+    def _finisher(self, *, is_augmented: bool = False) -> Callable[[Tensor], Tensor]:
         """The function from raw images to what a network is shown."""
         normalise = normaliser(self.info, self.device)
         shape = self.info.shape
-        return lambda images: normalise(
-            resize(images, shape.size).expand(-1, shape.channels, -1, -1)
-        )
+        crops = dict(self.info.options).get("centre_crop", False) and not is_augmented
+        shown = functools.partial(centre_crop if crops else resize, size=shape.size)
+        return lambda images: normalise(shown(images).expand(-1, shape.channels, -1, -1))
 
 
 def _cut(images: Tensor, labels: Tensor, batches: list[Tensor]) -> Iterator[Batch]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from elth.data._info import IMAGENET_DEVIATION, IMAGENET_MEAN, DatasetInfo, Option
-from elth.errors import ElthError
+from elth.errors import ElthError, unknown
 from elth.networks import DataShape, NetworkSpec
 
 if TYPE_CHECKING:
@@ -56,6 +56,10 @@ class Source(Protocol):
 
 # Images in memory.
 
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each channel, on the raw scale."""
+STATISTICS = ("imagenet", "own")
+
 
 class Reader(Protocol):
     """Reads a dataset below a root; may download it first."""
@@ -72,8 +76,10 @@ class Reader(Protocol):
 class MemorySource:
     """A dataset of small images: its description and how to read it.
 
-    Options: ``size``, the side to which images are resized in every batch, and ``channels``, to
-    which grey images are repeated.
+    Options: ``size``, the side to which images are resized in every batch; ``channels``, to which
+    grey images are repeated; ``centre_crop``, whether images that are not augmented are resized to
+    256/224 of the size and cut from the middle, as those of ImageNet are; and, where ``own`` is
+    known, ``statistics``: ``imagenet`` or ``own``.
     """
 
     info: DatasetInfo
@@ -81,17 +87,26 @@ class MemorySource:
     read: Reader
     verifies: bool = False
     """The reader checks the files itself; the fingerprint is that of the files."""
+    own: Statistics | None = None
+    """Mean and deviation of its own images, where the usual ones are those of ImageNet."""
 
     @property
     def defaults(self) -> Mapping[str, Option]:
-        """The images as they are stored."""
-        return {"channels": self.info.shape.channels, "size": self.info.shape.size}
+        """The images as they are stored, normalised as the papers do."""
+        shape = self.info.shape
+        return {
+            "channels": shape.channels,
+            "size": shape.size,
+            "centre_crop": False,
+            **({"statistics": "imagenet"} if self.own is not None else {}),
+        }
 
     def describe(self, spec: NetworkSpec) -> DatasetInfo:
         """What is known of the dataset with these options.
 
         Raises:
-            ElthError: colour images should get another number of channels.
+            ElthError: colour images should get another number of channels, or other statistics
+                than there are.
         """
         if not spec.options:
             return self.info
@@ -102,6 +117,12 @@ class MemorySource:
                 f"option channels of dataset {self.info.name} is {channels}: only grey images can "
                 f"be repeated, and these have {native} channels; leave the option out"
             )
+        mean, deviation = self.info.mean, self.info.deviation
+        chosen = str(options.get("statistics", "imagenet"))
+        if chosen not in STATISTICS:
+            raise unknown(f"statistics of dataset {self.info.name}", chosen, STATISTICS)
+        if chosen == "own" and self.own is not None:
+            mean, deviation = self.own
         return dataclasses.replace(
             self.info,
             name=str(spec),
@@ -109,8 +130,8 @@ class MemorySource:
             shape=DataShape(
                 channels=channels, size=int(options["size"]), classes=self.info.shape.classes
             ),
-            mean=self.info.mean * (channels // native),
-            deviation=self.info.deviation * (channels // native),
+            mean=mean * (channels // native),
+            deviation=deviation * (channels // native),
             options=spec.options,
         )
 

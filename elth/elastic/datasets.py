@@ -12,16 +12,17 @@ from elth.streams import stream
 from elth.tickets import Ticket
 
 
-def move(ticket: Ticket, shape: DataShape, seed: int) -> Ticket:
+def move(ticket: Ticket, shape: DataShape, seed: int, *, fresh_head: bool = True) -> Ticket:
     """Keep a ticket but for its head, which is fresh and dense for the classes of a new dataset.
 
     Weights, masks and batch normalisation with its running statistics stay as they are; training
-    starts at iteration 0.
+    starts at iteration 0. With its own head it is kept whole, as the released code of E-LTH does.
 
     Args:
         ticket: the source ticket.
         shape: the shape of the new dataset.
         seed: the head is drawn by the network's own initialisation from its stream "head".
+        fresh_head: otherwise head and head mask are carried along, for as many classes.
 
     Returns:
         A ticket of the same network for the new shape, its history longer by this step.
@@ -32,7 +33,13 @@ def move(ticket: Ticket, shape: DataShape, seed: int) -> Ticket:
     """
     fresh = build(ticket.network, shape, generator=stream(seed, "head"))
     head = f"{fresh.anatomy.head}."
-    rewind = ticket.rewind | {n: t for n, t in fresh.state_dict().items() if n.startswith(head)}
+    if not fresh_head and shape.classes != ticket.shape.classes:
+        raise ElthError(
+            f"the head of the ticket is for {ticket.shape.classes} classes, and the dataset has "
+            f"{shape.classes}: it needs a fresh head"
+        )
+    made = {n for n in ticket.rewind if n.startswith(head)} if fresh_head else set()
+    rewind = ticket.rewind | {n: t for n, t in fresh.state_dict().items() if n in made}
     try:
         check_state(rewind, ticket.network, shape, what="the ticket")
     except ElthError as error:
@@ -41,15 +48,16 @@ def move(ticket: Ticket, shape: DataShape, seed: int) -> Ticket:
             f"have as many channels ({ticket.shape.channels} x {ticket.shape.size} x "
             f"{ticket.shape.size}), or to a network that takes both"
         ) from error
-    step: dict[str, Any] = {"move": "fresh head", "classes": shape.classes}
+    step: dict[str, Any] = {
+        "move": "fresh head" if fresh_head else "own head",
+        "classes": shape.classes,
+    }
     return Ticket(
         network=ticket.network,
         shape=shape,
         rewind={name: tensor.clone() for name, tensor in rewind.items()},
         mask={
-            name: torch.ones_like(rewind[name], dtype=torch.bool)
-            if name.startswith(head)
-            else m.clone()
+            name: torch.ones_like(rewind[name], dtype=torch.bool) if name in made else m.clone()
             for name, m in ticket.mask.items()
         },
         # On another dataset a ticket is trained from the beginning, not from its rewind point.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from elth._lazy import lazily
 from elth.networks._anatomy import Anatomy, Stage
 from elth.networks._facts import Facts, canonical, facts, is_listed, options
-from elth.networks._spec import DataShape, NetworkSpec
+from elth.networks._spec import DataShape, NetworkSpec, spell
 
 if TYPE_CHECKING:
     from elth.networks._network import Network
@@ -62,4 +62,5 @@ __all__ = [
     "options",
     "prunable",
     "smallest_norm",
+    "spell",
 ]

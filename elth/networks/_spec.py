@@ -84,7 +84,7 @@ class NetworkSpec:
         """Write the notation that ``parse`` reads."""
         if not self.options:
             return self.name
-        inside = ", ".join(f"{key}={_text(value)}" for key, value in self.options)
+        inside = ", ".join(f"{key}={spell(value)}" for key, value in self.options)
         return f"{self.name}({inside})"
 
 
@@ -94,5 +94,6 @@ def _value(text: str) -> Option:
     return {"true": True, "false": False}.get(text.lower(), text)
 
 
-def _text(value: Option) -> str:
+def spell(value: Option) -> str:
+    """An option as it is written: ``true`` for True."""
     return str(value).lower() if isinstance(value, bool) else str(value)

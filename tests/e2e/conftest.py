@@ -41,16 +41,16 @@ class Project:
         """Write a file."""
         (self.path / name).write_text(text, encoding="utf-8")
 
-    def elth(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
-        return self.python("-m", "orchestrator.cli", *words)
+    def elth(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, with further variables in its environment."""
+        return self.python("-m", "orchestrator.cli", *words, **variables)
 
-    def python(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run Python to its end."""
+    def python(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run Python to its end, likewise."""
         return subprocess.run(
             [sys.executable, *words],
             cwd=self.path,
-            env=_environment(),
+            env={**_environment(), **variables},
             capture_output=True,
             text=True,
             timeout=WAIT,
@@ -114,7 +114,7 @@ class Project:
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120", "ELTH_ARITHMETIC": "refuse"}
 
 
 def finish(driver: subprocess.Popen[str]) -> str:

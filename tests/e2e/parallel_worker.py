@@ -157,7 +157,6 @@ def story(data: MemoryDataset, workers: Group) -> Iterator[tuple[str, Any]]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    torch.backends.cudnn.deterministic = True
     with group() as workers:
         data = load_dataset("digits").to(workers.device)
         assert isinstance(data, MemoryDataset)

@@ -13,8 +13,8 @@ from tests.e2e.conftest import Project
 pytestmark = pytest.mark.e2e
 
 SMALL, DEEPER, WIDER = "resnet14(width=4)", "resnet20(width=4)", "resnet14(width=8)"
-MOVED = [name for name, method in METHODS.items() if method.base == SOURCE]
-OTHERS = [name for name in METHODS if name not in (*MOVED, "dense", "imp")]
+MOVED = [n for n, m in METHODS.items() if m.base == SOURCE and n != "ett_head"]
+OTHERS = [name for name in METHODS if name not in (*MOVED, "ett_head", "dense", "imp")]
 TOTAL = 11_012
 """ResNet-14 of width 4 on grey images: 36 + 576 + 2,048 + 8,192 + 160: stem, three stages, head."""
 
@@ -31,7 +31,7 @@ grid:
   - {{method: magnitude, network: {SMALL}, sparsity: 0.6}}
   - {{method: {MOVED}, source: {SMALL}, network: {DEEPER}, transform: append}}
   - {{method: ett, source: {SMALL}, network: {WIDER}, transform: "double:gaussian"}}
-  - {{method: ett, source: {SMALL}, source_dataset: digits(size=16), network: {SMALL}}}
+  - {{method: [ett, ett_head], source: {SMALL}, source_dataset: digits(size=16), network: {SMALL}}}
 """
 
 
@@ -77,5 +77,9 @@ def test_width_and_datasets_move_tickets_too(cells: list[dict[str, Any]]) -> Non
     doubled = _count(cells, WIDER, "ett", transform="double:gaussian")
     assert 2 * TOTAL // 4 < doubled <= TOTAL, "stem and head grow twofold, all else fourfold"
     moved = [c for c in cells if c["source"] == f"{SMALL}@digits(size=16)"]
-    assert [c["transform"] for c in moved] == ["identity"]
+    assert {c["method"]: c["transform"] for c in moved} == dict.fromkeys(
+        ("ett", "ett_head"), "identity"
+    )
+    kept = {c["method"]: c["nonzeros"][0] for c in moved}
+    assert kept["ett"] > kept["ett_head"] == TOTAL // 4
     assert all(0 <= accuracy <= 100 for c in cells for accuracy in c["accuracy"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -92,7 +94,25 @@ def test_shuffle_is_uniform() -> None:
 def test_shuffle_layerwise_draws_what_it_always_drew() -> None:
     rows = {"a": torch.arange(60).reshape(6, 10) % 3 == 0, "b": torch.arange(9) < 4}
     golden = "b9912d1cd0e6e88b3f403ea27d00c5a8962498d4dbc748fbaba7c96be96d0fe9"
+    assert digest(shuffle_layerwise(rows, 5, version=1)) == golden
+    golden = "1e53a31d641948de604755d8bc73712f195e137342db8f2ebb45d7186e8089c6"
     assert digest(shuffle_layerwise(rows, 5)) == golden
+
+
+@pytest.mark.parametrize("shuffle", [shuffle_layerwise, shuffle_global])
+def test_random_masks_of_two_rounds_are_drawn_independently(shuffle: Any) -> None:
+    """Version 1 permuted all rounds alike, so that the later mask lay within the earlier one."""
+    early = {"a": torch.arange(4000).reshape(40, 100) % 2 == 0}
+    late = {"a": early["a"] & (torch.arange(4000).reshape(40, 100) % 4 == 0)}
+    shared = {}
+    for version in (1, 2):
+        one, other = (shuffle(mask, 0, version=version)["a"] for mask in (early, late))
+        assert (int(one.sum()), int(other.sum())) == (2000, 1000)
+        shared[version] = int((one & other).sum())
+    assert shared[1] == 1000
+    assert abs(shared[2] - 500) < 5 * 11.2  # hypergeometric: mean 500, deviation 11.2
+    again = shuffle(late, 0)["a"]
+    assert torch.equal(again, shuffle({"a": late["a"].clone()}, 0)["a"])
 
 
 def _density(mask: Mask) -> dict[str, int]:

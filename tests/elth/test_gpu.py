@@ -26,7 +26,6 @@ SPEC = "resnet14(width=8)"
 
 @pytest.fixture(scope="module")
 def data() -> Dataset:
-    torch.backends.cudnn.deterministic = True
     return load_dataset("digits").to("cuda")
 
 

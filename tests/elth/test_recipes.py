@@ -332,3 +332,16 @@ def test_lengths_batches_and_optimisers_of_the_papers() -> None:
         "maene_conv4": ("75ep", 128, "sgd", 0.9, 1e-5),
         "maene_resnet50": ("90ep", 1024, "sgd", 0.9, 1e-5),
     }
+
+
+def test_steps_may_be_written_as_text() -> None:
+    written: Any = {"length": "20ep", "rewind": "1ep", "warmup": "5it", "milestones": ["10ep"]}
+    made = Recipe(
+        length=Step(20, "ep"),
+        rewind=Step(1, "ep"),
+        warmup=Step(5, "it"),
+        milestones=(Step(10, "ep"),),
+    )
+    assert Recipe(**written) == made
+    with pytest.raises(ElthError, match="cannot read the step '20': write epochs as 160ep or"):
+        Recipe(**{**written, "length": "20"})

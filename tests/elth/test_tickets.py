@@ -257,3 +257,28 @@ def test_state_digest_goes_by_content() -> None:
 
 def test_the_image_of_a_ticket_is_that_of_its_data() -> None:
     assert ticket(NAME).shape == IMAGE
+
+
+def test_a_ticket_is_shown_in_one_line(made: Ticket) -> None:
+    """It used to be all of its tensors, 12,811 characters."""
+    kept, whole = made.nonzeros, masks.total(made.mask)
+    assert repr(made) == (
+        f"<Ticket resnet14(width=2) (1x4x4, 3 classes): {kept:,} of {whole:,} weights, "
+        f"{100 * made.sparsity:.2f} % sparse, seed 3>"
+    )
+
+
+def test_tensors_that_share_memory_are_saved(made: Ticket, tmp_path: Path) -> None:
+    """As those of a layer that is tied to another, or that were filled from one tensor."""
+    one = made.rewind["layer1.0.conv1.weight"]
+    flat = torch.randn(2 * one.numel())
+    shared = {
+        "layer1.0.conv1.weight": one,
+        "layer1.0.conv2.weight": one,
+        "layer1.1.conv1.weight": flat[: one.numel()].view(one.shape),
+        "layer1.1.conv2.weight": flat[one.numel() :].view(one.shape),
+    }
+    tied = dataclasses.replace(made, rewind={**made.rewind, **shared})
+    tied.save(tmp_path / "tied.safetensors")
+    again = Ticket.load(tmp_path / "tied.safetensors")
+    assert state_digest(again.rewind) == state_digest(tied.rewind)

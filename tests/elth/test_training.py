@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from elth import masks
 from elth.data import Dataset, MemoryDataset
 from elth.elastic import move
+from elth.engine import Engine
 from elth.errors import ElthError
 from elth.networks import DataShape, build
 from elth.recipes import RECIPES, Recipe, Step
@@ -611,3 +612,114 @@ def test_a_ticket_of_another_shape_of_data_is_refused() -> None:
         "classes",
     ):
         train_ticket(made, dataset(shape=EIGHT), _recipe(), seed=0)
+
+
+# What is easily got wrong.
+
+TAKEN = "the network of this training was given to another one, which has overwritten its weights"
+
+
+@pytest.mark.parametrize("shares", ["module", "engine"])
+def test_a_second_training_of_a_network_ends_the_first_with_an_error(shares: str) -> None:
+    """It used to go on with the weights of the second."""
+    data, recipe = dataset(8), _recipe()
+    network: Any = build("mlp1(width=3,last_width=2)", IMAGE, generator=stream(0, "init"))
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    if shares == "engine":
+        network = Engine(network, recipe)
+    first = Training(network, data, recipe, seed=0, state=state)
+    epochs = iter(first)
+    next(epochs)
+    second = Training(network, data, recipe, seed=1, state=state)
+    for use in (lambda: next(epochs), first.state, first.evaluate, first.checkpoint):
+        with pytest.raises(ElthError, match=TAKEN):
+            use()
+    with pytest.raises(ElthError, match=TAKEN):
+        first.train_epoch()
+    with pytest.raises(ElthError, match=TAKEN):
+        first.resume(second.checkpoint())
+    alone = build("mlp1(width=3,last_width=2)", IMAGE, generator=stream(0, "init"))
+    expected = list(Training(alone, data, recipe, seed=1, state=state))
+    assert list(second) == expected
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ({"stem.weight": torch.ones(1).bool()}, r"mask of 'stem.weight' has shape \(1,\), its wei"),
+        ({"stem.weight": torch.full((3, 16), 0.5)}, "must be boolean, found torch.float32: compar"),
+        ({"stem.wait": torch.ones(3, 16).bool()}, "unknown weight of the network, in its mask '"),
+    ],
+)
+def test_a_mask_that_does_not_fit_is_refused(mask: dict[str, Tensor], message: str) -> None:
+    network = build("mlp1(width=3,last_width=2)", IMAGE, generator=stream(0, "init"))
+    before = state_digest(network.state_dict())
+    with pytest.raises(ElthError, match=message):
+        Training(network, dataset(8), _recipe(), seed=0, state=network.state_dict(), mask=mask)
+    assert state_digest(network.state_dict()) == before
+
+
+def test_a_drop_that_never_comes_is_refused() -> None:
+    network = build("mlp1(width=3,last_width=2)", IMAGE, generator=stream(0, "init"))
+    recipe = _recipe("2ep", milestones=(Step(2, "ep"),))
+    with pytest.raises(ElthError, match="is to drop at 2ep, and the training ends at 2ep"):
+        Training(network, dataset(8), recipe, seed=0, state=network.state_dict())
+
+
+def test_train_ticket_takes_seed_and_start_of_the_ticket() -> None:
+    recipe = _recipe("3ep", "1ep")
+    own = {"seed": 3, "recipe": _recipe("9ep", "2it").plain()}
+    made = dataclasses.replace(ticket("mlp1(width=3,last_width=2)"), origin=own)
+    data = dataset(8)
+    with pytest.raises(
+        ElthError,
+        match=r"the ticket was rewound to 2it \(iteration 2\), and the recipe's rewind point is "
+        r"3it \(iteration 3\): take a recipe with rewind 2it, or say where to start, as start=2",
+    ):
+        train_ticket(made, data, _recipe("3ep", "3it"))
+    run = train_ticket(made, data, recipe)  # an epoch has two iterations
+    assert (run.step, run.seed) == (2, 3)
+    assert list(run) == list(train_ticket(made, data, recipe, seed=3))
+    assert train_ticket(made, data, recipe, seed=4).seed == 4
+    assert train_ticket(made, data, _recipe("3ep", "3it"), start=3).step == 3
+    nameless = dataclasses.replace(made, origin={})
+    with pytest.raises(ElthError, match="does not say of which seed it is: give one, as seed=0"):
+        train_ticket(nameless, data, recipe)
+    assert train_ticket(nameless, data, recipe, seed=0).step == 2
+
+
+def test_a_last_batch_of_one_image_is_refused_before_the_first() -> None:
+    """Where a single value is left to batch normalisation: the image has 1x1 pixels there."""
+    network = build("resnet14(width=2)", IMAGE, generator=stream(0, "init"))
+    state = network.state_dict()
+    with pytest.raises(
+        ElthError,
+        match=r"the last batch of an epoch is one image \(9 images in batches of 4\), and batch "
+        r"normalisation has no statistics of a single value at 'layer3.0.bn1': take a batch size "
+        "of 3 or 5",
+    ):
+        Training(network, dataset(9), _recipe(), seed=0, state=state)
+    with pytest.raises(
+        ElthError, match="last group of .* one image .13 images in groups of 2.*norm_group"
+    ):
+        Training(
+            network,
+            dataset(13),
+            _recipe(batch_size=6, batch_norm_group=2),
+            seed=0,
+            state=state,
+        )
+    list(Training(network, dataset(9), _recipe("1ep", batch_size=5), seed=0, state=state))
+    larger = build("resnet14(width=2)", EIGHT, generator=stream(0, "init"))
+    data = dataset(9, shape=EIGHT)
+    list(Training(larger, data, _recipe("1ep"), seed=0, state=larger.state_dict()))
+
+
+def test_a_network_that_was_trained_in_groups_is_not_for_the_next_recipe() -> None:
+    data = dataset(8, shape=EIGHT, deviation=255)
+    fresh, used = (build("resnet14(width=2)", EIGHT, generator=stream(0, "init")) for _ in "ab")
+    state = {name: tensor.clone() for name, tensor in fresh.state_dict().items()}
+    list(Training(used, data, _recipe("1ep", batch_norm_group=2), seed=0, state=state))
+    runs = [Training(n, data, _recipe("1ep"), seed=0, state=state) for n in (fresh, used)]
+    assert list(runs[0]) == list(runs[1])
+    assert [type(m) for m in fresh.modules()] == [type(m) for m in used.modules()]

@@ -681,7 +681,10 @@ def test_methods(elth: Elth) -> None:
 def test_datasets(elth: Elth) -> None:
     table = _table(elth("data", "list").out)
     assert list(table) == ["name", *DATASETS]
-    assert table["cifar10"] == ["3x32x32", "10", "50,000", "10,000", "channels=3, size=32"]
+    assert table["cifar10"] == [
+        *("3x32x32", "10", "50,000", "10,000"),
+        "channels=3, size=32, centre_crop=false, statistics=imagenet",
+    ]
     assert table["svhn"][2:4] == ["73,257", "26,032"]
 
 
@@ -806,7 +809,7 @@ def test_a_ticket_that_comes_out_otherwise_is_refused(
     from elth import controls
 
     stage = next(s for s in of_kind(finished.plan, "retraining") if s.labels["method"] == "random")
-    monkeypatch.setattr(controls, "shuffle_layerwise", lambda mask, seed: dict(mask))
+    monkeypatch.setattr(controls, "shuffle_layerwise", lambda mask, seed, version: dict(mask))
     done = elth("ticket", "export", stage.key, "--store", finished.store)
     _refused(done, "made again, is not the one that was tracked: the store is damaged, or this")
 

@@ -183,7 +183,8 @@ def test_steps_are_done_in_their_order(
     built: Plan, results: dict[str, tuple[Stage, Result]]
 ) -> None:
     ett = _method(built, "ett")
-    steps = [{"shuffle": "layerwise"}, *ett.params["ticket"], {"reinit": "all"}]
+    shuffle = {"shuffle": "layerwise", "version": 2}
+    steps = [shuffle, *ett.params["ticket"], {"reinit": "all"}]
     stage = Stage(
         kind="retraining",
         params={**ett.params, "ticket": steps},
@@ -433,7 +434,7 @@ def test_weights_and_mask_both_drawn_anew(everything: Results, ett: Ticket) -> N
     ticket = stages.ticket(_moved("ett_reinit_random"), everything.__getitem__)
     assert _same(ticket.mask, controls.shuffle_layerwise(ett.mask, 0))
     assert _same(ticket.rewind, controls.reinit(NetworkSpec.parse(TINY_DEEPER), SHAPE, 0))
-    steps = [{"reinit": "all"}, {"shuffle": "layerwise"}]
+    steps = [{"reinit": "all"}, {"shuffle": "layerwise", "version": 2}]
     assert ticket.origin["history"] == [*ett.origin["history"], *steps]
 
 
@@ -444,7 +445,7 @@ def test_only_masks_of_replicated_units_are_shuffled(everything: Results, ett: T
     changed = {name for name in ett.mask if not torch.equal(ticket.mask[name], ett.mask[name])}
     extra = {f"layer{stage}.2.conv{conv}.weight" for stage in (1, 2, 3) for conv in (1, 2)}
     assert changed == extra
-    assert ticket.origin["history"][-1] == {"shuffle": "replicated"}
+    assert ticket.origin["history"][-1] == {"shuffle": "replicated", "version": 2}
 
 
 def test_a_graft_keeps_the_source_units_and_the_count(

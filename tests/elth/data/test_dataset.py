@@ -34,7 +34,8 @@ IDENTITIES = {
     "svhn": {
         "name": "svhn",
         "fingerprint": "66c506022df4460a14ea90419c9f061acf5f6d161172f264956e4956c7f785fb",
-        **IMAGENET,
+        "mean": [111.69, 113.22, 120.615],
+        "deviation": [50.49, 51.255, 50.235],
     },
     "imagenet": {"name": "imagenet", "fingerprint": "ILSVRC2012 classification", **IMAGENET},
     "imagenet(size=64)": {
@@ -48,6 +49,15 @@ IDENTITIES = {
         "fingerprint": "cb85cdd084bdd7718e8e746014bbc16f32cbe9ab4e0757d9f59e641b39f8f958",
         **IMAGENET,
         "size": 224,
+    },
+    "cifar10(size=224, statistics=own, centre_crop=true)": {
+        "name": "cifar10",
+        "fingerprint": "cb85cdd084bdd7718e8e746014bbc16f32cbe9ab4e0757d9f59e641b39f8f958",
+        "mean": [125.307, 122.961, 113.8575],
+        "deviation": [62.985, 62.0925, 66.708],
+        "size": 224,
+        "statistics": "own",
+        "centre_crop": True,
     },
     "digits(channels=3, size=16)": {
         "name": "digits",
@@ -96,7 +106,7 @@ def test_one_name_for_one_meaning(text: str, name: str) -> None:
         ("cifar10(sise=1)", "unknown option of dataset cifar10 'sise'; did you mean 'size'"),
         (
             "cifar10(classes=9)",
-            r"unknown option of dataset cifar10 .* \(there is: channels, size\)",
+            r"unknown option of dataset cifar10 .* \(there is: channels, size, centre_crop, stat",
         ),
         ("imagenet(channels=1)", r"unknown option of dataset imagenet .* \(there is: size\)"),
         ("cifar10(size=0)", "option size of dataset cifar10 must be at least 1, is 0"),
@@ -117,7 +127,11 @@ def test_options_that_make_no_sense(text: str, message: str) -> None:
 
 
 def test_options_of_a_dataset() -> None:
-    assert data.options("cifar10") == {"channels": 3, "size": 32}
+    assert data.options("mnist") == {"channels": 1, "size": 28, "centre_crop": False}
+    assert data.options("cifar10") == {
+        **{"channels": 3, "size": 32, "centre_crop": False, "statistics": "imagenet"}
+    }
+    assert data.canonical("cifar10(centre_crop=false, statistics=imagenet)") == "cifar10"
     with pytest.raises(ElthError, match="unknown dataset 'cifar'; did you mean 'cifar10'"):
         data.options("cifar")
 

@@ -288,3 +288,46 @@ def test_an_augmentation_without_meaning_is_refused_at_once() -> None:
         dataclasses.replace(data, info=info).train_batches(
             batch_size=1, augment="crop_flip", seed=0, epoch=0
         )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train_labels": torch.zeros(9, dtype=torch.int64)}, "10 training .* 10 images and 9 lab"),
+        (
+            {"test_images": torch.zeros(6, 1, 4, 4).byte()},
+            "declares 5 test images, and has 6 images",
+        ),
+        ({"train_labels": torch.arange(10) - 4}, "3 classes, and training labels from -4 to 5: "),
+        ({"test_labels": torch.tensor([1, 2, 3, 3, 3])}, "3 classes, and test labels from 1 to 3"),
+    ],
+)
+def test_what_is_not_as_declared_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ElthError, match=f"the dataset noise .*{message}"):
+        dataclasses.replace(dataset(10, 5), **change)
+
+
+def test_images_are_tested_on_their_middle() -> None:
+    """Resized to 256/224 of the size, then cut; augmented ones are not."""
+    plain = dataset(4, shape=DataShape(channels=1, size=8, classes=3))
+    info = dataclasses.replace(
+        plain.info,
+        shape=DataShape(channels=1, size=14, classes=3),
+        options=(("centre_crop", True), ("size", 14)),
+    )
+    cropped = dataclasses.replace(plain, info=info)
+    images, _ = cropped.sample(torch.arange(4))
+    whole = F.interpolate(
+        plain.train_images.float(), size=(16, 16), mode="bilinear", align_corners=False
+    )
+    torch.testing.assert_close(images, whole[..., 1:15, 1:15])
+    (tested, _), *_ = cropped.test_batches(5)
+    assert tested.shape == (5, 1, 14, 14)
+    ((trained, _),) = cropped.train_batches(batch_size=4, augment="none", seed=0, epoch=0)
+    order = torch.randperm(4, generator=stream(0, "order", 0))
+    torch.testing.assert_close(trained, images[order])
+    for augment in ("crop_flip", "resized_crop_flip"):
+        ((shown, _),) = cropped.train_batches(batch_size=4, augment=augment, seed=0, epoch=0)
+        without = dataclasses.replace(cropped, info=dataclasses.replace(info, options=()))
+        ((same, _),) = without.train_batches(batch_size=4, augment=augment, seed=0, epoch=0)
+        assert torch.equal(shown, same)

@@ -10,7 +10,20 @@ from torch import Tensor, nn
 
 from elth import networks
 from elth.errors import ElthError
-from elth.networks import NETWORKS, DataShape, NetworkSpec, blueprint, build, canonical, prunable
+from elth.networks import (
+    NETWORKS,
+    Anatomy,
+    DataShape,
+    Network,
+    NetworkSpec,
+    _registry,
+    blueprint,
+    build,
+    canonical,
+    facts,
+    prunable,
+    smallest_norm,
+)
 from elth.streams import stream
 from tests.elth.helpers import IMAGE
 
@@ -346,3 +359,50 @@ def test_check_state_names_what_does_not_fit() -> None:
     more = _state() | {"extra": torch.zeros(1)}
     with pytest.raises(ElthError, match="it has no tensor 'extra'"):
         networks.check_state(more, spec, IMAGE, what="x")
+
+
+class _Buffered(Network):
+    """A network with buffers that are not those of batch normalisation."""
+
+    def __init__(self, shape: DataShape) -> None:
+        super().__init__()
+        self.fc = nn.Linear(shape.channels * shape.size**2, shape.classes)
+        self.register_buffer("scale", torch.tensor(2.0))
+        self.register_buffer("table", torch.arange(5.0), persistent=False)
+        self.register_buffer("drawn", torch.rand(3))
+        self.anatomy = Anatomy(family="buffered", stages=())
+
+
+def test_buffers_are_what_the_author_made_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They used to be whatever the memory held: 2.0 became 3e-8."""
+    monkeypatch.setitem(_registry.NETWORKS, "buffered", _Buffered)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    shape = DataShape(channels=1, size=4, classes=3)
+    one, same, other = (
+        build("buffered", shape, generator=stream(seed, "init")) for seed in (0, 0, 1)
+    )
+    assert float(one.get_buffer("scale")) == 2.0
+    assert one.get_buffer("table").tolist() == [0, 1, 2, 3, 4]
+    assert torch.equal(one.get_buffer("drawn"), same.get_buffer("drawn"))
+    assert not torch.equal(one.get_buffer("drawn"), other.get_buffer("drawn"))
+    assert torch.equal(torch.get_rng_state(), before)  # nobody else's draws are disturbed
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "expected"),
+    [
+        ("resnet14", 4, ("layer3.0.bn1", 1)),
+        ("resnet14", 8, ("layer3.0.bn1", 4)),
+        ("resnet18", 32, ("layer4.0.bn1", 1)),
+        ("mlp2", 8, ("", 0)),
+    ],
+)
+def test_the_smallest_normalisation(name: str, size: int, expected: tuple[str, int]) -> None:
+    shape = DataShape(channels=3, size=size, classes=10)
+    network = build(name, shape, generator=stream(0, "init")).train()
+    before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    assert smallest_norm(network, shape) == expected
+    assert facts(name, shape).norm_values == expected[1]
+    assert network.training
+    assert all(torch.equal(before[key], t) for key, t in network.state_dict().items())

@@ -1,0 +1,326 @@
+"""What a machine computes wrongly is found, told and refused; what is right is not."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from elth import arithmetic
+from elth.arithmetic import WrongArithmeticError, _compare, _gate, _machine
+from elth.arithmetic._compare import aten, deviations
+from elth.engine import Engine
+from elth.errors import ElthError
+from elth.networks import NETWORKS, DataShape, build
+from elth.recipes import Recipe, Step
+from elth.streams import stream
+from elth.training import Training
+from tests.elth.helpers import dataset
+
+CPU = torch.device("cpu")
+SHAPE = DataShape(channels=3, size=8, classes=3)
+NARROW = "resnet14(width=4)"
+
+BROKEN = """\
+import os, signal, torch
+
+library = torch.library.Library("aten", "IMPL")
+own = torch.ops.aten.convolution_backward.default
+key = torch._C.DispatchKey.CompositeExplicitAutograd
+
+
+def broken(gradient, x, weight, *rest):
+    results = list(own._op_dk(key, gradient, x, weight, *rest))
+    if gradient.dtype == torch.float32 and tuple(weight.shape) == {shape}:
+        {fault}
+    return tuple(results)
+
+
+library.impl("convolution_backward", broken, "CPU")
+"""
+"""A kernel of this process, and of those that it starts, that is wrong for one shape of weights."""
+
+
+def _recipe(precision: str = "float32", **fields: Any) -> Recipe:
+    return Recipe(length=Step(1, "ep"), rewind=Step(0, "ep"), precision=precision, **fields)
+
+
+def _network(name: str = NARROW, shape: DataShape = SHAPE) -> nn.Module:
+    return build(name, shape, generator=stream(0, "init"))
+
+
+@pytest.fixture(autouse=True)
+def looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks are looked at, and nothing is known of this machine yet."""
+    monkeypatch.setenv("ELTH_ARITHMETIC", "refuse")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(_gate, "_REMEMBERED", {})
+
+
+Break = Callable[[str], None]
+
+
+@pytest.fixture
+def breaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Break:
+    """Gives other processes a wrong kernel for the weight of layer2.0.downsample.0."""
+
+    def breaks(fault: str) -> None:
+        code = BROKEN.format(shape=(8, 4, 1, 1), fault=fault)
+        (tmp_path / "sitecustomize.py").write_text(code)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    return breaks
+
+
+def test_a_gradient_that_is_off_by_a_percent_is_refused_by_all_who_train(breaks: Break) -> None:
+    breaks("results[1] = results[1] * 1.01")
+    message = (
+        r"^this machine computes the network wrongly: the weight gradient of "
+        r"'layer2\.0\.downsample\.0' is off by 1 % of its size, [\d.,e+]+ times what rounding "
+        rf"allows \({arithmetic.processor()}, 1 thread, PyTorch .*, float32\)\. Nothing was "
+        r"trained: .*ELTH_ARITHMETIC=warn trains all the same$"
+    )
+    data = dataset(64, shape=SHAPE)
+    for _ in range(2):  # what is wrong is remembered, too
+        network = _network()
+        with pytest.raises(WrongArithmeticError, match=message):
+            Training(network, data, _recipe(), seed=0, state=network.state_dict())
+    with pytest.raises(WrongArithmeticError, match=message):
+        Engine(_network(), _recipe(), shape=SHAPE.image)
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "ends its process by SIGSEGV"),
+        ("os.abort()", "ends its process by SIGABRT"),
+        ("results[1] = results[1] * float('nan')", "is off by nan % of its size, inf times"),
+    ],
+)
+def test_a_kernel_that_crashes_is_refused(fault: str, told: str, breaks: Break) -> None:
+    breaks(fault)
+    with pytest.raises(WrongArithmeticError, match=f"{told}.*Nothing was trained"):
+        arithmetic.ensure(_network(), _recipe(), CPU, SHAPE.image)
+
+
+def test_one_that_hangs_is_refused(breaks: Break, monkeypatch: pytest.MonkeyPatch) -> None:
+    breaks("import time; time.sleep(60)")
+    monkeypatch.setattr(_gate, "_SECONDS", 8.0)
+    with pytest.raises(WrongArithmeticError, match="does not end within 8 s"):
+        arithmetic.ensure(_network(), _recipe(), CPU, SHAPE.image)
+
+
+def test_one_that_is_killed_is_no_finding(breaks: Break) -> None:
+    breaks("os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(ElthError, match="ended by SIGKILL: is there too little memory") as error:
+        arithmetic.ensure(_network(), _recipe(), CPU, SHAPE.image)
+    assert not isinstance(error.value, WrongArithmeticError)
+
+
+def test_it_may_be_a_warning_or_nothing(breaks: Break, monkeypatch: pytest.MonkeyPatch) -> None:
+    breaks("results[1] = results[1] * 1.01")
+    monkeypatch.setenv("ELTH_ARITHMETIC", "warn")
+    with pytest.warns(UserWarning, match="the weight gradient of 'layer2.0.downsample.0' is off"):
+        Engine(_network(), _recipe(), shape=SHAPE.image)
+    monkeypatch.setenv("ELTH_ARITHMETIC", "off")
+    Engine(_network(), _recipe(), shape=SHAPE.image)
+    monkeypatch.setenv("ELTH_ARITHMETIC", "warm")
+    with pytest.raises(ElthError, match="unknown value of ELTH_ARITHMETIC 'warm'; did you mean"):
+        Engine(_network(), _recipe(), shape=SHAPE.image)
+
+
+def test_a_network_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = arithmetic.look(_network(), _recipe(), CPU, SHAPE.image)
+    assert first.is_sound
+    assert first.worst is not None
+    assert first.compared > 3 * 15
+    monkeypatch.setattr(_gate, "_in_another_process", None)  # would raise
+    assert arithmetic.look(_network(), _recipe(lr=0.5), CPU, SHAPE.image) is first
+    monkeypatch.setattr(_gate, "_REMEMBERED", {})
+    assert arithmetic.look(_network(), _recipe(), CPU, SHAPE.image) == first  # from the disk
+    for network, recipe, shape in (
+        (_network("resnet14(width=5)"), _recipe(), SHAPE.image),
+        (_network(), _recipe("bf16"), SHAPE.image),
+        (_network(), _recipe(batch_size=8, batch_norm_group=4), SHAPE.image),
+        (_network(), _recipe(), (3, 16, 16)),
+    ):
+        with pytest.raises(TypeError, match="not callable"):
+            arithmetic.look(network, recipe, CPU, shape)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
+    if _machine._hardware()[1] not in ("", "SSE41"):
+        with pytest.raises(TypeError, match="not callable"):
+            arithmetic.look(_network(), _recipe(), CPU, SHAPE.image)
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"worst": 3, "compared": 1}', "\0"])
+def test_a_damaged_memory_is_looked_past(content: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        _gate,
+        "_in_another_process",
+        lambda net, recipe, shape: _gate.watch(net, recipe, CPU, shape),
+    )
+    first = arithmetic.look(_network(), _recipe(), CPU, SHAPE.image)
+    (file,) = (Path(os.environ["XDG_CACHE_HOME"]) / "elth" / "arithmetic").glob("*.json")
+    file.write_text(content)
+    monkeypatch.setattr(_gate, "_REMEMBERED", {})
+    assert arithmetic.look(_network(), _recipe(), CPU, SHAPE.image) == first
+    assert json.loads(file.read_text())["compared"] == first.compared
+
+
+def test_without_a_place_to_remember_it_is_looked_at_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert arithmetic.look(_network(), _recipe(), CPU, SHAPE.image).is_sound
+
+
+def test_a_network_that_another_process_cannot_import_is_looked_at_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is written in a notebook."""
+    path = tmp_path / "notebook_cell.py"
+    path.write_text("from torch import nn\nclass Net(nn.Sequential):\n    pass\n")
+    spec = importlib.util.spec_from_file_location("notebook_cell", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    network = module.Net(nn.Flatten(), nn.Linear(3 * 8 * 8, 3))
+    found = arithmetic.look(network, _recipe(), CPU, SHAPE.image)
+    assert found.is_sound
+    assert found.compared == 2  # output and weight gradient; the images want none
+    network[1].register_forward_hook(lambda *_: 1 / 0)
+    monkeypatch.setattr(_gate, "_REMEMBERED", {})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+    with pytest.raises(ZeroDivisionError):  # its own error, not that of a process that has died
+        arithmetic.look(network, _recipe(), CPU, SHAPE.image)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_network_here_is_refused(name: str, precision: str) -> None:
+    """On this machine, and by CI's second pass with older instructions; one thread."""
+    size = {"resnet18": 32, "resnet26": 32, "resnet34": 32, "resnet50": 32}.get(name, 16)
+    narrow = {"vgg": "(width=8)", "mob": "(width=4)"}.get(name[:3], "")
+    shape = DataShape(channels=3, size=size, classes=10)
+    found = _gate.watch(_network(name + narrow, shape), _recipe(precision), CPU, shape.image)
+    assert found.worst is not None
+    assert found.worst.times < 0.5, found.worst
+
+
+def test_the_bound_is_that_of_rounding() -> None:
+    """sqrt(n) u sum |x||w|, sixteen times, and what is beyond it is told with its place."""
+    generator = stream(0, "x")
+    x, w = (torch.randn(shape, generator=generator) for shape in ((8, 100), (100, 5)))
+    exact = x.double() @ w.double()
+    allowed = 16 * 2.0**-24 * 10 * (x.abs().double() @ w.abs().double())
+    for times in (0.5, 3.0):
+        found = exact.float()
+        found[3, 2] = float(exact[3, 2] + times * allowed[3, 2])
+        (told,) = deviations(aten.mm.default, (x, w), {}, found)
+        assert told.times == pytest.approx(times, rel=0.2)
+
+
+def test_sums_in_doubt_do_not_widen_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sums of absolute values come from the same kernels: garbage in them allows nothing."""
+    x, w = torch.randn(4, 9), torch.randn(9, 3)
+    wrong = (x @ w) * 1.5
+    real = _compare._absolute
+
+    def garbage(value: Any) -> Any:
+        return _compare._mapped(real(value), lambda tensor: tensor * 1e30)
+
+    monkeypatch.setattr(_compare, "_absolute", garbage)
+    (told,) = deviations(aten.mm.default, (x, w), {}, wrong)
+    assert told.times > 1e3
+    monkeypatch.setattr(
+        _compare, "_absolute", lambda value: _compare._mapped(value, lambda t: t * math.nan)
+    )
+    (told,) = deviations(aten.mm.default, (x, w), {}, wrong)
+    assert told.times > 1
+
+
+class _Scaled(torch.autograd.Function):
+    """Passes on, and doubles the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return 2 * gradients[0]
+
+
+def test_compiled_code_is_compared_as_a_whole() -> None:
+    network = _network()
+    like = torch.zeros(64, 3, 8, 8)
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(network(images), labels)
+
+    def doubled(images: Tensor, labels: Tensor) -> Tensor:
+        result: Tensor = _Scaled.apply(loss(images, labels))  # type: ignore[no-untyped-call]
+        return result
+
+    arithmetic.ensure_alike(network, loss, loss, _recipe(), like)
+    with pytest.raises(WrongArithmeticError, match="its gradient of '.*' is off by 100 %"):
+        arithmetic.ensure_alike(network, loss, doubled, _recipe(), like)
+    with pytest.raises(WrongArithmeticError, match="its loss is off by 10 %.*compile: false"):
+        arithmetic.ensure_alike(network, loss, lambda x, y: 1.1 * loss(x, y), _recipe(), like)
+    with pytest.raises(WrongArithmeticError, match="is off by nan %"):
+        arithmetic.ensure_alike(network, loss, lambda x, y: loss(x, y) * math.nan, _recipe(), like)
+
+    def random(images: Tensor, labels: Tensor) -> Tensor:
+        return loss(F.dropout(images), labels)
+
+    arithmetic.ensure_alike(network, random, random, _recipe(), like)  # nothing to compare
+
+
+@pytest.mark.parametrize(
+    ("has", "limit", "used"),
+    [
+        ("AVX512_CORE_BF16", "", "AVX512_CORE_BF16"),
+        ("AVX512_CORE_BF16", "avx2", "AVX2"),
+        ("AVX512_CORE_BF16", "AVX512_CORE_AMX", "AVX512_CORE_BF16"),
+        ("AVX512_CORE_AMX", "AVX10_1_512", "AVX512_CORE_FP16"),
+        ("AVX2", "ALL", "AVX2"),
+        ("AVX2", "nonsense", "AVX2"),
+        ("", "AVX2", ""),
+    ],
+)
+def test_limits_of_instructions(has: str, limit: str, used: str) -> None:
+    assert _machine.limited(has, limit) == used
+
+
+def test_the_processor_names_what_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*_machine.LIMITS, *_machine._FURTHER):
+        monkeypatch.delenv(name, raising=False)
+    vendor, isa = _machine._hardware()
+    plain = arithmetic.processor()
+    assert plain.startswith(f"{vendor}-{isa}")
+    assert plain.endswith(torch.backends.cpu.get_cpu_capability())
+    monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
+    assert arithmetic.processor() == f"{plain}-ONEDNN_DEFAULT_FPMATH_MODE=BF16"
+    monkeypatch.delenv("ONEDNN_DEFAULT_FPMATH_MODE")
+    if isa not in ("", "SSE41"):
+        monkeypatch.setenv("DNNL_MAX_CPU_ISA", "SSE41")
+        assert arithmetic.processor().split("-")[1] == "SSE41"
+    assert "/" not in plain
+
+
+def test_ctrl_c_is_not_for_the_other_process() -> None:
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    arithmetic.look(_network(), _recipe(), CPU, SHAPE.image)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
