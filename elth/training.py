@@ -118,7 +118,9 @@ class Training:
         self._images = len(data.train_labels)
         self.per_epoch = iterations_per_epoch(self._images, recipe)
         recipe.check(self.per_epoch)
+        self._token = object()
         if not isinstance(network, Engine):
+            _HOLDERS[network] = self._token  # from here on it may be arranged for this recipe
             network = Engine(network, recipe, data.device, shape=data.info.shape.image)
         elif network.recipe != recipe or network.device.type != data.device.type:
             raise ElthError(
@@ -142,7 +144,6 @@ class Training:
         if self._group is not None:
             self._group.check_same({**state, **_named(mask)}, "the tickets")
         self.engine.begin(state, mask, start)
-        self._token = object()
         _HOLDERS[self.network] = self._token
 
     def _hold(self) -> None:

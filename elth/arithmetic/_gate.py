@@ -278,7 +278,7 @@ def _key(
         _machine.processor() if device.type == "cpu" else torch.cuda.get_device_name(device),
         torch.get_num_threads() if device.type == "cpu" else 0,
         (recipe.precision, recipe.batch_norm_group, count, shape),
-        repr(network),
+        repr(network).replace("UnitStep", ""),  # as an engine may have had it before
         [(name, tuple(p.shape), str(p.dtype)) for name, p in network.named_parameters()],
         [_source(kind) for kind in dict.fromkeys(type(m) for m in network.modules())],
     ):
@@ -301,11 +301,11 @@ def _source(kind: type[nn.Module]) -> str:
 @contextlib.contextmanager
 def _only_one(key: str) -> Iterator[Path | None]:
     """Hold the place of a key in the cache, so that of many processes one looks; None without."""
-    folder = cache_folder("arithmetic")
     try:
+        folder = cache_folder("arithmetic")
         folder.mkdir(parents=True, exist_ok=True)
         lock: Any = (folder / f"{key[:2]}.lock").open("a")
-    except OSError:
+    except (OSError, RuntimeError):  # no room, no right, or no home
         yield None
         return
     with lock:

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from elth import RECIPES, masks
+from elth import RECIPES, arithmetic, masks
 from elth.checkpoints import Checkpoint
 from elth.data import Dataset
 from elth.data import load as load_dataset
 from elth.engine import Engine
-from elth.networks import build
-from elth.recipes import Step
+from elth.networks import DataShape, build
+from elth.recipes import Recipe, Step
 from elth.streams import stream
 from elth.tickets import state_digest
 from elth.training import Training, evaluation_batch
@@ -79,3 +79,15 @@ def test_it_goes_on_from_a_checkpoint_bit_for_bit(compile: bool, data: Dataset) 
     again.resume(kept[1])
     assert repr(list(again)[-1]) == repr(epochs[-1])
     assert state_digest(again.state()) == state_digest(run.state())
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
+@pytest.mark.parametrize("name", ["resnet20", "vgg13(width=16)", "mobilenet", "mlp2"])
+def test_a_gpu_computes_rightly(name: str, precision: str) -> None:
+    """If this holds on the GPUs that people have, what is found on one may be refused."""
+    shape = DataShape(channels=3, size=32, classes=10)
+    network = build(name, shape, generator=stream(0, "init"))
+    recipe = Recipe(length=Step(1, "ep"), rewind=Step(0, "ep"), precision=precision)
+    found = arithmetic.look(network, recipe, torch.device("cuda"), shape.image)
+    assert found.is_sound, arithmetic.told(found, recipe, torch.device("cuda"))
+    assert found.compared > 0
