@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-_KNOWN = ("torch", "torchvision", "elth")
-"""Packages whose modules convolve by the modules of ``torch.nn`` alone."""
+_KNOWN = ("torch.nn.", "torchvision.", "elth.")
+"""Where modules are from that convolve by the modules of ``torch.nn`` alone."""
 
 
 def in_unit_steps(
@@ -136,7 +136,7 @@ def calls_others(network: nn.Module) -> bool:
     functions, and convolutions that are of ``torch.nn``'s kind and have a class of their own.
     """
     for module in network.modules():
-        if type(module).__module__.partition(".")[0] not in _KNOWN:
+        if not type(module).__module__.startswith(_KNOWN):
             return True
         if isinstance(module, tuple(_SOUND)) and not isinstance(module, _UnitSteps):
             convolution: Any = module

@@ -129,7 +129,7 @@ class Engine:
             ElthError: the mask does not fit the network; the message names the weight.
         """
         masked = mask or {}
-        self._check_mask(masked)
+        self.check_mask(masked)
         self.network.load_state_dict(dict(state))
         if self._graph is None:
             self._pruned = [self._weights[name].detach() for name in masked]
@@ -148,7 +148,12 @@ class Engine:
         self._failed_at.fill_(-1)
         self._total.zero_()
 
-    def _check_mask(self, mask: Mapping[str, Tensor]) -> None:
+    def check_mask(self, mask: Mapping[str, Tensor]) -> None:
+        """Refuse a mask that does not fit the network.
+
+        Raises:
+            ElthError: it names no weight, is not boolean or has another shape.
+        """
         for name, kept in mask.items():
             if name not in self._weights:
                 raise unknown("weight of the network, in its mask", name, self._weights)
@@ -339,14 +344,23 @@ class Engine:
             )
             self._fast_loss = self._fast_logits = None
         if self.way == "compiled":
-            with computing(self.recipe.precision, self.device):
-                arithmetic.ensure_alike(
-                    self.network, self._forward.loss, self._fast_loss, self.recipe, batch
-                )
+            self._compare(batch)
         if self.way == "compiled" and self.device.type == "cuda":
             self._capture(batch, labels)
         if self._graph is None:
             self._fresh_optimiser()
+
+    def _compare(self, like: Tensor) -> None:
+        """Compare compiled code with the network, where there is room to do both."""
+        try:
+            with computing(self.recipe.precision, self.device):
+                arithmetic.ensure_alike(
+                    self.network, self._forward.loss, self._fast_loss, self.recipe, like
+                )
+        except arithmetic.WrongArithmeticError:
+            raise
+        except RuntimeError as error:
+            self._warn("compiled code could not be compared with the network", error)
 
     def _capture(self, images: Tensor, labels: Tensor) -> None:
         """Capture the iteration as a CUDA graph, masks of all parameters in it."""

@@ -127,10 +127,10 @@ def arrange_norms(network: nn.Module, images: int, group: Group | None) -> None:
         group: the workers that share the batch; None where there is one.
     """
     for parent in list(network.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) not in (nn.BatchNorm2d, GroupedBatchNorm2d, SyncBatchNorm2d):
+        children: list[tuple[str, Any]] = list(parent.named_children())
+        for name, child in children:
+            if type(child) not in _ARRANGED:
                 continue
-            assert isinstance(child, nn.BatchNorm2d)
             new: Any
             if not images and group is None:
                 if type(child) is nn.BatchNorm2d:
@@ -227,6 +227,10 @@ class SyncBatchNorm2d(_Normalisation):
         if self.weight is not None:
             scaled = scaled * self.weight[:, None, None] + self.bias[:, None, None]
         return scaled.to(input.dtype)
+
+
+_ARRANGED = (nn.BatchNorm2d, GroupedBatchNorm2d, SyncBatchNorm2d, nn.SyncBatchNorm)
+"""What ``arrange_norms`` makes others of: PyTorch's own, and what it made before."""
 
 
 def _fixed(module: nn.BatchNorm2d, input: Tensor) -> Tensor:

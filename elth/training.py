@@ -118,6 +118,7 @@ class Training:
         self._images = len(data.train_labels)
         self.per_epoch = iterations_per_epoch(self._images, recipe)
         recipe.check(self.per_epoch)
+        self._check_last_batch(network, data, recipe, start, stop)
         self._token = object()
         if not isinstance(network, Engine):
             _HOLDERS[network] = self._token  # from here on it may be arranged for this recipe
@@ -127,6 +128,7 @@ class Training:
                 f"the engine is one for {network.recipe} on {network.device}, and this training "
                 f"is by {recipe} on {data.device}: make an engine for it"
             )
+        network.check_mask(mask or {})
         self.engine = network
         self.network = network.network
         self.data = data
@@ -138,13 +140,12 @@ class Training:
         self._seen = 0
         self._mask = mask
         self._group = network.group
-        self._check_last_batch()
         unit = recipe.batch_norm_group
         self._part = Part() if self._group is None else self._group.part(unit or 1)
         if self._group is not None:
             self._group.check_same({**state, **_named(mask)}, "the tickets")
-        self.engine.begin(state, mask, start)
         _HOLDERS[self.network] = self._token
+        self.engine.begin(state, mask, start)
 
     def _hold(self) -> None:
         """Refuse to go on with the weights of another training."""
@@ -154,14 +155,25 @@ class Training:
                 "weights: give each training a network of its own, or end one before the next"
             )
 
-    def _check_last_batch(self) -> None:
+    def _check_last_batch(
+        self,
+        network: nn.Module | Engine,
+        data: Dataset,
+        recipe: Recipe,
+        start: int,
+        stop: int | None,
+    ) -> None:
         """Refuse a last batch of which batch normalisation can take no statistics."""
-        with contextlib.suppress(ElthError):
-            check_last_batch(self._images, self.recipe, "")
+        end = recipe.length.iterations(self.per_epoch) if stop is None else stop
+        if start + (self.per_epoch - 1 - start) % self.per_epoch >= end:  # it is never reached
             return
-        name, values = smallest_norm(self.network, self.data.info.shape)
+        with contextlib.suppress(ElthError):
+            check_last_batch(self._images, recipe, "")
+            return
+        module = network.network if isinstance(network, Engine) else network
+        name, values = smallest_norm(module, data.info.shape)
         if values == 1:
-            check_last_batch(self._images, self.recipe, f" at '{name}'")
+            check_last_batch(self._images, recipe, f" at '{name}'")
 
     def checkpoint(self) -> Checkpoint:
         """All that it takes to go on from here, bit for bit; the device is waited for.

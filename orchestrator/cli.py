@@ -342,9 +342,9 @@ def ui(store: str | None, grid: str | None, port: int, no_browser: bool) -> None
 def _set_faulty_aside(tracker: Tracker, grid: str | None) -> None:
     from orchestrator import soundness
 
-    found = soundness.faulty(tracker.stages())
-    keys = None if grid is None else tracker.grid_keys(grid)
-    chosen = [one for one in found if keys is None or one.key in keys]
+    chosen = soundness.faulty(tracker.stages())
+    if grid is not None:
+        chosen = soundness.of_grid(chosen, tracker.grid_keys(grid))
     for one in chosen:
         line = f"set aside: {one.stage.title} ({one.numerics})"
         tracker.set_aside(tracker.get(one.run_id), "its gradients may have been wrong")

@@ -144,7 +144,7 @@ def check_store(store: Store) -> Iterator[Finding]:
             about="results",
             what=f"{len(wrong)} finished stages come from gradients that may be wrong, of "
             f"{_some(list(networks))}: see docs/numerics.md",
-            do=soundness.DO_AGAIN.removeprefix("To do them again: "),
+            do=soundness.DO_AGAIN,
         )
 
 
@@ -254,25 +254,32 @@ def check_arithmetic(
     if experiment is not None:
         wanted = soundness.trained(plans.build(experiment).stages.values())
         threads, gpus = experiment.resources.cpus, experiment.resources.gpus
-    question = (soundness.examine, wanted, threads, gpus)
-    answers: dict[str, Any] = {}
-    try:
-        if nodes is None:
-            answers[""] = soundness.examine(wanted, threads, gpus)
-        else:
-            answers |= {f"{node}: ": told for node, told in cluster.ask(nodes, *question).items()}
-    except (ElthError, RuntimeError) as error:  # torch's, without a GPU or memory
-        yield Finding(about="arithmetic", what=str(error), do="see what the message says")
-    for place, told in answers.items():
-        if isinstance(told, str):
-            yield _well("arithmetic", f"{place}not looked at, {told}")
-            continue
-        for what, wrong in told:
-            if wrong:
-                do = "take another version of PyTorch, or older instructions: docs/numerics.md"
-                yield Finding(about="arithmetic", what=f"{place}{what}: {wrong}", do=do)
+    for one in wanted:
+        try:
+            if nodes is None:
+                answers = {"": soundness.examine([one], threads, gpus)}
             else:
-                yield _well("arithmetic", place + what)
+                asked = cluster.ask(nodes, soundness.examine, [one], threads, gpus)
+                answers = {f"{node}: ": told for node, told in asked.items()}
+        except (ElthError, RuntimeError) as error:  # torch's, without a GPU or memory
+            yield Finding(about="arithmetic", what=str(error), do="see what the message says")
+            return
+        for place, told in answers.items():
+            yield from _arithmetic(place, told)
+
+
+def _arithmetic(place: str, told: Any) -> Iterator[Finding]:
+    """What a machine found of a network; a text, if it gave no answer."""
+    if isinstance(told, str):
+        do = "look at that node, and give elth doctor again"
+        yield Finding(about="arithmetic", what=f"{place}not looked at, {told}", do=do)
+        return
+    for what, wrong in told:
+        if wrong:
+            do = "take another version of PyTorch, or older instructions: docs/numerics.md"
+            yield Finding(about="arithmetic", what=f"{place}{what}: {wrong}", do=do)
+        else:
+            yield _well("arithmetic", place + what)
 
 
 def check_groups(*, free: bool) -> Iterator[Finding]:

@@ -351,7 +351,11 @@ class _Builder:
             rewind_step(info.train_size, recipe)
             info.check_augment(recipe.augment)
             recipe.check(iterations_per_epoch(info.train_size, recipe))
-            if facts(network, info.shape).norm_values == 1:
+            per_epoch = iterations_per_epoch(info.train_size, recipe)
+            if (
+                recipe.length.iterations(per_epoch) >= per_epoch
+                and facts(network, info.shape).norm_values == 1
+            ):
                 check_last_batch(info.train_size, recipe, f" of {network}")
             level = _Level(round=0, target="", kept=0)
             self._starts[network, dataset] = self.add(

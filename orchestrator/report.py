@@ -151,7 +151,9 @@ def collect(tracker: Tracker, grid: str) -> Report:
     """
     labels = tracker.grid_keys(grid)
     by_key: dict[str, Tracked] = {}
-    for tracked in tracker.stages():
+    everything = tracker.stages()
+    wrong = {one.run_id for one in faulty(everything)}
+    for tracked in everything:
         if tracked.key in labels and tracked.status == "finished":
             stage = replace(tracked.stage, labels=labels[tracked.key])
             by_key.setdefault(tracked.key, replace(tracked, stage=stage))
@@ -166,7 +168,7 @@ def collect(tracker: Tracker, grid: str) -> Report:
         paper=Paper.model_validate(paper) if paper else None,
         dataset=titles.get(dataset, dataset),
         criteria={name: given for name, given in experiment.get("criteria", {}).items() if given},
-        faulty=tuple(one.stage.title for one in faulty(by_key.values())),
+        faulty=tuple(one.stage.title for one in by_key.values() if one.run_id in wrong),
         rounds=int(experiment.get("pruning", {}).get("rounds", 0)),
         asked=frozenset(
             (titles.get(name, name), network)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from elth.data import info
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _REACHED = range(2, 8)
 """Input channels of a strided 1x1 convolution whose weight gradient oneDNN gets wrong with AVX2."""
+
+_X86 = ("cpu-AuthenticAMD", "cpu-GenuineIntel", "cpu-HygonGenuine", "cpu-x86_64")
 
 DO_AGAIN = (
     "elth verify --faulty sets them aside, and elth run does them and what came of them again"
@@ -30,7 +32,7 @@ def is_exposed(one: Tracked) -> bool:
     The numerics class tells of PyTorch's instructions alone; before AVX-512 they are the same.
     """
     device, _, rest = one.numerics.partition("/")
-    if not device.startswith("cpu-") or "/elth-" in rest or "AVX512" in device:
+    if not device.startswith(_X86) or "AVX512" in device or "elth-" in rest:
         return False
     try:
         shape = info(dataset_of(one.stage)).shape
@@ -41,21 +43,52 @@ def is_exposed(one: Tracked) -> bool:
 
 
 def faulty(tracked: Iterable[Tracked]) -> list[Tracked]:
-    """Those of some finished stages that are exposed, or come of one that is."""
-    finished = {one.key: one for one in tracked if one.status == "finished"}
+    """The finished runs of a store that are exposed, or come of one that is; children first.
+
+    A run comes of the finished ones of its parents that were there when it began, and of those that
+    were set aside since, unless a sound one was there as well.
+
+    Args:
+        tracked: all runs of the store, in whatever state.
+    """
+    runs: dict[str, list[Tracked]] = {}
+    for one in tracked:
+        if one.status in ("finished", "killed"):
+            runs.setdefault(one.key, []).append(one)
     known: dict[str, bool] = {}
 
-    def is_faulty(key: str) -> bool:
-        if key not in finished:
-            return False
-        if key not in known:
-            one = finished[key]
-            known[key] = is_exposed(one) or any(is_faulty(k) for k in one.stage.parents)
-        return known[key]
+    def is_faulty(one: Tracked) -> bool:
+        if one.run_id not in known:
+            known[one.run_id] = is_exposed(one) or any(
+                comes_of(key, one.started) for key in one.stage.parents
+            )
+        return known[one.run_id]
 
-    for key in sorted(finished, key=lambda key: finished[key].started):  # parents come first
-        is_faulty(key)
-    return [one for key, one in finished.items() if known[key]]
+    def comes_of(key: str, when: int) -> bool:
+        before = [one for one in runs.get(key, ()) if one.started <= when]
+        finished = [one for one in before if one.status == "finished"]
+        if any(is_faulty(one) for one in finished):
+            return True
+        return not finished and any(is_faulty(one) for one in before)
+
+    found = [one for some in runs.values() for one in some if one.status == "finished"]
+    found.sort(key=lambda one: one.started)  # parents before children: no deep recursion
+    return [one for one in found if is_faulty(one)][::-1]
+
+
+def of_grid(found: Iterable[Tracked], keys: Container[str]) -> list[Tracked]:
+    """Those of some faulty runs that are a grid's, and those that come of them, in their order.
+
+    Args:
+        found: what ``faulty`` gave.
+        keys: the keys of the grid.
+    """
+    ordered = list(found)
+    chosen: set[str] = set()
+    for one in reversed(ordered):
+        if one.key in keys or any(key in chosen for key in one.stage.parents):
+            chosen.add(one.key)
+    return [one for one in ordered if one.key in chosen]
 
 
 def trained(stages: Iterable[Stage]) -> list[Mapping[str, Any]]:
@@ -65,8 +98,9 @@ def trained(stages: Iterable[Stage]) -> list[Mapping[str, Any]]:
         recipe, dataset = recipe_of(stage), dataset_of(stage)
         network = stage.params["network"]
         text = f"{network} on {dataset} in {recipe.precision}"
+        key = f"{text} {recipe.batch_norm_group} {min(recipe.batch_size, 16)}"
         found.setdefault(
-            text, {"text": text, "network": network, "dataset": dataset, "recipe": recipe.plain()}
+            key, {"text": text, "network": network, "dataset": dataset, "recipe": recipe.plain()}
         )
     return list(found.values())
 
@@ -97,10 +131,12 @@ def examine(
             found = arithmetic.look(network, recipe, device, shape.image)
             if not found.is_sound:
                 told.append((one["text"], arithmetic.told(found, recipe, device)))
-            elif found.worst is not None:
+                continue
+            text = f"{one['text']}: nothing could be compared"
+            if found.worst is not None:
                 share = 100 * found.worst.times
                 text = f"{one['text']}: right, the largest error {share:.0f} % of what is allowed"
-                told.append((f"{text} ({arithmetic.where(recipe, device)})", ""))
+            told.append((f"{text} ({arithmetic.where(recipe, device)})", ""))
     finally:
         torch.set_num_threads(before)
     if os.environ.get(arithmetic.VARIABLE) == "off":

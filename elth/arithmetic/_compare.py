@@ -1,9 +1,13 @@
 """One operation of PyTorch against the same operation in float64, with a bound for its rounding.
 
-A sum of n products x * w, computed in an arithmetic of unit roundoff u, differs from the exact one
-by about ``u * sqrt(n) * sum |x| |w|`` (Higham & Mary 2019, theorem 2.4 and its use for inner
-products; the worst case has n for the root). Convolutions, matrix products and their gradients are
-such sums, and ``sum |x| |w|`` is the same operation on absolute values.
+A sum of n products x * w, computed in float32 (unit roundoff u), differs from the exact one by
+about ``u * sqrt(n) * sum |x| |w|`` (Higham & Mary 2019, theorem 2.4 and its use for inner products;
+the worst case has n for the root). Convolutions, matrix products and their gradients are such sums,
+and ``sum |x| |w|`` is the same operation on absolute values.
+
+Where factors or results are narrower (TF32, bfloat16), their products are still added in float32:
+u = 2^-8 in that bound would allow anything from n = 256 on. What is narrow adds its own roundoff
+times the size of the result, ``|sum x w|``, and of sums on the way to it, ``sqrt(sum x^2 w^2)``.
 """
 
 from __future__ import annotations
@@ -21,11 +25,14 @@ UNIT = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-1
 TF32_UNIT = 2.0**-11
 """Unit roundoff of the factors of a product in TF32."""
 FACTOR = 16.0
-"""A result may be off by so many times the bound.
+"""A result may be off by so many times the bound of float32.
 
-Sound kernels were never off by more than 1.3 times (docs/numerics.md), those that transform their
-input (Winograd's) lose another three bits, and one that writes where it should not is off by tens
-of thousands."""
+Generous: sound kernels have been off by less than twice (docs/numerics.md), those that transform
+their input (Winograd's) lose another three bits, and one that writes where it should not is off by
+tens of thousands."""
+NARROW = 64.0
+"""And by so many roundoffs of what is narrow: a processor that has no bfloat16 of its own adds the
+images of a batch in it, and loses up to ten at sixteen images."""
 
 aten = torch.ops.aten
 
@@ -107,18 +114,27 @@ def deviations(
         args: what it was given.
         kwargs: likewise.
         result: what it gave.
-        unit: unit roundoff of a sum, where it is not that of the result's type.
+        unit: unit roundoff of the factors, where it is not that of the result's type (TF32).
     """
     exact = _tensors(operation(*_double(args), **_double(kwargs)))
-    scales = _sizes(operation, args, kwargs)
+    found = _tensors(result)
+    if all(own is None or own.dtype not in UNIT for own in found):
+        return []
+    narrow = unit or max(UNIT.get(own.dtype, 0.0) for own in found if own is not None)
+    sizes = _sums(operation, args, kwargs, 1)
+    squares = _sums(operation, args, kwargs, 2) if narrow > UNIT[torch.float32] else sizes
     told = []
-    for index, (own, true, scale) in enumerate(zip(_tensors(result), exact, scales, strict=True)):
-        if own is None or true is None or scale is None or own.dtype not in UNIT:
+    for index, (own, true) in enumerate(zip(found, exact, strict=True)):
+        size, square = sizes[index], squares[index]
+        if own is None or true is None or size is None or square is None:
             continue
         error = (own.double() - true).abs_()
+        terms = _SUMS[operation](args)[index][0]
         # The second term is for the last rounding, and for numbers too small to be normal ones.
-        allowed = scale.double().mul_(FACTOR * (unit or UNIT[own.dtype]))
-        allowed = allowed + (2 * UNIT[own.dtype] * true.abs() + torch.finfo(own.dtype).tiny)
+        allowed = size.double() * (FACTOR * UNIT[torch.float32] * math.sqrt(terms))
+        allowed += 2 * UNIT[torch.float32] * true.abs() + torch.finfo(torch.float32).tiny
+        if narrow > UNIT[torch.float32]:
+            allowed += NARROW * narrow * (true.abs() + square.double().sqrt())
         times = torch.where(error == 0, 0.0, error / allowed)
         largest = float(torch.nan_to_num(times, nan=math.inf).max()) if times.numel() else 0.0
         norm = float(torch.linalg.vector_norm(true))
@@ -127,19 +143,19 @@ def deviations(
     return told
 
 
-def _sizes(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor | None]:
-    """For each result of a sum ``sqrt(n) * sum |x| |w|``.
+def _sums(
+    operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any], power: int
+) -> list[Tensor | None]:
+    """For each result ``sum |x|^p |w|^p``, of floating point.
 
     The sums are computed in float32, by kernels that are in doubt themselves; float64 would take
     many times as long. So they count up to the largest that they can be, and one that is no number
     allows nothing.
     """
-    sums = _tensors(operation(*_absolute(args), **_absolute(kwargs)))
+    sums = _tensors(operation(*_powers(args, power), **_powers(kwargs, power)))
     return [
-        None
-        if total is None
-        else total.nan_to_num(nan=0.0).abs_().clamp_(max=most).mul_(math.sqrt(terms))
-        for total, (terms, most) in zip(sums, _SUMS[operation](args), strict=True)
+        None if total is None else total.nan_to_num(nan=0.0).abs_().clamp_(max=most)
+        for total, (_, most) in zip(sums, _SUMS[operation](_powers(args, power)), strict=True)
     ]
 
 
@@ -154,9 +170,9 @@ def _double(value: Any) -> Any:
     return _mapped(value, lambda tensor: tensor.to(torch.float64, copy=True))
 
 
-def _absolute(value: Any) -> Any:
-    """Their absolute values in float32."""
-    return _mapped(value, lambda tensor: tensor.float().abs())
+def _powers(value: Any, power: int) -> Any:
+    """Their absolute values to a power, in float32."""
+    return _mapped(value, lambda tensor: tensor.float().abs() ** power)
 
 
 def _mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:

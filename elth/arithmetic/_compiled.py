@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from elth.arithmetic._compare import UNIT
-from elth.arithmetic._gate import act, unit_of, where
+from elth.arithmetic._gate import act, choice, unit_of, where
 from elth.recipes import Recipe
 from elth.streams import stream
 
@@ -48,8 +48,11 @@ def ensure_alike(
     Raises:
         WrongArithmeticError: with the gradient that is off most, or the loss.
     """
+    trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    if choice() == "off" or not trained:
+        return
     network.train()
-    names, parameters = zip(*network.named_parameters(), strict=True)
+    names, parameters = list(trained), list(trained.values())
     generator = stream(0, "compiled")
     images = torch.empty_like(like).copy_(torch.randn(like.shape, generator=generator))
     signs = 2 * torch.randint(0, 2, like.shape, generator=generator).to(images) - 1

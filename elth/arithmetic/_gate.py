@@ -13,11 +13,13 @@ import fcntl
 import hashlib
 import inspect
 import json
+import math
 import os
 import pickle
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -43,6 +45,8 @@ VARIABLE = "ELTH_ARITHMETIC"
 CHOICES = ("refuse", "warn", "off")
 _SECONDS = 600.0
 """A step that takes longer than this hangs: a broken kernel may do that, too."""
+_PATIENCE = 60.0
+"""Seconds for which a process waits for another one that looks."""
 _CRASHES = {"SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE"}
 _LARGE = 100
 """Sides of images from which on there are two of them in a step, and sixteen below."""
@@ -133,21 +137,26 @@ def look(
     Args and shapes as of ``ensure``.
     """
     key = _key(network, recipe, device, shape)
-    with _only_one(key) as path:
-        if key in _REMEMBERED:
-            return _REMEMBERED[key]
-        if path is not None and path.exists():
-            with contextlib.suppress(ValueError, TypeError, KeyError):
-                kept = json.loads(path.read_text(encoding="utf-8"))
-                return Found(worst=Worst(**kept["worst"]), compared=kept["compared"])
-        if device.type == "cpu":
-            found = _in_another_process(network, recipe, shape)
-        else:
-            found = watch(network, recipe, device, shape)
+    if (known := _known(key)) is not None:
+        return known
+    with _only_one(key):
+        if (known := _known(key)) is not None:  # of the process that was first
+            return known
+        try:
+            if device.type == "cpu":
+                found = _in_another_process(network, recipe, shape)
+            else:
+                found = watch(network, recipe, device, shape)
+        except _UncopiedError as error:
+            warnings.warn(f"this machine's arithmetic was not looked at: {error}", stacklevel=5)
+            return Found(worst=None)
         _REMEMBERED[key] = found
-        if path is not None and found.is_sound and found.worst is not None:
-            with contextlib.suppress(ElthError):  # it is looked at again then
-                write_atomic(path, json.dumps(asdict(found), sort_keys=True).encode())
+        if found.is_sound:
+            with contextlib.suppress(
+                ElthError, OSError, RuntimeError
+            ):  # it is looked at again then
+                content = json.dumps(asdict(found), sort_keys=True).encode()
+                write_atomic(_place(key), content)
         return found
 
 
@@ -155,26 +164,68 @@ _REMEMBERED: dict[str, Found] = {}
 """What was found in this process, by key; what was found wrong is kept nowhere else."""
 
 
+class _UncopiedError(ElthError):
+    """A network of which no copy could be made, or not on a GPU with what is free there."""
+
+
 def watch(
     network: nn.Module, recipe: Recipe, device: torch.device, shape: tuple[int, int, int]
 ) -> Found:
     """Do a training step of a copy of the network and compare what its layers compute.
 
-    Sixteen images of noise are shown, or two where they are large.
+    Sixteen images of noise are shown, or two where they are large, and weights are drawn: what is
+    found does not depend on what the network was left with.
     """
-    count = min(recipe.batch_size, 2 if shape[1] >= _LARGE else 16)
-    forward = Forward(copy.deepcopy(network), recipe, device)
+    try:
+        copied = copy.deepcopy(network)
+    except Exception as error:  # PyTorch copies no tensor that another one was computed to be
+        raise _UncopiedError(f"the network cannot be copied ({error})") from error
+    try:
+        return _watched(copied, recipe, device, shape)
+    except RuntimeError as error:
+        if device.type == "cpu":
+            raise
+        raise _UncopiedError(f"a step of it failed on {device} ({error})") from error
+
+
+def _watched(
+    network: nn.Module, recipe: Recipe, device: torch.device, shape: tuple[int, int, int]
+) -> Found:
+    forward = Forward(network, recipe, device)
     forward.network.train()
     generator = stream(0, "arithmetic")
+    _draw(forward.network, generator)
+    count = _images(recipe, shape)
     images = channels_last(torch.randn((count, *shape), generator=generator).to(device))
     like = next(forward.network.parameters(), images)
     unit = unit_of(recipe) if recipe.precision == "tf32" else None
     watched = Watch(forward.network, unit=unit)
-    with computing(recipe.precision, device), torch.enable_grad(), watched:
-        logits = forward.logits(images.to(like.dtype))
-        labels = torch.randint(0, logits.shape[1], (count,), generator=generator)
-        torch.autograd.backward(F.cross_entropy(logits, labels.to(device)))
+    others = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=others):  # a network may draw, as one with dropout
+        torch.default_generator.manual_seed(0)
+        with computing(recipe.precision, device), torch.enable_grad(), watched:
+            logits = forward.logits(images.to(like.dtype))
+            labels = torch.randint(0, logits.shape[1], (count,), generator=generator)
+            torch.autograd.backward(F.cross_entropy(logits, labels.to(device)))
     return Found(worst=watched.worst, compared=watched.compared)
+
+
+def _images(recipe: Recipe, shape: tuple[int, int, int]) -> int:
+    """How many images are shown: in whole groups of batch normalisation, if there are groups."""
+    most = 2 if shape[1] >= _LARGE else 16
+    group = recipe.batch_norm_group
+    return group * max(1, most // group) if group else min(recipe.batch_size, most)
+
+
+@torch.no_grad()
+def _draw(network: nn.Module, generator: torch.Generator) -> None:
+    """Weights of a fan-in's size, and all else that is no finite number."""
+    for parameter in network.parameters():
+        if parameter.dim() > 1:
+            scale = math.sqrt(2.0 / parameter[0].numel())
+            parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
+        elif not bool(torch.isfinite(parameter).all()):
+            parameter.copy_(torch.rand(parameter.shape, generator=generator))
 
 
 def unit_of(recipe: Recipe) -> float:
@@ -214,7 +265,7 @@ def where(recipe: Recipe, device: torch.device) -> str:
 def _in_another_process(network: nn.Module, recipe: Recipe, shape: tuple[int, int, int]) -> Found:
     cpu = torch.device("cpu")
     try:
-        task = pickle.dumps((copy.deepcopy(network).cpu(), recipe, shape, torch.get_num_threads()))
+        task = pickle.dumps((network, recipe, shape, torch.get_num_threads()))
     except Exception:  # a network that only this process knows, as one of a notebook
         return watch(network, recipe, cpu, shape)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for this process
@@ -270,14 +321,13 @@ def _key(
     network: nn.Module, recipe: Recipe, device: torch.device, shape: tuple[int, int, int]
 ) -> str:
     """A digest of all that the outcome may depend on."""
-    count = min(recipe.batch_size, 16)
     sha = hashlib.sha256()
     for part in (
         _machine.NUMBER,
         torch.__version__,
         _machine.processor() if device.type == "cpu" else torch.cuda.get_device_name(device),
         torch.get_num_threads() if device.type == "cpu" else 0,
-        (recipe.precision, recipe.batch_norm_group, count, shape),
+        (recipe.precision, recipe.batch_norm_group, _images(recipe, shape), shape),
         repr(network).replace("UnitStep", ""),  # as an engine may have had it before
         [(name, tuple(p.shape), str(p.dtype)) for name, p in network.named_parameters()],
         [_source(kind) for kind in dict.fromkeys(type(m) for m in network.modules())],
@@ -287,7 +337,7 @@ def _key(
 
 
 def _source(kind: type[nn.Module]) -> str:
-    """The name of a class and a digest of the file that it is in; PyTorch's have a version."""
+    """A class's name, its file's digest and what its forward pass does; PyTorch has a version."""
     name = f"{kind.__module__}.{kind.__qualname__}"
     if name.startswith("torch."):
         return name
@@ -295,19 +345,45 @@ def _source(kind: type[nn.Module]) -> str:
         content = Path(inspect.getsourcefile(kind) or "").read_bytes()
     except (OSError, TypeError):
         content = b""
-    return f"{name}:{hashlib.sha256(content).hexdigest()}"
+    code = getattr(kind.forward, "__code__", None)
+    done = (code.co_code, code.co_consts, code.co_names) if code is not None else ()
+    return f"{name}:{hashlib.sha256(content).hexdigest()}:{done}"
+
+
+def _place(key: str) -> Path:
+    return cache_folder("arithmetic") / f"{key}.json"
+
+
+def _known(key: str) -> Found | None:
+    """What was found before, by this process or another."""
+    if key in _REMEMBERED:
+        return _REMEMBERED[key]
+    with contextlib.suppress(OSError, RuntimeError, ValueError, TypeError, KeyError):
+        kept = json.loads(_place(key).read_text(encoding="utf-8"))
+        found = Found(worst=kept["worst"] and Worst(**kept["worst"]), compared=kept["compared"])
+        return _REMEMBERED.setdefault(key, found)
+    return None
 
 
 @contextlib.contextmanager
-def _only_one(key: str) -> Iterator[Path | None]:
-    """Hold the place of a key in the cache, so that of many processes one looks; None without."""
-    try:
+def _only_one(key: str) -> Iterator[None]:
+    """Let one process look at a time; where that cannot be had, or takes too long, go ahead."""
+    lock: Any = None
+    with contextlib.suppress(OSError, RuntimeError):  # no room, no right, or no home
         folder = cache_folder("arithmetic")
         folder.mkdir(parents=True, exist_ok=True)
-        lock: Any = (folder / f"{key[:2]}.lock").open("a")
-    except (OSError, RuntimeError):  # no room, no right, or no home
-        yield None
-        return
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield folder / f"{key}.json"
+        lock = (folder / f"{key[:2]}.lock").open("a")
+    try:
+        end = time.monotonic() + _PATIENCE
+        while lock is not None and time.monotonic() < end:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.1)
+            except OSError:  # a file system that has no locks
+                break
+        yield
+    finally:
+        if lock is not None:
+            lock.close()

@@ -51,7 +51,7 @@ def build(spec: str | NetworkSpec, shape: DataShape, *, generator: torch.Generat
     # Made on the CPU, as buffers are what their author made of them; what its modules draw for
     # their parameters is drawn anew, and nobody else's draws are disturbed.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator.initial_seed())
+        torch.default_generator.manual_seed(generator.initial_seed())
         network = _make(canonical(spec), shape)
     initialise(network, generator)
     return network
@@ -145,7 +145,11 @@ def smallest_norm(network: nn.Module, shape: DataShape) -> tuple[str, int]:
     seen: dict[str, int] = {}
 
     def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        return lambda module, inputs: seen.update({name: inputs[0][0, 0].numel()})
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if inputs:
+                seen[name] = inputs[0][0, 0].numel()
+
+        return hook
 
     hooks = [
         module.register_forward_pre_hook(note(name))
@@ -162,7 +166,7 @@ def smallest_norm(network: nn.Module, shape: DataShape) -> tuple[str, int]:
         network.train(was_training)
         for hook in hooks:
             hook.remove()
-    return min(seen.items(), key=lambda item: item[1])
+    return min(seen.items(), key=lambda item: item[1], default=("", 0))
 
 
 def strided_pixels(network: nn.Module) -> tuple[int, ...]:

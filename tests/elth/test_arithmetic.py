@@ -232,23 +232,108 @@ def test_the_bound_is_that_of_rounding() -> None:
         assert told.times == pytest.approx(times, rel=0.2)
 
 
-def test_sums_in_doubt_do_not_widen_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sums of absolute values come from the same kernels: garbage in them allows nothing."""
+@pytest.mark.parametrize("garbage", [1e30, math.inf, math.nan, 0.0])
+def test_sums_in_doubt_do_not_widen_the_bound(
+    garbage: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sums of absolute values come from the same kernels: garbage in them allows little."""
+
+    def broken(x: Tensor, w: Tensor) -> Tensor:
+        return x @ w if x.dtype is torch.float64 else x @ w + garbage
+
+    monkeypatch.setitem(_compare._SUMS, broken, _compare._product(0))
     x, w = torch.randn(4, 9), torch.randn(9, 3)
-    wrong = (x @ w) * 1.5
-    real = _compare._absolute
-
-    def garbage(value: Any) -> Any:
-        return _compare._mapped(real(value), lambda tensor: tensor * 1e30)
-
-    monkeypatch.setattr(_compare, "_absolute", garbage)
-    (told,) = deviations(aten.mm.default, (x, w), {}, wrong)
+    (told,) = deviations(broken, (x, w), {}, 1.5 * (x @ w))
     assert told.times > 1e3
-    monkeypatch.setattr(
-        _compare, "_absolute", lambda value: _compare._mapped(value, lambda t: t * math.nan)
-    )
-    (told,) = deviations(aten.mm.default, (x, w), {}, wrong)
-    assert told.times > 1
+
+
+@pytest.mark.parametrize("change", [0.0, -1.0, 2.0, 0.5])
+@pytest.mark.parametrize(("dtype", "unit"), [(torch.bfloat16, None), (torch.float32, 2.0**-11)])
+def test_what_is_narrow_is_not_allowed_anything(
+    change: float, dtype: torch.dtype, unit: float | None
+) -> None:
+    """u sqrt(n) sum |x||w| with 2^-8 for u would allow a gradient of zero, or of the other sign."""
+    generator = stream(0, "x")
+    for terms in (16, 256, 16384):
+        x = torch.randn(20, terms, generator=generator).to(dtype)
+        w = torch.randn(terms, 20, generator=generator).to(dtype)
+        right = (x.float() @ w.float()).to(dtype)
+        (told,) = deviations(aten.mm.default, (x, w), {}, right, unit=unit)
+        assert told.times < 0.1
+        (told,) = deviations(aten.mm.default, (x, w), {}, change * right, unit=unit)
+        assert told.times > 1.2, terms
+
+
+def test_a_wrong_kernel_of_bfloat16_is_refused(breaks: Break, tmp_path: Path) -> None:
+    breaks("results[1] = 2 * results[1]")
+    file = tmp_path / "sitecustomize.py"
+    file.write_text(file.read_text().replace("torch.float32", "torch.bfloat16"))
+    with pytest.raises(WrongArithmeticError, match="'layer2.0.downsample.0' is off by 100 %.*bf16"):
+        arithmetic.ensure(_network(), _recipe("bf16"), CPU, SHAPE.image)
+
+
+def test_what_the_weights_are_does_not_matter() -> None:
+    """They are overwritten before anything is trained."""
+    network = _network()
+    first = _gate.watch(network, _recipe(), CPU, SHAPE.image)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(math.nan)
+    assert _gate.watch(network, _recipe(), CPU, SHAPE.image).is_sound
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(1 if parameter.dim() == 1 else 0)
+    again = _gate.watch(network, _recipe(), CPU, SHAPE.image)
+    assert again.worst is not None
+    assert first.worst is not None
+    assert again.worst.times > 0.1 * first.worst.times
+
+
+def test_groups_of_batch_normalisation_are_whole() -> None:
+    """Sixteen images would make a group of one of these fifteen."""
+    network = _network(shape=DataShape(channels=3, size=4, classes=3))  # one value in layer3
+    recipe = _recipe(batch_size=30, batch_norm_group=15)
+    assert _gate.watch(network, recipe, CPU, (3, 4, 4)).is_sound
+    data = dataset(60, shape=DataShape(channels=3, size=4, classes=3))
+    list(Training(network, data, recipe, seed=0, state=network.state_dict()))
+
+
+def test_a_network_that_cannot_be_copied_is_not_looked_at() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+    kept: Any = network[1]
+    kept.activation = network(torch.randn(1, 3, 8, 8))  # of no leaf, which PyTorch does not copy
+    kept.made_by = lambda: None  # and which cannot be sent to another process
+    with pytest.warns(UserWarning, match="arithmetic was not looked at: the network cannot be cop"):
+        arithmetic.ensure(network, _recipe(), CPU, SHAPE.image)
+
+
+def test_looking_at_a_network_that_draws_disturbs_nobody() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(192, 3))
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    assert _gate.watch(network, _recipe(), CPU, SHAPE.image).is_sound
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_file_system_without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: Any) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", none)
+    monkeypatch.setattr(_gate, "_in_another_process", lambda *_: _gate.Found(worst=None))
+    assert arithmetic.look(_network(), _recipe(), CPU, SHAPE.image).is_sound
+
+
+def test_a_process_that_looks_for_too_long_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def taken(*_: Any) -> None:
+        raise BlockingIOError
+
+    monkeypatch.setattr("fcntl.flock", taken)
+    monkeypatch.setattr(_gate, "_PATIENCE", 0.3)
+    monkeypatch.setattr(_gate, "_in_another_process", lambda *_: _gate.Found(worst=None))
+    assert arithmetic.look(_network(), _recipe(), CPU, SHAPE.image).is_sound
 
 
 class _Scaled(torch.autograd.Function):
@@ -286,6 +371,10 @@ def test_compiled_code_is_compared_as_a_whole() -> None:
         return loss(F.dropout(images), labels)
 
     arithmetic.ensure_alike(network, random, random, _recipe(), like)  # nothing to compare
+    network.get_parameter("conv1.weight").requires_grad_(False)
+    arithmetic.ensure_alike(network, loss, loss, _recipe(), like)
+    with pytest.raises(WrongArithmeticError):
+        arithmetic.ensure_alike(network, loss, doubled, _recipe(), like)
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ def _stages(*entries: dict[str, Any]) -> list[plan.Stage]:
         ("mlp2", OLD, False),
         ("resnet14(width=4)", f"{OLD}/elth-2", False),
         ("resnet14(width=4)", OLD.replace("AVX2", "AVX512-avx512_bf16"), False),
+        ("resnet14(width=4)", "cpu-aarch64-DEFAULT/torch-2.13.0/threads-1/workers-1/eager", False),
         ("resnet14(width=4)", "NVIDIA H100/torch-2.13.0/threads-1/workers-1/eager", False),
     ],
 )
@@ -68,11 +69,33 @@ def test_what_comes_of_it_is_named_too() -> None:
     moved = {"method": "ett", "source": "resnet14(width=4)", "transform": "double"}
     stages = _stages({**moved, "network": "resnet14(width=8)", "round": 1})
     tracked = [_tracked(stage, number) for number, stage in enumerate(stages)]
-    assert [one.stage.params["network"] for one in faulty(tracked)][-1] == "resnet14(width=8)"
+    assert faulty(tracked)[0].stage.params["network"] == "resnet14(width=8)"
     assert len(faulty(tracked)) == len(tracked)
-    again = [dataclasses.replace(one, numerics=f"{OLD}/elth-2") for one in tracked]
-    assert faulty(again) == []
-    assert faulty([*again[:-1], tracked[-1]]) == []
+    *parents, moved_one = tracked
+    later = [
+        dataclasses.replace(
+            one, run_id=f"a{one.run_id[1:]}", numerics=f"{OLD}/elth-2", started=one.started + 100
+        )
+        for one in tracked
+    ]
+    aside = [dataclasses.replace(one, status="killed") for one in parents]
+    # It is found still when its parents were set aside, and when they were done again.
+    assert faulty([*aside, moved_one]) == [moved_one]
+    assert faulty([*aside, *later[:-1], moved_one]) == [moved_one]
+    assert faulty([*aside, dataclasses.replace(moved_one, status="killed"), *later]) == []
+    # Of two finished runs of a key the first one is used.
+    assert later[-1] in faulty([*parents, *later])
+
+
+def test_what_comes_of_a_grid_in_another_one_is_set_aside_with_it() -> None:
+    moved = {"method": "ett", "source": "resnet14(width=4)", "transform": "double"}
+    stages = _stages({**moved, "network": "resnet14(width=8)", "round": 1})
+    tracked = [_tracked(stage, number) for number, stage in enumerate(stages)]
+    *parents, last = tracked
+    found = faulty(tracked)
+    assert soundness.of_grid(found, {one.key for one in parents}) == found
+    assert soundness.of_grid(found, {last.key}) == [last]
+    assert soundness.of_grid(found, set()) == []
 
 
 def _make_old(tracker: Tracker) -> int:
@@ -134,7 +157,7 @@ def test_doctor_asks_every_node(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [[("a", "")], [("a", "it is wrong")], "nothing within 60 seconds"]
     monkeypatch.setattr(cluster, "ask", lambda asked, *_: dict(zip(asked, answers, strict=True)))
     found = list(doctor.check_arithmetic(None, nodes))
-    assert [one.is_well for one in found] == [True, False, True]
+    assert [one.is_well for one in found] == [True, False, False]
     assert "n2" in found[1].what
     assert "it is wrong" in found[1].what
     assert "not looked at" in found[2].what
