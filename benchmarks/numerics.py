@@ -50,7 +50,7 @@ from elth.convolutions import in_unit_steps
 KERNELS = (1, 2, 3, 5, 7)
 STRIDES = (1, 2, 3)
 BATCHES = (1, 2, 5, 16, 64, 128)
-SIDES = (4, 7, 8, 15, 16, 32)
+SIDES = (1, 2, 3, 4, 7, 8, 15, 16, 32)
 CHANNELS = 64
 """The largest number of channels."""
 LENGTHS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 100, 128, 129, 255, 256, 513)
@@ -64,15 +64,20 @@ AS_IT_IS = "DEFAULT"
 """In place of an instruction set: as the environment has it, which is all that the processor has
 where no variable limits it."""
 FALLS = 3
-"""After so many deaths of its processes a family is left."""
+"""After so many deaths of its processes, or one that hangs, a family is left."""
 SHOWN = 5
 """How many findings of a family are told in full."""
+MEMORY = {
+    "GLIBC_TUNABLES": "glibc.malloc.perturb=128:glibc.malloc.mmap_threshold=33554432"
+    ":glibc.malloc.trim_threshold=1073741824"
+}
+"""Variables by which glibc fills memory before it gives it, so that what is read unwritten is a
+large number, and keeps what it gets back."""
 CHECKS = {
     "LD_PRELOAD": "libc_malloc_debug.so.0",
-    # Memory is filled before it is given, so that what is read unwritten is a large number.
-    "GLIBC_TUNABLES": "glibc.malloc.check=3:glibc.malloc.perturb=128",
+    "GLIBC_TUNABLES": f"{MEMORY['GLIBC_TUNABLES']}:glibc.malloc.check=3",
 }
-"""Variables by which glibc looks for writes past the end of what it gave."""
+"""Those by which it looks for writes past the end of what it gave, besides."""
 
 _FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 _CONVOLUTIONS: dict[int, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
@@ -447,7 +452,7 @@ class How:
     as_is: bool = False
     seconds: float = 60.0
     """For all of them; what is left then is left out."""
-    patience: float = 20.0
+    patience: float = 15.0
     """Seconds after which a case that has not ended hangs."""
 
 
@@ -461,27 +466,29 @@ def scan(tried: Iterable[Case], how: How) -> list[Tally]:
         families.setdefault(case.family, []).append(case)
     with _Compared(""):  # the first such mode imports for a second
         torch.ones(())
-    end, left = time.monotonic() + how.seconds, sum(map(len, families.values()))
-    tallies = []
-    for family, own in families.items():
-        now = time.monotonic()
-        # Some take longer than others: thrice a fair share of the time, if there is that much.
-        share = (end - now) * min(1.0, 3 * len(own) / left)
-        tallies.append(_tally(family, own, how, now + share))
-        left -= len(own)
-    return tallies
+    tallies = {family: Tally(family=family, left_out=len(own)) for family, own in families.items()}
+    end = time.monotonic() + how.seconds
+    for _ in range(2):  # the time that some do not need is for the others
+        left = sum(tally.left_out for tally in tallies.values())
+        for tally in tallies.values():
+            now, own = time.monotonic(), tally.left_out
+            share = (end - now) * own / max(left, 1)
+            left -= own
+            _go_through(tally, families[tally.family], how, now + share)
+    return list(tallies.values())
 
 
-def _tally(family: str, own: Sequence[Case], how: How, deadline: float) -> Tally:
-    tally, done = Tally(family=family), 0
+def _go_through(tally: Tally, own: Sequence[Case], how: How, deadline: float) -> None:
+    """Try the cases of a family that are left, one at least if none is tried."""
+    done = len(own) - tally.left_out
     while (
         done < len(own)
-        and tally.crashes + tally.hangs < FALLS
+        and tally.crashes < FALLS
+        and not tally.hangs
         and (done == 0 or time.monotonic() < deadline)
     ):
         done = _go_on(tally, own, done, how, deadline)
     tally.left_out = len(own) - done
-    return tally
 
 
 def _go_on(tally: Tally, own: Sequence[Case], done: int, how: How, deadline: float) -> int:
@@ -547,7 +554,7 @@ class Setting:
         }
         if self.isa != AS_IT_IS:
             own[_machine.LIMITS[0]] = self.isa
-        return os.environ | own | (CHECKS if self.checked else {})
+        return os.environ | own | (CHECKS if self.checked else MEMORY)
 
 
 def levels() -> list[str]:
@@ -678,7 +685,7 @@ def main() -> None:
     add("--cases", type=int, default=10, help="for each kernel, stride, layout and type")
     add("--only", default="", help="families in whose names this regular expression is found")
     add("--seconds", type=float, default=600.0, help="for all; what is left then is left out")
-    add("--patience", type=float, default=20.0, help="seconds after which a case hangs")
+    add("--patience", type=float, default=15.0, help="seconds after which a case hangs")
     add("--malloc-checks", action=argparse.BooleanOptionalAction, default=True)
     add("--output", type=Path, help="JSON to write")
     given = parser.parse_args()
