@@ -268,7 +268,9 @@ def test_a_wrong_kernel_of_bfloat16_is_refused(breaks: Break, tmp_path: Path) ->
     breaks("results[1] = 2 * results[1]")
     file = tmp_path / "sitecustomize.py"
     file.write_text(file.read_text().replace("torch.float32", "torch.bfloat16"))
-    with pytest.raises(WrongArithmeticError, match="'layer2.0.downsample.0' is off by 100 %.*bf16"):
+    with pytest.raises(
+        WrongArithmeticError, match="'layer2.0.downsample.0' is off by (99|100).*bf16"
+    ):
         arithmetic.ensure(_network(), _recipe("bf16"), CPU, SHAPE.image)
 
 
