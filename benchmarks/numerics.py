@@ -57,7 +57,7 @@ LENGTHS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 100, 128, 129
 """Of the sides of matrices."""
 LAYOUTS = ("channels-last", "contiguous")
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-LARGEST = 2**26
+LARGEST = 2**25
 """Multiplications of the largest case, or float64 would take seconds; a pixel counts as 32, as it
 is read and written so often on the way."""
 AS_IT_IS = "DEFAULT"
@@ -278,9 +278,9 @@ def cases(number: int, only: str = "", seed: int = 0) -> list[Case]:
     for operation, type in itertools.product(_PRODUCTS, TYPES):
         draw = random.Random(f"{seed} {operation} {type}")
         tried += [_product(draw, operation, type) for _ in range(4 * number)]
-    return sorted(
-        (case for case in tried if re.search(only, case.family)), key=lambda case: case.family
-    )
+    tried = [case for case in tried if re.search(only, case.family)]
+    random.Random(seed).shuffle(tried)  # there may not be time for the last
+    return sorted(tried, key=lambda case: case.family)
 
 
 def _convolution(draw: random.Random, **given: Any) -> Convolution:
@@ -340,10 +340,15 @@ class Finding:
     case: str
     what: str
     """``weight gradient``, or how its process ended."""
-    times: float = math.inf
-    """Error over what is allowed."""
-    relative: float = math.inf
+    times: float | None = None
+    """Error over what is allowed; None where it did not end."""
+    relative: float = math.nan
     """Norm of the error over the norm of the exact tensor."""
+
+    @property
+    def size(self) -> float:
+        """By which findings are ordered."""
+        return math.inf if self.times is None else self.times
 
 
 @dataclass(kw_only=True)
@@ -381,13 +386,13 @@ class Tally:
             self.refusal = self.refusal or f"{outcome} ({case})"
             return
         self.cases += 1
-        worst = max(outcome, key=lambda one: one.times)
-        if worst.times > self.worst:
-            self.worst, self.at = worst.times, f"{worst.what} of {worst.case}"
-        if worst.times > 1:
+        worst = max(outcome, key=lambda one: one.size)
+        if worst.size > self.worst:
+            self.worst, self.at = worst.size, f"{worst.what} of {worst.case}"
+        if worst.size > 1:
             self.wrong += 1
             self.findings.append(worst)
-            self.findings.sort(key=lambda one: -one.times)
+            self.findings.sort(key=lambda one: -one.size)
             del self.findings[SHOWN:]
 
     def note_fall(self, case: Case, code: int | None, said: str) -> None:
@@ -655,8 +660,10 @@ def _tell(found: dict[Setting, list[Tally]]) -> None:
     _table("All families", "setting", ((str(one), tallies) for one, tallies in found.items()))
     for setting, tallies in found.items():
         for one in (finding for tally in tallies for finding in tally.findings):
-            error = f", {one.times:.3g} times what is allowed, {one.relative:.2g} of the norm"
-            print(f"{setting}: {one.what}{'' if math.isinf(one.times) else error}: {one.case}")
+            error = ""
+            if one.times is not None:
+                error = f", {one.times:.3g} times what is allowed, {one.relative:.2g} of the norm"
+            print(f"{setting}: {one.what}{error}: {one.case}")
 
 
 def _written(found: dict[Setting, list[Tally]], given: argparse.Namespace) -> str:
@@ -670,7 +677,16 @@ def _written(found: dict[Setting, list[Tally]], given: argparse.Namespace) -> st
             for setting, tallies in found.items()
         ],
     }
-    return json.dumps(told, indent=1) + "\n"
+    return json.dumps(_plain(told), indent=1, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """The same with ``"inf"`` and ``"nan"`` for what JSON has no number for."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def main() -> None:
