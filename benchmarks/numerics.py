@@ -53,6 +53,9 @@ BATCHES = (1, 2, 5, 16, 64, 128)
 SIDES = (1, 2, 3, 4, 7, 8, 15, 16, 32)
 CHANNELS = 64
 """The largest number of channels."""
+VECTOR = 8
+"""Up to so many channels more is tried: they fill no vector, so kernels treat them in their own
+ways."""
 LENGTHS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 100, 128, 129, 255, 256, 513)
 """Of the sides of matrices."""
 LAYOUTS = ("channels-last", "contiguous")
@@ -237,8 +240,8 @@ def cases(number: int, only: str = "", seed: int = 0) -> list[Case]:
 
     Args:
         number: how many of a kernel, stride, layout and type in two dimensions. Of others it is a
-            fifth, as it is of strided ones of a pixel for each number of channels, besides; of
-            products of an operation and type four times as many.
+            fifth, as it is of strided ones of a pixel for each number of channels, besides (four
+            times that for few channels); of products of an operation and type four times as many.
         only: of families in whose names this regular expression is found.
         seed: of the generator.
     """
@@ -262,7 +265,7 @@ def cases(number: int, only: str = "", seed: int = 0) -> list[Case]:
                 )
         if kernel == 1 and stride > 1:
             for channels in range(1, CHANNELS + 1):
-                for _ in range(few):
+                for _ in range(few if channels > VECTOR else 4 * few):
                     tried.append(
                         _convolution(
                             draw,
@@ -694,9 +697,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.numerics", description=__doc__)
     add = parser.add_argument
     add("--as-is", action="store_true", help="by PyTorch's own functions")
-    add(
-        "--isa", nargs="+", help=f"oneDNN's names, or {AS_IT_IS}; all of the processor's by default"
-    )
+    names = [*(name for name, _ in _machine._LEVELS), AS_IT_IS]
+    add("--isa", nargs="+", choices=names, metavar="ISA", help=f"of {', '.join(names)}")
     add("--threads", type=int, nargs="+", default=[1, 2])
     add("--cases", type=int, default=10, help="for each kernel, stride, layout and type")
     add("--only", default="", help="families in whose names this regular expression is found")
@@ -705,6 +707,8 @@ def main() -> None:
     add("--malloc-checks", action=argparse.BooleanOptionalAction, default=True)
     add("--output", type=Path, help="JSON to write")
     given = parser.parse_args()
+    if not cases(given.cases, given.only):
+        parser.error(f"no family has {given.only!r} in its name")
     end = time.monotonic() + given.seconds
     settings = list(_settings(given))
     found: dict[Setting, list[Tally]] = {}
