@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from orchestrator.cluster import Node
 from orchestrator.listing import Tracked
 from orchestrator.soundness import faulty, is_exposed
 from orchestrator.tracking import Tracker
-from tests.orchestrator.helpers import Finished, tiny
+from tests.orchestrator.helpers import finish, tiny
 
 OLD = "cpu-AuthenticAMD-AVX2/torch-2.13.0/threads-1/workers-1/eager"
 
@@ -106,7 +107,8 @@ def _make_old(tracker: Tracker) -> int:
     return len(stages)
 
 
-def test_report_and_doctor_name_them_and_verify_sets_them_aside(finished: Finished) -> None:
+def test_report_and_doctor_name_them_and_verify_sets_them_aside(tmp_path: Path) -> None:
+    finished = finish(tmp_path)  # of its own: its stages are set aside
     run = CliRunner()
     store = ["--store", str(finished.store)]
     tracker = Tracker(finished.store)
