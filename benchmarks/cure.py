@@ -17,7 +17,7 @@ from torch import nn
 from benchmarks.rows import Row, row
 from benchmarks.train import fresh_network
 from elth import data
-from elth.convolutions import UnitStepConv2d
+from elth.convolutions import SafeConv2d
 from elth.data import MemoryDataset
 from elth.engine import Engine
 from elth.recipes import RECIPES, Recipe
@@ -35,7 +35,7 @@ def _iterations(
     engine.begin(dict(network.state_dict()), None, 0)
     if as_they_are:
         for module in engine.network.modules():
-            if isinstance(module, UnitStepConv2d):
+            if isinstance(module, SafeConv2d):
                 convolution: Any = module
                 convolution.__class__ = nn.Conv2d
     batches = dataset.train_batches(

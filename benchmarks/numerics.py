@@ -45,7 +45,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.rows import machine
 from elth.arithmetic import _machine
 from elth.arithmetic._compare import deviations, is_compared
-from elth.convolutions import in_unit_steps
+from elth.convolutions import convolve, convolve_transposed
 
 KERNELS = (1, 2, 3, 5, 7)
 STRIDES = (1, 2, 3)
@@ -177,16 +177,17 @@ class Convolution:
         for tensor in (x, weight, bias):
             if tensor is not None:
                 tensor.requires_grad_()
-        convolve = _CONVOLUTIONS[self.sides][self.transposed]
+        function = _CONVOLUTIONS[self.sides][self.transposed]
         given: dict[str, Any] = {
             "stride": self.stride,
             "padding": self.padding,
             "groups": self.groups,
         }
-        if as_is or self.transposed:
-            result = convolve(x, weight, bias, **given)
+        if as_is:
+            result = function(x, weight, bias, **given)
         else:
-            result = in_unit_steps(convolve, x, weight, bias, **given)
+            safe = convolve_transposed if self.transposed else convolve
+            result = safe(function, x, weight, bias, **given)
         _backwards(result, generator)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from elth.convolutions import arrange_convolutions, calls_others, unit_steps
+from elth.convolutions import arrange_convolutions, calls_others, safe_convolutions
 from elth.parallel import Group, arrange_norms
 from elth.recipes import Recipe
 
@@ -44,7 +44,7 @@ class Forward:
             through: what to call for the network, if it is wrapped in something.
         """
         network = through or self.network
-        with unit_steps() if self._looks else contextlib.nullcontext():
+        with safe_convolutions() if self._looks else contextlib.nullcontext():
             if self._precision != "bf16":
                 return network(images)
             with torch.autocast(self._device.type, torch.bfloat16):

@@ -51,6 +51,10 @@ _CRASHES = {"SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE"}
 _LARGE = 100
 """Sides of images from which on there are two of them in a step, and sixteen below."""
 
+_FILLED = "glibc.malloc.perturb=128"
+"""Lets glibc fill memory before it gives it: what a kernel reads unwritten is a large number, where
+fresh memory is often zero, which may be right by chance."""
+
 _CHILD = "import sys; sys.path[:] = {path!r}; from elth.arithmetic import _gate; _gate.serve()"
 
 
@@ -268,10 +272,12 @@ def _in_another_process(network: nn.Module, recipe: Recipe, shape: tuple[int, in
         task = pickle.dumps((network, recipe, shape, torch.get_num_threads()))
     except Exception:  # a network that only this process knows, as one of a notebook
         return watch(network, recipe, cpu, shape)
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for this process
     try:
         child = subprocess.Popen(
             [sys.executable, "-c", _CHILD.format(path=sys.path)],
+            env=os.environ | {"GLIBC_TUNABLES": ":".join(filter(None, (tunables, _FILLED)))},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -328,7 +334,7 @@ def _key(
         _machine.processor() if device.type == "cpu" else torch.cuda.get_device_name(device),
         torch.get_num_threads() if device.type == "cpu" else 0,
         (recipe.precision, recipe.batch_norm_group, _images(recipe, shape), shape),
-        repr(network).replace("UnitStep", ""),  # as an engine may have had it before
+        repr(network).replace("SafeConv", "Conv"),  # as an engine may have had it before
         [(name, tuple(p.shape), str(p.dtype)) for name, p in network.named_parameters()],
         [_source(kind) for kind in dict.fromkeys(type(m) for m in network.modules())],
     ):

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from elth import masks
-from elth.convolutions import arrange_convolutions, calls_others, unit_steps
+from elth.convolutions import arrange_convolutions, calls_others, safe_convolutions
 from elth.errors import ElthError, unknown
 from elth.networks import Network
 from elth.precision import computing
@@ -97,7 +97,7 @@ def replica(
 def forward(network: Network, images: Tensor) -> Tensor:
     """Logits of images, by sound convolutions."""
     others = images.device.type == "cpu" and calls_others(network)
-    with unit_steps() if others else contextlib.nullcontext():
+    with safe_convolutions() if others else contextlib.nullcontext():
         logits: Tensor = network(images)
     return logits
 

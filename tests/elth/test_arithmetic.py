@@ -105,6 +105,8 @@ def test_a_gradient_that_is_off_by_a_percent_is_refused_by_all_who_train(breaks:
         ("os.kill(os.getpid(), signal.SIGSEGV)", "ends its process by SIGSEGV"),
         ("os.abort()", "ends its process by SIGABRT"),
         ("results[1] = results[1] * float('nan')", "is off by nan % of its size, inf times"),
+        # What nobody has written is a large number there, where it mostly is zero.
+        ("results[1] += (torch.empty_like(results[1]) > 1e30).float()", "times what rounding"),
     ],
 )
 def test_a_kernel_that_crashes_is_refused(fault: str, told: str, breaks: Break) -> None:
