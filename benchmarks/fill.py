@@ -16,13 +16,14 @@ from elth.networks import Network, NetworkSpec, build
 from elth.streams import stream
 from elth.tickets import Ticket
 from elth.training import Epoch
-from orchestrator.experiment import Experiment
-from orchestrator.plan import Plan, Stage, dataset_of
-from orchestrator.provenance import owner
-from orchestrator.runlog import RunLog
-from orchestrator.stages import Result
-from orchestrator.store import Store
-from orchestrator.tracking import AXES, Tracker
+from orchestrator.experiment.sections import Experiment
+from orchestrator.plan.graph import Plan
+from orchestrator.plan.stage import Stage, dataset_of
+from orchestrator.store.address import Store
+from orchestrator.store.provenance import owner
+from orchestrator.store.result import Result
+from orchestrator.store.runlog import AXES, RunLog, begin_run
+from orchestrator.store.tracker import Tracker
 
 _TABLES = ("runs", "params", "tags", "metrics", "latest_metrics")
 
@@ -37,7 +38,7 @@ def fill(folder: Path, experiment: Experiment, plan: Plan) -> Store:
     """
     store = Store.of(folder)
     tracker = Tracker(store)
-    tracker.open_grid(experiment.name, experiment.resolved(), plan.stages, experiment.description)
+    tracker.grids.open(experiment.name, experiment.resolved(), plan.stages, experiment.description)
     first: dict[str, Stage] = {}
     for stage in plan.stages.values():
         first.setdefault(stage.kind, stage)
@@ -61,7 +62,8 @@ def begin(tracker: Tracker, stage: Stage, experiment: Experiment) -> RunLog:
             rewind=network.state_dict(),
             mask=masks.ones(network),
         )
-    return tracker.begin(
+    return begin_run(
+        tracker,
         stage,
         ticket,
         grid=experiment.name,

@@ -35,13 +35,14 @@ from rich.console import Console
 from benchmarks import fill
 from benchmarks.rows import row, show
 from elth.training import Epoch
-from orchestrator import driver
 from orchestrator import plan as plans
-from orchestrator.experiment import Experiment, load
-from orchestrator.plan import Plan
-from orchestrator.schedule import Schedule
-from orchestrator.store import Store
-from orchestrator.tracking import Tracker
+from orchestrator.experiment.reading import load
+from orchestrator.experiment.sections import Experiment
+from orchestrator.plan.graph import Plan
+from orchestrator.plan.schedule import Schedule
+from orchestrator.run import driver
+from orchestrator.store.address import Store
+from orchestrator.store.tracker import Tracker
 
 CONFIG = Path(__file__).parent.parent / "tune_configs/fig6_cifar_resnets.yaml"
 SEEDS = 16

@@ -22,13 +22,14 @@ from elth.networks import build
 from elth.streams import stream
 from elth.training import Epoch
 from orchestrator import plan as plans
-from orchestrator import stages
-from orchestrator.experiment import Experiment
-from orchestrator.plan import Stage
-from orchestrator.provenance import owner
-from orchestrator.stages import Result
-from orchestrator.store import Store
-from orchestrator.tracking import Tracker
+from orchestrator.experiment.sections import Experiment
+from orchestrator.plan.stage import Stage
+from orchestrator.run.tickets import ticket_of
+from orchestrator.store.address import Store
+from orchestrator.store.provenance import owner
+from orchestrator.store.result import Result
+from orchestrator.store.runlog import begin_run
+from orchestrator.store.tracker import Tracker
 
 EPOCHS = 160
 
@@ -62,7 +63,7 @@ def _rows(folder: Path, network: str, rounds: int) -> list[dict[str, Any]]:
         state = build(network, shape, generator=stream(number, "init")).state_dict()
         ticket, result = None, Result(rewind=state)
         if stage.kind == "round":
-            ticket = stages.ticket(stage, known.__getitem__)
+            ticket = ticket_of(stage, known.__getitem__)
             result = Result(mask=ticket.mask, trained=masks.apply(ticket.mask, state))
             plain_bytes += _plain(folder / "plain.pt", result)
         known[key] = stage, result
@@ -97,7 +98,8 @@ def _plain(path: Path, result: Result) -> int:
 def _track(
     tracker: Tracker, stage: Stage, ticket: Any, result: Result, experiment: Experiment
 ) -> None:
-    log = tracker.begin(
+    log = begin_run(
+        tracker,
         stage,
         ticket,
         grid=experiment.name,

@@ -40,17 +40,17 @@ WRITES = (
 """Points at which the disk becomes full: before the next writing of each kind."""
 
 POINTS = {
-    "grid noted": ("orchestrator.tracking", "Tracker.open_grid", "after"),
-    "run begun": ("orchestrator.tracking", "Tracker.begin", "after"),
-    "checkpoint due": ("orchestrator.inflight", "InFlight.save_if_due", "before"),
-    "checkpoint written": ("orchestrator.inflight", "InFlight.save_if_due", "after"),
-    "training over": ("orchestrator.runlog", "RunLog.finish", "before"),
-    "files written": ("orchestrator.stages", "write", "after"),
-    "metrics sent": ("orchestrator.runlog", "RunLog._drain", "after"),
-    "stage tracked": ("orchestrator.runlog", "RunLog.finish", "after"),
-    "report due": ("orchestrator.report", "write", "before"),
-    "report made": ("orchestrator.report", "write", "after"),
-    "report tracked": ("orchestrator.tracking", "Tracker.add_report", "after"),
+    "grid noted": ("orchestrator.store.grids", "Grids.open", "after"),
+    "run begun": ("orchestrator.store.runlog", "begin_run", "after"),
+    "checkpoint due": ("orchestrator.store.inflight", "InFlight.save_if_due", "before"),
+    "checkpoint written": ("orchestrator.store.inflight", "InFlight.save_if_due", "after"),
+    "training over": ("orchestrator.store.runlog", "RunLog.finish", "before"),
+    "files written": ("orchestrator.store.result", "write", "after"),
+    "metrics sent": ("orchestrator.store.runlog", "RunLog._drain", "after"),
+    "stage tracked": ("orchestrator.store.runlog", "RunLog.finish", "after"),
+    "report due": ("orchestrator.report.forms", "write", "before"),
+    "report made": ("orchestrator.report.forms", "write", "after"),
+    "report tracked": ("orchestrator.store.grids", "Grids.add_report", "after"),
 }
 """Where a process can be killed by itself: module, function, before or after its first call."""
 

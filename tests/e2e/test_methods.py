@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.methods import METHODS, SOURCE
+from orchestrator.experiment.methods import METHODS, SOURCE
 from tests.e2e.conftest import Project
 
 pytestmark = pytest.mark.e2e

@@ -83,7 +83,7 @@ def test_the_output_is_plain_and_free_of_ray(finished: Project) -> None:
 def test_the_driver_does_not_import_torch(tmp_path: Path) -> None:
     code = (
         "import sys\n"
-        "from orchestrator.cli import main\n"
+        "from orchestrator.cli.main import main\n"
         "try:\n"
         "    main()\n"
         "finally:\n"

@@ -17,13 +17,15 @@ import pytest
 
 from elth.errors import ElthError
 from orchestrator import plan
-from orchestrator.experiment import Experiment, load
-from orchestrator.provenance import owner
-from orchestrator.runlog import METRICS
-from orchestrator.store import Store
-from orchestrator.tracking import AXES, STAGES, Tracker
-from orchestrator.ui import COLUMNS, address, serve
-from orchestrator.worker import Worker, run_job
+from orchestrator.experiment.reading import load
+from orchestrator.experiment.sections import Experiment
+from orchestrator.report.ui import COLUMNS, address, serve
+from orchestrator.run.worker import Worker, run_job
+from orchestrator.store.address import Store
+from orchestrator.store.opening import STAGES
+from orchestrator.store.provenance import owner
+from orchestrator.store.runlog import AXES, METRICS
+from orchestrator.store.tracker import Tracker
 from tests.e2e.conftest import Project
 
 if TYPE_CHECKING:
@@ -90,7 +92,7 @@ def tracker_of(project: Project) -> Tracker:
 def _run(experiment: Experiment, store: Store) -> None:
     """What ``elth run`` does, in this process and without Ray."""
     built = plan.build(experiment)
-    Tracker(store).open_grid(experiment.name, experiment.resolved(), built.stages, "")
+    Tracker(store).grids.open(experiment.name, experiment.resolved(), built.stages, "")
     common = {
         "store": str(store),
         "grid": experiment.name,

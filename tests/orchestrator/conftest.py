@@ -11,9 +11,9 @@ os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"
 import pytest
 import torch
 
-from orchestrator import stages
-from orchestrator.store import Store
-from orchestrator.tracking import Tracker
+from orchestrator.run import training
+from orchestrator.store.address import Store
+from orchestrator.store.tracker import Tracker
 from tests.orchestrator.helpers import Finished, finish
 
 
@@ -54,4 +54,4 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def train(*_: object, **__: object) -> Iterator[object]:
         raise AssertionError("this was finished already")
 
-    monkeypatch.setattr(stages, "train", train)
+    monkeypatch.setattr(training, "train", train)

@@ -20,13 +20,14 @@ from elth.streams import stream
 from elth.tickets import Ticket
 from elth.training import Epoch
 from orchestrator import plan
-from orchestrator.experiment import Experiment
-from orchestrator.plan import Plan, Stage
-from orchestrator.provenance import owner
-from orchestrator.runlog import RunLog
-from orchestrator.stages import Result
-from orchestrator.store import Store
-from orchestrator.tracking import Tracker
+from orchestrator.experiment.sections import Experiment
+from orchestrator.plan.graph import Plan
+from orchestrator.plan.stage import Stage
+from orchestrator.store.address import Store
+from orchestrator.store.provenance import owner
+from orchestrator.store.result import Result
+from orchestrator.store.runlog import RunLog, begin_run
+from orchestrator.store.tracker import Tracker
 
 QUICK = hypothesis.settings(deadline=None, derandomize=True, database=None, max_examples=50)
 """For every test with drawn examples: the same ones each time, and no clock."""
@@ -167,7 +168,7 @@ def begin(tracker: Tracker, stage: Stage, ticket: Ticket | None = None, **change
         "driver": owner(),
         "numerics": "cpu/1",
     }
-    return tracker.begin(stage, ticket, **(words | changes))
+    return begin_run(tracker, stage, ticket, **(words | changes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +183,7 @@ class Finished:
 
 def finish(folder: Path) -> Finished:
     """Do a tiny grid with every method in this process, as ``elth run`` does on Ray."""
-    from orchestrator.worker import Worker, run_job
+    from orchestrator.run.worker import Worker, run_job
 
     found = tiny(
         "done",
@@ -196,7 +197,7 @@ def finish(folder: Path) -> Finished:
     built = plan.build(found)
     store = Store.of(folder)
     tracker = Tracker(store)
-    tracker.open_grid(found.name, found.resolved(), built.stages, "A tiny grid.")
+    tracker.grids.open(found.name, found.resolved(), built.stages, "A tiny grid.")
     worker = Worker()
     for job in built.jobs():
         for report in run_job(job_config(store, found, job.stages), worker):

@@ -1,0 +1,243 @@
+"""The commands for a cluster: ``elth submit``, ``jobs``, ``logs``, ``stop`` and ``doctor``."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.table import Table
+
+from elth.errors import ElthError
+from orchestrator.cli.common import (
+    EXIT_FAILED,
+    EXIT_STOPPED,
+    Command,
+    find_store,
+    out,
+    store_option,
+)
+
+if TYPE_CHECKING:
+    from orchestrator.cluster.jobs import Job
+
+
+def _address_option(command: Any) -> Any:
+    return click.option(
+        "--address",
+        metavar="URL",
+        help="The cluster's dashboard, as http://HEAD:8265. [default: $RAY_ADDRESS]",
+    )(command)
+
+
+@click.command(
+    cls=Command,
+    example="elth submit tune_configs/fig6_cifar_resnets.yaml --address http://HEAD:8265 "
+    "--store http://TRACKER:5000 --storage s3://BUCKET/elth",
+)
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@_address_option
+@click.option("--storage", metavar="DIR_OR_URL", help="As of elth run.")
+@click.option("--retry-failed", is_flag=True, help="As of elth run.")
+@click.option("--follow/--no-follow", default=True, help="Show the log until the job has ended.")
+@click.option(
+    "--env", "names", multiple=True, metavar="NAME", help="A variable to pass on, hidden."
+)
+@click.option(
+    "--python", default="python", show_default=True, help="The interpreter on the cluster."
+)
+@store_option
+def submit(
+    config: Path,
+    overrides: tuple[str, ...],
+    address: str | None,
+    store: str | None,
+    storage: str | None,
+    retry_failed: bool,
+    follow: bool,
+    names: tuple[str, ...],
+    python: str,
+) -> None:
+    """Run CONFIG on a cluster that is elsewhere.
+
+    The current directory is sent, without data, results and what is hidden. Variables of MLflow and
+    of object stores go along, and are not shown by Ray. Give the same command again after any
+    interruption, and it goes on.
+    """
+    from orchestrator import plan as plans
+    from orchestrator.cluster.jobs import Jobs
+    from orchestrator.experiment.reading import load
+    from orchestrator.run.passing import passed
+    from orchestrator.store import storage as storages
+
+    project = Path.cwd()
+    if not config.absolute().resolve().is_relative_to(project.resolve()):
+        raise ElthError(
+            f"{config} does not lie below {project}, which is what is sent to the cluster: give "
+            "the command in a folder above it"
+        )
+    more = () if storage is None else (f"resources.storage={storage}",)
+    experiment = load(config, (*overrides, *more))
+    plans.build(experiment)
+    missing = [name for name in names if name not in os.environ]
+    if missing:
+        raise ElthError(f"the variable {missing[0]} is to be passed on, and is not set here")
+    found = find_store(store)
+    if found.folder is None and not found.uri.startswith("http"):
+        raise ElthError(
+            f"the store {found} is a database, which a cluster is not given: start an MLflow "
+            "server on it and give its address by --store"
+        )
+    root = experiment.data.root.absolute()
+    words = ["run", os.path.relpath(config, project), *overrides, f"data.root={root}"]
+    if experiment.resources.storage is not None:
+        words.append(f"resources.storage={storages.place(experiment.resources.storage, found)}")
+    words += ["--address", "auto", "--store", str(found)]
+    words += ["--retry-failed"] if retry_failed else []
+    os.environ.pop("MLFLOW_TRACKING_URI", None)  # --store says it, without credentials
+    out = [root, found.folder, None if storage is None else Path(storage)]
+    client = Jobs(address)
+    job = client.submit(
+        experiment.name,
+        words,
+        project,
+        passed(names),
+        python=python,
+        leave_out=[path for path in out if path is not None],
+    )
+    click.echo(f"{job} runs on {client.address}; results go to {found}")
+    _how(job, address)
+    if follow:
+        _follow(client, job, address)
+
+
+@click.command(
+    cls=Command,
+    example="elth jobs --address http://HEAD:8265",
+)
+@_address_option
+def jobs(address: str | None) -> None:
+    """List the jobs of a cluster, the latest first."""
+    from orchestrator.cluster.jobs import Jobs
+    from orchestrator.plan.costs import duration
+
+    table = Table()
+    for column in ("job", "state", "began", "took"):
+        table.add_column(column)
+    for one in Jobs(address).all():
+        began = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.began)) if one.began else ""
+        took = duration((one.ended or time.time()) - one.began) if one.began else ""
+        table.add_row(one.id, one.state.lower(), began, took)
+    out.print(table)
+
+
+@click.command(
+    cls=Command,
+    example="elth logs fig6-1c2d3e4f --address http://HEAD:8265 --follow",
+)
+@click.argument("job")
+@_address_option
+@click.option("--follow", "-f", is_flag=True, help="Go on until the job has ended.")
+def logs(job: str, address: str | None, follow: bool) -> None:
+    """Show what a job has written."""
+    from orchestrator.cluster.jobs import Jobs
+
+    client = Jobs(address)
+    if follow:
+        _follow(client, job, address)
+    else:
+        click.echo(client.log(job), nl=False)
+
+
+@click.command(
+    cls=Command,
+    example="elth stop fig6-1c2d3e4f --address http://HEAD:8265",
+)
+@click.argument("job")
+@_address_option
+def stop(job: str, address: str | None) -> None:
+    """Stop a job: its trials write a checkpoint, and submitting the same again goes on."""
+    from orchestrator.cluster.jobs import Jobs
+    from orchestrator.run.stopping import GRACE_SECONDS
+
+    client = Jobs(address)
+    if not client.stop(job):
+        click.echo(f"{job} had ended: {client.get(job).state.lower()}")
+        return
+    click.echo(f"{job} is asked to stop; its trials write a checkpoint first", err=True)
+    found = client.wait(job, GRACE_SECONDS + 120)
+    click.echo(f"{job}: {found.state.lower()}; the same elth submit goes on from there")
+
+
+@click.command(
+    cls=Command,
+    example="elth doctor tune_configs/fig6_cifar_resnets.yaml --address auto",
+)
+@click.argument("config", type=click.Path(path_type=Path), required=False)
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option(
+    "--address",
+    metavar="HOST:PORT",
+    help="The Ray cluster, as of elth run. [default: $RAY_ADDRESS]",
+)
+@click.option("--free", is_flag=True, help="Remove placement groups that dead drivers left.")
+@store_option
+def doctor(
+    config: Path | None,
+    overrides: tuple[str, ...],
+    store: str | None,
+    address: str | None,
+    free: bool,
+) -> None:
+    """Look for what is wrong around a run of CONFIG, and say what to do.
+
+    Exit code 0 if nothing is, 3 otherwise.
+    """
+    from orchestrator.cluster import doctor as doctors
+    from orchestrator.cluster import machines
+    from orchestrator.experiment.reading import load
+
+    experiment = None if config is None else load(config, overrides)
+    found = find_store(store)
+    address = machines.address_of(address)
+    wrong = 0
+    for one in doctors.examine(found, experiment, address, free=free):
+        mark = "ok   " if one.is_well else "WRONG"
+        click.echo(f"{mark}  {one.about}: {one.what}")
+        if not one.is_well:
+            wrong += 1
+            click.echo(f"       -> {one.do}")
+    click.echo("Nothing is wrong." if not wrong else f"{wrong} things are wrong.")
+    if wrong:
+        sys.exit(EXIT_FAILED)
+
+
+COMMANDS = (submit, jobs, logs, stop, doctor)
+
+
+def _follow(client: Any, job: str, address: str | None) -> None:
+    def write(text: str) -> None:
+        click.echo(text, nl=False)
+
+    try:
+        found: Job = client.follow(job, write)
+    except KeyboardInterrupt:
+        click.echo(f"\n{job} goes on.", err=True)
+        _how(job, address)
+        sys.exit(EXIT_STOPPED)
+    click.echo(f"{job}: {found.state.lower()}", err=True)
+    if found.state == "STOPPED":
+        sys.exit(EXIT_STOPPED)
+    if found.state == "FAILED":
+        if found.code is None:
+            click.echo(f"elth: {found.message.strip()}", err=True)
+        sys.exit(found.code if found.code and found.code > 0 else 1)
+
+
+def _how(job: str, address: str | None) -> None:
+    given = f" --address {address}" if address else ""
+    click.echo(f"  elth logs {job}{given} --follow\n  elth stop {job}{given}", err=True)

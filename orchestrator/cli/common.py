@@ -1,0 +1,69 @@
+"""What the commands have in common: where they print, the store they mean, and how they end."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+
+from elth.errors import ElthError
+
+if TYPE_CHECKING:
+    from orchestrator.store.address import Store
+    from orchestrator.store.tracker import Tracker
+
+
+EXIT_REFUSED = 2
+EXIT_FAILED = 3
+EXIT_STOPPED = 130
+out = Console()
+
+
+if not out.is_terminal and "COLUMNS" not in os.environ:
+    out = Console(width=120)  # a file or a pipe has no width, and 80 columns break tables
+
+
+class Command(click.Command):
+    """A command whose help ends with an example."""
+
+    def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.example = example
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the example below the options."""
+        if self.example:
+            with formatter.section("Example"):
+                for line in self.example.splitlines():
+                    formatter.write(f"  {line}\n")
+
+
+def store_option(command: Any) -> Any:
+    """Add ``--store`` to a command."""
+    return click.option(
+        "--store",
+        metavar="DIR_OR_URI",
+        help="Where runs are kept: a directory or an MLflow address. "
+        "[default: $MLFLOW_TRACKING_URI, else runs]",
+    )(command)
+
+
+def find_store(place: str | None) -> Store:
+    """The store that is meant, by ``--store`` or the environment."""
+    from orchestrator.run.passing import take_credentials
+    from orchestrator.store.address import Store
+
+    place = place or os.environ.get("MLFLOW_TRACKING_URI") or None
+    return Store.of(take_credentials(place) if place else None)
+
+
+def open_tracker(place: str | None) -> Tracker:
+    """The tracker of a store that must be there already."""
+    store = find_store(place)
+    if not store.is_there:
+        raise ElthError(f"there is no store in {store}; run an experiment, or name one by --store")
+    from orchestrator.store.tracker import Tracker
+
+    return Tracker(store)

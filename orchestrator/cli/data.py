@@ -1,0 +1,115 @@
+"""The commands about data: ``elth data list``, ``manifest`` and ``prepare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from orchestrator.cli.common import Command, out
+from orchestrator.plan.costs import size_of
+
+
+@click.group()
+def data() -> None:
+    """List datasets, describe an image folder as one, and make it fast to read."""
+
+
+@data.command(cls=Command, name="list", example="elth data list")
+def data_list() -> None:
+    """List the datasets; options are given as in cifar10(size=224)."""
+    from elth.data import DATASETS, info, options
+    from elth.networks import spell
+
+    table = Table()
+    for column in ("name", "images", "classes", "training", "test", "options"):
+        table.add_column(column)
+    for name in DATASETS:
+        shown = ", ".join(f"{key}={spell(value)}" for key, value in options(name).items())
+        if name == "folder":
+            table.add_row(name, "any JPEG, PNG", "", "", "", shown)
+            continue
+        found = info(name)
+        shape = f"{found.shape.channels}x{found.shape.size}x{found.shape.size}"
+        sizes = (f"{found.train_size:,}", f"{found.test_size:,}")
+        table.add_row(name, shape, str(found.shape.classes), *sizes, shown)
+    out.print(table)
+
+
+@data.command(
+    cls=Command,
+    name="manifest",
+    example="elth data manifest data/flowers --name flowers -o flowers.json\n"
+    "elth plan my.yaml 'dataset=folder(manifest=flowers.json,size=64)'",
+)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--name", required=True, help="Its name, and that of its folder in data.root.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="[default: NAME.json]")
+def data_manifest(folder: Path, name: str, output: Path | None) -> None:
+    """Describe a folder of images (train/CLASS/*, val/CLASS/*) in a file, once.
+
+    The manifest is the dataset's identity: every run compares its folder with it.
+    """
+    from elth.data import make_manifest
+
+    output = output or Path(f"{name}.json")
+    manifest = make_manifest(folder, name, output)
+    sizes = ", ".join(f"{part['images']:,} {word}" for word, part in manifest["parts"].items())
+    click.echo(f"{name}: {len(manifest['classes'])} classes, images: {sizes}")
+    click.echo(f"wrote {output}; in a config: dataset: folder(manifest={output},size=64)")
+
+
+@data.command(
+    cls=Command,
+    name="prepare",
+    example="elth data prepare data/imagenet data/imagenet256\n"
+    "elth plan my.yaml 'dataset=folder(manifest=data/imagenet256/manifest.json)'",
+)
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("destination", type=click.Path(path_type=Path))
+@click.option("--name", help="What the dataset is called. [default: that of DESTINATION]")
+@click.option(
+    "--short", default=256, show_default=True, help="Pixels of an image's shorter side, at most."
+)
+@click.option("--quality", default=95, show_default=True, help="Of the JPEG files, 1 to 100.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Images at a time. [default: every processor]"
+)
+def data_prepare(
+    source: Path,
+    destination: Path,
+    name: str | None,
+    short: int,
+    quality: int,
+    threads: int | None,
+) -> None:
+    """Make a folder of large images (train/CLASS/*, val/CLASS/*) small and fast to read, once.
+
+    Images are resized, never enlarged, and packed into shards; JPEG files that are small enough are
+    kept as they are. The result is a dataset of its own. Give the same command again after any
+    interruption, and it goes on; once all is done, it checks every byte.
+    """
+    from elth.data import prepare
+    from orchestrator.run.progress import Counter
+
+    with Counter(out, "images") as counter:
+        manifest = prepare(
+            source,
+            destination,
+            name=name,
+            short=short,
+            quality=quality,
+            threads=threads,
+            progress=counter.update,
+        )
+    sizes = ", ".join(f"{part['images']:,} {word}" for word, part in manifest["parts"].items())
+    size = sum(one["bytes"] for part in manifest["parts"].values() for one in part["shards"])
+    path = destination / "manifest.json"
+    click.echo(
+        f"{manifest['name']}: {len(manifest['classes'])} classes, images: {sizes}; {size_of(size)}"
+    )
+    click.echo(f"wrote {path}; in a config: dataset: folder(manifest={path},size=224)")
+
+
+COMMANDS = (data,)

@@ -1,0 +1,105 @@
+"""``elth networks``, ``methods`` and ``recipes``: what a config may name."""
+
+from __future__ import annotations
+
+import click
+from rich.table import Table
+
+from elth.errors import ElthError
+from orchestrator.cli.common import Command, out
+
+
+@click.command(cls=Command, example="elth networks --dataset mnist")
+@click.option("--dataset", default="cifar10", show_default=True, help="Fixes input and classes.")
+def networks(dataset: str) -> None:
+    """List the networks with their prunable weights and all parameters."""
+    from elth.data import info
+    from elth.networks import NETWORKS, blueprint, options, prunable
+
+    shape = info(dataset).shape
+    small, common = [], ("init", "bn_affine")
+    table = Table(
+        title=f"networks, for {dataset} ({shape.channels}x{shape.size}x{shape.size}, "
+        f"{shape.classes} classes)",
+        title_justify="left",
+    )
+    for column in ("name", "family", "stages x units", "options"):
+        table.add_column(column)
+    for column in ("prunable", "parameters"):
+        table.add_column(column, justify="right")
+    for name in NETWORKS:
+        try:
+            network = blueprint(name, shape)
+        except ElthError:  # such images are too small for it
+            small.append(name)
+            continue
+        stages = network.anatomy.stages
+        table.add_row(
+            name,
+            network.anatomy.family,
+            " ".join(str(len(stage.units)) for stage in stages),
+            ", ".join(f"{k}={v}" for k, v in options(name).items() if k not in common),
+            f"{sum(network.get_parameter(n).numel() for n in prunable(network)):,}",
+            f"{sum(p.numel() for p in network.parameters()):,}",
+        )
+    out.print(table)
+    out.print(
+        "Also: init=kaiming_normal (kaiming_uniform for lenet_300_100); bn_affine=true where there "
+        "is batch normalisation.",
+        highlight=False,
+    )
+    if small:
+        out.print(f"These images are too small for {', '.join(small)}.", highlight=False)
+
+
+@click.command(cls=Command, example="elth methods")
+def methods() -> None:
+    """List the methods of a grid: what is trained, and from what it is made."""
+    from elth import criteria
+    from orchestrator.experiment.methods import METHODS, REWIND
+
+    table = Table()
+    for column in ("method", "in reports", "what is trained", "settings (criteria.NAME)"):
+        table.add_column(column)
+    for name, method in METHODS.items():
+        settings = criteria.options(method.criterion) if method.criterion else {}
+        if method.base == REWIND:
+            settings["at"] = "rewind"
+        shown = ", ".join(f"{key}={value}" for key, value in settings.items())
+        table.add_row(name, method.title, method.about, shown)
+    out.print(table)
+
+
+@click.command(cls=Command, example="elth recipes")
+def recipes() -> None:
+    """List the named recipes, from which the recipe of an experiment may start."""
+    from elth.recipes import RECIPES
+
+    table = Table(pad_edge=False)
+    for column in ("recipe", "length", "rewind", "batch", "optimiser", "lr", "falls at"):
+        table.add_column(column)
+    for column in ("decay", "warm-up", "augment"):
+        table.add_column(column)
+    for name, recipe in RECIPES.items():
+        values = recipe.full()
+        momentum = f" {values['momentum']:g}" if values["optimiser"] == "sgd" else ""
+        falls = " ".join(values["milestones"]) or values["schedule"]
+        table.add_row(
+            name,
+            *(str(values[field]) for field in ("length", "rewind", "batch_size")),
+            values["optimiser"] + momentum,
+            f"{values['lr']:g}",
+            falls,
+            f"{values['weight_decay']:g}",
+            values["warmup"] if recipe.warmup.count else "-",
+            values["augment"],
+        )
+    out.print(table)
+    out.print(
+        "ep: epochs, it: iterations; sgd with its momentum, the rate lr falls to a tenth (gamma). "
+        "In a config: recipe: {base: NAME, FIELD: VALUE}. MLflow has all, as recipe.FIELD.",
+        highlight=False,
+    )
+
+
+COMMANDS = (networks, methods, recipes)

@@ -1,0 +1,61 @@
+"""The command line: ``elth plan``, ``run``, ``status``, ``report``, ``ticket``, ``ui`` and more.
+
+Exit codes: 0 done, 2 a request that cannot be met, 3 stages failed or are damaged, 130 stopped by
+Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from elth.errors import ElthError
+from orchestrator.cli import cluster, data, lists, results, running, ticket
+from orchestrator.cli.common import EXIT_REFUSED, EXIT_STOPPED
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="elth")
+def cli() -> None:
+    """Find lottery tickets once, stretch and squeeze them into other networks, compare."""
+
+
+for family in (running, results, lists, data, ticket, cluster):
+    for command in family.COMMANDS:
+        cli.add_command(command)
+
+
+def _is_of_the_store(error: Exception) -> bool:
+    """Whether it comes from MLflow or the disk and not from a mistake of this program."""
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+        return True
+    return any(kind.__name__ == "MlflowException" for kind in type(error).__mro__)
+
+
+def main() -> None:
+    """Run the command line; a refused request is one line and exit code 2."""
+    try:
+        cli(standalone_mode=False)
+    except ElthError as error:
+        click.echo(f"elth: error: {error}", err=True)
+        sys.exit(EXIT_REFUSED)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(EXIT_REFUSED)
+    except click.UsageError as error:
+        hint = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
+        click.echo(f"elth: error: {error.format_message()}{hint}", err=True)
+        sys.exit(EXIT_REFUSED)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("elth: stopped; the same command goes on from what is tracked", err=True)
+        sys.exit(EXIT_STOPPED)
+    except Exception as error:
+        if not _is_of_the_store(error):
+            raise
+        from orchestrator.store.away import plain
+
+        click.echo(f"elth: error: {plain(error)}", err=True)
+        sys.exit(EXIT_REFUSED)

@@ -1,0 +1,176 @@
+"""``elth status``, ``report``, ``verify`` and ``ui``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.table import Table
+
+from elth.errors import ElthError
+from orchestrator.cli.common import EXIT_FAILED, Command, open_tracker, out, store_option
+
+if TYPE_CHECKING:
+    from orchestrator.store.tracker import Tracker
+
+
+_SHOWN = 20
+"""Stages of one state that ``elth status`` lists."""
+
+
+@click.command(cls=Command, example="elth status tune_configs/quickstart.yaml")
+@click.argument("grid_or_config")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@store_option
+def status(grid_or_config: str, overrides: tuple[str, ...], store: str | None) -> None:
+    """Tell how far a grid is: what runs, waits, failed or is blocked, and why."""
+    from orchestrator.report.status import STATES, states
+
+    tracker = open_tracker(store)
+    grid = _grid(grid_or_config, overrides)
+    found = states(tracker, grid)
+    out.print(f"{grid} in {tracker.store}", highlight=False, markup=False, soft_wrap=True)
+    table = Table()
+    table.add_column("state")
+    table.add_column("stages", justify="right")
+    for state in STATES:
+        count = sum(1 for one in found if one.state == state)
+        if count:
+            table.add_row(state, str(count))
+    out.print(table)
+    for state in STATES[1:]:
+        some = [one for one in found if one.state == state]
+        for one in some[:_SHOWN]:
+            why = f": {one.reason}" if one.reason else ""
+            line = f"{state}: {one.title}{why}"
+            out.print(line, highlight=False, markup=False, soft_wrap=True)
+            for text in one.log:
+                out.print(f"    {text}", highlight=False, markup=False, soft_wrap=True)
+        if len(some) > _SHOWN:
+            out.print(f"{state}: {len(some) - _SHOWN} more", highlight=False)
+
+
+@click.command(cls=Command, example="elth verify quickstart")
+@click.argument("grid_or_config", required=False)
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@store_option
+@click.option(
+    "--faulty",
+    is_flag=True,
+    help="Set aside, instead, the stages whose gradients may have been wrong (docs/numerics.md).",
+)
+def verify(
+    grid_or_config: str | None, overrides: tuple[str, ...], store: str | None, faulty: bool
+) -> None:
+    """Read every file of the finished stages of a grid, or of all, and compare checksums.
+
+    A stage with a damaged file is set aside, and the next elth run does it again; so does one that
+    comes upon the damage. From a server every file is fetched.
+    """
+    tracker = open_tracker(store)
+    grid = _grid(grid_or_config, overrides) if grid_or_config else None
+    if faulty:
+        _set_faulty_aside(tracker, grid)
+        return
+    count, damaged = 0, 0
+    for stage, why in tracker.verify(grid):
+        count += 1
+        if why:
+            damaged += 1
+            line = f"damaged: {stage.title}: {why}"
+            out.print(line, highlight=False, markup=False, soft_wrap=True)
+    told = f"{count} finished stages in {tracker.store}: {count - damaged} whole"
+    told += f", {damaged} damaged and set aside; elth run does them again" if damaged else ""
+    out.print(told, highlight=False, markup=False, soft_wrap=True)
+    if damaged:
+        sys.exit(EXIT_FAILED)
+
+
+@click.command(cls=Command, example="elth report quickstart --json > cells.json")
+@click.argument("grid_or_config")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@store_option
+@click.option("--json", "as_json", is_flag=True, help="Print the cells as JSON.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print the cells as CSV.")
+@click.option("--provenance", is_flag=True, help="With --json: run ids, numerics and times too.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="Folder for table, CSV, JSON and figure."
+)
+def report(
+    grid_or_config: str,
+    overrides: tuple[str, ...],
+    store: str | None,
+    as_json: bool,
+    as_csv: bool,
+    provenance: bool,
+    output: Path | None,
+) -> None:
+    """Print the results of a grid, from the store alone."""
+    from orchestrator.report.cells import collect
+    from orchestrator.report.forms import to_csv, to_json, to_tables, write
+
+    if as_json and as_csv:
+        raise click.UsageError("give --json or --csv, not both")
+    if provenance and not as_json:
+        raise click.UsageError("--provenance goes with --json")
+    tracker = open_tracker(store)
+    found = collect(tracker, _grid(grid_or_config, overrides))
+    if as_json:
+        click.echo(to_json(found, provenance=provenance), nl=False)
+    elif as_csv:
+        click.echo(to_csv(found), nl=False)
+    else:
+        out.print(to_tables(found))
+    if output is not None:
+        for path in write(found, output):
+            click.echo(f"wrote {path}", err=True)
+
+
+@click.command(cls=Command, example="elth ui --port 5001 --no-browser")
+@store_option
+@click.option("--grid", help="Show this grid only.")
+@click.option("--port", default=5000, show_default=True)
+@click.option("--no-browser", is_flag=True, help="Only serve, and print the address.")
+def ui(store: str | None, grid: str | None, port: int, no_browser: bool) -> None:
+    """Open the MLflow pages on the store, on this machine only (127.0.0.1)."""
+    from orchestrator.report import ui as pages
+
+    sys.exit(pages.serve(open_tracker(store), grid=grid, port=port, browser=not no_browser))
+
+
+def _set_faulty_aside(tracker: Tracker, grid: str | None) -> None:
+    from orchestrator.store.soundness import faulty, of_grid
+
+    chosen = faulty(tracker.stages())
+    if grid is not None:
+        chosen = of_grid(chosen, tracker.grids.keys(grid))
+    for one in chosen:
+        line = f"set aside: {one.stage.title} ({one.numerics})"
+        tracker.set_aside(tracker.get(one.run_id), "its gradients may have been wrong")
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
+    told = f"{len(chosen)} stages in {tracker.store} come from gradients that may be wrong"
+    told += "; elth run does them again" if chosen else ""
+    out.print(told, highlight=False, markup=False, soft_wrap=True)
+
+
+def _grid(grid_or_config: str, overrides: tuple[str, ...] = ()) -> str:
+    """The name of a grid; overrides of a config may change it, as ``scale=smoke`` does."""
+    path = Path(grid_or_config)
+    if path.suffix in (".yaml", ".yml"):
+        from orchestrator.experiment.reading import load
+
+        for text in overrides:
+            if not text.startswith(("scale=", "name=")):
+                raise ElthError(
+                    f"'{text}' changes what is run, and results are those of the last elth run: "
+                    "only scale=... and name=... say which grid is meant"
+                )
+        return load(path, overrides).name
+    if overrides:
+        raise ElthError(f"'{overrides[0]}' can change a config only, and {path} names a grid")
+    return grid_or_config
+
+
+COMMANDS = (status, report, verify, ui)

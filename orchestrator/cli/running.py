@@ -1,0 +1,198 @@
+"""``elth plan``, ``run`` and ``resume``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.table import Table
+
+from elth.errors import ElthError
+from orchestrator.cli.common import (
+    EXIT_FAILED,
+    Command,
+    find_store,
+    open_tracker,
+    out,
+    store_option,
+)
+from orchestrator.plan.costs import size_of
+
+if TYPE_CHECKING:
+    from orchestrator.experiment.sections import Experiment
+    from orchestrator.plan.graph import Plan
+    from orchestrator.store.listing import Tracked
+
+
+@click.command(cls=Command, example="elth plan tune_configs/fig6_cifar_resnets.yaml scale=smoke")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@store_option
+def plan(config: Path, overrides: tuple[str, ...], store: str | None) -> None:
+    """Tell what a run of CONFIG would do, before anything is spent."""
+    from orchestrator import plan as plans
+    from orchestrator.experiment.reading import load
+
+    experiment = load(config, overrides)
+    built = plans.build(experiment)
+    place, tracked = _look(store)
+    finished = {t.key for t in tracked if t.status == "finished"} & set(built.stages)
+    _print_plan(experiment, built, finished, tracked, place)
+
+
+@click.command(cls=Command, example="elth run tune_configs/quickstart.yaml seeds=[0] --store runs")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@store_option
+@click.option("--retry-failed", is_flag=True, help="Do stages again whose loss was not finite.")
+@click.option(
+    "--address",
+    metavar="HOST:PORT",
+    help="Run on this Ray cluster; auto: that of this machine. [default: $RAY_ADDRESS, else "
+    "a Ray of its own on this machine]",
+)
+@click.option(
+    "--storage",
+    metavar="DIR_OR_URL",
+    help="Where checkpoints of trainings in progress lie. [default: resources.storage, else "
+    "beside the store]",
+)
+def run(
+    config: Path,
+    overrides: tuple[str, ...],
+    store: str | None,
+    retry_failed: bool,
+    address: str | None,
+    storage: str | None,
+) -> None:
+    """Run CONFIG: every stage that is not finished in the store, then report.
+
+    Give the same command again after any interruption, and it goes on.
+    """
+    from elth.apart import apart
+    from orchestrator import plan as plans
+    from orchestrator.cluster import machines
+    from orchestrator.run import stopping
+
+    stopping.like_ctrl_c()
+    if storage is not None:
+        overrides = (*overrides, f"resources.storage={storage}")
+    experiment, built = apart(plans.of_file, config, overrides)
+    address = machines.address_of(address)
+    from orchestrator.run.driver import execute
+
+    there = machines.cluster(address, experiment.resources.cpus) if address else None
+    failed = execute(
+        experiment, built, find_store(store), out, retry_failed=retry_failed, machines=there
+    )
+    _exit(failed)
+
+
+@click.command(cls=Command, example="elth resume 3f9c1a2b pruning.rounds=10")
+@click.argument("run_id")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@store_option
+def resume(run_id: str, overrides: tuple[str, ...], store: str | None) -> None:
+    """Go on from a tracked stage: run the experiment that its run holds, on any machine.
+
+    RUN_ID is the id of a run or the key of its stage, or the beginning of one. What is finished in
+    the store is not done again, so with pruning.rounds=N the chain goes on to round N.
+    """
+    from orchestrator.run import stopping
+
+    stopping.like_ctrl_c()
+    from orchestrator.run.resume import begin
+
+    tracker = open_tracker(store)
+    experiment, built, told = begin(tracker, run_id, overrides)
+    out.print(told, highlight=False, markup=False, soft_wrap=True)
+    from orchestrator.run.driver import execute
+
+    _exit(execute(experiment, built, tracker.store, out, retry_failed=False))
+
+
+def _exit(failed: Mapping[str, str]) -> None:
+    """Tell what failed, if anything did."""
+    for reason in failed.values():
+        click.echo(f"elth: failed: {reason}", err=True)
+    if failed:
+        sys.exit(EXIT_FAILED)
+
+
+def _look(place: str | None) -> tuple[str, list[Tracked]]:
+    """The stages of a store, none if it is not there; nothing is created."""
+    store = find_store(place)
+    if not store.is_there:
+        return str(store), []
+    return str(store), open_tracker(place).stages()
+
+
+def _print_plan(
+    experiment: Experiment, built: Plan, finished: set[str], tracked: list[Tracked], place: str
+) -> None:
+    from orchestrator import plan as plans
+    from orchestrator.plan.costs import duration
+    from orchestrator.run.resources import local_slots
+
+    table = Table(
+        title=f"{experiment.name}: {experiment.dataset}, seeds "
+        f"{', '.join(str(seed) for seed in experiment.seeds)}",
+        title_justify="left",
+    )
+    table.add_column("stage")
+    for column in ("in all", "finished", "to do"):
+        table.add_column(column, justify="right")
+    everything = plans.count_kinds(built.stages.values())
+    have = plans.count_kinds(built.stages[key] for key in finished)
+    for kind in plans.KINDS:
+        row = (everything[kind], have[kind], everything[kind] - have[kind])
+        table.add_row(kind.replace("_", " "), *(str(n) for n in row))
+    table.add_section()
+    total = len(built.stages)
+    table.add_row("all", str(total), str(len(finished)), str(total - len(finished)), style="bold")
+    out.print(table)
+    trainings = everything["round"] + everything["retraining"]
+    lines, cells = built.alone()
+    out.print(
+        f"Trainings: {trainings:,}. Each line of the figure by itself would take {lines:,}, each "
+        f"cell by itself {cells:,}.",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    todo = [stage for key, stage in built.stages.items() if key not in finished]
+    if not todo:
+        line = f"Nothing to do: every stage is finished in {place}."
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
+        return
+    try:
+        count = local_slots(experiment)
+    except ElthError as error:
+        out.print(f"Not on this machine: {error}.", highlight=False, markup=False, soft_wrap=True)
+        count = 1
+    jobs = built.jobs(finished)
+    known = None
+    if tracked:  # else MLflow need not be imported
+        from orchestrator.store.listing import seconds_per_work
+
+        known = seconds_per_work(tracked, built)
+    seconds = plans.makespan(jobs, count, finished) * (known or 1.0)
+    how = (
+        "from the times of finished stages in this store"
+        if known
+        else "a rough guess, until stages have been timed here"
+    )
+    size = sum(plans.stored_bytes(stage) for stage in todo)
+    out.print(
+        f"Time: about {duration(seconds)}, {count} trial{'s' if count > 1 else ''} at a time "
+        f"({how}).\nDisk: about {size_of(size)} in {place}.",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+COMMANDS = (plan, run, resume)

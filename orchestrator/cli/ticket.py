@@ -1,0 +1,145 @@
+"""The commands about tickets: ``elth ticket show``, ``transform`` and ``export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+from elth.errors import ElthError
+from orchestrator.cli.common import Command, open_tracker, out, store_option
+
+
+@click.group()
+def ticket() -> None:
+    """Look at, transform and export ticket files."""
+
+
+@ticket.command(cls=Command, name="show", example="elth ticket show ticket.safetensors")
+@click.argument("ticket_or_run")
+@store_option
+def ticket_show(ticket_or_run: str, store: str | None) -> None:
+    """Describe a ticket file, or the ticket of a tracked run."""
+    from elth import masks
+
+    found = _ticket(ticket_or_run, store)
+    _print_ticket(found)
+    table = Table()
+    table.add_column("weight")
+    table.add_column("shape")
+    table.add_column("kept", justify="right")
+    table.add_column("sparsity %", justify="right")
+    sparsity = masks.layer_sparsity(found.mask)
+    for name, mask in found.mask.items():
+        kept = int(mask.sum())
+        shape = "x".join(str(n) for n in mask.shape)
+        table.add_row(name, shape, f"{kept:,}", f"{100 * sparsity[name]:.2f}")
+    out.print(table)
+
+
+@ticket.command(
+    cls=Command,
+    name="transform",
+    example="elth ticket transform resnet14.safetensors --to resnet56 --plan append",
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--to", "target", required=True, help="The network to go to, as resnet56.")
+@click.option(
+    "--plan", "text", default="auto", show_default=True, help="As append, drop:1-4 or double."
+)
+@click.option("--seed", default=0, show_default=True, help="For plans that draw: double:gaussian.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="[default: FILE-TO]")
+def ticket_transform(file: Path, target: str, text: str, seed: int, output: Path | None) -> None:
+    """Stretch or squeeze a ticket file into another network of its family."""
+    from elth import elastic
+    from elth.networks import blueprint
+    from elth.tickets import Ticket
+
+    before = Ticket.load(file)
+    if elastic.is_width(text):
+        after = elastic.change_width(before, target, text, seed)
+        explained = f"{before.network} -> {after.network}: {elastic.parse_width(text)}"
+    else:
+        after = elastic.transform(before, target, text)
+        source, goal = (blueprint(t.network, t.shape).anatomy for t in (before, after))
+        resolved = elastic.resolve(text, source, goal)
+        explained = elastic.explain(resolved, source, goal, (before.network, after.network))
+    output = output or file.with_name(f"{file.stem}-{_file_name(str(after.network))}.safetensors")
+    after.save(output)
+    click.echo(explained)
+    for name, one in (("before", before), ("after", after)):
+        click.echo(
+            f"{name:>6}: {100 * one.sparsity:.2f} % sparsity, "
+            f"{one.nonzeros:,} non-zeros of {_total(one):,}"
+        )
+    click.echo(f"wrote {output}")
+
+
+@ticket.command(
+    cls=Command, name="export", example="elth ticket export 3f9c1a2b -o ticket.safetensors"
+)
+@click.argument("run_id")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="[default: NETWORK-KEY]")
+@store_option
+def ticket_export(run_id: str, output: Path | None, store: str | None) -> None:
+    """Write the ticket of a tracked run (its id or key, or the beginning of one) to a file."""
+    found = _ticket(run_id, store)
+    output = output or Path(f"{_file_name(str(found.network))}-{run_id[:8]}.safetensors")
+    found.save(output)
+    _print_ticket(found)
+    click.echo(f"wrote {output}")
+
+
+def _ticket(ticket_or_run: str, store: str | None) -> Any:
+    from elth.tickets import Ticket
+
+    path = Path(ticket_or_run)
+    if path.exists() or path.suffix == ".safetensors":
+        return Ticket.load(path)
+    from orchestrator.run.tickets import ticket_of
+    from orchestrator.store.listing import stage_of
+
+    tracker = open_tracker(store)
+    found = tracker.get(ticket_or_run)
+    stage = stage_of(found)
+    if stage.kind == "rewind_point":
+        raise ElthError(f"run {ticket_or_run} is a rewind point, which has no mask; name a round")
+    from elth import masks
+
+    mask = tracker.load_run(found)[1].mask if stage.kind == "retraining" else None
+    made = ticket_of(stage, tracker.load, known=mask)
+    tracked = found.data.tags.get("elth.mask_sha256")
+    if tracked is not None and tracked != masks.digest(made.mask):
+        raise ElthError(
+            f"the mask of run {ticket_or_run}, made again, is not the one that was tracked: the "
+            "store is damaged, or this is another version of torch"
+        )
+    return made
+
+
+def _total(ticket: Any) -> int:
+    return sum(mask.numel() for mask in ticket.mask.values())
+
+
+def _file_name(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in text).strip("-")
+
+
+def _print_ticket(ticket: Any) -> None:
+    shape = ticket.shape
+    click.echo(
+        f"{ticket.network} for {shape.channels}x{shape.size}x{shape.size} images of "
+        f"{shape.classes} classes: {100 * ticket.sparsity:.2f} % sparsity, "
+        f"{ticket.nonzeros:,} non-zeros of {_total(ticket):,} prunable weights"
+    )
+    origin = ticket.origin
+    if "dataset" in origin:
+        click.echo(f"dataset {origin['dataset'].get('name')}, seed {origin.get('seed')}")
+    for step in origin.get("history", ()):
+        text = ", ".join(f"{key} {value}" for key, value in step.items() if key != "plan")
+        click.echo(f"  {text}")
+
+
+COMMANDS = (ticket,)

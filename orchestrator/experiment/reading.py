@@ -1,0 +1,156 @@
+"""From a YAML file to an experiment: profiles, overrides, and the file that cannot be read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from elth.errors import ElthError, unknown
+from orchestrator.experiment.complaints import first
+from orchestrator.experiment.sections import Experiment
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read an experiment from a YAML file, changed by ``key=value`` overrides.
+
+    Args:
+        path: the file.
+        overrides: as ``seeds=[0]``, ``pruning.rounds=10`` or ``grid.0.network=resnet32``; the
+            value is YAML. ``scale=NAME`` takes a profile of the file, before all others.
+
+    Raises:
+        ElthError: one line that names the file, the key, what was found and what was expected.
+    """
+    path = Path(path)
+    raw = _read(path)
+    raw.setdefault("name", re.sub(r"[^A-Za-z0-9_-]", "-", path.stem))
+    scales = [text.removeprefix("scale=") for text in overrides if text.startswith("scale=")]
+    raw = _scaled(path, raw, scales[-1] if scales else "full")
+    for override in overrides:
+        if not override.startswith("scale="):
+            _override(raw, override)
+    try:
+        return Experiment.model_validate(raw)
+    except ValidationError as error:
+        raise ElthError(f"{path}: {first(error)}") from error
+    except ElthError as error:
+        raise ElthError(f"{path}: {error}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ElthError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ElthError(f"{path} is no text in UTF-8: {error}") from error
+    try:
+        raw = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date as 2001-13-45
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ElthError(f"{path} is no valid YAML{where}: {problem}") from error
+    if raw is None:
+        raise ElthError(f"{path} is empty; an experiment needs at least dataset, seeds and grid")
+    if not isinstance(raw, dict):
+        raise ElthError(
+            f"{path} must hold a mapping of keys to values, found a {type(raw).__name__}"
+        )
+    return raw
+
+
+def _scaled(path: Path, raw: dict[str, Any], scale: str) -> dict[str, Any]:
+    """The file with one of its profiles merged in; ``full`` is the file itself.
+
+    A mapping is merged key by key, any other value replaced, a recipe as a whole. ``replace`` of a
+    profile says which network or dataset stands in for one wherever grid, paper and recipes name
+    it. What a paper prints belongs to its own setting, and is left out.
+    """
+    scales = raw.pop("scales", None) or {}
+    if scale == "full":
+        return raw
+    if not isinstance(scales, dict):
+        raise ElthError(f"{path}: scales must hold a mapping of profiles, found {scales!r}")
+    if scale not in scales:
+        raise unknown(f"scale of {path}", scale, ["full", *scales])
+    profile = scales[scale] or {}
+    if not isinstance(profile, dict):
+        raise ElthError(f"{path}: scale {scale} must be a mapping of keys, found {profile!r}")
+    profile = dict(profile)
+    names = profile.pop("replace", None) or {}
+    if not isinstance(names, dict) or any(not isinstance(n, str) for n in names.values()):
+        raise ElthError(
+            f"{path}: replace of scale {scale} must map names to names, as mnist: digits; found "
+            f"{names!r}"
+        )
+    merged = {**raw, "name": f"{raw['name']}-{scale}"}
+    for part in {"grid", "paper", "recipes"} & merged.keys():
+        merged[part] = _renamed(merged[part], names)
+    if isinstance(merged.get("paper"), dict):
+        title = merged["paper"].get("title", "")
+        changed: dict[str, Any] = {
+            "title": f"{title}, at scale {scale}",
+            "printed": [],
+            "round": None,
+        }
+        merged["paper"] = {**merged["paper"], **changed}
+    for key, value in profile.items():
+        before = merged.get(key)
+        if isinstance(before, dict) and isinstance(value, dict) and key != "recipe":
+            value = {**before, **value}
+        merged[key] = value
+    return merged
+
+
+def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {names.get(key, key): _renamed(item, names) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_renamed(item, names) for item in value]
+    return names.get(value, value) if isinstance(value, str) else value
+
+
+def _override(raw: dict[str, Any], text: str) -> None:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ElthError(f"cannot read the override '{text}': write key=value, as seeds=[0,1]")
+    try:
+        parsed = yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ElthError(f"the value of the override '{text}' is no valid YAML") from error
+    *path, last = key.split(".")
+    node: Any = raw
+    if key.startswith("recipe.") and isinstance(raw.get("recipe"), str):
+        raw["recipe"] = {"base": raw["recipe"]}
+    recipes = raw.get("recipes")
+    if key.startswith("recipes.") and len(path) > 1 and isinstance(recipes, dict):
+        recipes |= {
+            k: {"base": v} for k, v in recipes.items() if k == path[1] and isinstance(v, str)
+        }
+    for part in path:
+        if isinstance(node, list):
+            node = node[_index(node, part, text)]
+        else:
+            if node.get(part) is None:
+                node[part] = {}
+            node = node[part]
+        if not isinstance(node, dict | list):
+            raise ElthError(f"the override '{text}' goes below '{part}', which is a single value")
+    if isinstance(node, list):
+        node[_index(node, last, text)] = parsed
+    else:
+        node[last] = parsed
+
+
+def _index(node: list[Any], part: str, text: str) -> int:
+    if not part.isdigit() or int(part) >= len(node):
+        raise ElthError(
+            f"the override '{text}' names element '{part}' of a list of {len(node)}, counted from 0"
+        )
+    return int(part)

@@ -1,0 +1,422 @@
+"""Experiments: what a YAML file may say, checked in one place.
+
+An experiment names a dataset, seeds, a recipe and a grid. Each entry of the grid is a product: any
+of its values may be a list. What is needed on the way (rewind points, rounds) follows from it. A
+file may hold profiles of another size under ``scales``; ``scale=smoke`` merges one into the rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    create_model,
+    field_validator,
+    model_validator,
+)
+
+from elth import criteria, data
+from elth.errors import ElthError, unknown
+from elth.networks import NetworkSpec, canonical
+from elth.recipes import RECIPES, Recipe, Step
+from orchestrator.experiment.methods import METHODS, SOURCE
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
+
+LAYOUTS = ("curves", "by_network", "by_source", "by_method", "across_datasets")
+"""Shapes of a paper's table or figure; ``orchestrator.report.layouts`` has their functions."""
+
+
+class Section(BaseModel):
+    """A part of the file: frozen, and no key but those that are named here."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else (value,)
+
+
+OneOrMore = BeforeValidator(_as_tuple)
+
+
+def _as_rounds(value: Any) -> Any:
+    return value if value == "all" else _as_tuple(value)
+
+
+def _dataset(name: str) -> str:
+    """The canonical name of a dataset; a manifest by its absolute path, as workers run elsewhere.
+
+    Raises:
+        ElthError: there is no such dataset, or it cannot meet the options.
+    """
+    spec = NetworkSpec.parse(data.canonical(name))
+    options = dict(spec.options)
+    if "manifest" in options:
+        options["manifest"] = str(Path(str(options["manifest"])).absolute())
+    return data.info(str(NetworkSpec(spec.name, tuple(options.items())))).name
+
+
+class Pruning(Section):
+    """Iterative magnitude pruning."""
+
+    rate: float = Field(default=0.2, gt=0, lt=1)
+    """Fraction of the remaining weights that a round removes."""
+    rounds: int = Field(default=13, ge=1)
+    """Number of prunings; the last ticket is that of round ``rounds``."""
+
+
+class Entry(Section):
+    """A product of cells: one for each combination of the values given."""
+
+    method: Annotated[tuple[str, ...], OneOrMore] = Field(min_length=1)
+    """What is trained, as ``imp``, ``ett`` or ``snip``: see ``elth methods``."""
+    network: Annotated[tuple[str, ...], OneOrMore] = Field(min_length=1)
+    """The network that is trained."""
+    dataset: Annotated[tuple[str, ...], OneOrMore] = ()
+    """The dataset it is trained on; the experiment's when left out."""
+    source: Annotated[tuple[str, ...], OneOrMore] = ()
+    """ett: the network on which the ticket was found."""
+    source_dataset: Annotated[tuple[str, ...], OneOrMore] = ()
+    """ett: the dataset on which it was found; the experiment's when left out."""
+    transform: Annotated[tuple[str, ...], OneOrMore] = ("auto",)
+    """ett: the plan, as ``append``, ``drop:1-4`` or ``double``."""
+    round: Annotated[tuple[int, ...] | Literal["all"], BeforeValidator(_as_rounds)] = ()
+    """Rounds of IMP: of the ticket, or of the number of non-zeros that is matched. Left out: every
+    round for imp, the last one for other methods; ``all``: every round."""
+    sparsity: Annotated[tuple[float, ...], OneOrMore] = ()
+    """Sparsities between those of two rounds, as 0.9: reached exactly by a last, smaller round."""
+
+    @model_validator(mode="after")
+    def _fits_method(self) -> Entry:
+        for method in self.method:
+            if method not in METHODS:
+                raise unknown("method", method, METHODS)
+            moved = METHODS[method].base == SOURCE
+            if moved != bool(self.source):
+                raise ElthError(
+                    f"method {method} {'needs' if moved else 'takes no'} source: the "
+                    "network on which the ticket was found"
+                )
+            for field in ("transform", "source_dataset"):
+                if not moved and field in self.model_fields_set:
+                    raise ElthError(f"method {method} takes no {field}; only ett does")
+            if method == "dense" and (self.round not in ((), (0,)) or self.sparsity):
+                raise ElthError("method dense takes no round; it is round 0")
+        if self.round != "all" and (
+            any(k < 0 for k in self.round) or (0 in self.round and self.method != ("dense",))
+        ):
+            raise ElthError("round counts prunings from 1; the dense network is method dense")
+        for value in self.sparsity:
+            if not 0 < value < 1:
+                raise ElthError(f"sparsity is a fraction between 0 and 1, as 0.9; found {value}")
+        return self
+
+    @field_validator("network", "source")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(canonical(name)) for name in names)
+
+    @field_validator("dataset", "source_dataset")
+    @classmethod
+    def _known_dataset(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_dataset(name) for name in names)
+
+    def levels(self, method: str, pruning: Pruning) -> Iterator[tuple[int, str]]:
+        """Rounds and exact sparsities that are asked of a method, as (round, "") or (0, "0.9")."""
+        every = tuple(range(1, pruning.rounds + 1))
+        rounds: Sequence[int] = every if self.round == "all" else self.round
+        if method == "dense":
+            rounds = (0,)
+        elif not rounds and not self.sparsity:
+            rounds = every if method == "imp" else (pruning.rounds,)
+        for k in rounds:
+            yield k, ""
+        for value in self.sparsity:
+            yield 0, repr(value)
+
+
+class Printed(Section):
+    """A number that a paper prints, and the cell that it belongs to."""
+
+    network: str
+    method: str
+    accuracy: float
+    """Accuracy in percent."""
+    source: str = ""
+    source_dataset: str = ""
+    transform: str = ""
+    """The cell's plan; any when left out."""
+    dataset: str = ""
+    """The experiment's when left out."""
+
+    @field_validator("method")
+    @classmethod
+    def _known_method(cls, name: str) -> str:
+        if name not in METHODS:
+            raise unknown("method", name, METHODS)
+        return name
+
+    @field_validator("network", "source")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return str(canonical(name)) if name else name
+
+    @field_validator("dataset", "source_dataset")
+    @classmethod
+    def _known_dataset(cls, name: str) -> str:
+        return _dataset(name) if name else name
+
+
+class Paper(Section):
+    """The table or figure of a paper that an experiment is the setting of."""
+
+    title: str
+    """As ``E-LTH, Table 1``."""
+    round: int | None = Field(default=None, ge=1)
+    """The round that its numbers are of; the last one when left out."""
+    layout: str = "curves"
+    """How our numbers are laid out: one of ``LAYOUTS``."""
+    note: str = ""
+    """What a reader must know beside it."""
+    printed: tuple[Printed, ...] = ()
+    """The printed numbers."""
+
+    @field_validator("layout")
+    @classmethod
+    def _known_layout(cls, name: str) -> str:
+        if name not in LAYOUTS:
+            raise unknown("layout", name, LAYOUTS)
+        return name
+
+
+class Data(Section):
+    """Where the dataset lies. Never part of a key."""
+
+    root: Path = Path("data")
+    """Folder, laid out as torchvision does."""
+    download: bool = False
+    """Whether a dataset that is missing is downloaded."""
+
+
+class Resources(Section):
+    """What a trial gets. Never part of a key."""
+
+    cpus: int = Field(default=1, ge=1)
+    """Cores of a trial's worker, and threads of its training."""
+    gpus: float = Field(default=0, ge=0, le=1)
+    """GPUs of a trial's worker; a fraction lets trials share one."""
+    workers: int = Field(default=1, ge=1)
+    """Processes that train a network together, each with its part of every batch."""
+    placement: Literal["pack", "strict_pack", "spread", "strict_spread"] = "pack"
+    """How a trial's workers lie on the nodes of a cluster: on few, on one, on many, on one each."""
+    concurrent: int | None = Field(default=None, ge=1)
+    """Trials at a time; as many as the resources allow when left out."""
+    compile: Literal["auto"] | bool = "auto"
+    """Whether networks are compiled; ``auto``: those whose training is long enough to pay for it.
+    Part of the numerics class."""
+    checkpoint_minutes: float = Field(default=5, ge=0)
+    """Minutes between two checkpoints of a training: what is lost at most if its process dies."""
+    storage: str | None = None
+    """Where these checkpoints lie: a directory, or an address as ``s3://BUCKET/PATH``. Beside the
+    store when left out; with a store that is a server, nodes of a cluster need a shared place."""
+
+
+def _to_step(value: Any) -> Step:
+    return Step.parse(value)
+
+
+def _recipe_model() -> type[BaseModel]:
+    """The fields of ``elth.Recipe`` as a section, so that they are stated once."""
+    hints = get_type_hints(Recipe)
+    step = Annotated[Step, BeforeValidator(_to_step)]
+    types = {Step: step, tuple[Step, ...]: tuple[step, ...]}
+    return create_model(
+        "RecipeSection",
+        __config__=ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True),
+        **{  # type: ignore[call-overload]
+            f.name: (
+                types.get(hints[f.name], hints[f.name]),
+                ... if f.default is dataclasses.MISSING else f.default,
+            )
+            for f in dataclasses.fields(Recipe)
+        },
+    )
+
+
+RECIPE_MODEL = _recipe_model()
+
+
+def _to_recipe(value: Any) -> Recipe:
+    """A name of a recipe, or its fields, or ``base`` with the fields that differ."""
+    if isinstance(value, Recipe):
+        return value
+    if isinstance(value, str):
+        value = {"base": value}
+    if not isinstance(value, dict):
+        raise ElthError(f"a recipe is a name or a mapping, found {value!r}")
+    fields = dict(value)
+    base: dict[str, Any] = {}
+    if "base" in fields:
+        name = fields.pop("base")
+        if not isinstance(name, str) or name not in RECIPES:
+            raise unknown("recipe", str(name), RECIPES)
+        base = {f.name: getattr(RECIPES[name], f.name) for f in dataclasses.fields(Recipe)}
+    checked = RECIPE_MODEL.model_validate({**base, **fields})
+    return Recipe(**{f.name: getattr(checked, f.name) for f in dataclasses.fields(Recipe)})
+
+
+class Experiment(BaseModel):
+    """One experiment, as resolved from its file and overrides."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    name: str = Field(pattern=f"^{NAME}$")
+    """Name of the grid; ``elth report`` finds it by this."""
+    description: str = ""
+    """A sentence for people."""
+    paper: Paper | None = None
+    """The table or figure that this is the setting of."""
+    dataset: str
+    """Name of the dataset."""
+    seeds: Annotated[tuple[int, ...], OneOrMore] = Field(min_length=1)
+    """Seeds; each fixes initialisation, data order and every draw."""
+    recipe: Annotated[Recipe, BeforeValidator(_to_recipe)]
+    """How every network of the experiment is trained."""
+    recipes: dict[str, Annotated[Recipe, BeforeValidator(_to_recipe)]] = {}
+    """Datasets of the grid that are trained by another recipe, by name."""
+    pruning: Pruning = Pruning()
+    criteria: dict[str, dict[str, Any]] = {}
+    """Settings of pruning criteria that differ from their papers', as ``snip: {samples: 256}``."""
+    grid: tuple[Entry, ...] = Field(min_length=1)
+    """What is compared."""
+    data: Data = Data()
+    resources: Resources = Resources()
+
+    @field_validator("dataset")
+    @classmethod
+    def _known_dataset(cls, name: str) -> str:
+        return _dataset(name)
+
+    @field_validator("recipes")
+    @classmethod
+    def _known_datasets(cls, recipes: dict[str, Recipe]) -> dict[str, Recipe]:
+        return {_dataset(name): recipe for name, recipe in recipes.items()}
+
+    @field_validator("criteria")
+    @classmethod
+    def _settings(cls, settings: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        return {name: _criterion_settings(name, given) for name, given in settings.items()}
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if any(seed < 0 for seed in seeds) or len(set(seeds)) != len(seeds):
+            raise ElthError(f"seeds must be different whole numbers from 0 on, found {list(seeds)}")
+        return tuple(sorted(seeds))
+
+    @model_validator(mode="after")
+    def _nothing_is_idle(self) -> Experiment:
+        """Refuse settings of what the grid does not hold: they would be meant for something."""
+        datasets = {self.dataset, *(d for e in self.grid for d in (*e.dataset, *e.source_dataset))}
+        for name in self.recipes:
+            if name not in datasets:
+                raise ElthError(
+                    f"recipes names the dataset {name}, which the grid does not use (it uses: "
+                    f"{', '.join(sorted(datasets))})"
+                )
+        used = {METHODS[method].criterion for entry in self.grid for method in entry.method}
+        for name in self.criteria:
+            if name not in used:
+                raise ElthError(
+                    f"criteria has settings of {name}, and no method of the grid uses it"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _rounds_exist(self) -> Experiment:
+        for entry in self.grid:
+            for k in entry.round if entry.round != "all" else ():
+                if k > self.pruning.rounds:
+                    raise ElthError(
+                        f"round {k} of method {entry.method[0]} is beyond the last one: "
+                        f"pruning.rounds is {self.pruning.rounds}"
+                    )
+        return self
+
+    def recipe_for(self, dataset: str) -> Recipe:
+        """How networks are trained on a dataset."""
+        return self.recipes.get(dataset, self.recipe)
+
+    def cells(self) -> Iterator[Cell]:
+        """Every combination that the grid asks for, seeds apart, in the order of the file."""
+        for entry in self.grid:
+            for method, network, dataset in product(
+                entry.method, entry.network, entry.dataset or (self.dataset,)
+            ):
+                moved = METHODS[method].base == SOURCE
+                for source, source_dataset, transform in product(
+                    entry.source or ("",),
+                    entry.source_dataset or ((self.dataset if moved else ""),),
+                    entry.transform if moved else ("",),
+                ):
+                    for k, target in entry.levels(method, self.pruning):
+                        yield Cell(
+                            method=method,
+                            network=network,
+                            dataset=dataset,
+                            source=source,
+                            source_dataset=source_dataset,
+                            transform=transform,
+                            round=k,
+                            target=target,
+                        )
+
+    def resolved(self) -> str:
+        """The whole experiment as YAML, defaults included."""
+        plain = self.model_dump(mode="json", exclude={"recipe", "recipes", "grid", "paper"})
+        if self.paper is not None:
+            plain["paper"] = self.paper.model_dump(mode="json", exclude_unset=True)
+        plain["recipe"] = self.recipe.full()
+        plain["recipes"] = {name: recipe.full() for name, recipe in self.recipes.items()}
+        plain["grid"] = [e.model_dump(mode="json", exclude_unset=True) for e in self.grid]
+        return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One combination that is asked for."""
+
+    method: str
+    network: str
+    dataset: str
+    source: str = ""
+    source_dataset: str = ""
+    transform: str = ""
+    round: int
+    target: str = ""
+    """Exact sparsity, as ``0.9``, where it is not that of a whole round."""
+
+
+def _criterion_settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Check a criterion's settings; returns those that differ from the defaults.
+
+    ``at`` is common to all: the weights that are scored, ``rewind`` (the default) or ``init``.
+    """
+    if name not in criteria.NAMES:
+        raise unknown("criterion", name, criteria.NAMES)
+    settings = dict(given)
+    at = settings.pop("at", "rewind")
+    if at not in ("rewind", "init"):
+        raise ElthError(f"at of criterion {name} is rewind or init, found {at!r}")
+    checked = dict(criteria.check_settings(name, settings))
+    return checked | ({"at": at} if at != "rewind" else {})

@@ -1,0 +1,34 @@
+"""Plans: the stages that an experiment comes to, what they cost, and the order in which they go."""
+
+from orchestrator.plan.building import build, of_file
+from orchestrator.plan.costs import seconds_of_step, stored_bytes, work
+from orchestrator.plan.graph import Job, Plan, makespan
+from orchestrator.plan.stage import (
+    KINDS,
+    VERSIONS,
+    Stage,
+    count_kinds,
+    dataset_of,
+    iterations,
+    per_epoch,
+    recipe_of,
+)
+
+__all__ = [
+    "KINDS",
+    "VERSIONS",
+    "Job",
+    "Plan",
+    "Stage",
+    "build",
+    "count_kinds",
+    "dataset_of",
+    "iterations",
+    "makespan",
+    "of_file",
+    "per_epoch",
+    "recipe_of",
+    "seconds_of_step",
+    "stored_bytes",
+    "work",
+]

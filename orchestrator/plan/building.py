@@ -1,0 +1,287 @@
+"""From an experiment to the stages that it comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from elth import criteria
+from elth.counts import check_last_batch, iterations_per_epoch, rewind_step
+from elth.errors import ElthError
+from elth.networks import facts
+from orchestrator.experiment.methods import CHAIN, METHODS, REWIND, SOURCE, Method
+from orchestrator.experiment.reading import load
+from orchestrator.experiment.sections import Cell, Experiment
+from orchestrator.plan.costs import kept_at, weights_of
+from orchestrator.plan.graph import Plan
+from orchestrator.plan.stage import Stage, info_of
+from orchestrator.plan.transforming import transform
+
+
+def build(experiment: Experiment) -> Plan:
+    """Work out the stages of an experiment. Needs neither data nor store.
+
+    Raises:
+        ElthError: a transformation does not fit its networks, or a count cannot be met.
+    """
+    stages: dict[str, Stage] = {}
+    builders = [_Builder(experiment, seed, stages) for seed in experiment.seeds]
+    asked = dict.fromkeys(
+        builder.cell(cell).key for cell in experiment.cells() for builder in builders
+    )
+    return Plan(stages, tuple(asked))
+
+
+def of_file(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Experiment, Plan]:
+    """Read an experiment, changed by overrides, and work out its stages.
+
+    Raises:
+        ElthError: as ``experiment.load`` and ``build``.
+    """
+    experiment = load(path, overrides)
+    return experiment, build(experiment)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Level:
+    """How much of a network is kept: after a number of prunings, or at an exact sparsity."""
+
+    round: int
+    target: str
+    kept: int
+
+
+class _Builder:
+    """Adds what a cell needs to the stages, for one seed."""
+
+    def __init__(self, experiment: Experiment, seed: int, stages: dict[str, Stage]) -> None:
+        self.experiment = experiment
+        self.seed = seed
+        self.stages = stages
+        self._chains: dict[tuple[str, str], list[Stage]] = {}
+        self._starts: dict[tuple[str, str], Stage] = {}
+        self._common: dict[str, dict[str, Any]] = {}
+
+    def cell(self, cell: Cell) -> Stage:
+        """Add the stages of a cell, parents first; returns its own."""
+        method = METHODS[cell.method]
+        if method.base == SOURCE:
+            return self.moved(cell)
+        level = self.level(cell.network, cell.dataset, cell)
+        if method.base == REWIND:
+            settings = self.experiment.criteria.get(method.criterion, {})
+            _check_samples(method.criterion, settings, cell.dataset)
+            step = {"criterion": method.criterion, "nonzeros": level.kept, **settings}
+            start = self.rewind_point(cell.network, cell.dataset)
+            return self.retraining(cell, level, (start,), [step])
+        ticket = self.ticket(cell.network, cell.dataset, level)
+        if method.base == CHAIN:
+            return ticket
+        return self.retraining(cell, level, (ticket,), list(method.steps))
+
+    def moved(self, cell: Cell) -> Stage:
+        """The ticket of another network or dataset, transformed."""
+        method = METHODS[cell.method]
+        level = self.level(cell.source, cell.source_dataset, cell)
+        ticket = self.ticket(cell.source, cell.source_dataset, level)
+        move = transform(
+            cell.transform, cell.source, cell.network, cell.source_dataset, cell.dataset
+        )
+        steps: list[Mapping[str, Any]] = [move.step] if move.step else []
+        if cell.source_dataset != cell.dataset:
+            steps.append({"move": method.move})
+        elif method.move != Method.move:
+            raise ElthError(
+                f"method {cell.method} carries a head to another dataset, and this ticket stays on "
+                f"{cell.dataset}: give source_dataset, or take ett"
+            )
+        if not steps:
+            if method.steps:
+                raise ElthError(
+                    f"method {cell.method} from {cell.source} to itself changes no unit: use "
+                    "reinit or random, which are the same, or leave this pair out"
+                )
+            return ticket
+        parents = [ticket]
+        for step in method.steps:
+            replicates = "graft" in step or step.get("shuffle") == "replicated"
+            if replicates and (not move.replicates or cell.source_dataset != cell.dataset):
+                raise ElthError(
+                    f"method {cell.method} is about replicated units, and '{cell.transform}' from "
+                    f"{cell.source} to {cell.network} has none: give a plan that stretches"
+                )
+            if "graft" in step:
+                parents.append(self.rewind_point(cell.network, cell.dataset))
+                settings = self.experiment.criteria.get(method.criterion, {})
+                _check_samples(method.criterion, settings, cell.dataset)
+                step = {**step, **{k: v for k, v in settings.items() if k != "at"}}
+            steps.append(step)
+        return self.retraining(cell, level, tuple(parents), steps, move.label)
+
+    def level(self, network: str, dataset: str, cell: Cell) -> _Level:
+        """The count that a cell asks for on a network.
+
+        Raises:
+            ElthError: it keeps fewer weights than are never pruned, or needs more rounds.
+        """
+        total, whole = weights_of(network, dataset)
+        pruning = self.experiment.pruning
+        if not cell.target:
+            kept = kept_at(pruning.rate, cell.round, total)
+            level = _Level(round=cell.round, target="", kept=kept)
+        else:
+            kept = int((1 - Fraction(cell.target)) * total)
+            k = 0
+            while kept_at(pruning.rate, k + 1, total) > kept:
+                k += 1
+            if k > pruning.rounds:
+                last = 1 - kept_at(pruning.rate, pruning.rounds, total) / total
+                raise ElthError(
+                    f"a sparsity of {cell.target} on {network} needs a smaller round after round "
+                    f"{k}, and pruning.rounds is {pruning.rounds} ({100 * last:.2f} %)"
+                )
+            level = _Level(round=k + 1, target=cell.target, kept=kept)
+        if level.kept < whole:
+            unpruned = facts(network, info_of(dataset).shape).anatomy.unpruned
+            raise ElthError(
+                f"round {level.round} of {network} would keep {level.kept:,} weights, and "
+                f"{whole:,} in {', '.join(unpruned)} are never pruned: ask for fewer rounds"
+            )
+        return level
+
+    def ticket(self, network: str, dataset: str, level: _Level) -> Stage:
+        """The stage of IMP that trains the ticket of a level."""
+        if not level.target:
+            return self.chain(network, dataset, level.round)
+        before = self.chain(network, dataset, level.round - 1)
+        start = self.rewind_point(network, dataset)
+        return self.add(
+            Stage(
+                kind="round",
+                params={"network": network, **self.common(dataset), "keep": level.kept},
+                parents=(start.key, before.key),
+                labels=self.labels(network, dataset, "imp", level),
+            )
+        )
+
+    def chain(self, network: str, dataset: str, rounds: int) -> Stage:
+        """The rounds of IMP up to one, which is returned."""
+        start = self.rewind_point(network, dataset)
+        chain = self._chains.setdefault((network, dataset), [])
+        common = {"network": network, **self.common(dataset)}
+        for k in range(len(chain), rounds + 1):
+            rate = {"rate": str(self.experiment.pruning.rate)} if k else {}
+            level = _Level(round=k, target="", kept=0)
+            chain.append(
+                self.add(
+                    Stage(
+                        kind="round",
+                        params={**common, **rate},
+                        parents=(start.key, chain[-1].key) if k else (start.key,),
+                        labels=self.labels(network, dataset, "imp" if k else "dense", level),
+                    )
+                )
+            )
+        return chain[rounds]
+
+    def rewind_point(self, network: str, dataset: str) -> Stage:
+        """The stage that trains a network to its rewind point."""
+        if (network, dataset) not in self._starts:
+            recipe, info = self.experiment.recipe_for(dataset), info_of(dataset)
+            rewind_step(info.train_size, recipe)
+            info.check_augment(recipe.augment)
+            recipe.check(iterations_per_epoch(info.train_size, recipe))
+            per_epoch = iterations_per_epoch(info.train_size, recipe)
+            if (
+                recipe.length.iterations(per_epoch) >= per_epoch
+                and facts(network, info.shape).norm_values == 1
+            ):
+                check_last_batch(info.train_size, recipe, f" of {network}")
+            level = _Level(round=0, target="", kept=0)
+            self._starts[network, dataset] = self.add(
+                Stage(
+                    kind="rewind_point",
+                    params={"network": network, **self.common(dataset)},
+                    labels=self.labels(network, dataset, "rewind", level),
+                )
+            )
+        return self._starts[network, dataset]
+
+    def retraining(
+        self,
+        cell: Cell,
+        level: _Level,
+        parents: tuple[Stage, ...],
+        steps: list[Mapping[str, Any]],
+        label: str = "",
+    ) -> Stage:
+        """The stage that trains what is made of its parents by some steps."""
+        source = cell.source
+        if source and cell.source_dataset != cell.dataset:
+            source += f"@{info_of(cell.source_dataset).title}"
+        return self.add(
+            Stage(
+                kind="retraining",
+                params={
+                    "network": cell.network,
+                    "ticket": [dict(step) for step in steps],
+                    **self.common(cell.dataset),
+                },
+                parents=tuple(parent.key for parent in parents),
+                labels=self.labels(cell.network, cell.dataset, cell.method, level, source, label),
+            )
+        )
+
+    def add(self, stage: Stage) -> Stage:
+        """Add a stage; the same one if it is there already."""
+        return self.stages.setdefault(stage.key, stage)
+
+    def common(self, dataset: str) -> dict[str, Any]:
+        """What the key of every stage holds."""
+        if dataset not in self._common:
+            self._common[dataset] = {
+                "dataset": info_of(dataset).identity(),
+                "recipe": self.experiment.recipe_for(dataset).plain(),
+                "seed": self.seed,
+            }
+        return self._common[dataset]
+
+    def labels(
+        self,
+        network: str,
+        dataset: str,
+        method: str,
+        level: _Level,
+        source: str = "",
+        transform: str = "",
+    ) -> dict[str, Any]:
+        """The axes by which people compare."""
+        info = info_of(dataset)
+        return {
+            "network": network,
+            "method": method,
+            "source": source,
+            "transform": transform,
+            "round": level.round,
+            "seed": self.seed,
+            "dataset": info.title,
+            **({"target": level.target} if level.target else {}),
+            **({"place": info.name} if info.name != info.title else {}),
+        }
+
+
+def _check_samples(criterion: str, settings: Mapping[str, Any], dataset: str) -> None:
+    """Refuse a criterion that asks for more training images than there are."""
+    known = {**criteria.options(criterion), **settings}
+    info = info_of(dataset)
+    asked = known.get("samples", 0)
+    if "samples_per_class" in known:
+        asked = known["samples_per_class"] * known["batches"] * info.shape.classes
+    if asked > info.train_size:
+        raise ElthError(
+            f"criterion {criterion} asks for {asked:,} training images, and {info.title} has "
+            f"{info.train_size:,}: lower criteria.{criterion}"
+        )

@@ -1,0 +1,99 @@
+"""Plans: the stages of an experiment, parents before children, and the jobs that trials do."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.plan.costs import work
+from orchestrator.plan.stage import Stage
+
+
+@dataclass(frozen=True)
+class Job:
+    """Consecutive stages that one trial computes: the rounds of a chain share a process."""
+
+    stages: tuple[Stage, ...]
+
+    @property
+    def key(self) -> str:
+        """The key of the last stage."""
+        return self.stages[-1].key
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All stages of an experiment, parents before children."""
+
+    stages: Mapping[str, Stage]
+    asked: tuple[str, ...] = ()
+    """Keys of the stages that cells ask for; the others are on the way to them."""
+
+    def children(self) -> dict[str, list[str]]:
+        """For each key the keys of the stages that need it."""
+        result: dict[str, list[str]] = {key: [] for key in self.stages}
+        for key, stage in self.stages.items():
+            for parent in stage.parents:
+                result[parent].append(key)
+        return result
+
+    def jobs(self, finished: Collection[str] = ()) -> list[Job]:
+        """Group the stages that are still to do; a chain's rounds go to one job."""
+        chains: list[list[Stage]] = []
+        tail: dict[str, list[Stage]] = {}
+        for key, stage in self.stages.items():
+            if key in finished:
+                continue
+            goes_on = stage.kind == "round" and "keep" not in stage.params
+            chain = tail.pop(stage.parents[-1], None) if goes_on else None
+            if chain is None:
+                chain = []
+                chains.append(chain)
+            chain.append(stage)
+            tail[key] = chain
+        return [Job(tuple(chain)) for chain in chains]
+
+    def remaining_path(self) -> dict[str, float]:
+        """For each stage the work of the longest path that starts with it, in work units."""
+        children = self.children()
+        result: dict[str, float] = {}
+        for key in reversed(list(self.stages)):
+            below = max((result[child] for child in children[key]), default=0.0)
+            result[key] = work(self.stages[key]) + below
+        return result
+
+    def alone(self) -> tuple[int, int]:
+        """Trainings that it would take to do each line, and each cell, by itself.
+
+        A line is a method with its source and plan on a network and seed; one chain serves all its
+        rounds. A rewind point is no training of its own.
+        """
+        above: dict[str, frozenset[str]] = {}
+        for key, stage in self.stages.items():
+            own = () if stage.kind == "rewind_point" else (key,)
+            above[key] = frozenset(own).union(*(above[parent] for parent in stage.parents))
+        lines: dict[tuple[Any, ...], frozenset[str]] = {}
+        for key in self.asked:
+            labels = self.stages[key].labels
+            axes = ("network", "method", "source", "transform", "seed", "dataset")
+            line = tuple("imp" if labels[a] == "dense" else labels[a] for a in axes)
+            lines[line] = lines.get(line, frozenset()) | above[key]
+        return sum(map(len, lines.values())), sum(len(above[key]) for key in self.asked)
+
+
+def makespan(jobs: Iterable[Job], slots: int, finished: Collection[str] = ()) -> float:
+    """Work units of wall time for jobs on ``slots`` trials at a time: the longer of two bounds.
+
+    No schedule is shorter than the whole work shared evenly, or than the longest chain of stages
+    that wait for each other.
+    """
+    stages = {s.key: s for job in jobs for s in job.stages if s.key not in finished}
+    ends: dict[str, float] = {}
+    total = 0.0
+    for key, stage in stages.items():
+        begin = max((ends.get(parent, 0.0) for parent in stage.parents), default=0.0)
+        own = work(stage)
+        ends[key] = begin + own
+        total += own
+    return max(total / max(slots, 1), max(ends.values(), default=0.0))

@@ -1,0 +1,390 @@
+"""Which job comes next, and how far the plan is: the state that Tune's search walks through.
+
+Nothing here reads or writes files or the network; Tune asks ten times a second.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from itertools import takewhile
+
+from orchestrator.plan.costs import work
+from orchestrator.plan.graph import Job, Plan, makespan
+from orchestrator.plan.stage import Stage
+
+_LOOK_SECONDS = (1.0, 30.0)
+"""Time between two looks at a stage that another driver is at: it grows with the waiting."""
+
+_PASSED_SECONDS = 0.2
+"""What takes less was finished already and only passed over."""
+
+_PAUSES = (1.0, 10.0, 30.0)
+"""Seconds before a job whose process died is begun again; another death is a failure then.
+
+A cluster takes some seconds to see that a node is gone, and until then gives places on it.
+"""
+
+_REDONE = 2
+"""Times that a stage is done again as its result was damaged, before that is a failure."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A stage that is being computed, and how far it is."""
+
+    stage: Stage
+    fraction: float
+    accuracy: float | None
+    since: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """How far the plan is, at one moment."""
+
+    total: int
+    found: int
+    """Stages that were finished in the store already."""
+    done: int
+    """Stages finished in this run."""
+    running: tuple[Running, ...]
+    waiting: int
+    failed: Mapping[str, str]
+    """What failed and why, by key."""
+    blocked: int
+    """Stages that cannot be done as something they need has failed."""
+    seconds_left: float | None
+    """Estimated wall time; None before anything is known of this machine's speed."""
+    notes: tuple[str, ...] = ()
+    """What a person should know once."""
+    elsewhere: int = 0
+    """Stages that another driver computes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Elsewhere:
+    """A stage that another driver is at, and when to look again."""
+
+    token: str
+    """Its last sign of life."""
+    since: float
+    """When that was seen first."""
+    began: float
+    """When the stage was found to be held."""
+    due: float
+
+
+class Schedule:
+    """Jobs whose parents are done, longest remaining path first, never more than ``slots``."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        finished: Collection[str],
+        failed: Mapping[str, str],
+        *,
+        slots: int,
+        seconds_per_work: float | None = None,
+    ) -> None:
+        """Begin with what the store holds.
+
+        Args:
+            plan: all stages.
+            finished: keys that are finished in the store.
+            failed: keys that failed for good, with the reason.
+            slots: jobs at a time.
+            seconds_per_work: seconds that a unit of work takes, if it is known.
+        """
+        self._lock = threading.Lock()
+        self._plan = plan
+        self._found = set(finished) & set(plan.stages)
+        self._finished = set(self._found)
+        self._failed = {
+            key: f"{plan.stages[key].title}: {why}"
+            for key, why in failed.items()
+            if key in plan.stages and key not in self._found
+        }
+        self._path = plan.remaining_path()
+        jobs = plan.jobs(self._finished)
+        self._jobs = {job.stages[0].key: job for job in jobs}  # by the key of its first stage
+        self._order = {key: number for number, key in enumerate(self._jobs)}
+        self._running: dict[str, Job] = {}
+        self._progress: dict[str, Running] = {}
+        self._slots = slots
+        self._speed = seconds_per_work
+        self._timed: list[tuple[float, float]] = []
+        self._children = plan.children()
+        self._blocked: set[str] = set()
+        self._notes: dict[str, None] = {}
+        self._ready: list[tuple[float, int, str]] = []
+        self._elsewhere: dict[str, _Elsewhere] = {}
+        self._redone: Counter[str] = Counter()
+        self._deaths: Counter[str] = Counter()
+        self._resting: dict[str, float] = {}  # jobs whose process died, and when to begin again
+        self._needs: dict[str, set[str]] = defaultdict(set)  # beside the parents
+        for key in self._jobs:
+            self._offer(key)
+        self._block()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to start or to wait for."""
+        with self._lock:
+            return not self._running and not self._jobs
+
+    def take(self, trial: str) -> Job | None:
+        """The next job for a trial; None while none is ready or all slots are taken."""
+        with self._lock:
+            if len(self._running) >= self._slots:
+                return None
+            for key, held in self._elsewhere.items():
+                if held.due <= time.monotonic():
+                    self._elsewhere[key] = replace(held, due=math.inf)
+                    self._offer(key)
+            for key, due in list(self._resting.items()):
+                if due <= time.monotonic():
+                    del self._resting[key]
+                    self._offer(key)
+            while self._ready and not self._is_ready(self._ready[0][2]):
+                heapq.heappop(self._ready)  # taken, blocked, or it waits again
+            if not self._ready:
+                return None
+            job = self._jobs.pop(heapq.heappop(self._ready)[2])
+            self._running[trial] = job
+            self._progress[trial] = Running(
+                stage=job.stages[0], fraction=0.0, accuracy=None, since=time.monotonic()
+            )
+            return job
+
+    def advance(self, trial: str, index: int, fraction: float, accuracy: float | None) -> None:
+        """Note that stage ``index`` of a trial's job is so far; those before it are finished."""
+        with self._lock:
+            job = self._running.get(trial)
+            if job is None:
+                return
+            for stage in job.stages[:index]:
+                self._finish(trial, stage)
+            if index < len(job.stages):
+                if fraction > 0:
+                    self._elsewhere.pop(job.stages[index].key, None)  # taken over
+                before = self._progress[trial]
+                since = before.since if before.stage == job.stages[index] else time.monotonic()
+                self._progress[trial] = Running(
+                    stage=job.stages[index], fraction=fraction, accuracy=accuracy, since=since
+                )
+
+    def fail(self, trial: str, reason: str) -> None:
+        """Note that the stage a trial is at has failed; what needs it is blocked."""
+        with self._lock:
+            if trial in self._progress:
+                stage = self._progress[trial].stage
+                self._failed[stage.key] = f"{stage.title}: {reason}"
+                self._block()
+
+    def hold(self, trial: str, token: str) -> None:
+        """Note that another driver is at the stage of a trial: its job comes back after a while.
+
+        Args:
+            trial: the trial, which is over.
+            token: the other driver's last sign of life.
+        """
+        with self._lock:
+            stage = self._put_back(trial)
+            if stage is None:
+                return
+            now = time.monotonic()
+            before = self._elsewhere.get(stage.key)
+            began = before.began if before is not None else now
+            same = before is not None and before.token == token
+            self._elsewhere[stage.key] = _Elsewhere(
+                token=token,
+                since=before.since if before is not None and same else now,
+                began=began,
+                due=now + min(max((now - began) / 4, _LOOK_SECONDS[0]), _LOOK_SECONDS[1]),
+            )
+
+    def watched(self, trial: str) -> tuple[str, float] | None:
+        """What ``hold`` was told last of the stage that a trial begins with, and how long ago."""
+        with self._lock:
+            at = self._progress.get(trial)
+            held = self._elsewhere.get(at.stage.key) if at is not None else None
+            return None if held is None else (held.token, time.monotonic() - held.since)
+
+    def redo(self, trial: str, key: str, reason: str) -> None:
+        """Note that a stage which a trial needs is finished no longer: it is done again first.
+
+        Args:
+            trial: the trial, which is over; its job comes back.
+            key: the stage that has to be done again.
+            reason: what is wrong with it.
+        """
+        stage = self._plan.stages.get(key)
+        if stage is None or self._redone[key] >= _REDONE:
+            return self.fail(trial, reason)
+        self.note(f"{stage.title} is done again: {reason}")
+        with self._lock:
+            if key in self._finished:
+                self._redone[key] += 1
+                self._finished.discard(key)
+                self._found.discard(key)
+                self._add(Job((stage,)))
+            child = self._put_back(trial)
+            if child is not None:
+                self._needs[child.key].add(key)
+                self._offer(child.key)
+        return None
+
+    def give_back(self, trial: str) -> None:
+        """Note that a trial has ended early, as it was told to: its job waits again."""
+        with self._lock:
+            stage = self._put_back(trial)
+            if stage is not None:
+                self._offer(stage.key)
+
+    def give_back_all(self) -> None:
+        """Note that no trial is at work any more."""
+        for trial in list(self._running):
+            self.give_back(trial)
+
+    def note(self, text: str) -> None:
+        """Keep what a person should know; a text that came before is kept once."""
+        with self._lock:
+            self._notes[text] = None
+
+    def end(self, trial: str) -> None:
+        """Note that a trial is over: if it left something undone, its process has died.
+
+        What it was at is begun again after a pause, and has failed if that happens too often.
+        """
+        with self._lock:
+            job, at = self._running.get(trial), self._progress.get(trial)
+            left = self._left(job, at.stage) if job is not None and at is not None else ()
+            if left and left[0].key not in self._failed:
+                key, died = left[0].key, self._deaths[left[0].key]
+                self._deaths[key] += 1
+                if died < len(_PAUSES):
+                    if self._put_back(trial) is not None:
+                        self._resting[key] = time.monotonic() + _PAUSES[died]
+                else:
+                    self._failed[key] = f"{left[0].title}: its process died ({died + 1} times)"
+            self._running.pop(trial, None)
+            self._progress.pop(trial, None)
+            self._block()
+
+    def snapshot(self) -> Snapshot:
+        """How far everything is now."""
+        with self._lock:
+            # A trial that is about to end is still at its last stage, finished or failed.
+            settled = self._finished | self._blocked | set(self._failed)
+            held = self._elsewhere.keys() - settled
+            running = tuple(r for r in self._progress.values() if r.stage.key not in settled | held)
+            return Snapshot(
+                total=len(self._plan.stages),
+                found=len(self._found),
+                done=len(self._finished) - len(self._found),
+                running=running,
+                waiting=len(self._plan.stages) - len(settled) - len(running) - len(held),
+                elsewhere=len(held),
+                failed=dict(self._failed),
+                blocked=len(self._blocked),
+                seconds_left=self._seconds_left(),
+                notes=tuple(self._notes),
+            )
+
+    def _finish(self, trial: str, stage: Stage) -> None:
+        if stage.key in self._finished:
+            return
+        self._finished.add(stage.key)
+        elsewhere = self._elsewhere.pop(stage.key, None) is not None
+        for child in self._children[stage.key]:
+            self._offer(child)
+        for child, needs in self._needs.items():
+            if stage.key in needs:
+                self._offer(child)
+        seconds = time.monotonic() - self._progress[trial].since
+        if elsewhere or seconds < _PASSED_SECONDS or stage.kind == "rewind_point":
+            return  # done by another driver; or short, and the first thing that a new process does
+        self._timed.append((work(stage), seconds))
+
+    def _offer(self, key: str) -> None:
+        """Note that the job that begins with a stage is ready, if its parents are done."""
+        if self._is_ready(key):
+            heapq.heappush(self._ready, (-self._path[key], self._order[key], key))
+
+    def _is_ready(self, key: str) -> bool:
+        if key not in self._jobs:
+            return False
+        needed = {*self._jobs[key].stages[0].parents, *self._needs.get(key, ())}
+        return needed <= self._finished
+
+    def _add(self, job: Job, order: int = 0) -> None:
+        key = job.stages[0].key
+        self._jobs[key] = job
+        self._order.setdefault(key, order)
+        self._offer(key)
+
+    def _put_back(self, trial: str) -> Stage | None:
+        """Take a trial's job back, from the stage on that it is at; returns that stage."""
+        job = self._running.pop(trial, None)
+        at = self._progress.pop(trial, None)
+        if job is None or at is None:
+            return None
+        left = self._left(job, at.stage)
+        if not left:
+            return None
+        key = left[0].key
+        self._jobs[key] = Job(left)
+        self._order.setdefault(key, self._order[job.stages[0].key])
+        self._block()
+        return left[0] if key in self._jobs else None
+
+    def _left(self, job: Job, at: Stage) -> tuple[Stage, ...]:
+        """What is unfinished of a job, from the stage on that it is at."""
+        rest = job.stages[job.stages.index(at) :]
+        return tuple(stage for stage in rest if stage.key not in self._finished)
+
+    def _block(self) -> None:
+        """Take the jobs that can no longer be done out of the queue."""
+        todo = list(self._failed)
+        while todo:
+            key = todo.pop()
+            needing = (child for child, needs in self._needs.items() if key in needs)
+            for child in (*self._children[key], *needing):
+                if child not in self._blocked | self._finished | self._failed.keys():
+                    self._blocked.add(child)
+                    todo.append(child)
+        lost = self._blocked | self._failed.keys()
+        if not lost:
+            return
+        for key, job in list(self._jobs.items()):
+            stages = tuple(takewhile(lambda s: s.key not in lost, job.stages))
+            if not stages:
+                del self._jobs[key]
+            elif len(stages) < len(job.stages):
+                self._jobs[key] = Job(stages)
+
+    def _seconds_left(self) -> float | None:
+        speed = self._speed
+        now = time.monotonic()
+        timed = self._timed
+        if not timed and speed is None:
+            timed = [
+                (work(r.stage) * r.fraction, now - r.since)
+                for r in self._progress.values()
+                if r.fraction > 0 and r.stage.kind != "rewind_point"
+            ]
+        if timed:
+            speed = sum(t for _, t in timed) / sum(w for w, _ in timed)
+        if speed is None:
+            return None
+        left = [*self._jobs.values(), *self._running.values()]
+        lost = self._finished | self._blocked | set(self._failed)
+        units = makespan(left, self._slots, lost)
+        under_way = sum(work(r.stage) * r.fraction for r in self._progress.values())
+        return max(speed * (units - under_way / self._slots), 0.0)

@@ -1,0 +1,150 @@
+"""Stages: what is computed, each known by a key of its meaning.
+
+A stage is a frozen description. Its key hashes what fixes its result: kind, parameters, dataset,
+recipe, seed and the keys of its parents, and nothing of where or how it is computed. A stage whose
+key is finished in the store is never computed again, whoever asks for it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from elth import data
+from elth.counts import iterations_per_epoch, rewind_step
+from elth.data import info
+from elth.networks import DataShape
+from elth.recipes import Recipe
+
+VERSIONS = {"rewind_point": 1, "round": 1, "retraining": 1}
+"""Raised when a kind comes to mean something else, which gives its stages new keys."""
+
+KINDS = tuple(VERSIONS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One thing to compute."""
+
+    kind: str
+    """``rewind_point``, ``round`` or ``retraining``."""
+    params: Mapping[str, Any]
+    """What fixes the result, as JSON values, beside the parents."""
+    parents: tuple[str, ...] = ()
+    """Keys of the stages whose results are needed."""
+    labels: Mapping[str, Any] = field(compare=False)
+    """Axes by which people compare: network, method, source, transform, round, seed, dataset."""
+
+    @functools.cached_property
+    def key(self) -> str:
+        """sha256 of the canonical description, in hexadecimal."""
+        text = json.dumps(
+            {
+                "kind": self.kind,
+                "version": VERSIONS[self.kind],
+                "params": self.params,
+                "parents": self.parents,
+            },
+            sort_keys=True,
+            separators=(",", ":"),
+        )
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @functools.cached_property
+    def recipe(self) -> Recipe:
+        """How it trains."""
+        return _recipe(json.dumps(self.params["recipe"]))
+
+    @property
+    def title(self) -> str:
+        """A short name for people, as ``resnet20 <- resnet14 append, round 8, seed 0``."""
+        label = self.labels
+        text = str(label["network"])
+        if label["source"]:
+            text += f" <- {label['source']} {label['transform']}"
+            if label["method"] != "ett":
+                text += f" {label['method']}"
+        elif label["method"] not in ("imp", "rewind"):
+            text += f" {label['method']}"
+        if self.kind == "rewind_point":
+            text += " rewind point"
+        elif label.get("target"):
+            text += f" at {100 * float(label['target']):g} %"
+        else:
+            text += f" round {label['round']}"
+        return f"{text}, seed {label['seed']}"
+
+    def describe(self) -> dict[str, Any]:
+        """The whole stage as JSON values; ``Stage.of`` undoes it."""
+        return {
+            "kind": self.kind,
+            "params": dict(self.params),
+            "parents": list(self.parents),
+            "labels": dict(self.labels),
+        }
+
+    @staticmethod
+    def of(description: Mapping[str, Any]) -> Stage:
+        """Read what ``describe`` gave."""
+        return Stage(
+            kind=description["kind"],
+            params=description["params"],
+            parents=tuple(description["parents"]),
+            labels=description["labels"],
+        )
+
+
+def recipe_of(stage: Stage) -> Recipe:
+    """The recipe by which a stage trains."""
+    return stage.recipe
+
+
+@functools.lru_cache(maxsize=256)
+def _recipe(text: str) -> Recipe:
+    return Recipe.of(json.loads(text))
+
+
+info_of = functools.lru_cache(maxsize=256)(data.info)
+"""What is known of a dataset, asked for once: plans have thousands of stages."""
+
+
+def iterations(stage: Stage) -> tuple[int, int]:
+    """First and last iteration that a stage trains, counted from initialisation."""
+    recipe = recipe_of(stage)
+    size = info_of(dataset_of(stage)).train_size
+    start = rewind_step(size, recipe)
+    if stage.kind == "rewind_point":
+        return 0, start
+    if any("move" in step for step in stage.params.get("ticket", ())):
+        start = 0  # carried to another dataset, a ticket is trained from the beginning
+    return start, recipe.length.iterations(iterations_per_epoch(size, recipe))
+
+
+def dataset_of(stage: Stage) -> str:
+    """The dataset that a stage trains on, as ``elth.data.info`` knows it.
+
+    The key holds its identity; the labels say where that is to be found.
+    """
+    return str(stage.labels.get("place", stage.labels["dataset"]))
+
+
+def per_epoch(stage: Stage) -> int:
+    """Iterations of an epoch."""
+    return iterations_per_epoch(info_of(dataset_of(stage)).train_size, recipe_of(stage))
+
+
+def count_kinds(stages: Iterable[Stage]) -> dict[str, int]:
+    """How many stages there are of each kind."""
+    counts = dict.fromkeys(KINDS, 0)
+    for stage in stages:
+        counts[stage.kind] += 1
+    return counts
+
+
+def shape_of(stage: Stage) -> DataShape:
+    """The shape of the data that a stage trains on."""
+    return info(dataset_of(stage)).shape

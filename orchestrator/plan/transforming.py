@@ -1,0 +1,104 @@
+"""Transformations that a plan asks for: what does not fit is refused before it costs anything."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from elth import elastic
+from elth.errors import ElthError
+from elth.networks import DataShape, NetworkSpec, facts, options
+from orchestrator.plan.stage import info_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """A transformation between two networks, checked."""
+
+    step: Mapping[str, Any] | None
+    """None where each unit stays in its place."""
+    label: str
+    replicates: bool
+    """Whether some source unit fills more than one place."""
+
+
+@functools.lru_cache(maxsize=4096)
+def transform(
+    text: str, source: str, target: str, source_dataset: str, target_dataset: str
+) -> Move:
+    """Work out a transformation, and refuse one that does not fit before anything is spent."""
+    shape, goal = info_of(source_dataset).shape, info_of(target_dataset).shape
+    before, after = facts(source, shape).anatomy, facts(target, goal).anatomy
+    if elastic.is_width(text):
+        width = elastic.parse_width(text)
+        elastic.check_width(width, NetworkSpec.parse(source), NetworkSpec.parse(target), shape)
+        from elth.networks import blueprint
+
+        moved, goal_state = (blueprint(target, s).state_dict() for s in (shape, goal))
+        for name, tensor in goal_state.items():
+            if tensor.shape != moved[name].shape and not name.startswith(f"{after.head}."):
+                raise ElthError(
+                    f"a ticket of {target} for {source_dataset} does not fit {target_dataset}: "
+                    f"'{name}' has shape {tuple(tensor.shape)} there, {tuple(moved[name].shape)} "
+                    "here"
+                )
+        return Move(step={"width": str(width), "to": target}, label=str(width), replicates=False)
+    plan = elastic.resolve(text, before, after)
+    if not _differ_in_depth_only(source, target, shape, goal):
+        _check_tensors(plan, source, target, source_dataset, target_dataset)
+    stays = source == target and plan.is_identity
+    return Move(
+        step=None if stays else {"transform": [list(s) for s in plan.stages], "to": target},
+        label=elastic.label(plan, before, after),
+        replicates=any(len(set(stage)) < len(stage) for stage in plan.stages),
+    )
+
+
+def _differ_in_depth_only(source: str, target: str, shape: DataShape, goal: DataShape) -> bool:
+    """Whether two networks are of one family and agree in every option and in their images.
+
+    Then every plan that fits the anatomies fills each tensor from one of its shape: the units of a
+    stage are alike but for fixed ones, which stay in their places, and the head is made anew where
+    the dataset is another. ``_check_tensors``, which builds both networks, would find nothing.
+    """
+    one, other = NetworkSpec.parse(source), NetworkSpec.parse(target)
+    return (
+        facts(one, shape).anatomy.family == facts(other, goal).anatomy.family
+        and {**options(one.name), **dict(one.options)}
+        == {**options(other.name), **dict(other.options)}
+        and (shape.channels, shape.size) == (goal.channels, goal.size)
+    )
+
+
+def _check_tensors(
+    plan: elastic.Plan, source: str, target: str, source_dataset: str, target_dataset: str
+) -> None:
+    """Refuse a plan that fills a tensor from one of another shape."""
+    from elth.networks import blueprint
+
+    networks = (
+        blueprint(source, info_of(source_dataset).shape),
+        blueprint(target, info_of(target_dataset).shape),
+    )
+    before, after = (network.anatomy for network in networks)
+    have, want = (network.state_dict() for network in networks)
+    origins = elastic.tensor_sources(plan, before, after, have, list(want))
+    head = f"{after.head}."
+    for name, origin in origins.items():
+        if source_dataset != target_dataset and name.startswith(head):
+            continue
+        if have[origin].shape != want[name].shape:
+            raise ElthError(
+                f"a ticket of {source} does not fit {target}: '{name}' has shape "
+                f"{tuple(want[name].shape)}, '{origin}' of the source {tuple(have[origin].shape)}"
+                + _hint(source, target)
+            )
+
+
+def _hint(source: str, target: str) -> str:
+    widths = [dict(NetworkSpec.parse(name).options).get("width") for name in (source, target)]
+    if widths[0] == widths[1]:
+        return ""
+    return "; between widths in the ratio of two, transform is double or halve"

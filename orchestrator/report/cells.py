@@ -1,0 +1,248 @@
+"""Cells of a report: finished stages gathered over seeds, read from the store alone.
+
+A report can be made on any machine that reaches the store.
+"""
+
+from __future__ import annotations
+
+import functools
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from elth.errors import ElthError
+from orchestrator.experiment.methods import METHODS, SOURCE, rank, title
+from orchestrator.experiment.sections import Paper
+from orchestrator.store.listing import Tracked
+from orchestrator.store.soundness import faulty
+from orchestrator.store.tracker import Tracker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One combination of axes, over its seeds. Lists are in the order of seeds."""
+
+    network: str
+    method: str
+    source: str
+    transform: str
+    round: int
+    dataset: str
+    target: str = ""
+    """Exact sparsity that was asked for, as ``0.9``, where it is not that of a whole round."""
+    sparsity: float
+    """Mean fraction of prunable weights that are zero."""
+    seeds: tuple[int, ...]
+    nonzeros: tuple[int, ...]
+    accuracy: tuple[float, ...]
+    """Test accuracy in percent after the last epoch."""
+    runs: tuple[str, ...]
+    """MLflow run ids."""
+    numerics: tuple[str, ...]
+    seconds: tuple[float, ...]
+    collapsed: tuple[str, ...] = ()
+    """Weights of which no element is left, for any seed: through such a layer no signal passes."""
+
+    @property
+    def level(self) -> tuple[int, str]:
+        """Round and exact sparsity: what is compared stands at one level."""
+        return (self.round, self.target)
+
+    @functools.cached_property
+    def mean(self) -> float:
+        """Mean accuracy."""
+        return statistics.fmean(self.accuracy)
+
+    @functools.cached_property
+    def deviation(self) -> float | None:
+        """Standard deviation of a sample (n - 1); None for one seed."""
+        return statistics.stdev(self.accuracy) if len(self.accuracy) > 1 else None
+
+    @property
+    def name(self) -> str:
+        """How the method is written: ``IMP``, ``ETT <- resnet14 append``."""
+        if self.source:
+            plan = "" if self.transform == "identity" else f" {self.transform}"
+            return f"{title(self.method)} <- {self.source}{plan}"
+        return title(self.method)
+
+    @property
+    def is_moved(self) -> bool:
+        """Whether its ticket was found on another network or dataset."""
+        return self.method in METHODS and METHODS[self.method].base == SOURCE
+
+    def plain(self, *, provenance: bool = False) -> dict[str, Any]:
+        """The cell as JSON values; with ``provenance`` also runs, numerics classes and times."""
+        result: dict[str, Any] = {
+            "network": self.network,
+            "method": self.method,
+            "source": self.source,
+            "transform": self.transform,
+            "round": self.round,
+            "dataset": self.dataset,
+            **({"target": self.target} if self.target else {}),
+            "sparsity": self.sparsity,
+            "seeds": list(self.seeds),
+            "nonzeros": list(self.nonzeros),
+            "accuracy": list(self.accuracy),
+            "accuracy_mean": self.mean,
+            "accuracy_sd": self.deviation,
+        }
+        if provenance:
+            result |= {
+                "runs": list(self.runs),
+                "numerics": list(self.numerics),
+                "seconds": list(self.seconds),
+                "collapsed": list(self.collapsed),
+            }
+        return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The cells of a grid, sorted, and what is missing of it."""
+
+    grid: str
+    cells: tuple[Cell, ...]
+    missing: int
+    """Stages of the grid that are not finished."""
+    paper: Paper | None = None
+    """The table or figure that the grid is the setting of."""
+    dataset: str = ""
+    """The dataset of the experiment."""
+    criteria: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Settings of pruning criteria that differ from the published ones."""
+    rounds: int = 0
+    """The last round that the experiment asks for."""
+    faulty: tuple[str, ...] = ()
+    """Stages whose gradients may have been wrong, as they were computed by an earlier version."""
+    asked: frozenset[tuple[str, str]] = frozenset()
+    """Datasets and networks that the grid names as targets; others are only on the way."""
+
+    @property
+    def shown(self) -> tuple[Cell, ...]:
+        """The cells for tables and figures: those on the way to others are in JSON and CSV only."""
+        shown = tuple(c for c in self.cells if (c.dataset, c.network) in self.asked)
+        return shown or self.cells
+
+    @property
+    def numerics(self) -> tuple[str, ...]:
+        """The numerics classes that the results come from; more than one is worth a word."""
+        return tuple(sorted({name for cell in self.cells for name in cell.numerics}))
+
+
+def collect(tracker: Tracker, grid: str) -> Report:
+    """Read a grid from the store.
+
+    Raises:
+        ElthError: the store has no such grid.
+    """
+    labels = tracker.grids.keys(grid)
+    by_key: dict[str, Tracked] = {}
+    everything = tracker.stages()
+    wrong = {one.run_id for one in faulty(everything)}
+    for tracked in everything:
+        if tracked.key in labels and tracked.status == "finished":
+            stage = replace(tracked.stage, labels=labels[tracked.key])
+            by_key.setdefault(tracked.key, replace(tracked, stage=stage))
+    experiment = tracker.grids.experiment(grid)
+    paper, dataset = experiment.get("paper"), str(experiment.get("dataset", ""))
+    # An image folder is called by its manifest in the experiment, and by its own name in labels.
+    titles = {one["place"]: one["dataset"] for one in labels.values() if "place" in one}
+    return Report(
+        grid=grid,
+        cells=cells_of(by_key.values()),
+        missing=len(labels) - len(by_key),
+        paper=Paper.model_validate(paper) if paper else None,
+        dataset=titles.get(dataset, dataset),
+        criteria={name: given for name, given in experiment.get("criteria", {}).items() if given},
+        faulty=tuple(one.stage.title for one in by_key.values() if one.run_id in wrong),
+        rounds=int(experiment.get("pruning", {}).get("rounds", 0)),
+        asked=frozenset(
+            (titles.get(name, name), network)
+            for entry in experiment.get("grid", ())
+            for name in entry.get("dataset") or [dataset]
+            for network in entry["network"]
+        ),
+    )
+
+
+def cells_of(tracked: Iterable[Tracked]) -> tuple[Cell, ...]:
+    """Gather finished stages into cells, sorted by network, sparsity, method and plan.
+
+    Raises:
+        ElthError: two results claim the same cell and seed.
+    """
+    groups: dict[tuple[Any, ...], list[Tracked]] = {}
+    for one in tracked:
+        if one.stage.kind == "rewind_point" or one.accuracy is None:
+            continue
+        axes = ("network", "method", "source", "transform", "round", "dataset")
+        place = (*(one.stage.labels[axis] for axis in axes), one.stage.labels.get("target", ""))
+        groups.setdefault(place, []).append(one)
+    cells = []
+    for (network, method, source, transform, k, dataset, target), group in groups.items():
+        group.sort(key=lambda one: one.stage.labels["seed"])
+        seeds = tuple(one.stage.labels["seed"] for one in group)
+        if len(set(seeds)) != len(seeds):
+            raise ElthError(
+                f"two results for {method} on {network}, round {k}: the grid mixes recipes"
+            )
+        sparsity = [1 - one.nonzeros / one.prunable for one in group]
+        cells.append(
+            Cell(
+                network=network,
+                method=method,
+                source=source,
+                transform=transform,
+                round=k,
+                dataset=dataset,
+                target=target,
+                sparsity=statistics.fmean(sparsity),
+                seeds=seeds,
+                nonzeros=tuple(one.nonzeros for one in group),
+                accuracy=tuple(one.accuracy or 0.0 for one in group),
+                runs=tuple(one.run_id for one in group),
+                numerics=tuple(one.numerics for one in group),
+                seconds=tuple(one.seconds or 0.0 for one in group),
+                collapsed=tuple(dict.fromkeys(n for one in group for n in one.collapsed)),
+            )
+        )
+    return tuple(sorted(cells, key=_sort_key))
+
+
+def _sort_key(cell: Cell) -> tuple[Any, ...]:
+    size = network_order(cell.network)
+    method = rank(cell.method)
+    return (cell.dataset, *size, *cell.level, method, cell.source, cell.transform)
+
+
+def imp_of(cell: Cell, cells: Iterable[Cell]) -> Cell | None:
+    """The IMP cell of the same network, level and dataset."""
+    axes = (cell.network, cell.level, cell.dataset)
+    for other in cells:
+        if other.method == "imp" and (other.network, other.level, other.dataset) == axes:
+            return other
+    return None
+
+
+def difference(cell: Cell, cells: Iterable[Cell]) -> float | None:
+    """Mean accuracy less that of IMP, over the seeds that both have; None where there is no IMP."""
+    imp = imp_of(cell, cells)
+    if imp is None or cell.method == "imp":
+        return None
+    reference = dict(zip(imp.seeds, imp.accuracy, strict=True))
+    pairs = [
+        accuracy - reference[seed]
+        for seed, accuracy in zip(cell.seeds, cell.accuracy, strict=True)
+        if seed in reference
+    ]
+    return statistics.fmean(pairs) if pairs else None
+
+
+def network_order(network: str) -> tuple[str, int, str]:
+    """A key that sorts networks by family and depth: ``vgg13(fc=2)`` before ``vgg16``."""
+    name = network.split("(", maxsplit=1)[0]
+    stem = name.rstrip("0123456789")
+    return (stem, int(name[len(stem) :] or 0), network)

@@ -1,0 +1,219 @@
+"""The papers' figure: accuracy against sparsity, one line a method, error bars over seeds."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+
+mpl.use("Agg")
+
+from matplotlib import pyplot as plt
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.transforms import ScaledTranslation
+
+from elth.files import write_atomic
+from orchestrator.experiment.methods import rank
+from orchestrator.report.cells import network_order
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from orchestrator.report.cells import Cell, Report
+
+# Colour-blind safe (Okabe and Ito 2008): IMP black, as the reference; ETT in strong colours and
+# drawn through, as the papers have it; what is pruned in other ways is dashed.
+_COLOURS = {
+    "imp": "#000000",
+    "reinit": "#CC79A7",
+    "random": "#999999",
+    "shuffle_global": "#BBBBBB",
+    "magnitude": "#E69F00",
+    "snip": "#F0C808",
+    "grasp": "#8C510A",
+    "grasp_absolute": "#BF812D",
+    "synflow": "#7B3294",
+    "random_global": "#666666",
+    "random_layerwise": "#444444",
+    "ett_head": "#DDCC77",
+    "ett_reinit": "#CC79A7",
+    "ett_random": "#999999",
+    "ett_reinit_random": "#666666",
+    "ett_snip_extra": "#E69F00",
+    "ett_random_extra": "#7B3294",
+}
+_ETT_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#56B4E9", "#882255", "#44AA99", "#AA4499")
+_MARKERS = {
+    "imp": "o",
+    "ett": "s",
+    "ett_head": "h",
+    "reinit": "v",
+    "random": "x",
+    "magnitude": "^",
+    "snip": "D",
+    "grasp": "P",
+    "grasp_absolute": "p",
+    "synflow": "*",
+    "random_global": "+",
+    "random_layerwise": "1",
+    "shuffle_global": "2",
+}
+
+_SHORT = 28
+"""Characters of a legend's entry up to which two stand beside each other."""
+
+_STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.hashsalt": "elth",
+    "svg.fonttype": "none",
+}
+
+
+@mpl.rc_context(_STYLE)
+def draw(report: Report, folder: Path) -> list[Path]:
+    """Draw a panel for each network, as PNG and SVG; returns the files."""
+    panels = dict.fromkeys((cell.dataset, cell.network) for cell in report.shown)
+    if not panels:
+        return []
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    lines = max(
+        len({c.name for c in report.shown if (c.dataset, c.network) == panel}) for panel in panels
+    )
+    legend = max(len(cell.name) for cell in report.shown)
+    beside = 2 if legend <= _SHORT else 1
+    fig, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(5.0 * columns, (3.8 + 0.2 * -(-lines // beside)) * rows),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis, (dataset, network) in zip(axes.flat, panels, strict=False):
+        cells = [c for c in report.shown if (c.dataset, c.network) == (dataset, network)]
+        _panel(fig, axis, f"{network}, {dataset}", cells, beside, _colours(report.shown))
+        axis.set_ylim(*_range([c for c in report.shown if c.dataset == dataset]))
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    paths = [folder / "accuracy.png", folder / "accuracy.svg"]
+    settings: tuple[dict[str, Any], ...] = ({"dpi": 150}, {"metadata": {"Date": None}})
+    for path, given in zip(paths, settings, strict=True):
+        drawn = io.BytesIO()
+        fig.savefig(drawn, format=path.suffix[1:], **given)
+        write_atomic(path, drawn.getvalue())
+    plt.close(fig)
+    return paths
+
+
+def _colours(cells: Sequence[Cell]) -> dict[tuple[str, str], str]:
+    """A colour for each source and plan of ETT: by source where each has one plan in a panel."""
+    moved = [c for c in cells if c.method == "ett"]
+    plans: dict[tuple[str, str, str], set[str]] = {}
+    for cell in moved:
+        plans.setdefault((cell.dataset, cell.network, cell.source), set()).add(cell.transform)
+    by_source = all(len(found) == 1 for found in plans.values())
+    order = sorted({(c.source, "" if by_source else c.transform) for c in moved}, key=_by_depth)
+    chosen = {kind: _ETT_COLOURS[i % len(_ETT_COLOURS)] for i, kind in enumerate(order)}
+    return {
+        (c.source, c.transform): chosen[c.source, "" if by_source else c.transform] for c in moved
+    }
+
+
+def _by_depth(kind: tuple[str, str]) -> tuple[Any, ...]:
+    return (network_order(kind[0]), kind[1])
+
+
+def _panel(
+    figure: Figure,
+    axis: Axes,
+    title: str,
+    cells: Sequence[Cell],
+    beside: int,
+    colours: Mapping[tuple[str, str], str],
+) -> None:
+    axis.set_title(title, loc="left", fontweight="bold")
+    dense = next((c for c in cells if c.method == "dense"), None)
+    if dense is not None:
+        axis.axhline(dense.mean, color="#000000", linewidth=0.8, linestyle=":", label="dense")
+        if dense.deviation:
+            low, high = dense.mean - dense.deviation, dense.mean + dense.deviation
+            axis.axhspan(low, high, color="#000000", alpha=0.06, linewidth=0)
+    lines = [n for n in dict.fromkeys(c.name for c in cells) if n != "dense"]
+    lines.sort(key=lambda n: next(_rank(c) for c in cells if c.name == n))
+    for place, name in enumerate(lines):
+        points = sorted((c for c in cells if c.name == name), key=lambda c: c.sparsity)
+        method = points[0].method
+        colour = _COLOURS.get(method, "#444444")
+        if method == "ett":
+            colour = colours[points[0].source, points[0].transform]
+        axis.errorbar(
+            [c.sparsity for c in points],
+            [c.mean for c in points],
+            yerr=[c.deviation or 0.0 for c in points],
+            label=name.replace("<-", "←"),
+            color=colour,
+            marker=_MARKERS.get(method, "o"),
+            linestyle="-" if method in ("imp", "ett") else "--",
+            zorder=3 if method in ("imp", "ett") else 2,
+            linewidth=1.6,
+            markersize=4.5,
+            capsize=2.5,
+            elinewidth=0.9,
+            transform=axis.transData + _aside(figure, place - (len(lines) - 1) / 2),
+        )
+    _sparsity_axis(axis, [c.sparsity for c in cells if c.round])
+    axis.set_ylabel("test accuracy (%)")
+    axis.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axis.legend(
+        frameon=False, fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=beside
+    )
+
+
+def _aside(figure: Figure, steps: float) -> ScaledTranslation:
+    """A shift of some points to the side, so that error bars at one sparsity can be told apart."""
+    return ScaledTranslation(steps * 2.5 / 72, 0, figure.dpi_scale_trans)
+
+
+def _range(cells: Sequence[Cell]) -> tuple[float, float]:
+    """One range of accuracy for all panels of a dataset, so that they can be compared."""
+    low = min(c.mean - (c.deviation or 0.0) for c in cells)
+    high = max(c.mean + (c.deviation or 0.0) for c in cells)
+    margin = max(0.05 * (high - low), 0.1)
+    return low - margin, high + margin
+
+
+def _rank(cell: Cell) -> tuple[Any, ...]:
+    return (rank(cell.method), network_order(cell.source), cell.transform)
+
+
+def _sparsity_axis(axis: Axes, values: Sequence[float]) -> None:
+    """An axis in the logarithm of what remains, labelled by sparsity, as rounds are even on it."""
+    axis.set_xlabel("sparsity (%)")
+    if not values:
+        return
+    axis.set_xscale("function", functions=(_log, _unlog))
+    ticks = [0.0, 0.2, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999]
+    low, high = min(values), max(values)
+    margin = 0.06 * max(_log(high) - _log(low), 0.5)
+    axis.set_xlim(_unlog(_log(low) - margin), _unlog(_log(high) + margin))
+    left, right = axis.get_xlim()
+    shown = [t for t in ticks if left <= t <= right]
+    axis.xaxis.set_major_locator(FixedLocator(shown if len(shown) > 1 else sorted({low, high})))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:.4g}"))
+
+
+def _log(sparsity: Any) -> Any:
+    """Minus the logarithm of the density, which a round raises by a constant."""
+    return -np.log(np.clip(1.0 - np.asarray(sparsity), 1e-9, None))
+
+
+def _unlog(value: Any) -> Any:
+    return 1.0 - np.exp(-np.asarray(value))

@@ -1,0 +1,204 @@
+"""A report as tables of a terminal, CSV, JSON and files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from elth.errors import ElthError
+from orchestrator.experiment.methods import rank, title
+from orchestrator.report.cells import Cell, Report, difference, network_order
+from orchestrator.report.layouts import lay_out
+from orchestrator.report.sheets import Sheet, sheet_csv, sheet_markdown, sheet_table
+from orchestrator.store.soundness import DO_AGAIN
+
+_COLUMNS = 6
+_TOLD = 8
+
+
+def to_json(report: Report, *, provenance: bool = False) -> str:
+    """The sorted list of cells; equal for two honest runs, byte for byte, without provenance."""
+    return json.dumps([c.plain(provenance=provenance) for c in report.cells], indent=1) + "\n"
+
+
+def to_csv(report: Report) -> str:
+    """One line for each cell."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = ("network", "method", "source", "transform", "round", "target", "dataset")
+    writer.writerow(
+        (*names, "sparsity", "seeds", "nonzeros", "accuracy_mean", "accuracy_sd", "minus_imp")
+    )
+    for cell in report.cells:
+        gap = difference(cell, report.cells)
+        writer.writerow(
+            (
+                *(getattr(cell, name) for name in names),
+                f"{cell.sparsity:.6f}",
+                len(cell.seeds),
+                f"{statistics.fmean(cell.nonzeros):.1f}",
+                f"{cell.mean:.4f}",
+                "" if cell.deviation is None else f"{cell.deviation:.4f}",
+                "" if gap is None else f"{gap:.4f}",
+            )
+        )
+    return out.getvalue()
+
+
+def to_tables(report: Report) -> RenderableType:
+    """A table for each network: method by sparsity, mean and deviation, difference to IMP."""
+    parts: list[RenderableType] = [sheet_table(sheet) for sheet in sheets(report)]
+    networks = dict.fromkeys((cell.dataset, cell.network) for cell in report.shown)
+    for dataset, network in networks:
+        cells = [c for c in report.shown if (c.dataset, c.network) == (dataset, network)]
+        parts.append(_table(f"{network} on {dataset}", cells))
+    notes = []
+    seeds = sorted({len(cell.seeds) for cell in report.cells})
+    if seeds:
+        spread = "mean ± standard deviation" if seeds != [1] else "accuracy"
+        count = " or ".join(str(n) for n in seeds)
+        notes.append(
+            f"Test accuracy in % after the last epoch, {spread} over {count} "
+            f"seed{'s' if seeds != [1] else ''}; in brackets the difference to IMP, below it the "
+            "sparsity where it is another than that of the column."
+        )
+    for name, given in report.criteria.items():
+        settings = ", ".join(f"{key}={value}" for key, value in given.items())
+        notes.append(f"{title(name)} differs from its published settings: {settings}.")
+    if report.paper is not None and report.paper.printed:
+        notes.append(f"paper: as printed in {report.paper.title}.")
+    if report.paper is not None and report.paper.note:
+        notes.append(report.paper.note)
+    lost = [cell for cell in report.cells if cell.collapsed]
+    for cell in lost[:_TOLD]:
+        notes.append(
+            f"{cell.name} on {cell.network} at {100 * cell.sparsity:.2f} % has lost every weight "
+            f"of {', '.join(cell.collapsed)}."
+        )
+    if len(lost) > _TOLD:
+        notes.append(f"So have {len(lost) - _TOLD} more cells: see provenance.json.")
+    if report.missing:
+        notes.append(f"{report.missing} stages of this grid are not finished.")
+    if report.faulty:
+        shown = "; ".join(report.faulty[:_TOLD])
+        more = f" and {len(report.faulty) - _TOLD} more" if len(report.faulty) > _TOLD else ""
+        notes.append(
+            f"{len(report.faulty)} stages come from gradients that may be wrong "
+            f"(docs/numerics.md): {shown}{more}. {DO_AGAIN}."
+        )
+    if len(report.numerics) > 1:
+        notes.append(
+            "These results come from several numerics classes, in which the same seed gives other "
+            f"bits: {'; '.join(report.numerics)}."
+        )
+    return Group(*parts, Text("\n".join(notes), style="dim"))
+
+
+def sheets(report: Report) -> list[Sheet]:
+    """Our numbers in the shape of the paper's table, where the experiment names one."""
+    if report.paper is None:
+        return []
+    return lay_out(report.shown, report.paper, report.dataset, report.rounds)
+
+
+def _table(title: str, cells: Sequence[Cell]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="")
+    shown = _shown_levels(cells)
+    table.add_column("sparsity %", no_wrap=True)
+    columns = {level: _matched(cells, level) for level in shown}
+    for level in shown:
+        table.add_column(f"{100 * columns[level].sparsity:.2f}", justify="right")
+    table.add_row(
+        "non-zeros",
+        *(f"{statistics.fmean(columns[level].nonzeros):,.0f}" for level in shown),
+        end_section=True,
+        style="dim",
+    )
+    best = {
+        level: max(c.mean for c in cells if c.level == level and c.method != "dense")
+        for level in shown
+        if level[0]
+    }
+    for name in dict.fromkeys(cell.name for cell in sorted(cells, key=_row_key)):
+        row = []
+        for level in shown:
+            cell = next((c for c in cells if c.name == name and c.level == level), None)
+            row.append(_entry(cell, cells, columns[level], best.get(level)) if cell else Text(""))
+        table.add_row(name, *row)
+    return table
+
+
+def _row_key(cell: Cell) -> tuple[Any, ...]:
+    return (rank(cell.method), network_order(cell.source), cell.transform)
+
+
+def _shown_levels(cells: Sequence[Cell]) -> list[tuple[int, str]]:
+    """Levels for a table's columns: where there are many, the dense one and those compared."""
+    order = {cell.level: cell.sparsity for cell in sorted(cells, key=_row_key, reverse=True)}
+    levels = sorted(order, key=lambda level: (order[level], level))
+    compared = {c.level for c in cells if c.method not in ("dense", "imp")}
+    if len(levels) <= _COLUMNS or not compared:
+        return levels
+    shown = [level for level in levels if level[0] == 0 or level in compared]
+    if len(shown) <= _COLUMNS:
+        return shown
+    spread = sorted({round(i * (len(shown) - 1) / (_COLUMNS - 1)) for i in range(_COLUMNS)})
+    return [shown[i] for i in spread]
+
+
+def _matched(cells: Sequence[Cell], level: tuple[int, str]) -> Cell:
+    """The cell whose sparsity heads a column: IMP where there is one."""
+    return min((c for c in cells if c.level == level), key=_row_key)
+
+
+def _entry(cell: Cell, cells: Sequence[Cell], head: Cell, best: float | None) -> Text:
+    text = Text(f"{cell.mean:.2f}", style="bold" if best == cell.mean else "")
+    if cell.deviation is not None:
+        text.append(f" ± {cell.deviation:.2f}", style="not bold")
+    gap = difference(cell, cells)
+    if gap is not None:
+        colour = "green" if gap >= 0 else "red"
+        text.append(f" ({gap:+.2f})", style=f"not bold {colour}")
+    if abs(cell.sparsity - head.sparsity) >= 5e-5:
+        text.append(f"\n at {100 * cell.sparsity:.2f} %", style="not bold dim")
+    return text
+
+
+def write(report: Report, folder: Path) -> list[Path]:
+    """Write table, CSV, JSON and figures; returns the files.
+
+    Raises:
+        ElthError: the folder cannot be written.
+    """
+    from elth.files import write_atomic
+    from orchestrator.report import figure
+
+    console = Console(record=True, width=140, file=io.StringIO())
+    console.print(to_tables(report))
+    texts = {
+        "table.txt": console.export_text(),
+        "cells.csv": to_csv(report),
+        "cells.json": to_json(report),
+        "provenance.json": to_json(report, provenance=True),
+    }
+    laid_out = sheets(report)
+    if laid_out:
+        texts["paper.md"] = "\n".join(map(sheet_markdown, laid_out))
+        texts["paper.csv"] = sheet_csv(laid_out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ElthError(f"cannot write the report to {folder}: {error.strerror}") from error
+    for name, text in texts.items():  # an earlier report stays where there is no room for this one
+        write_atomic(folder / name, text.encode())
+    figures = figure.draw(report, folder)
+    return [*(folder / name for name in texts), *figures]

@@ -1,0 +1,132 @@
+"""How far a grid is, from the store alone: what runs, waits, failed or is blocked, and why."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow.exceptions import MlflowException
+from pydantic import ValidationError
+
+from elth.errors import ElthError
+from orchestrator import plan as plans
+from orchestrator.experiment.sections import Experiment
+from orchestrator.plan.costs import duration
+from orchestrator.plan.graph import Plan
+from orchestrator.store.listing import Tracked
+from orchestrator.store.tracker import Tracker
+
+STATES = ("finished", "running", "interrupted", "failed", "blocked", "waiting")
+"""``interrupted``: its process is gone; the next ``elth run`` goes on with it. ``blocked``:
+something it needs has failed. ``waiting``: nothing of it is there yet."""
+
+_LINES = 3
+_LOGS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """The state of one stage."""
+
+    key: str
+    state: str
+    title: str
+    reason: str = ""
+    log: tuple[str, ...] = ()
+    """The last lines of what it logged, of one that failed."""
+
+
+def states(tracker: Tracker, grid: str) -> list[State]:
+    """The state of every stage of a grid, in the order of its plan.
+
+    Raises:
+        ElthError: the store has no such grid.
+    """
+    keys = tracker.grids.keys(grid)
+    known: dict[str, Tracked] = {}
+    for one in tracker.stages():
+        if one.key in keys and (one.key not in known or known[one.key].status != "finished"):
+            known[one.key] = one
+    built = _plan(tracker, grid)
+    roots = _roots(built, {key for key, one in known.items() if one.status == "failed"})
+    found: list[State] = []
+    logs = 0
+    for key, labels in keys.items():
+        if key not in known:
+            title = built.stages[key].title if key in built.stages else str(labels["network"])
+            found.append(_missing(key, title, built, known, roots))
+            continue
+        one = known[key]
+        title = one.stage.title
+        if one.status == "failed":
+            again = "elth run --retry-failed" if one.is_final else "the next elth run"
+            lines: tuple[str, ...] = ()
+            if logs < _LOGS:
+                lines, logs = _log(tracker, one.run_id), logs + 1
+            found.append(
+                State(
+                    key=key,
+                    state="failed",
+                    title=title,
+                    reason=f"{one.reason or 'no reason is known'} ({again} does it again)",
+                    log=lines,
+                )
+            )
+        elif one.status == "killed":
+            found.append(
+                State(key=key, state="interrupted", title=title, reason="its process ended")
+            )
+        else:
+            since = duration(max(time.time() - one.started / 1000, 0.0))
+            reason = f"for {since}" if one.status == "running" else ""
+            found.append(State(key=key, state=one.status, title=title, reason=reason))
+    return found
+
+
+def _missing(
+    key: str, title: str, built: Plan, known: Mapping[str, Tracked], roots: Mapping[str, str]
+) -> State:
+    if key in roots:
+        failed = known[roots[key]].stage.title
+        return State(key=key, state="blocked", title=title, reason=f"{failed} failed")
+    stage = built.stages.get(key)
+    parents = stage.parents if stage else ()
+    needs = [
+        built.stages[parent].title
+        for parent in parents
+        if parent in built.stages and (parent not in known or known[parent].status != "finished")
+    ]
+    reason = f"needs {', '.join(needs)}" if needs else "can start"
+    return State(key=key, state="waiting", title=title, reason=reason if stage else "")
+
+
+def _roots(built: Plan, failed: set[str]) -> dict[str, str]:
+    """For each stage that cannot be done, the failed one that is in its way."""
+    roots: dict[str, str] = {}
+    for key, stage in built.stages.items():  # parents come before their children
+        for parent in stage.parents:
+            root = parent if parent in failed else roots.get(parent)
+            if root is not None:
+                roots.setdefault(key, root)
+    return roots
+
+
+def _plan(tracker: Tracker, grid: str) -> Plan:
+    """The plan of a grid as it was run last; an empty one if its file is of another version."""
+    try:
+        return plans.build(Experiment.model_validate(tracker.grids.experiment(grid)))
+    except (ElthError, ValidationError):
+        return Plan({})
+
+
+def _log(tracker: Tracker, run_id: str) -> tuple[str, ...]:
+    with tempfile.TemporaryDirectory(prefix="elth-") as folder:
+        try:
+            path = tracker.client.download_artifacts(run_id, "traceback.txt", folder)
+            text = Path(path).read_text(encoding="utf-8", errors="replace")
+        except (MlflowException, OSError):
+            return ()
+    return tuple(line.rstrip() for line in text.splitlines() if line.strip())[-_LINES:]

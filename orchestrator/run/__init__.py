@@ -1,0 +1,1 @@
+"""What is done: the driver, the trials that Tune starts for it, and what each stage computes."""

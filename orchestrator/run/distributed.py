@@ -1,0 +1,91 @@
+"""Jobs of several workers, which a trial launches by Ray Train.
+
+The trial itself asks for no resources; a group of workers does the stages of its job one after the
+other. The first worker deals with the store and tells how far it is through a queue, as each
+report through Ray Train would wait for all workers.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import astuple
+from typing import Any
+
+import ray
+import torch
+import torch.distributed as dist
+from ray import train
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import get_device as get_train_device
+from ray.util.queue import Queue
+
+from elth.parallel import Group
+from orchestrator.plan.stage import Stage
+from orchestrator.run.passing import Passed
+from orchestrator.run.telling import SIGN_SECONDS
+from orchestrator.run.worker import WORKER, follow, run_job
+from orchestrator.store import storage
+
+_DEATHS = 3
+"""How often a group is started anew after one of its processes died."""
+_SECONDS_ALONE = 4 * 3600
+"""How long the others wait for the first worker, which may compute a criterion alone."""
+
+
+def work(config: dict[str, Any]) -> None:
+    """What each worker of a group does."""
+    config["environment"].apply()
+    reports = config["reports"]
+    device = get_train_device() if config["gpus"] else torch.device("cpu")
+    group = Group(dist.get_rank(), dist.get_world_size(), device)
+    if group.rank:
+        follow(config, WORKER, group)
+        return
+    over = threading.Event()
+    threading.Thread(target=_live, args=(reports, over), daemon=True, name="elth-live").start()
+    try:
+        for report in run_job(config, WORKER, group):
+            reports.put(astuple(report))
+    finally:
+        over.set()
+
+
+def _live(reports: Queue, over: threading.Event) -> None:
+    """Tell now and then that the group is there, which its launcher knows from nothing else."""
+    while not over.is_set():
+        try:
+            reports.put(())
+        except ray.exceptions.RayError:  # the launcher has ended
+            return
+        over.wait(SIGN_SECONDS)
+
+
+def fit(config: Mapping[str, Any], reports: Queue, environment: Passed) -> None:
+    """Start a group for a job and wait until it is done.
+
+    Raises:
+        Exception: Ray Train's, if the group died too often.
+    """
+    key = Stage.of(config["stages"][-1]).key
+    # Ray Train wants a place that all nodes see, and keeps nothing there that counts.
+    place = f"{config['inflight']}-train"
+    TorchTrainer(
+        work,
+        train_loop_config={**config, "reports": reports, "environment": environment},
+        torch_config=TorchConfig(
+            backend="nccl" if config["gpus"] else "gloo", timeout_s=_SECONDS_ALONE
+        ),
+        scaling_config=train.ScalingConfig(
+            num_workers=config["workers"],
+            use_gpu=config["gpus"] > 0,
+            resources_per_worker={"CPU": config["cpus"], "GPU": config["gpus"]},
+            placement_strategy=config["placement"].upper(),
+        ),
+        run_config=train.RunConfig(
+            name=key,
+            storage_path=place,
+            failure_config=train.FailureConfig(max_failures=_DEATHS),
+        ),
+    ).fit()
+    storage.of(place).clear(key)

@@ -1,0 +1,185 @@
+"""``elth run``: from a plan to a report, by way of what the store holds already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+
+from elth.apart import apart, end
+from elth.errors import ElthError
+from orchestrator.experiment.sections import Experiment
+from orchestrator.plan.graph import Plan
+from orchestrator.plan.schedule import Schedule
+from orchestrator.plan.stage import Stage, dataset_of
+from orchestrator.report.cells import collect
+from orchestrator.report.forms import to_tables, write
+from orchestrator.run.progress import Progress
+from orchestrator.run.resources import (
+    check_recipes,
+    compiles,
+    local_slots,
+    numerics_here,
+    read_datasets,
+)
+from orchestrator.store.address import Store
+from orchestrator.store.away import patiently
+from orchestrator.store.listing import Tracked, seconds_per_work
+from orchestrator.store.outbox import publish_all
+from orchestrator.store.tracker import Tracker
+
+
+class Machines(Protocol):
+    """Where trials run."""
+
+    def slots(self, experiment: Experiment) -> int:
+        """How many trials run at a time.
+
+        Raises:
+            ElthError: not even one; the message has the numbers.
+        """
+
+    def check(self, experiment: Experiment, store: Store, datasets: Iterable[str]) -> list[str]:
+        """Refuse machines that do not see what others write; what a person should know besides.
+
+        Raises:
+            ElthError: one of them does not; the message names it.
+        """
+
+    def numerics(self, classes: Iterable[tuple[int, float, str, int]]) -> set[str]:
+        """The numerics classes there, of arguments of ``resources.numerics``."""
+
+
+class ThisMachine:
+    """Trials run beside the driver."""
+
+    def slots(self, experiment: Experiment) -> int:
+        """How many trials run at a time."""
+        return local_slots(experiment)
+
+    def check(self, experiment: Experiment, store: Store, datasets: Iterable[str]) -> list[str]:
+        """It sees what it writes."""
+        return []
+
+    def numerics(self, classes: Iterable[tuple[int, float, str, int]]) -> set[str]:
+        """The numerics classes here."""
+        return apart(numerics_here, list(classes))
+
+
+def execute(
+    experiment: Experiment,
+    plan: Plan,
+    store: Store,
+    console: Console,
+    *,
+    retry_failed: bool,
+    machines: AbstractContextManager[Machines] | None = None,
+) -> Mapping[str, str]:
+    """Do what is left of a plan, then report; returns the reasons of failed stages by key.
+
+    Args:
+        experiment: the experiment of the plan.
+        plan: its stages.
+        store: where results are found and go.
+        console: where progress and tables are printed.
+        retry_failed: whether stages that failed for good are done again.
+        machines: where trials run, entered for as long as they do; this machine when None.
+
+    Raises:
+        ElthError: the store or the dataset cannot be had, the machines are too small, or one of
+            them cannot see what the others write.
+    """
+    check_recipes(experiment)
+    with machines or nullcontext(ThisMachine()) as found:
+        return _execute(experiment, plan, store, console, found, retry_failed=retry_failed)
+
+
+def _execute(
+    experiment: Experiment,
+    plan: Plan,
+    store: Store,
+    console: Console,
+    machines: Machines,
+    *,
+    retry_failed: bool,
+) -> Mapping[str, str]:
+    count = machines.slots(experiment)
+    tracker = Tracker(store, keep_index=True)
+    publish_all(tracker, store.outbox)
+    tracked = tracker.stages()
+    finished: dict[str, Tracked] = {}
+    for one in tracked:
+        if one.status == "finished" and one.key in plan.stages:
+            finished.setdefault(one.key, one)
+    failed = {
+        one.key: one.reason
+        for one in tracked
+        if one.status == "failed" and one.is_final and not retry_failed
+        if one.key in plan.stages and one.key not in finished
+    }
+    todo = [stage for key, stage in plan.stages.items() if key not in finished]
+    datasets = list(dict.fromkeys(dataset_of(stage) for stage in todo))
+    root, download = experiment.data.root, experiment.data.download
+    if todo:
+        apart(read_datasets, datasets, root, download=download)
+    expected = _expected(experiment, todo, machines) if finished and todo else set()
+    if todo:
+        for note in machines.check(experiment, store, datasets):
+            console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+    tracker.grids.open(experiment.name, experiment.resolved(), plan.stages, experiment.description)
+    tracker.grids.join_finished(finished.values(), experiment.name)
+    others = {one.numerics for one in finished.values()} - expected
+    if others and expected:
+        console.print(
+            "note: finished stages of this grid come from another numerics class, in which the "
+            f"same seed gives other bits: {', '.join(sorted(others))}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+    schedule = Schedule(
+        plan, finished, failed, slots=count, seconds_per_work=seconds_per_work(tracked, plan)
+    )
+    del tracked, finished, todo  # much memory, in a run that may last for days
+    end()  # the process beside this one, which holds as much
+    with Progress(schedule, console, experiment.name):
+        if not schedule.is_over:
+            from orchestrator.run import runner
+
+            runner.run(schedule, experiment, store, count)
+    outcome = schedule.snapshot().failed
+    try:
+        patiently(lambda: _report(tracker, experiment, console), store)
+    except ElthError as error:
+        if not outcome:
+            raise
+        first = next(iter(outcome.values()))  # what a person has to know
+        raise ElthError(f"{error}; before that failed {first}") from error
+    return outcome
+
+
+def _expected(experiment: Experiment, todo: Iterable[Stage], machines: Machines) -> set[str]:
+    """The numerics classes in which stages will be computed."""
+    resources = experiment.resources
+    device = "cuda" if resources.gpus else "cpu"
+    fast = "compiled-graph" if resources.gpus else "compiled"
+    workers = resources.workers
+    ways = {
+        fast if workers == 1 and compiles(stage, resources.compile, device) else "eager"
+        for stage in todo
+    }
+    classes = [(resources.cpus, resources.gpus, way, workers) for way in sorted(ways)]
+    return machines.numerics(classes)
+
+
+def _report(tracker: Tracker, experiment: Experiment, console: Console) -> None:
+    report = collect(tracker, experiment.name)
+    folder = (tracker.store.folder or Path()) / "reports" / experiment.name
+    files = write(report, folder)
+    tracker.grids.add_report(experiment.name, files)
+    console.print(to_tables(report))
+    shown = ", ".join(path.name for path in files)
+    console.print(f"Report: {folder} ({shown})", highlight=False, markup=False, soft_wrap=True)

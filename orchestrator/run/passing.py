@@ -1,0 +1,73 @@
+"""What of the environment goes along with the work: settings and credentials of the stores.
+
+Processes that Ray starts on other machines know nothing of the shell in which a command was given.
+Credentials among these values never become part of Ray's description of a job, a command line, a
+log or a tracked value: workers get them as an argument, through Ray's object store.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from elth.files import cache_folder
+from orchestrator.store.address import without_credentials
+
+_PREFIXES = ("MLFLOW_", "AWS_", "AZURE_", "GOOGLE_", "GCS_")
+_ALWAYS = ("ELTH_ARITHMETIC",)
+
+_MORE = "ELTH_ENV"
+"""Holds further names, divided by commas."""
+
+USER, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
+
+
+@dataclass(frozen=True)
+class Passed:
+    """Variables for other processes; shows their names and never their values."""
+
+    values: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def __str__(self) -> str:
+        return f"variables {', '.join(sorted(self.values)) or 'none'}"
+
+    def apply(self) -> None:
+        """Set them in this process, and what this machine has of its own for compiled networks."""
+        os.environ.update(self.values)
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(compiled_cache()))
+
+
+def passed(more: tuple[str, ...] = ()) -> Passed:
+    """What goes along of this process's environment, with variables that are named."""
+    more += tuple(name for name in os.environ.get(_MORE, "").split(",") if name)
+    found = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(_PREFIXES) or name in (*_ALWAYS, *more)
+    }
+    if more:
+        found[_MORE] = ",".join(dict.fromkeys(more))
+    return Passed(found)
+
+
+def compiled_cache() -> Path:
+    """Where compiled networks are kept on this machine, from run to run."""
+    return cache_folder("inductor")
+
+
+def take_credentials(address: str) -> str:
+    """Move the user and the password of a server's address into the environment.
+
+    MLflow reads them there, and the address can be shown and handed on. That of a database stays
+    as it is.
+    """
+    if not address.startswith(("http://", "https://")):
+        return address
+    parts = urlsplit(address)
+    if parts.username:
+        os.environ[USER] = unquote(parts.username)
+        os.environ[PASSWORD] = unquote(parts.password or "")
+    return without_credentials(address)

@@ -1,0 +1,187 @@
+"""How a run is going: a live display in a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from types import TracebackType
+
+import rich.progress
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.plan.costs import duration
+from orchestrator.plan.schedule import Running, Schedule, Snapshot
+
+_PLAIN_SECONDS = 15.0
+
+
+class Counter:
+    """Shows how many of a number of things are done; a context manager."""
+
+    def __init__(self, console: Console, what: str) -> None:
+        self._console = console
+        self._what = what
+        self._began = self._told = time.monotonic()
+        self._bar = rich.progress.Progress(
+            rich.progress.BarColumn(),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TextColumn(what),
+            rich.progress.TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(what, total=None)
+
+    def __enter__(self) -> Counter:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def update(self, done: int, total: int) -> None:
+        """Show it: a bar in a terminal, a line every few seconds anywhere else."""
+        self._bar.update(self._task, completed=done, total=total)
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._told >= _PLAIN_SECONDS:
+            self._told = now
+            elapsed = duration(now - self._began)
+            line = f"{done:,} of {total:,} {self._what} in {elapsed}"
+            self._console.print(line, highlight=False)
+
+
+class Progress:
+    """Shows a schedule while it is worked through; a context manager."""
+
+    def __init__(self, schedule: Schedule, console: Console, title: str) -> None:
+        self._schedule = schedule
+        self._console = console
+        self._title = title
+        self._began = time.monotonic()
+        self._stop = threading.Event()
+        self._live: Live | None = None
+        self._thread: threading.Thread | None = None
+        self._told: set[str] = set()
+
+    def __enter__(self) -> Progress:
+        if self._console.is_terminal:
+            self._live = Live(
+                get_renderable=self._render,
+                console=self._console,
+                refresh_per_second=2,
+                transient=True,
+            )
+            self._live.start()
+        else:
+            self._thread = threading.Thread(target=self._lines, daemon=True, name="elth-progress")
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        if self._live is not None:
+            self._live.stop()
+        if self._thread is not None:
+            self._thread.join()
+        elapsed = duration(time.monotonic() - self._began)
+        now = self._schedule.snapshot()
+        self._tell({text: f"note: {text}" for text in now.notes})
+        self._console.print(f"{_counts(now)} in {elapsed}", highlight=False)
+
+    def _render(self) -> RenderableType:
+        return display(self._schedule.snapshot(), self._title, time.monotonic() - self._began)
+
+    def _lines(self) -> None:
+        """A line when something has changed, at most every few seconds."""
+        last, wait = "", 1.0
+        while not self._stop.wait(wait):
+            now = self._schedule.snapshot()
+            self._tell({key: f"failed: {reason}" for key, reason in now.failed.items()})
+            self._tell({text: f"note: {text}" for text in now.notes})
+            line = _counts(now) + _left(now)
+            if line != last:
+                at = duration(time.monotonic() - self._began)
+                self._console.print(f"[{at}] {line}", highlight=False, markup=False, soft_wrap=True)
+            last, wait = line, _PLAIN_SECONDS
+
+    def _tell(self, texts: Mapping[str, str]) -> None:
+        """Print what was not printed before."""
+        for key, text in texts.items():
+            if key not in self._told:
+                self._told.add(key)
+                self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def display(now: Snapshot, title: str, elapsed: float) -> RenderableType:
+    """The live display: a bar over all stages, and a line for each running trial."""
+    complete = now.found + now.done
+    head = Table.grid(padding=(0, 1))
+    head.add_row(
+        Text(title, style="bold"),
+        ProgressBar(total=max(now.total, 1), completed=complete, width=30),
+        Text(f"{complete}/{now.total} stages"),
+        Text(f"{duration(elapsed)}{_left(now)}", style="cyan"),
+    )
+    rows = Table.grid(padding=(0, 1))
+    for running in now.running:
+        rows.add_row(*_row(running))
+    counts = Text(f"  {now.waiting} waiting", style="dim")
+    if now.elsewhere:
+        counts.append(f", {now.elsewhere} computed by another driver")
+    if now.found:
+        counts.append(f", {now.found} found finished")
+    if now.failed:
+        counts.append(f", {len(now.failed)} failed, {now.blocked} blocked", style="red")
+    if not now.running and not now.elsewhere:
+        counts.append(", starting")
+    return Group(head, rows, counts)
+
+
+def _row(running: Running) -> tuple[RenderableType, ...]:
+    accuracy = "" if running.accuracy is None else f"{running.accuracy:.1f} %"
+    return (
+        Text("  ●", style="green"),
+        Text(running.stage.title.ljust(48)),
+        ProgressBar(total=1.0, completed=running.fraction, width=14),
+        Text(accuracy.rjust(7), style="dim"),
+        Text(duration(time.monotonic() - running.since), style="dim"),
+    )
+
+
+def _counts(now: Snapshot) -> str:
+    parts = [f"{now.found + now.done} of {now.total} stages done"]
+    if now.found:
+        parts.append(f"{now.found} of them found finished")
+    if now.running:
+        parts.append(f"{len(now.running)} running")
+    if now.elsewhere:
+        parts.append(f"{now.elsewhere} computed by another driver")
+    if now.waiting:
+        parts.append(f"{now.waiting} waiting")
+    if now.failed:
+        parts.append(f"{len(now.failed)} failed")
+    if now.blocked:
+        parts.append(f"{now.blocked} blocked")
+    return ", ".join(parts)
+
+
+def _left(now: Snapshot) -> str:
+    if now.seconds_left is None or not (now.running or now.waiting or now.elsewhere):
+        return ""
+    return f", about {duration(now.seconds_left)} left"

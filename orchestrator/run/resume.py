@@ -1,0 +1,65 @@
+"""``elth resume``: from a tracked run to the experiment that it was done for, and on."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+
+from mlflow.exceptions import MlflowException
+
+from elth.apart import apart
+from elth.errors import ElthError
+from orchestrator import plan as plans
+from orchestrator.experiment.sections import Experiment
+from orchestrator.plan.graph import Plan
+from orchestrator.plan.stage import Stage
+from orchestrator.store.listing import stage_of
+from orchestrator.store.tracker import Tracker
+
+
+def begin(tracker: Tracker, run_id: str, overrides: Sequence[str]) -> tuple[Experiment, Plan, str]:
+    """Read the experiment of a run; returns it, its plan, and a line that tells what is left.
+
+    Args:
+        tracker: of the store.
+        run_id: a run, or the key of its stage, or the beginning of one.
+        overrides: what is changed in the experiment, as for ``elth run``.
+
+    Raises:
+        ElthError: there is no such run, it holds no experiment, or it is no part of that.
+    """
+    run = tracker.get(run_id)
+    stage = stage_of(run)
+    name = run.info.run_id[:8]
+    with tempfile.TemporaryDirectory(prefix="elth-") as folder:
+        try:
+            path = tracker.client.download_artifacts(run.info.run_id, "experiment.yaml", folder)
+        except (MlflowException, OSError) as error:
+            raise ElthError(
+                f"run {name} ({stage.title}) is {run.info.status.lower()} and holds no experiment: "
+                "name a finished round of its chain, or give elth run with the file"
+            ) from error
+        experiment, built = apart(plans.of_file, path, overrides)
+    if stage.key not in built.stages:
+        raise ElthError(
+            f"run {name} ({stage.title}) is no part of the experiment {experiment.name} with these "
+            "changes, so there is nothing to go on from: leave its network, dataset, recipe, rate "
+            "and seed as they are"
+        )
+    have = {one.key for one in tracker.stages() if one.status == "finished"}
+    chain = [one for one in built.stages.values() if _same_chain(one, stage)]
+    todo = [one for one in chain if one.key not in have]
+    rest = sum(key not in have for key in built.stages)
+    return (
+        experiment,
+        built,
+        f"{experiment.name}: on from {stage.title} (run {name}); of the {len(chain)} rounds of its "
+        f"chain {len(todo)} are left, of all {len(built.stages)} stages {rest}",
+    )
+
+
+def _same_chain(one: Stage, stage: Stage) -> bool:
+    """Whether a stage is a round of the chain that another is made from, or is on."""
+    axes = ("network", "dataset", "seed")
+    own = {**stage.labels, "network": stage.labels["source"] or stage.labels["network"]}
+    return one.kind == "round" and all(one.labels[axis] == own[axis] for axis in axes)

@@ -1,0 +1,160 @@
+"""Running a plan: Ray Tune runs its jobs as trials, in the order that the schedule gives."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from orchestrator.experiment.sections import Experiment, Resources
+from orchestrator.plan.schedule import Schedule
+from orchestrator.run import stopping
+from orchestrator.run.passing import passed
+from orchestrator.run.search import Forget, PlanSearch, Stopping
+from orchestrator.run.sharing import Turns
+from orchestrator.run.trials import GroupTrial, JobTrial
+from orchestrator.store import storage
+from orchestrator.store.address import Store
+from orchestrator.store.provenance import owner
+
+
+def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) -> None:
+    """Run everything that the schedule holds, ``count`` trials at a time.
+
+    On the Ray cluster that this process is connected to, else on a Ray of its own on this machine.
+    Returns when nothing is left to do; the schedule tells what failed.
+
+    Raises:
+        KeyboardInterrupt: it was stopped before the end; what is tracked stays.
+    """
+    resources = experiment.resources
+    common = {
+        "store": str(store.folder or store.uri),
+        "grid": experiment.name,
+        "experiment": experiment.resolved(),
+        "driver": owner(),
+        "threads": resources.cpus,
+        "cpus": resources.cpus,
+        "gpus": resources.gpus,
+        "workers": resources.workers,
+        "placement": resources.placement,
+        "compile": resources.compile,
+        "inflight": storage.place(resources.storage, store),
+        "outbox": str(store.outbox),
+        "checkpoint_minutes": resources.checkpoint_minutes,
+        "data": {
+            "root": str(experiment.data.root.absolute()),
+            "download": experiment.data.download,
+        },
+    }
+    stop = stopping.Stop(owner())
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(count)
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # see stopping
+    os.environ.setdefault("OMP_NUM_THREADS", str(resources.cpus))
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(resources.cpus))
+    log = (store.folder or Path()) / "logs" / f"{experiment.name}.log"
+    with tempfile.TemporaryDirectory(prefix="elth-ray-") as scratch, _errors_to(log):
+        turns = None
+        if ray.is_initialized():
+            turns = Turns(owner(), yields=resources.workers == 1)
+        else:
+            # Workers of one job talk to each other without a password: on this machine only.
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+            _start_ray(count * resources.workers * resources.cpus)
+        stopping.like_ctrl_c()
+        try:
+            for number in itertools.count():
+                search = PlanSearch(schedule, stop)
+                watch = Stopping(stop, search, turns)
+                _tune(resources, common, search, watch, f"{scratch}/tune-{number}")
+                schedule.give_back_all()
+                if turns is None or not stop.pauses or stop.asked or schedule.is_over:
+                    break
+                turns.wait(over=lambda: stop.asked)
+                stop.resume()
+            if turns is not None:
+                turns.end()
+        finally:
+            ray.shutdown()
+    if not schedule.is_over:  # Tune ends its loop on Ctrl-C and returns as if all were well
+        raise KeyboardInterrupt
+
+
+def _tune(
+    resources: Resources,
+    common: Mapping[str, Any],
+    search: PlanSearch,
+    stop: Stopping,
+    place: str,
+) -> None:
+    """Run trials until nothing is left to start, or until they are to end."""
+    tune.Tuner(
+        _trainable(resources, common),
+        tune_config=tune.TuneConfig(
+            search_alg=search,
+            num_samples=-1,
+            # An idle process keeps its resources, which a job of several workers may need.
+            reuse_actors=resources.workers == 1,
+        ),
+        run_config=tune.RunConfig(
+            name="plan",
+            storage_path=place,
+            verbose=0,
+            callbacks=[Forget(), stop],
+            # Whatever died is begun again by the schedule, with pauses.
+            failure_config=tune.FailureConfig(max_failures=0),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    ).fit()
+
+
+def _trainable(resources: Resources, common: Mapping[str, Any]) -> Any:
+    kind: type[tune.Trainable] = JobTrial if resources.workers == 1 else GroupTrial
+    # "cpu" and "gpu" of each process; a launcher that held a part of a core would keep its own
+    # workers from being placed, and Tune wants it to hold something: a byte.
+    wanted: dict[str, float] = {"cpu": resources.cpus, "gpu": resources.gpus}
+    if resources.workers > 1:
+        wanted = {"memory": 1}
+    trial: Any = tune.with_parameters(kind, common=common, environment=passed())
+    trial = tune.with_resources(trial, wanted)
+    trial.__qualname__ = kind.__name__  # what ps and Ray's dashboard show of the process
+    return trial
+
+
+@contextlib.contextmanager
+def _errors_to(path: Path) -> Iterator[None]:
+    """Send standard error to a file: Ray's processes and its C++ parts write there unasked."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with path.open("ab") as file:
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _start_ray(cpus: int) -> None:
+    for name in ("ray", "ray.tune", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    ray.init(
+        address="local",
+        num_cpus=cpus,
+        include_dashboard=False,
+        object_store_memory=128 * 2**20,  # results travel through the store, not through Ray
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        _node_ip_address="127.0.0.1",
+    )

@@ -1,0 +1,121 @@
+"""What Tune asks while it runs trials: which job is next, what to keep, and whether to end."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.search import Searcher
+
+from orchestrator.plan.schedule import Schedule
+from orchestrator.run import stopping
+from orchestrator.run.sharing import Turns
+from orchestrator.run.telling import Report
+
+
+class PlanSearch(Searcher):
+    """Tune's search algorithm: suggests the schedule's next job and tells it what became of it."""
+
+    def __init__(self, schedule: Schedule, stop: stopping.Stop | None = None) -> None:
+        super().__init__()
+        self.schedule = schedule
+        self._stop = stop or stopping.Stop("")
+        self._waits: dict[str, float] = {}
+
+    @property
+    def waits(self) -> float:
+        """For how many seconds a job of several workers has not had them."""
+        return max(self._waits.values(), default=0.0)
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next job as a trial's configuration; None while none is ready."""
+        if self._stop.asked or self._stop.pauses:
+            return Searcher.FINISHED  # for None Tune would wait, minutes if no trial is left
+        job = self.schedule.take(trial_id)
+        if job is not None:
+            stages = [stage.describe() for stage in job.stages]
+            watched = self.schedule.watched(trial_id)
+            # Tune keeps several copies of it, so what all jobs have in common goes another way.
+            return {"stages": stages, "watched": watched, "stop": self._stop.name}
+        return Searcher.FINISHED if self.schedule.is_over else None
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Pass a trial's report on; finished stages unlock others at once."""
+        self._waits[trial_id] = result.get("waits", 0.0)
+        report = result.get("report")
+        if report is None:
+            return
+        report = Report(*report)
+        self.schedule.advance(trial_id, report.index, report.fraction, report.accuracy)
+        if report.note:
+            self.schedule.note(report.note)
+        if report.held:
+            self.schedule.hold(trial_id, report.held)
+        elif report.redo:
+            self.schedule.redo(trial_id, report.redo, report.failed)
+        elif report.stopped:
+            self.schedule.give_back(trial_id)
+        elif report.failed:
+            self.schedule.fail(trial_id, report.failed)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Note that a trial is over."""
+        if result is not None:
+            self.on_trial_result(trial_id, result)
+        self._waits.pop(trial_id, None)
+        if not (self._stop.asked or self._stop.pauses):  # else what is left of it is no failure
+            self.schedule.end(trial_id)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune keeps a copy of its parts on disk, and this one has its life here."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing is saved: the store holds all that counts."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing is restored; see ``save``."""
+
+
+class Forget(tune.Callback):
+    """Lets go of what Tune keeps of each trial for statistics and for a state never restored."""
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Empty a trial that is over; of thousands this would be hundreds of megabytes."""
+        trial.config = {}
+        trial.evaluated_params = {}
+        trial.run_metadata.last_result.pop("config", None)
+        trial.run_metadata.metric_analysis.clear()
+        trial.run_metadata.metric_n_steps.clear()
+        trial.invalidate_json_state()
+
+
+_MAKES_ROOM = (
+    "another driver's job of several workers waits for room on this cluster: trials write "
+    "checkpoints, make room, and go on after it"
+)
+
+
+class Stopping(tune.Callback):
+    """Has the trials end before Tune does, once the run is to end or to make room for others."""
+
+    def __init__(self, stop: stopping.Stop, search: PlanSearch, turns: Turns | None) -> None:
+        self._stop = stop
+        self._search = search
+        self._turns = turns
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Look, ten times a second."""
+        tunes = signal.getsignal(signal.SIGUSR1)
+        if callable(tunes):
+            self._stop.listen(tunes)
+        if self._turns is not None and self._turns.look(self._search.waits):
+            self._search.schedule.note(_MAKES_ROOM)
+            self._stop.pause()
+        self._stop.look(busy=any(trial.status == Trial.RUNNING for trial in trials))

@@ -1,0 +1,34 @@
+"""What a job tells while it runs, and its signs of life."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SIGN_SECONDS = 10.0
+"""Time between two signs of life of a group of workers."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a job tells while it runs."""
+
+    index: int
+    """Number of stages of the job that are finished."""
+    fraction: float = 0.0
+    """How far the next one is."""
+    accuracy: float | None = None
+    failed: str = ""
+    """Why the stage failed, if it did; nothing follows."""
+    note: str = ""
+    """What a person should know once: that something could not be had."""
+    stopped: bool = False
+    """Whether it ends here because the run is to end; nothing follows."""
+    held: str = ""
+    """The last sign of life of another driver that is at the stage; nothing follows."""
+    redo: str = ""
+    """The key of a stage that is needed and no longer finished; nothing follows."""
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the job ends with it, before its end."""
+        return bool(self.failed or self.stopped or self.held or self.redo)

@@ -1,0 +1,229 @@
+"""The ticket that a stage trains: a pure function of its parents and the dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from elth import controls, criteria, elastic, masks
+from elth.data import Dataset
+from elth.elastic import Plan
+from elth.errors import ElthError
+from elth.masks import Mask
+from elth.networks import Anatomy, NetworkSpec, blueprint, build
+from elth.streams import stream
+from elth.tickets import Ticket
+from orchestrator.plan.stage import Stage, shape_of
+from orchestrator.store.result import Result, State
+
+Load = Callable[[str], tuple[Stage, Result]]
+"""Gives a finished stage and its result by key."""
+
+
+@dataclass(kw_only=True)
+class _Making:
+    """What the steps of a ticket expression know besides the ticket."""
+
+    stage: Stage
+    load: Load
+    data: Dataset | None
+    known: Mask | None
+    """The mask that comes out, where the stage is finished: criteria need not be computed again."""
+    plan: tuple[Plan, Anatomy, Anatomy] | None = None
+    """The plan of the transformation that was made, with its source and target."""
+
+    @property
+    def seed(self) -> int:
+        return int(self.stage.params["seed"])
+
+
+def ticket_of(
+    stage: Stage, load: Load, *, data: Dataset | None = None, known: Mask | None = None
+) -> Ticket:
+    """The ticket that a stage trains: a pure function of its parents and the dataset.
+
+    Args:
+        stage: a round or a retraining.
+        load: gives finished stages.
+        data: the stage's dataset, for criteria that look at images.
+        known: the mask that came out, for a stage that is finished: no criterion is computed.
+
+    Raises:
+        ElthError: the ticket cannot be made, as when a transformation does not fit.
+    """
+    if stage.kind == "round":
+        return _round(stage, load)
+    return _expression(stage, _Making(stage=stage, load=load, data=data, known=known))
+
+
+def _round(stage: Stage, load: Load) -> Ticket:
+    start, rewound = load(stage.parents[0])
+    state = _need(rewound.rewind, start)
+    network = blueprint(stage.params["network"], shape_of(stage))
+    mask = masks.ones(network)
+    if len(stage.parents) > 1:
+        before, result = load(stage.parents[1])
+        mask, trained = _need(result.mask, before), _need(result.trained, before)
+        if "keep" in stage.params:
+            keep = stage.params["keep"]
+        else:
+            keep = masks.kept_after(stage.params["rate"], 1, masks.nonzeros(mask))
+        mask = criteria.keep_highest(
+            criteria.magnitude(trained, mask), mask, keep, unpruned=network.anatomy.unpruned
+        )
+    return _ticket(stage, state, mask, [{"imp_round": stage.labels["round"]}])
+
+
+def _expression(stage: Stage, making: _Making) -> Ticket:
+    parent, result = making.load(stage.parents[0])
+    if parent.kind == "rewind_point":
+        network = blueprint(parent.params["network"], shape_of(parent))
+        history: list[dict[str, Any]] = []
+        current = _ticket(parent, _need(result.rewind, parent), masks.ones(network), history)
+    else:
+        start, rewound = making.load(parent.parents[0])
+        history = [{"imp_round": parent.labels["round"]}]
+        current = _ticket(parent, _need(rewound.rewind, start), _need(result.mask, parent), history)
+    for step in stage.params["ticket"]:
+        kind = next(kind for kind in _STEPS if kind in step)
+        current = _STEPS[kind](current, step, making)
+    return current
+
+
+def _transform(ticket: Ticket, step: Mapping[str, Any], making: _Making) -> Ticket:
+    plan = Plan(tuple(tuple(s) for s in step["transform"]))
+    moved = elastic.transform(ticket, step["to"], plan)
+    source, target = (blueprint(t.network, t.shape).anatomy for t in (ticket, moved))
+    making.plan = (plan, source, target)
+    return moved
+
+
+def _width(ticket: Ticket, step: Mapping[str, Any], making: _Making) -> Ticket:
+    width = elastic.parse_width(step["width"])
+    return elastic.change_width(ticket, step["to"], width, making.seed)
+
+
+def _move(ticket: Ticket, step: Mapping[str, Any], making: _Making) -> Ticket:
+    is_fresh = step["move"] == "fresh head"
+    moved = elastic.move(ticket, shape_of(making.stage), making.seed, fresh_head=is_fresh)
+    origin = {name: making.stage.params[name] for name in ("dataset", "recipe")}
+    return replace(moved, origin={**moved.origin, **origin})
+
+
+def _reinit(ticket: Ticket, step: Mapping[str, Any], making: _Making) -> Ticket:
+    state = controls.reinit(ticket.network, ticket.shape, making.seed)
+    return _changed(ticket, step, rewind=state)
+
+
+def _shuffle(ticket: Ticket, step: Mapping[str, Any], making: _Making) -> Ticket:
+    unpruned = blueprint(ticket.network, ticket.shape).anatomy.unpruned
+    version = step.get("version", 1)
+    if step["shuffle"] == "replicated":
+        plan = _need_plan(making)
+        mask = controls.permute_replicated(ticket, *plan, making.seed, version=version)
+    elif step["shuffle"] == "global":
+        mask = controls.shuffle_global(ticket.mask, making.seed, unpruned=unpruned, version=version)
+    else:
+        mask = controls.shuffle_layerwise(ticket.mask, making.seed, version=version)
+    return _changed(ticket, step, mask=mask)
+
+
+def _graft(ticket: Ticket, step: Mapping[str, Any], making: _Making) -> Ticket:
+    """Put the network's own weights into the replicated units, and prune only there."""
+    plan, source, target = _need_plan(making)
+    start, rewound = making.load(making.stage.parents[1])
+    grafted = controls.graft(ticket, plan, source, target, _need(rewound.rewind, start))
+    extra = set(controls.in_replicas(plan, source, target, grafted.mask))
+    settings = {k: v for k, v in step.items() if k != "graft"}
+    mask = making.known or _pruned(
+        step["graft"],
+        grafted,
+        ticket.nonzeros,
+        making,
+        settings,
+        unpruned=[name for name in grafted.mask if name not in extra],
+    )
+    return _changed(grafted, step, mask=mask)
+
+
+def _criterion(ticket: Ticket, step: Mapping[str, Any], making: _Making) -> Ticket:
+    settings = {k: v for k, v in step.items() if k not in ("criterion", "nonzeros", "at")}
+    scored = ticket
+    if step.get("at") == "init":
+        fresh = build(ticket.network, ticket.shape, generator=stream(making.seed, "init"))
+        scored = replace(ticket, rewind=fresh.state_dict())
+    mask = making.known or _pruned(step["criterion"], scored, step["nonzeros"], making, settings)
+    return _changed(ticket, step, mask=mask)
+
+
+def _pruned(
+    name: str,
+    ticket: Ticket,
+    keep: int,
+    making: _Making,
+    settings: Mapping[str, Any],
+    unpruned: Collection[str] | None = None,
+) -> Mask:
+    if criteria.needs_data(name) and making.data is None:
+        raise ElthError(f"the mask of {making.stage.title} needs the dataset to be made")
+    network = ticket.make_network()
+    if making.data is not None:
+        network = network.to(making.data.train_labels.device)
+    return criteria.CRITERIA[name](
+        network,
+        ticket.mask,
+        keep,
+        data=making.data,
+        seed=making.seed,
+        shape=ticket.shape,
+        unpruned=unpruned,
+        **settings,
+    )
+
+
+_STEPS = {
+    "transform": _transform,
+    "width": _width,
+    "move": _move,
+    "reinit": _reinit,
+    "shuffle": _shuffle,
+    "graft": _graft,
+    "criterion": _criterion,
+}
+"""What can be done to a ticket, by the key that names it in a step."""
+
+
+def _changed(
+    ticket: Ticket, step: Mapping[str, Any], rewind: State | None = None, mask: Mask | None = None
+) -> Ticket:
+    return Ticket(
+        network=ticket.network,
+        shape=ticket.shape,
+        rewind=rewind or ticket.rewind,
+        mask=mask or ticket.mask,
+        origin={**ticket.origin, "history": [*ticket.origin["history"], dict(step)]},
+    )
+
+
+def _ticket(stage: Stage, state: State, mask: Mask, history: list[dict[str, Any]]) -> Ticket:
+    origin = {name: stage.params[name] for name in ("dataset", "recipe", "seed")}
+    return Ticket(
+        network=NetworkSpec.parse(stage.params["network"]),
+        shape=shape_of(stage),
+        rewind=state,
+        mask=mask,
+        origin={**origin, "history": history},
+    )
+
+
+def _need(value: Any, stage: Stage) -> Any:
+    if value is None:
+        raise ElthError(f"the result of {stage.title} lacks what is needed of it")
+    return value
+
+
+def _need_plan(making: _Making) -> tuple[Plan, Anatomy, Anatomy]:
+    if making.plan is None:
+        raise ElthError(f"{making.stage.title} is about replicated units, and no plan makes any")
+    return making.plan

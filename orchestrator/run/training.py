@@ -1,0 +1,107 @@
+"""The training of a stage, by engines that a process keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+from elth.checkpoints import Checkpoint
+from elth.data import Dataset
+from elth.engine import Engine
+from elth.networks import build
+from elth.parallel import Group
+from elth.recipes import Recipe
+from elth.streams import stream
+from elth.tickets import Ticket
+from elth.training import Epoch, Training, evaluation_batch
+from orchestrator.plan.stage import Stage, iterations, recipe_of
+from orchestrator.store.result import Result
+
+_KEPT_ENGINES = 8
+
+
+@dataclass(kw_only=True)
+class Engines:
+    """Engines that one process has made: the next training of their network takes them over."""
+
+    made: dict[tuple[Any, ...], Engine] = field(default_factory=dict)
+
+    def get(
+        self, stage: Stage, data: Dataset, *, compile: bool, group: Group | None = None
+    ) -> Engine:
+        """Return an engine for a stage, with whatever weights it was left with.
+
+        The group is one and the same throughout a process.
+        """
+        spec, recipe, info = stage.params["network"], recipe_of(stage), data.info
+        key = (spec, info.shape, recipe, str(data.device), compile)
+        made = self.made.pop(key, None)
+        if made is None:
+            shape = info.shape
+            made = Engine(
+                build(spec, shape, generator=stream(0, "init")),
+                recipe,
+                data.device,
+                shape=(shape.channels, shape.size, shape.size),
+                evaluation_batch=evaluation_batch(info),
+                compile=compile,
+                group=group,
+            )
+        self.made[key] = made
+        while len(self.made) > _KEPT_ENGINES:
+            del self.made[next(iter(self.made))]
+        return made
+
+
+def train(
+    stage: Stage,
+    ticket: Ticket | None,
+    data: Dataset,
+    engine: Engine,
+    *,
+    saved: Checkpoint | None = None,
+    at_check: Callable[[Training], None] | None = None,
+) -> Generator[Epoch, None, Result]:
+    """Do a stage's training; yields its epochs and returns its result.
+
+    Args:
+        stage: what to do.
+        ticket: the ticket to train; None for a rewind point.
+        data: the stage's dataset, on the device.
+        engine: an engine of the stage's network and recipe.
+        saved: a checkpoint of this stage, to go on from.
+        at_check: is called with the training every 100 iterations and after every epoch.
+
+    Raises:
+        NonFiniteLossError: the loss was not finite; nothing of the stage is left.
+    """
+    recipe: Recipe = recipe_of(stage)
+    seed = stage.params["seed"]
+    start, stop = iterations(stage)
+    spec, shape = stage.params["network"], data.info.shape
+    if ticket is None:
+        state = build(spec, shape, generator=stream(seed, "init")).state_dict()
+        mask = None
+    else:
+        state, mask = ticket.rewind, ticket.mask
+    training = Training(
+        engine,
+        data,
+        recipe,
+        seed=seed,
+        state=state,
+        mask=mask,
+        start=start,
+        stop=stop,
+        at_check=at_check,
+    )
+    if saved is not None:
+        training.resume(saved)
+    for epoch in training:
+        yield epoch
+        if at_check is not None and training.step < stop:
+            at_check(training)
+    if ticket is None:
+        return Result(rewind=training.state())
+    return Result(mask=mask, trained=training.state())

@@ -1,0 +1,134 @@
+"""Trials of Tune, each of which does one job: by itself, or by workers that it launches.
+
+The process that starts trials imports this and needs no torch, which would cost it seconds and half
+a gigabyte: what computes is imported where it is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import astuple
+from typing import Any
+
+import ray
+from ray import tune
+from ray.util.queue import Empty, Queue
+
+from orchestrator.run.passing import Passed
+from orchestrator.run.telling import SIGN_SECONDS, Report
+
+REPORT_SECONDS = 1.0
+
+
+class _Trial(tune.Trainable):
+    """What both kinds have in common: how a job comes to them."""
+
+    def setup(
+        self,
+        config: dict[str, Any],
+        common: Mapping[str, Any] | None = None,
+        environment: Passed | None = None,
+    ) -> None:
+        """Begin a job, of which ``config`` tells what is its own and ``common`` the rest."""
+        self._common = common or {}
+        self._environment = environment or Passed()
+        if environment is not None:
+            environment.apply()
+        self.begin({**self._common, **config})
+
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """Begin a job."""
+        raise NotImplementedError
+
+
+class JobTrial(_Trial):
+    """A job that is done in this process, which stays for the next one."""
+
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """Begin a job; its first stage begins with ``step``."""
+        from orchestrator.run import worker
+
+        self._job = worker.run_job(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begin another job in the same process."""
+        self.begin({**self._common, **new_config})
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Go on for about a second, or to the end of a stage."""
+        began = time.monotonic()
+        done = True
+        report: Report | None = None
+        for report in self._job:
+            if report.is_last or report.fraction == 0 or time.monotonic() - began > REPORT_SECONDS:
+                done = report.is_last
+                break
+        # A tuple, as Tune flattens the mappings in a result.
+        return {"report": astuple(report) if report else None, "done": done}
+
+
+class GroupTrial(_Trial):
+    """A job that is done by several workers, which this process launches."""
+
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """Launch the workers."""
+        self._reports = Queue(actor_options={"num_cpus": 0})
+        self._error: Exception | None = None
+        self._last = Report(index=0)
+        self._sign = time.monotonic()
+        self._thread = threading.Thread(target=self._run, args=(config,), daemon=True)
+        self._thread.start()
+
+    def _run(self, config: Mapping[str, Any]) -> None:
+        try:
+            from orchestrator.run import distributed
+
+            distributed.fit(config, self._reports, self._environment)
+        except Exception as error:
+            self._error = error
+
+    def step(self) -> dict[str, Any]:
+        """Tell what the group has reported within about a second."""
+        report, over = self._next()
+        if over and self._error is not None and not self._last.failed:
+            text = str(self._error).strip() or type(self._error).__name__
+            report = Report(index=self._last.index, failed=text.splitlines()[-1])
+        if report is not None:
+            self._last = report
+        done = over or (report is not None and (bool(report.failed) or report.stopped))
+        silent = time.monotonic() - self._sign
+        return {
+            "report": astuple(report) if report else None,
+            "waits": silent if silent > 3 * SIGN_SECONDS else 0.0,
+            "done": done,
+        }
+
+    def _next(self) -> tuple[Report | None, bool]:
+        """The latest report that matters by itself, and whether nothing follows."""
+        began, latest = time.monotonic(), None
+        while time.monotonic() - began < REPORT_SECONDS:
+            over = not self._thread.is_alive()
+            try:
+                item = self._reports.get(block=not over, timeout=0.2)
+            except Empty:
+                if over:
+                    return latest, True
+                continue
+            self._sign = time.monotonic()
+            if not item:
+                continue
+            latest = Report(*item)
+            if latest.failed or latest.stopped or latest.note or latest.fraction == 0:
+                break
+        return latest, False
+
+    def cleanup(self) -> None:
+        """Wait for the group's end, if it comes by itself."""
+        if not self._last.stopped:
+            self._thread.join(timeout=30)
+        with contextlib.suppress(ray.exceptions.RayError):
+            self._reports.shutdown()

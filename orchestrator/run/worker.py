@@ -1,0 +1,328 @@
+"""What a worker process does: the stages of a job one after the other, each tracked as it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+import traceback
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from elth import data
+from elth.data import Dataset
+from elth.engine import Engine
+from elth.errors import ElthError
+from elth.parallel import Group
+from elth.tickets import Ticket
+from elth.training import Epoch, NonFiniteLossError
+from orchestrator.plan.stage import Stage, dataset_of, iterations
+from orchestrator.run import stopping, training
+from orchestrator.run.resources import compiles, numerics
+from orchestrator.run.telling import Report
+from orchestrator.run.tickets import ticket_of
+from orchestrator.store.address import Store
+from orchestrator.store.away import AwayError, is_away, patiently, plain, waiting
+from orchestrator.store.damage import DamagedError
+from orchestrator.store.inflight import InFlight, Stopped
+from orchestrator.store.leases import Held, Lease, LostError, claim
+from orchestrator.store.outbox import deliver
+from orchestrator.store.result import Result
+from orchestrator.store.runlog import RunLog, begin_run
+from orchestrator.store.tracker import Tracker
+
+T = TypeVar("T")
+
+_KEPT_RESULTS = 8
+_KEPT_BYTES = 256 * 2**20
+
+
+@dataclass
+class Worker:
+    """What a worker process keeps from job to job; all of it is keyed, none of it is state."""
+
+    trackers: dict[str, Tracker] = field(default_factory=dict)
+    datasets: dict[tuple[str, ...], Dataset] = field(default_factory=dict)
+    engines: training.Engines = field(default_factory=training.Engines)
+    results: dict[str, tuple[Stage, Result]] = field(default_factory=dict)
+
+    def tracker(self, store: str) -> Tracker:
+        """The tracker of a store."""
+        if store not in self.trackers:
+            self.trackers[store] = Tracker(Store.of(store))
+        return self.trackers[store]
+
+    def dataset(self, name: str, place: Mapping[str, Any], device: str | torch.device) -> Dataset:
+        """A dataset on a device, read and checked once; ``place``: its root, and if to get it."""
+        key = (name, place["root"], str(device))
+        if key not in self.datasets:
+            read = data.load(name, place["root"], download=place["download"])
+            self.datasets[key] = read.to(device)
+        return self.datasets[key]
+
+    def load(self, tracker: Tracker, key: str) -> tuple[Stage, Result]:
+        """A finished stage, from memory if this process made or read it lately."""
+        if key not in self.results:
+            self.keep(key, tracker.load(key))
+        return self.results[key]
+
+    def keep(self, key: str, result: tuple[Stage, Result]) -> None:
+        """Remember a result; of the oldest a few are forgotten once all are large."""
+        self.results.pop(key, None)
+        self.results[key] = result
+        size = sum(one.nbytes for _, one in self.results.values())
+        while len(self.results) > _KEPT_RESULTS and size > _KEPT_BYTES:
+            _, oldest = self.results.pop(next(iter(self.results)))
+            size -= oldest.nbytes
+
+
+WORKER = Worker()
+
+
+class GroupError(RuntimeError):
+    """One of several workers failed where the others go on: all of them have to end."""
+
+
+def prepare_process(config: Mapping[str, Any]) -> None:
+    """Set what holds for all of a process."""
+    torch.set_num_threads(config["threads"])
+    if 0 < config["gpus"] < 1:  # of the memory, too, a trial takes its share and no more
+        torch.cuda.set_per_process_memory_fraction(config["gpus"])
+
+
+def run_job(
+    config: Mapping[str, Any], worker: Worker = WORKER, group: Group | None = None
+) -> Iterator[Report]:
+    """Do the stages of a job one after the other; each is tracked before the next begins.
+
+    A stage that is finished in the store is passed over, so a job may be given again after any end.
+
+    Args:
+        config: what ``runner.run`` gives to a trial.
+        worker: what the process keeps.
+        group: the workers that do the job together, where this is the first of several; the others
+            ``follow`` it.
+    """
+    prepare_process(config)
+    for index, description in enumerate(config["stages"]):
+        try:
+            last = False
+            for report in _do(Stage.of(description), config, worker, group):
+                yield replace(report, index=index)
+                last = report.is_last
+            if last:
+                break
+        except GroupError:
+            raise
+        except Stopped:  # the others of a group end with the run
+            yield Report(index=index, stopped=True)
+            return
+        except Exception as error:
+            redo = error.key if isinstance(error, DamagedError) else ""
+            yield Report(index=index, failed=_reason(error), redo=redo)
+            break
+        yield Report(index=index + 1)
+    if group is not None:
+        _share(group, None)
+
+
+def _share(group: Group, value: Any) -> None:
+    try:
+        group.share(value)
+    except RuntimeError as error:  # PyTorch's, when another worker has died
+        raise GroupError(_reason(error)) from error
+
+
+def follow(config: Mapping[str, Any], worker: Worker, group: Group) -> None:
+    """Do with the first worker of a group what it does; it alone deals with the store."""
+    prepare_process(config)
+    while (task := group.share()) is not None:
+        description, ticket, saved = task
+        stage = Stage.of(description)
+        dataset = worker.dataset(dataset_of(stage), config["data"], group.device)
+        engine = worker.engines.get(stage, dataset, compile=False, group=group)
+        with contextlib.suppress(NonFiniteLossError):
+            for _ in training.train(stage, ticket, dataset, engine, saved=saved):
+                pass
+
+
+def _do(
+    stage: Stage, config: Mapping[str, Any], worker: Worker, group: Group | None
+) -> Iterator[Report]:
+    """Do a stage, unless it is finished or another driver is at it; tells how far it is."""
+    store, grid = config["store"], config["grid"]
+    tracker = yield from _told(waiting(lambda: worker.tracker(store), store))
+    ask = functools.partial(
+        claim, tracker, stage, grid=grid, driver=config["driver"], watched=config.get("watched")
+    )
+    while True:
+        claimed = yield from _told(waiting(functools.partial(ask, since=time.monotonic()), store))
+        if isinstance(claimed, Held):
+            yield Report(index=0, held=claimed.token)
+            return
+        if isinstance(claimed, Run):  # another grid's or another driver's, done meanwhile
+            join = functools.partial(tracker.grids.join, [claimed.info.run_id], grid)
+            patiently(join, store)
+            InFlight(config["inflight"], stage.key, "", 0).clear()
+            return
+        try:
+            yield from _run_stage(stage, config, worker, tracker, group, claimed)
+            return
+        except (LostError, MlflowException) as error:  # another driver was quicker: look again
+            if isinstance(error, MlflowException) and (is_away(error) or not claimed.is_lost()):
+                raise
+            claimed.give_up()
+        finally:
+            claimed.end()
+
+
+def _told(notes: Generator[str, None, T]) -> Generator[Report, None, T]:
+    """Pass notes on as reports."""
+    while True:
+        try:
+            note = next(notes)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        yield Report(index=0, note=note)
+
+
+def _run_stage(
+    stage: Stage,
+    config: Mapping[str, Any],
+    worker: Worker,
+    tracker: Tracker,
+    group: Group | None,
+    lease: Lease,
+) -> Iterator[Report]:
+    """Do the stage of a lease; tells how far it is."""
+    try:
+        dataset, ticket, engine = _prepare(stage, config, worker, tracker, group)
+    except Exception:
+        lease.give_up()
+        raise
+    if engine is not None and engine.note:
+        yield Report(index=0, note=engine.note)
+    way = "eager" if engine is None else engine.way
+    kind = numerics(config["threads"], config["gpus"], way, config["workers"])
+    inflight = InFlight(
+        config["inflight"],
+        stage.key,
+        kind,
+        60 * config["checkpoint_minutes"],
+        stop=stopping.watch(config["stop"]),
+    )
+    saved = inflight.newest()
+    yield from _notes(inflight)
+    log = patiently(
+        lambda: begin_run(
+            tracker,
+            stage,
+            ticket,
+            grid=config["grid"],
+            experiment=config["experiment"],
+            driver=config["driver"],
+            numerics=kind,
+            lease=lease,
+        ),
+        tracker.store,
+    )
+    log.earlier = inflight.earlier
+    for epoch, at in inflight.history:
+        log.epoch(epoch, at)
+    start, stop = iterations(stage)
+    keep = stage.kind == "round"
+    if group is not None:
+        _share(group, (stage.describe(), ticket, saved))
+    try:
+        if engine is None:  # that of several workers they make together
+            engine = worker.engines.get(stage, dataset, compile=False, group=group)
+        epochs = training.train(
+            stage, ticket, dataset, engine, saved=saved, at_check=inflight.save_if_due
+        )
+        result = yield from _logged(epochs, log, inflight, start, stop)
+        outbox = Path(config["outbox"])
+        notes = deliver(tracker, log, stage.key, result, outbox, keep_weights=keep)
+        yield from _told(notes)
+    except Stopped:  # as if its process had died: the next attempt takes over
+        raise
+    except (LostError, AwayError) as error:
+        log.stop()
+        if group is not None:
+            raise GroupError(str(error)) from error
+        raise
+    except Exception as error:
+        final, reason = isinstance(error, NonFiniteLossError), _reason(error)
+        details = traceback.format_exc()
+        with contextlib.suppress(AwayError, MlflowException):
+            patiently(lambda: log.fail(reason, final=final, details=details), tracker.store)
+        if group is not None and not final:  # the others wait in the middle of an iteration
+            raise GroupError(reason) from error
+        raise
+    inflight.clear()
+    worker.keep(stage.key, (stage, result))
+
+
+def _prepare(
+    stage: Stage,
+    config: Mapping[str, Any],
+    worker: Worker,
+    tracker: Tracker,
+    group: Group | None,
+) -> tuple[Dataset, Ticket | None, Engine | None]:
+    """What a stage trains, on what and with what; an engine of several workers they make later."""
+    device = "cuda" if config["gpus"] else "cpu"
+    dataset = worker.dataset(dataset_of(stage), config["data"], group.device if group else device)
+    ticket = None
+    if stage.kind != "rewind_point":
+
+        def load(key: str) -> tuple[Stage, Result]:
+            return patiently(lambda: worker.load(tracker, key), tracker.store)
+
+        ticket = ticket_of(stage, load, data=dataset)
+    if group is not None:
+        return dataset, ticket, None
+    compile = compiles(stage, config["compile"], device)
+    return dataset, ticket, worker.engines.get(stage, dataset, compile=compile)
+
+
+def _logged(
+    epochs: Generator[Epoch, None, Result],
+    log: RunLog,
+    inflight: InFlight,
+    start: int,
+    stop: int,
+) -> Generator[Report, None, Result]:
+    while True:
+        try:
+            epoch = next(epochs)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        if log.lease is not None and log.lease.seems_lost and log.lease.is_lost():
+            raise LostError(f"run {log.run_id} has lost its lease")
+        at = int(time.time() * 1000)
+        inflight.history.append((epoch, at))
+        log.epoch(epoch, at)
+        yield from _notes(inflight)
+        fraction = (epoch.step - start) / (stop - start)
+        yield Report(index=0, fraction=fraction, accuracy=epoch.test_accuracy)
+
+
+def _notes(inflight: InFlight) -> Iterator[Report]:
+    for note in inflight.notes:
+        yield Report(index=0, note=note)
+    inflight.notes.clear()
+
+
+def _reason(error: Exception) -> str:
+    text = plain(error)
+    if isinstance(error, ElthError | NonFiniteLossError | MlflowException | OSError):
+        return text
+    return f"{type(error).__name__}: {text}"

@@ -1,0 +1,130 @@
+"""When MLflow is away: patience.
+
+A server that is killed, slow or full of errors costs time and nothing else. What has to be known
+before a stage begins is asked for again and again; epochs wait in memory; what is finished waits in
+the outbox.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import time
+from collections.abc import Callable, Generator
+from typing import TypeVar
+
+import requests
+from mlflow.exceptions import MlflowException
+
+from elth.errors import ElthError
+
+T = TypeVar("T")
+
+CLIENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+"""How MLflow's own client asks again: for seconds and not for minutes, as more comes from here.
+
+And it prints no address when a run ends, for which it would ask the server once more.
+"""
+
+
+for _name, _value in CLIENT.items():
+    os.environ.setdefault(_name, _value)
+
+
+_CODES = (
+    "INTERNAL_ERROR",
+    "TEMPORARILY_UNAVAILABLE",
+    "REQUEST_LIMIT_EXCEEDED",
+    "RESOURCE_EXHAUSTED",
+    "DEADLINE_EXCEEDED",
+)
+
+_STAYS = ("is full", "readonly", "read-only", "unable to open", "malformed", "not a database")
+"""Words of errors of a database that come under the same names, and which waiting does not mend."""
+
+
+def patience() -> float:
+    """Seconds for which a store that does not answer is asked again."""
+    return float(os.environ.get("ELTH_PATIENCE_SECONDS", "3600"))
+
+
+class AwayError(ElthError):
+    """The store does not answer, or only with errors of its own."""
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether an error says that the store is away, so that asking again may help."""
+    if isinstance(error, AwayError):
+        return True
+    if isinstance(error, requests.RequestException):
+        status = error.response.status_code if error.response is not None else 503
+        return status >= 500 or status in (408, 429)
+    if isinstance(error, MlflowException):
+        return error.error_code in _CODES and not any(w in str(error).lower() for w in _STAYS)
+    return False
+
+
+def plain(error: BaseException) -> str:
+    """What an error of the store or the disk says, for people: without SQL, and with a remedy."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        place = error.filename2 or error.filename
+        text = error.strerror + (f": {place}" if place else "")
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"{text}; {_FULL}"
+    elif isinstance(error, MlflowException):
+        found = re.search(r"\([\w.]+Error\) (.+?) *(\[SQL|\(Background|$)", text)
+        text = f"the database of the store says: {found[1]}" if found else text
+        if "is full" in text:
+            return f"{text}; {_FULL}"
+    return text
+
+
+_FULL = "make room on that disk, and the same command goes on"
+
+
+def waiting(call: Callable[[], T], what: object) -> Generator[str, None, T]:
+    """Call until the store answers; yields once what a person should know, if it does not at once.
+
+    Args:
+        call: what to do; it may be done more than once.
+        what: the store, for the message.
+
+    Raises:
+        AwayError: the store has not answered for too long.
+    """
+    end = time.monotonic() + patience()
+    pause = 1.0
+    while True:
+        try:
+            return call()
+        except Exception as error:
+            if not is_away(error):
+                raise
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            if time.monotonic() + pause > end:
+                raise AwayError(
+                    f"the store {what} has not answered for {patience():.0f} s ({reason}); give "
+                    "the same command again once it does, and nothing is done twice"
+                ) from error
+            if pause == 1.0:
+                yield f"the store {what} does not answer, what is next waits for it: {reason}"
+        time.sleep(pause)
+        pause = min(2 * pause, 30.0)
+
+
+def patiently(call: Callable[[], T], what: object) -> T:
+    """Call until the store answers, and tell nobody; as ``waiting``."""
+    asking = waiting(call, what)
+    while True:
+        try:
+            next(asking)
+        except StopIteration as end:
+            answer: T = end.value
+            return answer

@@ -1,0 +1,219 @@
+"""Leases: of several drivers on one store, one does a stage, and the others know it.
+
+A holder tells that it lives by a tag on its run that changes every quarter of the lease's length.
+No two clocks are compared: whoever waits takes the stage over once the tag has stayed the same for
+that length on its own clock, or at once if the holder was a process of this host that has ended.
+The run of a holder that is taken over is deleted, and MLflow refuses all that is written to it: a
+process that was stopped and wakes up cannot publish.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlflow import MlflowClient
+from mlflow.entities import LifecycleStage, Run
+from mlflow.exceptions import MlflowException
+
+from orchestrator.plan.stage import Stage
+from orchestrator.store.board import GONE
+from orchestrator.store.opening import STAGES
+from orchestrator.store.provenance import environment, is_gone
+
+if TYPE_CHECKING:
+    from orchestrator.store.tracker import Tracker
+
+
+BEAT = "elth.beat"
+"""The tag by which an attempt tells that it lives: a number that grows, and its lease's length."""
+
+_BEATS = 4
+
+
+def length() -> float:
+    """Seconds without a sign of life after which a stage is taken over."""
+    return float(os.environ.get("ELTH_LEASE_SECONDS", "60"))
+
+
+class LostError(Exception):
+    """Another attempt has taken the stage over, or has finished it."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """Another attempt is at a stage."""
+
+    token: str
+    """The last sign of life; as long as it stays the same, there was none."""
+
+
+class Lease:
+    """The right to do a stage, and a thread that tells that its holder lives."""
+
+    def __init__(self, tracker: Tracker, key: str, number: int, run_id: str, driver: str) -> None:
+        self.key = key
+        self.number = number
+        self.run_id = run_id
+        self.seems_lost = False
+        """Whether the store has refused a sign of life."""
+        self._tracker = tracker
+        self._driver = driver
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._live, daemon=True, name="elth-lease")
+        self._thread.start()
+
+    def is_lost(self) -> bool:
+        """Ask the store whether another has taken the stage over, or has finished it."""
+        if self._tracker.board.latest(self.key)[0] != self.number:
+            return True
+        runs = self._tracker.runs_of(self.key)
+        others = [run for run in runs if run.info.run_id != self.run_id]
+        for run in others:  # a request whose answer was lost is made twice, and so is its run
+            if is_dead(run, self._driver):
+                self._tracker.client.delete_run(run.info.run_id)
+        return _first(others, "FINISHED") is not None or len(others) == len(runs)
+
+    def end(self) -> None:
+        """Stop telling."""
+        self._over.set()
+
+    def give_up(self) -> None:
+        """Stop telling, and remove the run, as nothing of it is worth keeping."""
+        self.end()
+        with contextlib.suppress(MlflowException):
+            self._tracker.client.delete_run(self.run_id)
+
+    def _live(self) -> None:
+        seconds, count = length(), 0
+        while not self._over.wait(seconds / _BEATS):
+            count += 1
+            try:
+                self._tracker.client.set_tag(self.run_id, BEAT, _beat(count, seconds))
+            except MlflowException as error:  # it may be away for a while
+                self.seems_lost = error.error_code in GONE
+            if self.seems_lost:
+                return
+
+
+def open_run(
+    tracker: Tracker, stage: Stage, *, grid: str, driver: str, tags: Mapping[str, str] | None = None
+) -> str:
+    """Create the run of an attempt at a stage; returns its id."""
+    run = tracker.client.create_run(
+        tracker.experiments[STAGES],
+        run_name=stage.title,
+        tags={
+            "elth.key": stage.key,
+            "elth.stage": json.dumps(stage.describe()),
+            "elth.owner": driver,
+            f"grid.{grid}": "true",
+            **environment(),
+            **(tags or {}),
+        },
+    )
+    return str(run.info.run_id)
+
+
+def claim(
+    tracker: Tracker,
+    stage: Stage,
+    *,
+    grid: str,
+    driver: str,
+    since: float,
+    watched: tuple[str, float] | None = None,
+) -> Run | Held | Lease:
+    """Ask for the right to do a stage.
+
+    Args:
+        tracker: of the store.
+        stage: what is to be done.
+        grid: for which grid.
+        driver: which driver asks; what it has begun before and not finished is dead.
+        since: when asking began, as ``time.monotonic`` tells.
+        watched: the token of ``Held`` that was given before, and for how many seconds it was seen.
+
+    Returns:
+        the finished run, if there is one; ``Held`` while another attempt lives; else the lease.
+    """
+    before = tracker.runs_of(stage.key)
+    done = _first(before, "FINISHED")
+    if done is not None:
+        return done
+    number, last = tracker.board.latest(stage.key)
+    others = {run.info.run_id: run for run in before}
+    if last and last not in others:  # taken since we looked, or deleted
+        with contextlib.suppress(MlflowException):
+            found = tracker.client.get_run(last)
+            if found.info.status == "FINISHED" and is_active(found):
+                return found
+            if is_active(found):
+                others[last] = found
+    alive = [r for r in others.values() if r.info.status == "RUNNING" and not is_dead(r, driver)]
+    if alive:
+        token = " ".join(sorted(f"{run.info.run_id}:{_told(run)[0]}" for run in alive))
+        longest = max(_told(run)[1] for run in alive)
+        if time.monotonic() - since > longest / _BEATS:
+            token += f" {uuid.uuid4().hex}"  # the store was away, for them as well: count anew
+        if watched is None or watched[0] != token or watched[1] < longest:
+            return Held(token)
+    mine = open_run(tracker, stage, grid=grid, driver=driver, tags={BEAT: _beat(0, length())})
+    if not tracker.board.take(stage.key, number + 1, mine):
+        tracker.client.delete_run(mine)
+        return Held(uuid.uuid4().hex)
+    for run in others.values():
+        if run.info.status in ("RUNNING", "FAILED") and not _fence(tracker.client, run):
+            tracker.client.delete_run(mine)
+            return tracker.client.get_run(run.info.run_id)
+    return Lease(tracker, stage.key, number + 1, mine, driver)
+
+
+def is_dead(run: Run, driver: str) -> bool:
+    """Whether an unfinished run's process is known to have ended, or was this driver's own."""
+    owner = run.data.tags.get("elth.owner", "")
+    return run.info.status == "RUNNING" and bool(owner) and (owner == driver or is_gone(owner))
+
+
+def is_active(run: Run) -> bool:
+    """Whether a run has not been deleted."""
+    return bool(run.info.lifecycle_stage == LifecycleStage.ACTIVE)
+
+
+def _fence(client: MlflowClient, run: Run) -> bool:
+    """Delete a run, after which it cannot be published; False if it was published before that."""
+    try:
+        client.delete_run(run.info.run_id)
+        if client.get_run(run.info.run_id).info.status != "FINISHED":
+            return True
+    except MlflowException as error:
+        if error.error_code not in GONE:
+            raise
+        return True
+    client.restore_run(run.info.run_id)
+    return False
+
+
+def _first(runs: Iterable[Run], status: str) -> Run | None:
+    return next((run for run in runs if run.info.status == status), None)
+
+
+def _beat(count: int, seconds: float) -> str:
+    return f"{count} {seconds:g}"
+
+
+def _told(run: Run) -> tuple[str, float]:
+    """A run's last sign of life, and the length of its lease."""
+    beat = run.data.tags.get(BEAT, "")
+    _, _, seconds = beat.partition(" ")
+    try:
+        return beat, float(seconds)
+    except ValueError:  # begun without a lease
+        return beat, length()

@@ -1,0 +1,108 @@
+"""What a finished stage leaves, and its files."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from elth import masks
+from elth.errors import ElthError
+from elth.masks import Mask
+from elth.networks import NetworkSpec, blueprint, check_state, prunable
+from elth.tensors import read_tensors, write_tensors
+from elth.tickets import state_digest
+from orchestrator.plan.stage import Stage, shape_of
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a finished stage leaves: a rewind point its weights, all others a mask, and weights."""
+
+    rewind: State | None = None
+    mask: Mask | None = None
+    trained: State | None = None
+    """Trained weights, pruned ones exactly zero."""
+
+    @functools.cached_property
+    def nbytes(self) -> int:
+        """Bytes of its tensors in memory."""
+        states = (state for state in (self.rewind, self.mask, self.trained) if state is not None)
+        return sum(tensor.nbytes for state in states for tensor in state.values())
+
+
+def write(result: Result, folder: Path, *, keep_weights: bool) -> None:
+    """Write a result as files: rewind point whole, mask as bits, of trained weights the non-zeros.
+
+    Args:
+        result: what to write.
+        folder: where to; it exists.
+        keep_weights: whether trained weights are written.
+    """
+    if result.rewind is not None:
+        _write(folder / "rewind.safetensors", result.rewind, "rewind point")
+    if result.mask is not None:
+        metadata = {"kind": "mask", "sha256": masks.digest(result.mask)}
+        write_tensors(folder / "mask.safetensors", masks.pack(result.mask), metadata)
+    if result.trained is not None and result.mask is not None and keep_weights:
+        kept = {
+            name: tensor[result.mask[name]] if name in result.mask else tensor
+            for name, tensor in result.trained.items()
+        }
+        _write(folder / "trained.safetensors", kept, "trained weights")
+
+
+def _write(path: Path, state: State, kind: str) -> None:
+    write_tensors(path, state, {"kind": kind, "sha256": state_digest(state)})
+
+
+def _read(path: Path, kind: str) -> State:
+    state, metadata = read_tensors(path, kind=kind)
+    if metadata.get("sha256") != state_digest(state):
+        raise ElthError(f"{path} is damaged: its checksum is not that of its content")
+    return state
+
+
+def read(stage: Stage, folder: Path) -> Result:
+    """Read what ``write`` wrote; what was not written is None.
+
+    Raises:
+        ElthError: a file is damaged, or does not fit the stage's network.
+    """
+    spec, shape = NetworkSpec.parse(stage.params["network"]), shape_of(stage)
+    if stage.kind == "rewind_point":
+        state = _read(folder / "rewind.safetensors", "rewind point")
+        check_state(state, spec, shape, what="rewind point")
+        return Result(rewind=state)
+    network = blueprint(spec, shape)
+    path = folder / "mask.safetensors"
+    packed, metadata = read_tensors(path, kind="mask")
+    mask = masks.unpack(
+        packed, {name: network.get_parameter(name).shape for name in prunable(network)}
+    )
+    if metadata.get("sha256") != masks.digest(mask):
+        raise ElthError(f"{path} is damaged: its checksum is not that of its content")
+    trained = None
+    if (folder / "trained.safetensors").exists():
+        kept = _read(folder / "trained.safetensors", "trained weights")
+        trained = {}
+        for name, tensor in network.state_dict().items():
+            if name not in kept:
+                raise ElthError(f"{folder}/trained.safetensors lacks '{name}'")
+            if name in mask:
+                whole = kept[name].new_zeros(tensor.shape)
+                if kept[name].numel() != int(mask[name].sum()):
+                    raise ElthError(
+                        f"{folder}/trained.safetensors: '{name}' should hold "
+                        f"{int(mask[name].sum())} non-zeros, found {kept[name].numel()}"
+                    )
+                whole[mask[name]] = kept[name]
+                trained[name] = whole
+            else:
+                trained[name] = kept[name]
+        check_state(trained, spec, shape, what="trained weights")
+    return Result(mask=mask, trained=trained)

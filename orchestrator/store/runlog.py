@@ -1,0 +1,223 @@
+"""The writing side of one MLflow run: epochs while it trains, files and state at its end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+from elth.errors import ElthError
+from orchestrator.plan.stage import Stage, recipe_of
+from orchestrator.store.away import AwayError, is_away, plain
+from orchestrator.store.leases import Lease, LostError, is_dead, open_run
+from orchestrator.store.tracker import Tracker
+
+if TYPE_CHECKING:
+    from elth.tickets import Ticket
+    from elth.training import Epoch
+    from orchestrator.store.result import Result
+
+AXES = ("network", "method", "source", "transform", "round", "seed", "dataset")
+"""Labels that are parameters of every run, under the same names."""
+
+METRICS = ("test_accuracy", "test_loss", "train_loss", "lr")
+
+_FLUSH_SECONDS = 5.0
+_SHARE = 0.005
+"""Of a core, for sending."""
+_BATCH = 1000
+
+
+class RunLog:
+    """The writing side of one run. Epochs go out from a thread, so that training never waits."""
+
+    def __init__(self, client: MlflowClient, run_id: str, lease: Lease | None = None) -> None:
+        self.client = client
+        self.run_id = run_id
+        self.lease = lease
+        """Without which nothing is published, if there is one."""
+        self.texts: dict[str, str] = {}
+        self.earlier = 0.0
+        """Seconds that earlier attempts spent on what this one went on from."""
+        self.ended = 0
+        """When the training ended, in milliseconds since 1970."""
+        self._points: list[Metric] = []
+        self._params: list[Param] = []
+        self._tags: list[RunTag] = []
+        self._last_tags: list[RunTag] = []
+        self._metrics: queue.Queue[list[Metric] | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._send, daemon=True, name="elth-log")
+        self._failure: Exception | None = None
+        self._began = time.monotonic()
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Note parameters; a later value of the same name before ``start`` replaces it."""
+        self._params = [p for p in self._params if p.key not in values]
+        self._params += [Param(name, str(value)) for name, value in values.items()]
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Note tags."""
+        self._tags += [RunTag(name, value) for name, value in values.items()]
+
+    def start(self) -> None:
+        """Send parameters and tags, and begin to send epochs."""
+        self.client.log_batch(self.run_id, params=self._params, tags=self._tags)
+        self._thread.start()
+
+    def epoch(self, epoch: Epoch, at: int | None = None) -> None:
+        """Note the metrics of an epoch, with the time it ended in milliseconds since 1970 (now)."""
+        at = int(time.time() * 1000) if at is None else at
+        points = [Metric(name, getattr(epoch, name), at, epoch.epoch) for name in METRICS]
+        self._points += points
+        self._metrics.put(points)
+
+    def finish(self, result: Result, *, keep_weights: bool) -> None:
+        """Publish: files and metrics first, the state last.
+
+        Raises:
+            LostError: another attempt has taken the stage over; nothing is published.
+            AwayError: the store does not answer.
+            ElthError: the store did not take them.
+        """
+        self.ended = int(time.time() * 1000)
+        seconds = self.earlier + time.monotonic() - self._began
+        self._last_tags = [RunTag("elth.seconds", f"{seconds:.3f}")]
+        with tempfile.TemporaryDirectory(prefix="elth-") as folder:
+            self.write(result, Path(folder), keep_weights=keep_weights)
+            try:
+                self.client.log_artifacts(self.run_id, folder)
+                self._drain()
+                if self.lease is not None and self.lease.is_lost():
+                    raise LostError(f"run {self.run_id} has lost its lease")
+                self.client.set_terminated(self.run_id, "FINISHED", self.ended)
+            except (MlflowException, OSError) as error:
+                away = is_away(error)
+                if self.lease is not None and not away and self.lease.is_lost():
+                    raise LostError(f"run {self.run_id} has lost its lease") from error
+                kind, why = AwayError if away else ElthError, plain(error)
+                raise kind(f"cannot write the results of run {self.run_id}: {why}") from error
+
+    def write(self, result: Result, folder: Path, *, keep_weights: bool) -> None:
+        """Write the files of a finished run."""
+        from orchestrator.store.result import write
+
+        (folder / "result").mkdir(exist_ok=True)
+        write(result, folder / "result", keep_weights=keep_weights)
+        for name, text in self.texts.items():
+            (folder / name).write_text(text)
+
+    def noted(self) -> dict[str, Any]:
+        """All that was noted for the run, sent or not, as JSON values."""
+        points = [(p.key, p.value, p.timestamp, p.step) for p in self._points]
+        return {
+            "params": {p.key: p.value for p in self._params},
+            "tags": {tag.key: tag.value for tag in [*self._tags, *self._last_tags]},
+            "metrics": points,
+        }
+
+    def stop(self) -> None:
+        """Send no more, without waiting."""
+        self._metrics.put(None)
+
+    def fail(self, reason: str, *, final: bool, details: str) -> None:
+        """Close the run as failed; ``final`` when doing it again would fail again."""
+        with contextlib.suppress(MlflowException, OSError):
+            self.client.log_text(self.run_id, details, "traceback.txt")
+        self._last_tags = []
+        with contextlib.suppress(MlflowException, OSError):
+            self._drain()
+        self.client.set_tag(self.run_id, "elth.reason", reason[:500])
+        self.client.set_tag(self.run_id, "elth.final", str(final).lower())
+        self.client.set_terminated(self.run_id, "FAILED")
+
+    def _drain(self) -> None:
+        self._metrics.put(None)
+        self._thread.join()
+        if isinstance(self._failure, MlflowException | OSError):
+            raise self._failure
+        if self._failure is not None:
+            raise MlflowException(str(self._failure)) from self._failure
+
+    def _send(self) -> None:
+        """Send what has gathered until None comes.
+
+        Every few seconds, and more rarely where sending would take a larger share of the processor.
+        """
+        last, pause, waiting, open_ = 0.0, _FLUSH_SECONDS, [], True
+        while open_:
+            try:
+                item = self._metrics.get(timeout=_FLUSH_SECONDS)
+                open_ = item is not None
+                waiting += item or []
+            except queue.Empty:
+                pass
+            due = not open_ or time.monotonic() - last >= pause
+            tags = [] if open_ else self._last_tags
+            if (waiting or tags) and due:
+                spent = time.thread_time()
+                try:
+                    for i in range(0, max(len(waiting), 1), _BATCH):
+                        batch = waiting[i : i + _BATCH]
+                        self.client.log_batch(self.run_id, metrics=batch, tags=tags)
+                    waiting, self._failure = [], None
+                except Exception as error:
+                    self._failure = error
+                last, spent = time.monotonic(), time.thread_time() - spent
+                pause = max(_FLUSH_SECONDS, spent / _SHARE)
+
+
+def begin_run(
+    tracker: Tracker,
+    stage: Stage,
+    ticket: Ticket | None,
+    *,
+    grid: str,
+    experiment: str,
+    driver: str,
+    numerics: str,
+    lease: Lease | None = None,
+) -> RunLog:
+    """Start the run of a stage: that of a lease (``leases.claim``), or a new one.
+
+    Without a lease, runs of the same stage that died before are removed.
+    """
+    if lease is None:
+        for run in tracker.runs_of(stage.key):
+            if run.info.status == "FAILED" or is_dead(run, driver):
+                tracker.client.delete_run(run.info.run_id)
+        run_id = open_run(tracker, stage, grid=grid, driver=driver)
+    else:
+        run_id = lease.run_id
+    log = RunLog(tracker.client, run_id, lease)
+    log.tags({"elth.numerics": numerics})
+    axes = {name: stage.labels[name] for name in AXES}
+    log.params({"kind": stage.kind, **{n: "-" if v == "" else v for n, v in axes.items()}})
+    if ticket is not None:
+        from elth import masks
+
+        log.params(
+            {
+                "sparsity": f"{100 * ticket.sparsity:.2f}",
+                "nonzeros": ticket.nonzeros,
+                "prunable": masks.total(ticket.mask),
+            }
+        )
+        log.tags({"elth.mask_sha256": masks.digest(ticket.mask)})
+        log.texts["layers.json"] = json.dumps(masks.layer_sparsity(ticket.mask), indent=1)
+        empty = masks.collapsed(ticket.mask)
+        if empty:
+            log.tags({"elth.collapsed": ", ".join(empty)})
+    log.params({f"recipe.{k}": v for k, v in recipe_of(stage).full().items()})
+    log.texts["experiment.yaml"] = experiment
+    log.start()
+    return log

@@ -1,0 +1,91 @@
+"""Finished stages whose gradients may have been wrong, and what came of them."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+from typing import TYPE_CHECKING
+
+from elth.data import info
+from elth.errors import ElthError
+from elth.networks import facts
+from orchestrator.plan.stage import dataset_of
+
+if TYPE_CHECKING:
+    from orchestrator.store.listing import Tracked
+
+
+_REACHED = range(2, 8)
+"""Input channels of a strided 1x1 convolution whose weight gradient oneDNN gets wrong with AVX2."""
+
+_X86 = ("cpu-AuthenticAMD", "cpu-GenuineIntel", "cpu-HygonGenuine", "cpu-x86_64")
+
+DO_AGAIN = (
+    "elth verify --faulty sets them aside, and elth run does them and what came of them again"
+)
+
+
+def is_exposed(one: Tracked) -> bool:
+    """Whether a stage was computed where its gradients may have been wrong.
+
+    Up to the number 2 of ``elth.arithmetic.NUMBER`` the engine gave oneDNN strided convolutions of
+    one pixel, and where its instructions are AVX2 their weight gradient is wrong for few channels.
+    The numerics class tells of PyTorch's instructions alone; before AVX-512 they are the same.
+    """
+    device, _, rest = one.numerics.partition("/")
+    if not device.startswith(_X86) or "AVX512" in device or "elth-" in rest:
+        return False
+    try:
+        shape = info(dataset_of(one.stage)).shape
+        strided = facts(one.stage.params["network"], shape).strided_pixels
+    except ElthError:  # of a folder whose manifest is not here, or a network that is no more
+        return False
+    return any(channels in _REACHED for channels in strided)
+
+
+def faulty(tracked: Iterable[Tracked]) -> list[Tracked]:
+    """The finished runs of a store that are exposed, or come of one that is; children first.
+
+    A run comes of the finished ones of its parents that were there when it began, and of those that
+    were set aside since, unless a sound one was there as well.
+
+    Args:
+        tracked: all runs of the store, in whatever state.
+    """
+    runs: dict[str, list[Tracked]] = {}
+    for one in tracked:
+        if one.status in ("finished", "killed"):
+            runs.setdefault(one.key, []).append(one)
+    known: dict[str, bool] = {}
+
+    def is_faulty(one: Tracked) -> bool:
+        if one.run_id not in known:
+            known[one.run_id] = is_exposed(one) or any(
+                comes_of(key, one.started) for key in one.stage.parents
+            )
+        return known[one.run_id]
+
+    def comes_of(key: str, when: int) -> bool:
+        before = [one for one in runs.get(key, ()) if one.started <= when]
+        finished = [one for one in before if one.status == "finished"]
+        if any(is_faulty(one) for one in finished):
+            return True
+        return not finished and any(is_faulty(one) for one in before)
+
+    found = [one for some in runs.values() for one in some if one.status == "finished"]
+    found.sort(key=lambda one: one.started)  # parents before children: no deep recursion
+    return [one for one in found if is_faulty(one)][::-1]
+
+
+def of_grid(found: Iterable[Tracked], keys: Container[str]) -> list[Tracked]:
+    """Those of some faulty runs that are a grid's, and those that come of them, in their order.
+
+    Args:
+        found: what ``faulty`` gave.
+        keys: the keys of the grid.
+    """
+    ordered = list(found)
+    chosen: set[str] = set()
+    for one in reversed(ordered):
+        if one.key in keys or any(key in chosen for key in one.stage.parents):
+            chosen.add(one.key)
+    return [one for one in ordered if one.key in chosen]

@@ -1,0 +1,898 @@
+"""The command line: what it prints, what it refuses, in one line, and with which code it ends."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import torch
+from mlflow.exceptions import MlflowException
+from rich.console import Console
+from torchvision.io import write_jpeg
+
+from elth.data import DATASETS
+from elth.networks import NETWORKS
+from elth.recipes import RECIPES
+from elth.tickets import Ticket
+from orchestrator.cli import cluster, data, lists, results, running, ticket
+from orchestrator.cli.main import cli, main
+from orchestrator.experiment.methods import METHODS
+from orchestrator.experiment.reading import load
+from orchestrator.experiment.sections import Experiment
+from orchestrator.plan.building import build
+from orchestrator.plan.costs import size_of
+from orchestrator.plan.schedule import Schedule
+from orchestrator.run import progress, runner
+from orchestrator.run.worker import run_job
+from orchestrator.store.address import Store
+from orchestrator.store.tracker import Tracker
+from tests.orchestrator.helpers import (
+    INFINITE,
+    TINY,
+    TINY_DEEPER,
+    Finished,
+    artifact,
+    begin,
+    chain,
+    job_config,
+    of_kind,
+    round_of,
+    tiny,
+    write_yaml,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Elth = Callable[..., Done]
+
+
+@pytest.fixture
+def elth(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Elth:
+    """The command ``elth`` in this process, in an empty folder."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def call(*words: str | Path) -> Done:
+        for module in (cluster, data, lists, results, running, ticket):
+            monkeypatch.setattr(module, "out", Console(width=200))
+        monkeypatch.setattr(sys, "argv", ["elth", *(str(word) for word in words)])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        captured = capsys.readouterr()
+        return Done(code=code, out=captured.out, err=captured.err)
+
+    return call
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A small experiment of one network."""
+    fields = {
+        "dataset": "digits",
+        "seeds": [0],
+        "recipe": "digits_resnet",
+        "pruning": {"rounds": 2},
+        "grid": [{"method": "imp", "network": TINY}],
+    }
+    return write_yaml(tmp_path / "small.yaml", fields)
+
+
+@pytest.fixture
+def done_config(finished: Finished, tmp_path: Path) -> Path:
+    """The file of the grid that is finished."""
+    path = tmp_path / "done.yaml"
+    path.write_text(finished.experiment.resolved(), encoding="utf-8")
+    return path
+
+
+def _refused(done: Done, message: str) -> None:
+    assert done.code == 2
+    assert done.out == ""
+    assert done.err.count("\n") == 1
+    assert done.err.startswith("elth: error: ")
+    assert message in done.err
+    assert "Traceback" not in done.err
+
+
+def _files(folder: Path) -> set[str]:
+    return {path.name for path in folder.rglob("*")}
+
+
+# Words
+
+
+def _commands(group: click.Group, *path: str) -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = []
+    for name, command in group.commands.items():
+        words = (*path, name)
+        found += _commands(command, *words) if isinstance(command, click.Group) else [words]
+    return found
+
+
+def test_the_words_of_the_command_line() -> None:
+    assert sorted(" ".join(words) for words in _commands(cli)) == [
+        "data list",
+        "data manifest",
+        "data prepare",
+        "doctor",
+        "jobs",
+        "logs",
+        "methods",
+        "networks",
+        "plan",
+        "recipes",
+        "report",
+        "resume",
+        "run",
+        "status",
+        "stop",
+        "submit",
+        "ticket export",
+        "ticket show",
+        "ticket transform",
+        "ui",
+        "verify",
+    ]
+
+
+@pytest.mark.parametrize("words", _commands(cli), ids=" ".join)
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_every_help_ends_with_an_example(elth: Elth, words: tuple[str, ...], flag: str) -> None:
+    done = elth(*words, flag)
+    assert (done.code, done.err) == (0, "")
+    example = re.search(r"\nExample:\n((?:  elth .+\n)+)$", done.out)
+    assert example is not None
+    assert example[1].split()[1 : 1 + len(words)] == list(words)
+
+
+def test_help_without_words(elth: Elth) -> None:
+    done = elth()
+    assert done.code == 2
+    assert done.err.startswith("Usage: ")
+    assert "Traceback" not in done.err
+    assert elth("ticket").err.startswith("Usage: ")
+
+
+def test_version(elth: Elth) -> None:
+    done = elth("--version")
+    assert done.code == 0
+    assert importlib.metadata.version("elth") in done.out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nonsense"], "No such command 'nonsense'"),
+        (["plan"], "Missing argument 'CONFIG'"),
+        (["plan", "none.yaml"], "cannot read none.yaml: No such file or directory"),
+        (["plan", "."], "cannot read .: Is a directory"),
+        (["run", "none.yaml"], "cannot read none.yaml: No such file or directory"),
+        (["plan", "CONFIG", "nonsense"], "cannot read the override 'nonsense': write key=value"),
+        (["plan", "CONFIG", "seeds=[0,0]"], "seeds must be different whole numbers from 0 on"),
+        (["plan", "CONFIG", "grid.0.netwrk=x"], "unknown key 'grid.0.netwrk'; did you mean"),
+        (["plan", "CONFIG", "scale=smoke"], "small.yaml 'smoke' (there is: full)"),
+        (["run", "CONFIG", "scale=smoke"], "small.yaml 'smoke' (there is: full)"),
+        (["plan", "CONFIG", "--store", "ftp://x"], "cannot use the store 'ftp://x': give a dire"),
+        (["run", "CONFIG", "--store", "CONFIG"], "cannot write the store "),
+        (["run", "CONFIG", "--nonsense"], "No such option"),
+        (["status", "q"], "there is no store in "),
+        (["status", "none.yaml"], "there is no store in "),
+        (["report", "q"], "there is no store in "),
+        (["ui"], "there is no store in "),
+        (["ui", "--port", "x"], "'x' is not a valid integer"),
+        (["networks", "--dataset", "cifar"], "unknown dataset 'cifar'; did you mean 'cifar10'?"),
+        (["networks", "--dataset", "digits(sise=3)"], "unknown option of dataset digits 'sise'; "),
+        (["methods", "nonsense"], "Got unexpected extra argument (nonsense)"),
+        (["data", "manifest", "none"], "Missing option '--name'"),
+        (["data", "prepare", "none", "x", "--threads", "0"], "Invalid value for '--threads': 0 is"),
+        (["data", "prepare", "none", "x"], "the folder none cannot be listed"),
+        (["data", "manifest", "none", "--name", "a b"], "a dataset cannot be called 'a b': write"),
+        (["ticket", "show", "none.safetensors"], "there is no file none.safetensors"),
+        (["ticket", "show", "CONFIG"], "is no whole safetensors file"),
+        (["ticket", "show", "0123abcd"], "there is no store in "),
+        (["ticket", "export", "0123abcd"], "there is no store in "),
+        (["ticket", "transform", "none.safetensors", "--to", "x"], "there is no file none.safe"),
+        (["ticket", "transform", "CONFIG"], "Missing option '--to'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_bad_request_is_one_line(
+    elth: Elth, config: Path, words: list[str], message: str
+) -> None:
+    _refused(elth(*(str(config) if word == "CONFIG" else word for word in words)), message)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["status", "nothing"], "has no grid 'nothing' (it has: "),
+        (["status", "it's"], "has no grid 'it's' (it has: "),
+        (["report", "nothing"], "has no grid 'nothing' (it has: "),
+        (["report", "none.yaml"], "cannot read none.yaml: No such file or directory"),
+        (
+            ["report", "done", "scale=smoke"],
+            "'scale=smoke' can change a config only, and done names a grid",
+        ),
+        (["status", "done", "seeds=1"], "'seeds=1' can change a config only, and done names a gri"),
+        (["report", "CONFIG", "scale=smoke"], "small.yaml 'smoke' (there is: full)"),
+        (["report", "CONFIG", "seeds=[7]"], "'seeds=[7]' changes what is run, and results are tho"),
+        (["status", "CONFIG", "criteria.snip.at=init"], "'criteria.snip.at=init' changes what is"),
+        (["report", "done", "--json", "--csv"], "give --json or --csv, not both"),
+        (["report", "done", "--provenance"], "--provenance goes with --json"),
+        (["ticket", "show", "0123abcd"], "has no run or stage '0123abcd'"),
+        (["ticket", "export", "it's"], "has no run or stage 'it's'"),
+        (["report", "done", "--output", "CONFIG"], "cannot write the report to "),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_bad_request_to_a_store_is_one_line(
+    elth: Elth, config: Path, finished: Finished, words: list[str], message: str
+) -> None:
+    words = [str(config) if word == "CONFIG" else word for word in words]
+    done = elth(*words, "--store", finished.store)
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert done.err.startswith("elth: error: ")
+    assert message in done.err
+
+
+def test_a_store_of_another_place_by_the_environment(
+    elth: Elth, finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", str(finished.store.uri))
+    assert elth("status", "done").code == 0
+
+
+# plan
+
+
+def test_a_plan_creates_nothing(elth: Elth, config: Path, tmp_path: Path) -> None:
+    done = elth("plan", config)
+    assert (done.code, done.err) == (0, "")
+    assert elth("plan", config, "--store", tmp_path / "other").code == 0
+    assert elth("plan", config, "--store", f"sqlite:///{tmp_path}/other.db").code == 0
+    assert _files(tmp_path) == {"here", "small.yaml"}
+
+
+def _table(text: str) -> dict[str, list[str]]:
+    rows = (re.split("[│┃]", line)[1:-1] for line in text.splitlines() if line[:1] in "│┃")
+    return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
+
+
+def test_a_plan_counts_stages_time_and_disk(elth: Elth, config: Path, tmp_path: Path) -> None:
+    done = elth("plan", config, "pruning.rounds=4", "seeds=[0,1]")
+    assert "small: digits, seeds 0, 1" in done.out
+    table = _table(done.out)
+    assert table["rewind point"] == ["2", "0", "2"]
+    assert table["round"] == ["10", "0", "10"]
+    assert table["retraining"] == ["0", "0", "0"]
+    assert table["all"] == ["12", "0", "12"]
+    assert re.search(r"Time: about .+, \d+ trials? at a time \(a rough guess, until", done.out)
+    assert re.search(rf"Disk: about [\d.]+ .B in {tmp_path}/here/runs\.", done.out)
+
+
+def test_a_plan_knows_what_is_finished(elth: Elth, finished: Finished, done_config: Path) -> None:
+    done = elth("plan", done_config, "--store", finished.store, "seeds=[0,5]")
+    table = _table(done.out)
+    assert table["all"] == ["24", "12", "12"]
+    assert "from the times of finished stages in this store" in done.out
+    done = elth("plan", done_config, "--store", finished.store)
+    assert _table(done.out)["all"] == ["24", "24", "0"]
+    assert f"Nothing to do: every stage is finished in {finished.store}." in done.out
+
+
+def test_a_plan_tells_what_sharing_saves(elth: Elth, config: Path) -> None:
+    grid = (
+        f"grid=[{{method: imp, network: {TINY}}}, {{method: ett, source: {TINY}, "
+        f"network: {TINY_DEEPER}, round: all}}, {{method: reinit, network: {TINY}}}]"
+    )
+    out = elth("plan", config, grid).out
+    # Trained are 3 of the chain, 2 moved and 1 with new weights. Alone, a line takes 3, 3 + 2 and
+    # 3 + 1; a cell 2 and 3, 2 + 1 and 3 + 1, 3 + 1.
+    assert (
+        "Trainings: 6. Each line of the figure by itself would take 12, each cell by itself 16."
+        in out.splitlines()
+    )
+    table = _table(out)
+    assert [table[kind][0] for kind in ("round", "retraining")] == ["3", "3"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_plan_for_a_larger_machine_can_be_made_here(elth: Elth, config: Path) -> None:
+    done = elth("plan", config, "resources.gpus=0.25")
+    assert (done.code, done.err) == (0, "")
+    assert "Not on this machine: a trial asks for 1 cpus and 0.25 gpus, and this ma" in done.out
+    assert "Time: about " in done.out
+    assert ", 1 trial at a time (a rough guess" in done.out
+    assert "Not on this machine" not in elth("plan", config).out
+
+
+def test_a_plan_at_a_scale(elth: Elth, tmp_path: Path) -> None:
+    fields = {
+        "dataset": "cifar10",
+        "seeds": [0, 1, 2],
+        "recipe": "cifar10_resnet",
+        "grid": [{"method": "imp", "network": "resnet20"}],
+        "scales": {
+            "smoke": {
+                "dataset": "digits",
+                "seeds": 0,
+                "recipe": "digits_resnet",
+                "pruning": {"rounds": 2},
+            }
+        },
+    }
+    path = write_yaml(tmp_path / "large.yaml", fields)
+    full, smoke = (elth("plan", path, f"scale={scale}").out for scale in ("full", "smoke"))
+    assert "large: cifar10, seeds 0, 1, 2" in full
+    assert _table(full)["round"][0] == "42"
+    assert "large-smoke: digits, seeds 0" in smoke
+    assert _table(smoke)["round"][0] == "3"
+
+
+# run
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs are done one after the other in this process."""
+
+    def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) -> None:
+        assert count >= 1
+        while not schedule.is_over:
+            job = schedule.take("trial")
+            assert job is not None
+            for report in run_job(job_config(store, experiment, job.stages)):
+                schedule.advance("trial", report.index, report.fraction, report.accuracy)
+                if report.failed:
+                    schedule.fail("trial", report.failed)
+            schedule.end("trial")
+
+    monkeypatch.setattr(runner, "run", run)
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_a_run_tracks_reports_and_goes_on(elth: Elth, store: Store, tmp_path: Path) -> None:
+    found = tiny("cli-run", seeds=[50])
+    path = tmp_path / "cli-run.yaml"
+    path.write_text(found.resolved(), encoding="utf-8")
+    done = elth("run", path, "--store", store, "pruning.rounds=1")
+    assert (done.code, done.err) == (0, "")
+    assert "3 of 3 stages done in " in done.out
+    assert f"{TINY} on digits" in done.out
+    assert store.folder is not None
+    folder = store.folder / "reports" / "cli-run"
+    assert f"Report: {folder} (table.txt, cells.csv, cells.json, " in done.out
+    assert len(json.loads((folder / "cells.json").read_text())) == 2
+    # One more round: what is there is found, and the table grows.
+    done = elth("run", path, "--store", store)
+    assert "4 of 4 stages done, 3 of them found finished in " in done.out
+    assert len(json.loads((folder / "cells.json").read_text())) == 3
+    tracker = Tracker(store)
+    grid = tracker.grids.run("cli-run")
+    assert grid is not None
+    kept = artifact(tracker, grid.info.run_id, "report/cells.json")
+    assert kept.read_bytes() == (folder / "cells.json").read_bytes()
+    assert "rounds: 2" in artifact(tracker, grid.info.run_id, "experiment.yaml").read_text()
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_a_chain_goes_on_from_any_of_its_runs_without_the_file(
+    elth: Elth, store: Store, tracker: Tracker, tmp_path: Path
+) -> None:
+    found = tiny("cli-resume", seeds=[52])
+    path = tmp_path / "cli-resume.yaml"
+    path.write_text(found.resolved(), encoding="utf-8")
+    assert elth("run", path, "--store", store, "pruning.rounds=1").code == 0
+    path.unlink()
+    rounds = [t for t in tracker.stages("cli-resume") if t.stage.kind == "round"]
+    first = next(t for t in rounds if t.stage.labels["round"] == 0)
+    done = elth("resume", first.run_id[:10], "pruning.rounds=2", "--store", store)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[0] == (
+        f"cli-resume: on from {TINY} dense round 0, seed 52 (run {first.run_id[:8]}); of the 3 "
+        "rounds of its chain 1 are left, of all 4 stages 1"
+    )
+    assert "4 of 4 stages done, 3 of them found finished in " in done.out
+    again = elth("resume", first.key[:12], "--store", store)
+    assert "of the 2 rounds of its chain 0 are left, of all 3 stages 0" in again.out
+    changed = elth("resume", first.key, "pruning.rate=0.5", "seeds=[53]", "--store", store)
+    assert changed.code == 2
+    assert "is no part of the experiment cli-resume with these changes" in changed.err
+    assert (
+        "has no run or stage 'abcdef012345'" in elth("resume", "abcdef012345", "--store", store).err
+    )
+    log = begin(tracker, chain("cli-begun", seeds=[54])[0])
+    begun = elth("resume", log.run_id, "--store", store)
+    assert begun.code == 2
+    assert "is running and holds no experiment: name a finished round" in begun.err
+    log.fail("", final=False, details="")
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_a_grid_takes_what_another_has_finished(
+    elth: Elth, finished: Finished, done_config: Path
+) -> None:
+    done = elth("run", done_config, "name=cli-sharing", "--store", finished.store)
+    assert "24 of 24 stages done, 24 of them found finished" in done.out
+    cells = elth("report", "cli-sharing", "--json", "--store", finished.store).out
+    assert cells == elth("report", "done", "--json", "--store", finished.store).out
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_a_failed_stage_is_told_and_stays_failed_until_asked_for(
+    elth: Elth, store: Store, tmp_path: Path
+) -> None:
+    found = tiny("cli-failing", seeds=[51], recipe=INFINITE)
+    path = tmp_path / "cli-failing.yaml"
+    path.write_text(found.resolved(), encoding="utf-8")
+    done = elth("run", path, "--store", store)
+    assert done.code == 3
+    why = f"{TINY} dense round 0, seed 51: the training loss was not finite at iteration "
+    assert re.fullmatch(rf"elth: failed: {re.escape(why)}\d+ \(epoch \d+\)\n", done.err)
+    assert "1 of 4 stages done, 1 failed, 2 blocked in " in done.out
+    assert "3 stages of this grid are not finished." in done.out
+    tracker = Tracker(store)
+    before = {one.run_id for one in tracker.stages("cli-failing")}
+    again = elth("run", path, "--store", store)
+    assert (again.code, again.err) == (done.code, done.err)
+    assert {one.run_id for one in tracker.stages("cli-failing")} == before
+    assert elth("run", path, "--store", store, "--retry-failed").code == 3
+    assert {one.run_id for one in tracker.stages("cli-failing")} != before
+    status = elth("status", path, "--store", store)
+    assert f"failed: {why}" in status.out
+    assert _table(status.out) == {
+        "state": ["stages"],
+        "finished": ["1"],
+        "failed": ["1"],
+        "blocked": ["2"],
+    }
+    assert "(elth run --retry-failed does it again)\n    " in status.out
+    assert "NonFiniteLossError: the training loss was not finite at iteration " in status.out
+    assert f"blocked: {TINY} round 1, seed 51: {TINY} dense round 0, seed 51 failed\n" in status.out
+
+
+def test_ctrl_c_ends_with_its_own_code(
+    elth: Elth, store: Store, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "run", run)
+    done = elth("run", config, "seeds=[52]", "name=cli-stopped", "--store", store)
+    assert done.code == 130
+    assert done.err.strip() == "elth: stopped; the same command goes on from what is tracked"
+    assert "0 of 4 stages done, 4 waiting in " in done.out
+
+
+def test_what_the_store_says_is_told_in_a_line(
+    elth: Elth, store: Store, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: Any) -> None:
+        raise MlflowException(
+            "(sqlite3.OperationalError) database or disk is full [SQL: INSERT INTO runs ...]"
+        )
+
+    monkeypatch.setattr(runner, "run", run)
+    done = elth("run", config, "seeds=[53]", "name=cli-full", "--store", store)
+    assert done.code == 2
+    assert done.err == (
+        "elth: error: the database of the store says: database or disk is full; make room on that "
+        "disk, and the same command goes on\n"
+    )
+
+
+def test_a_mistake_of_this_program_is_not_hidden(
+    elth: Elth, store: Store, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: Any) -> None:
+        raise TypeError("a mistake")
+
+    monkeypatch.setattr(runner, "run", run)
+    with pytest.raises(TypeError, match="a mistake"):
+        elth("run", config, "seeds=[54]", "name=cli-mistake", "--store", store)
+
+
+def test_a_dataset_that_is_not_there_is_refused_before_anything_is_tracked(
+    elth: Elth, store: Store, config: Path
+) -> None:
+    words = ["dataset=mnist", "recipe=mnist_mlp", "grid.0.network=mlp1", "name=cli-nodata"]
+    _refused(elth("run", config, *words, "--store", store), "the dataset mnist is not in data (")
+    assert Tracker(store).grids.run("cli-nodata") is None
+
+
+def test_a_machine_that_is_too_small_is_refused_before_a_store_is_made(
+    elth: Elth, config: Path, tmp_path: Path
+) -> None:
+    done = elth("run", config, "resources.cpus=9999")
+    _refused(done, "a trial asks for 9999 cpus and 0 gpus, and this machine has ")
+    assert _files(tmp_path) == {"here", "small.yaml"}
+
+
+# status and report
+
+
+def test_status(elth: Elth, finished: Finished, done_config: Path) -> None:
+    done = elth("status", "done", "--store", finished.store)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith(f"done in {finished.store}\n")
+    assert _table(done.out) == {"state": ["stages"], "finished": ["24"]}
+    assert elth("status", done_config, "--store", finished.store).out == done.out
+
+
+def test_verify(elth: Elth, finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = elth("verify", "done", "--store", finished.store)
+    assert (done.code, done.err) == (0, "")
+    assert done.out == f"24 finished stages in {finished.store}: 24 whole\n"
+    refused = elth("verify", "nonsense", "--store", finished.store)
+    assert refused.code == 2
+    assert "has no grid 'nonsense' (it has: " in refused.err
+    stage = next(iter(finished.plan.stages.values()))
+    found = [(stage, "a file is gone"), (stage, "")]
+    monkeypatch.setattr(Tracker, "verify", lambda self, grid: iter(found))
+    done = elth("verify", "--store", finished.store)
+    assert done.code == 3
+    assert done.out == (
+        f"damaged: {stage.title}: a file is gone\n2 finished stages in {finished.store}: 1 whole, "
+        "1 damaged and set aside; elth run does them again\n"
+    )
+
+
+def test_report_as_a_table(elth: Elth, finished: Finished, done_config: Path) -> None:
+    done = elth("report", "done", "--store", finished.store)
+    assert (done.code, done.err) == (0, "")
+    assert f"{TINY_DEEPER} on digits" in done.out
+    assert f"ETT <- {TINY} append" in done.out
+    assert elth("report", done_config, "--store", finished.store).out == done.out
+
+
+def test_report_as_json_and_csv(elth: Elth, finished: Finished) -> None:
+    cells = json.loads(elth("report", "done", "--json", "--store", finished.store).out)
+    assert len(cells) == 10
+    assert "runs" not in cells[0]
+    words = ("report", "done", "--json", "--provenance", "--store", finished.store)
+    assert len(json.loads(elth(*words).out)[0]["runs"]) == 2
+    lines = elth("report", "done", "--csv", "--store", finished.store).out.splitlines()
+    assert len(lines) == 11
+    assert lines[0].startswith("network,method,source,transform,round,target,dataset,sparsity,")
+
+
+def test_the_grid_of_a_config_at_a_scale(elth: Elth, finished: Finished, tmp_path: Path) -> None:
+    tracker, stages = finished.tracker, of_kind(finished.plan, "round")
+    for name, count in (("paired", 1), ("paired-smoke", 2)):
+        tracker.grids.open(name, "", {stage.key: stage for stage in stages[:count]}, "")
+        runs = [tracker.run_of(stage.key) for stage in stages[:count]]
+        tracker.grids.join([run.info.run_id for run in runs if run is not None], name)
+    fields = {
+        "dataset": "digits",
+        "seeds": [0],
+        "recipe": "digits_resnet",
+        "grid": [{"method": "imp", "network": TINY}],
+        "scales": {"smoke": {"pruning": {"rounds": 2}}},
+    }
+    path = write_yaml(tmp_path / "paired.yaml", fields)
+    for words, count in (((), 1), (("scale=full",), 1), (("scale=smoke",), 2)):
+        found = elth("report", path, *words, "--json", "--store", finished.store)
+        assert (found.code, found.err) == (0, "")
+        assert len(json.loads(found.out)) == count
+    status = elth("status", path, "scale=smoke", "--store", finished.store).out
+    assert status.startswith(f"paired-smoke in {finished.store}\n")
+    assert _table(status)["finished"] == ["2"]
+
+
+def test_report_to_a_folder(elth: Elth, finished: Finished, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    done = elth("report", "done", "--json", "--store", finished.store, "--output", folder)
+    assert done.code == 0
+    assert (folder / "cells.json").read_text() == done.out
+    assert done.err.splitlines() == [f"wrote {path}" for path in _in_order(folder)]
+
+
+def _in_order(folder: Path) -> list[Path]:
+    names = ["table.txt", "cells.csv", "cells.json", "provenance.json", "accuracy.png"]
+    return [folder / name for name in [*names, "accuracy.svg"]]
+
+
+# networks
+
+
+def test_networks_with_the_counts_of_the_papers(elth: Elth) -> None:
+    done = elth("networks")
+    table = _table(done.out)
+    for name, prunable, parameters in [
+        ("resnet14", "174,128", "175,258"),
+        ("resnet20", "270,896", "272,474"),
+        ("resnet32", "464,432", "466,906"),
+        ("resnet44", "657,968", "661,338"),
+        ("resnet56", "851,504", "855,770"),
+        ("resnet110", "1,722,416", "1,730,714"),
+    ]:
+        assert table[name][-2:] == [prunable, parameters]
+    assert table["resnet20"][:3] == ["cifar-resnet", "3 3 3", "width=16, shortcut=conv"]
+    assert "too small" not in done.out
+    for name, prunable, parameters in [
+        ("vgg13", "9,407,168", "9,416,010"),
+        ("vgg19", "20,024,000", "20,040,522"),
+        ("conv4", "2,425,024", "2,425,930"),
+    ]:
+        assert table[name][-2:] == [prunable, parameters]
+    table = _table(elth("networks", "--dataset", "mnist").out)
+    assert table["mlp1"][-2:] == ["266,200", "266,610"]
+    assert table["mlp4"][-2:] == ["536,200", "537,510"]
+
+
+def test_networks_for_which_the_images_are_too_small_are_named(elth: Elth) -> None:
+    done = elth("networks", "--dataset", "digits")
+    small = ["vgg11", "vgg13", "vgg16", "vgg19", "resnet18", "resnet26", "resnet34", "resnet50"]
+    line = f"These images are too small for {', '.join([*small, 'mobilenet'])}."
+    assert line in done.out.splitlines()
+    table = _table(done.out)
+    assert not {*small, "mobilenet"} & set(table)
+    assert table["mlp1"][-2:] == ["50,200", "50,610"]
+    assert {*small, "mobilenet"} | set(table) - {"name"} == set(NETWORKS)
+    larger = elth("networks", "--dataset", "digits(size=16)")
+    assert "networks, for digits(size=16) (1x16x16, 10 classes)" in larger.out
+    assert {"vgg11", "vgg13", "vgg16", "vgg19"} <= set(_table(larger.out))
+
+
+# methods and data
+
+
+def test_recipes(elth: Elth) -> None:
+    done = elth("recipes")
+    rows = _table(done.out)
+    assert set(rows) == {"recipe", *RECIPES}
+    assert rows["cifar10_resnet"] == [
+        *("160ep", "1000it", "128", "sgd 0.9", "0.1", "80ep 120ep", "0.0001", "-", "crop_flip")
+    ]
+    assert rows["maene_lenet"][3:6] == ["adam", "0.0012", "constant"]
+
+
+def test_methods(elth: Elth) -> None:
+    done = elth("methods")
+    assert (done.code, done.err) == (0, "")
+    table = _table(done.out)
+    for name, method in METHODS.items():
+        assert table[name][0] == method.title
+    assert table["imp"][1:] == ["iterative magnitude pruning, rewound", ""]
+    assert table["ett_snip_extra"][-1] == "samples=128, mode=eval"
+    assert table["snip"][-1] == "samples=128, mode=eval, at=rewind"
+    assert table["synflow"][-1] == "iterations=100, at=rewind"
+
+
+def test_datasets(elth: Elth) -> None:
+    table = _table(elth("data", "list").out)
+    assert list(table) == ["name", *DATASETS]
+    assert table["cifar10"] == [
+        *("3x32x32", "10", "50,000", "10,000"),
+        "channels=3, size=32, centre_crop=false, statistics=imagenet",
+    ]
+    assert table["svhn"][2:4] == ["73,257", "26,032"]
+
+
+def test_an_image_folder_becomes_a_dataset(elth: Elth, config: Path) -> None:
+    for part, count in (("train", 2), ("val", 1)):
+        for name in ("daisy", "rose"):
+            folder = Path("flowers") / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                (folder / f"{number}.png").write_bytes(b"not looked at")
+    done = elth("data", "manifest", "flowers", "--name", "flowers")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[0] == "flowers: 2 classes, images: 4 train, 2 val"
+    dataset = "folder(manifest=flowers.json,size=64)"
+    assert done.out.splitlines()[1].endswith(f"in a config: dataset: {dataset}")
+    planned = elth("plan", config, f"dataset={dataset}")
+    assert (planned.code, planned.err) == (0, "")
+    assert _table(planned.out)["all"] == ["4", "0", "4"]
+    assert elth("data", "manifest", "flowers", "--name", "f", "-o", "other.json").code == 0
+    assert Path("other.json").exists()
+    _refused(elth("data", "manifest", "none", "--name", "none"), "none")
+
+
+def test_a_folder_is_prepared(elth: Elth, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for part, count in (("train", 2), ("val", 1)):
+        for name in ("daisy", "rose"):
+            folder = Path("flowers") / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = torch.randint(0, 256, (3, 40, 60), generator=generator, dtype=torch.uint8)
+                write_jpeg(pixels, str(folder / f"{number}.jpg"))
+    words = ("data", "prepare", "flowers", "small", "--short", "20", "--quality", "90")
+    monkeypatch.setattr(progress, "_PLAIN_SECONDS", 0.0)
+    done = elth(*words)
+    assert (done.code, done.err) == (0, "")
+    *told, sizes, wrote = done.out.splitlines()
+    assert [line.partition(" in ")[0] for line in told] == [f"{n} of 6 images" for n in range(1, 7)]
+    assert sizes.startswith("small: 2 classes, images: 4 train, 2 val; ")
+    dataset = "folder(manifest=small/manifest.json,size=224)"
+    assert wrote == f"wrote small/manifest.json; in a config: dataset: {dataset}"
+    before = {path: path.read_bytes() for path in Path("small").iterdir()}
+    again = elth(*words)
+    assert again.out.splitlines()[-2:] == [sizes, wrote]
+    assert {path: path.read_bytes() for path in Path("small").iterdir()} == before
+    monkeypatch.setattr(progress, "_PLAIN_SECONDS", 60.0)
+    planned = elth("plan", config, "dataset=folder(manifest=small/manifest.json,size=32)")
+    assert (planned.code, planned.err) == (0, "")
+    _refused(elth(*words[:4]), "small was begun with other settings: name small, short 20, quality")
+    Path("flowers/val/rose/0.jpg").write_bytes(b"no image")
+    _refused(
+        elth("data", "prepare", "flowers", "other"), "1 of 6 images cannot be decoded: flowers/"
+    )
+    assert not Path("other/manifest.json").exists()
+
+
+def test_plans_of_a_folder_and_of_its_store_share_no_stage(elth: Elth, config: Path) -> None:
+    for part in ("train", "val"):
+        folder = Path("flowers") / part / "daisy"
+        folder.mkdir(parents=True)
+        write_jpeg(torch.full((3, 24, 24), 99, dtype=torch.uint8), str(folder / "0.jpg"))
+    assert elth("data", "manifest", "flowers", "--name", "flowers").code == 0
+    assert elth("data", "prepare", "flowers", "small", "--name", "flowers").code == 0
+    keys = [
+        set(build(load(config, [f"dataset=folder(manifest={manifest},size=32)"])).stages)
+        for manifest in ("flowers.json", "small/manifest.json")
+    ]
+    assert len(keys[0]) == len(keys[1]) > 0
+    assert not keys[0] & keys[1]
+
+
+# ticket
+
+
+@pytest.fixture
+def exported(elth: Elth, finished: Finished, tmp_path: Path) -> Path:
+    """The ticket of the last round, as a file."""
+    key = round_of(finished.plan, TINY, 2).key
+    path = tmp_path / "ticket.safetensors"
+    assert elth("ticket", "export", key[:10], "-o", path, "--store", finished.store).code == 0
+    return path
+
+
+def test_export_by_key_and_by_run(elth: Elth, finished: Finished, exported: Path) -> None:
+    ticket = Ticket.load(exported)
+    stage = round_of(finished.plan, TINY, 2)
+    _, result = finished.tracker.load(stage.key)
+    assert result.mask is not None
+    assert all(ticket.mask[name].equal(mask) for name, mask in result.mask.items())
+    assert ticket.nonzeros == 11_012 // 4
+    run = finished.tracker.run_of(stage.key)
+    assert run is not None
+    done = elth("ticket", "export", run.info.run_id, "--store", finished.store)
+    name = f"resnet14-width-4-{run.info.run_id[:8]}.safetensors"
+    assert done.out.splitlines()[-1] == f"wrote {name}"
+    assert Path(name).read_bytes() == exported.read_bytes()
+
+
+def test_every_ticket_of_a_store_can_be_exported_and_is_the_one_that_was_trained(
+    elth: Elth, finished: Finished, tmp_path: Path
+) -> None:
+    for stage in [*of_kind(finished.plan, "retraining")[:4], round_of(finished.plan, TINY, 0)]:
+        path = tmp_path / "one.safetensors"
+        done = elth("ticket", "export", stage.key, "-o", path, "--store", finished.store)
+        assert done.code == 0
+        _, result = finished.tracker.load(stage.key)
+        assert result.mask is not None
+        ticket = Ticket.load(path)
+        assert all(ticket.mask[name].equal(mask) for name, mask in result.mask.items())
+        assert str(ticket.network) == stage.params["network"]
+
+
+def test_a_rewind_point_is_no_ticket(elth: Elth, finished: Finished) -> None:
+    key = of_kind(finished.plan, "rewind_point")[0].key[:12]
+    done = elth("ticket", "export", key, "--store", finished.store)
+    _refused(done, f"run {key} is a rewind point, which has no mask; name a round")
+
+
+def test_a_ticket_that_comes_out_otherwise_is_refused(
+    elth: Elth, finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from elth import controls
+
+    stage = next(s for s in of_kind(finished.plan, "retraining") if s.labels["method"] == "random")
+    monkeypatch.setattr(controls, "shuffle_layerwise", lambda mask, seed, version: dict(mask))
+    done = elth("ticket", "export", stage.key, "--store", finished.store)
+    _refused(done, "made again, is not the one that was tracked: the store is damaged, or this")
+
+
+def test_an_export_to_nowhere_is_refused(elth: Elth, finished: Finished) -> None:
+    key = round_of(finished.plan, TINY, 1).key
+    words = ("ticket", "export", key, "-o", "none/x.safetensors", "--store", finished.store)
+    _refused(elth(*words), "cannot write none/x.safetensors: No such file or directory")
+
+
+def test_show_a_file_and_a_run(elth: Elth, finished: Finished, exported: Path) -> None:
+    done = elth("ticket", "show", exported)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[:3] == [
+        f"{TINY} for 1x8x8 images of 10 classes: 75.00 % sparsity, 2,753 non-zeros of 11,012 "
+        "prunable weights",
+        "dataset digits, seed 0",
+        "  imp_round 2",
+    ]
+    table = _table(done.out)
+    ticket = Ticket.load(exported)
+    kept = int(ticket.mask["layer3.1.conv2.weight"].sum())
+    assert table["layer3.1.conv2.weight"] == [
+        "16x16x3x3",
+        f"{kept:,}",
+        f"{100 - 100 * kept / 2304:.2f}",
+    ]
+    assert len(table) == 1 + len(ticket.mask)
+    key = round_of(finished.plan, TINY, 2).key
+    assert elth("ticket", "show", key, "--store", finished.store).out == done.out
+
+
+def test_transform_prints_the_plan_and_the_sparsity(elth: Elth, exported: Path) -> None:
+    output = exported.with_name("deeper.safetensors")
+    words = ("--to", "resnet32(width=4)", "--plan", "interpolate", "-o", output)
+    done = elth("ticket", "transform", exported, *words)
+    assert (done.code, done.err) == (0, "")
+    after = Ticket.load(output)
+    lines = done.out.splitlines()
+    assert lines[0] == f"{TINY} -> resnet32(width=4): append"  # of one free unit both are one plan
+    stages = [line.split() for line in lines if line.lstrip().startswith("layer")]
+    assert [words[0] for words in stages] == ["layer1", "layer2", "layer3"]
+    assert all("0 1 -> 0 1 1 1 1 unit 1 4 times" in " ".join(words) for words in stages)
+    assert "before: 75.00 % sparsity, 2,753 non-zeros of 11,012" in done.out
+    total = sum(mask.numel() for mask in after.mask.values())
+    expected = f" after: {100 * after.sparsity:.2f} % sparsity, {after.nonzeros:,} non-zeros of "
+    assert f"{expected}{total:,}" in done.out
+    assert lines[-1] == f"wrote {output}"
+    history = elth("ticket", "show", output).out
+    assert "transform append" in history
+
+
+def test_transform_names_its_file_after_the_target(elth: Elth, exported: Path) -> None:
+    assert elth("ticket", "transform", exported, "--to", TINY_DEEPER).code == 0
+    name = "ticket-resnet20-width-4.safetensors"
+    assert Ticket.load(exported.with_name(name)).network.name == "resnet20"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--to", "resnet21"], "unknown network 'resnet21'; did you mean 'resnet"),
+        (["--to", "resnet20"], "cannot fill 'conv1.weight' of resnet20: expected shape (16, 1, 3"),
+        (["--to", TINY_DEEPER, "--plan", "drop"], "stage layer1: 'drop' can only squeeze; 2 units"),
+        (["--to", TINY_DEEPER, "--plan", "apend"], "unknown plan 'apend'; did you mean 'append'?"),
+        (["--to", "mlp2"], "a ticket moves within one family of networks: found cifar-resnet"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_transformation_that_does_not_fit_writes_nothing(
+    elth: Elth, exported: Path, words: list[str], message: str
+) -> None:
+    before = _files(exported.parent)
+    _refused(elth("ticket", "transform", exported, *words), message)
+    assert _files(exported.parent) == before
+
+
+def test_sizes_for_people() -> None:
+    assert size_of(0) == "0 kB"
+    assert size_of(1234) == "1.23 kB"
+    assert size_of(19_900_000) == "19.9 MB"
+    assert size_of(5e9) == "5 GB"
+    assert size_of(5e12) == "5 TB"

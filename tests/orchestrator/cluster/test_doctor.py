@@ -1,0 +1,175 @@
+"""What ``elth doctor`` finds: every finding says what to do, and what is well says nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from click.testing import CliRunner
+
+from orchestrator.cli.main import cli
+from orchestrator.cluster import doctor, machines
+from orchestrator.cluster.doctor import Finding
+from orchestrator.cluster.machines import Node
+from orchestrator.store.address import Store
+from orchestrator.store.tracker import Tracker
+from tests.orchestrator.helpers import ELSEWHERE, GONE, Finished, begin, chain, tiny
+
+TWO = (
+    Node(id="1" * 40, name="n1", cpus=2, gpus=0),
+    Node(id="2" * 40, name="n2", cpus=2, gpus=0),
+)
+
+
+def _wrong(findings: Iterable[Finding]) -> list[str]:
+    return [f"{one.about}: {one.what}" for one in findings if not one.is_well]
+
+
+class _Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+@pytest.fixture(autouse=True)
+def room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk with room, whatever this machine has."""
+    usage = _Usage(10**12, 0, 10**12)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
+def test_a_healthy_project(finished: Finished) -> None:
+    done = CliRunner().invoke(cli, ["doctor", "--store", str(finished.store)])
+    assert done.exit_code == 0, done.output
+    assert "WRONG" not in done.output
+    assert done.output.endswith("Nothing is wrong.\n")
+    assert f"ok     store: {finished.store} answers and can be written" in done.output
+
+
+def test_a_store_that_is_not_there_yet_is_left_so(tmp_path: Path) -> None:
+    assert _wrong(doctor.examine(Store.of(tmp_path / "runs"), tiny("one"), None)) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_can_be_wrong_here(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    path = tmp_path / "sick.yaml"
+    path.write_text(tiny("sick").resolved())
+    words = ["doctor", str(path), "resources.cpus=9999", "dataset=mnist", "recipe=mnist_mlp"]
+    words += ["grid.0.network=mlp1", f"data.root={tmp_path}", "--store", str(store)]
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 3
+    assert (
+        "WRONG  resources: a trial asks for 9999 cpus and 0 gpus, and this machine" in done.output
+    )
+    assert "WRONG  data: the dataset mnist is not in " in done.output
+    assert "WRONG  threads: OMP_NUM_THREADS is 7, and a trial has 9999 cores" in done.output
+    assert done.output.count("WRONG") == done.output.count("       -> ") == 3
+    assert done.output.endswith("3 things are wrong.\n")
+
+
+def test_a_tracker_that_does_not_answer() -> None:
+    (finding,) = _wrong(doctor.check_store(Store.of("http://127.0.0.1:9")))
+    assert finding.startswith("store: cannot reach the MLflow server http://127.0.0.1:9: ")
+
+
+def test_runs_that_were_left_behind(store: Store, tracker: Tracker) -> None:
+    stages = chain("left", seeds=[71])
+    gone = begin(tracker, stages[0], driver=GONE)
+    assert _wrong(doctor.check_store(store)) == [
+        f"runs: 1 runs are marked as running and their driver is gone: {gone.run_id}"
+    ]
+    tracker.client.delete_run(gone.run_id)
+    far = begin(tracker, stages[0], driver=ELSEWHERE)
+    assert _wrong(doctor.check_store(store)) == []
+    long_ago = int((time.time() - 90_000) * 1000)
+    old = tracker.client.create_run(
+        tracker.experiments["elth"], start_time=long_ago, tags={"elth.owner": ELSEWHERE}
+    )
+    (finding,) = _wrong(doctor.check_store(store))
+    assert finding.startswith("runs: 1 runs began more than a day ago on other machines: ")
+    for run_id in (far.run_id, old.info.run_id):
+        tracker.client.delete_run(run_id)
+
+
+def test_checkpoints_that_were_set_aside(tmp_path: Path) -> None:
+    store = Store.of(tmp_path)
+    assert _wrong(doctor.check_storage(None, store)) == []
+    (tmp_path / "inflight/abc").mkdir(parents=True)
+    (tmp_path / "inflight/abc/1-1.bad").write_text("")
+    (finding,) = _wrong(doctor.check_storage(None, store))
+    assert "1 checkpoints in " in finding
+    assert finding.endswith("were damaged and set aside: abc/1-1.bad")
+    (finding,) = _wrong(doctor.check_storage("ftp://x", store))
+    assert "cannot use the storage ftp://x" in finding
+
+
+@pytest.mark.parametrize(
+    ("free", "total", "is_well"),
+    [(10**9, 10**10, False), (10**10, 10**12, False), (10**10, 5 * 10**10, True)],
+)
+def test_a_disk_that_is_nearly_full(
+    free: int, total: int, is_well: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: _Usage(total, 0, free))
+    assert doctor.room(str(tmp_path / "not/there/yet"), "x").is_well is is_well
+
+
+# Nodes
+
+
+def _nodes(monkeypatch: pytest.MonkeyPatch, *changes: dict[str, Any]) -> list[str]:
+    one = doctor.describe("")
+    answers: dict[Node, Any] = {}
+    for node, change in zip(TWO, changes, strict=True):
+        answers[node] = change.get("instead", {**one, **change})
+    monkeypatch.setattr(machines, "check_places", lambda *_, **__: [])
+    monkeypatch.setattr(machines, "ask", lambda *_: answers)
+    return _wrong(doctor.check_nodes(TWO, Store.of("runs"), None))
+
+
+def test_nodes_that_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _nodes(monkeypatch, {}, {}) == []
+
+
+def test_nodes_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {**doctor.describe("")["versions"], "torch": "1.0"}
+    full = dataclasses.replace(doctor.room("/", "Ray"), do="make room")
+    found = _nodes(
+        monkeypatch,
+        {},
+        {
+            "clock": time.time() + 100,
+            "versions": versions,
+            "threads": {"OMP_NUM_THREADS": "5"},
+            "disks": [full],
+        },
+    )
+    clock, disk, version, threads = found
+    assert clock.startswith("clocks: the clock of n2 (22222222) is ")
+    assert disk.startswith("disk: n2 (22222222): ")
+    assert version.startswith("versions: torch differs: ")
+    assert version.endswith("1.0 on n2 (22222222)")
+    assert threads == (
+        "threads: OMP_NUM_THREADS differs: not set on n1 (11111111); 5 on n2 (22222222)"
+    )
+
+
+def test_a_node_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    (finding,) = _nodes(monkeypatch, {}, {"instead": "nothing within 90 seconds"})
+    assert finding == "nodes: n2 (22222222) does not answer: nothing within 90 seconds"
+
+
+def test_resources_of_a_cluster() -> None:
+    assert _wrong(doctor.check_slots(tiny("x"), TWO)) == []
+    (finding,) = _wrong(doctor.check_slots(tiny("x", resources={"cpus": 3}), TWO))
+    assert "of the 2 nodes of the cluster the largest has 2 cpus and 0 gpus" in finding

@@ -1,0 +1,667 @@
+"""Cells, means and differences computed by hand, and every form in which they are shown."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from elth import masks
+from elth.data import info, make_manifest
+from elth.errors import ElthError
+from elth.networks import NetworkSpec, build
+from elth.streams import stream
+from elth.tickets import Ticket
+from orchestrator import plan
+from orchestrator.experiment.sections import Paper
+from orchestrator.plan.stage import Stage
+from orchestrator.report.cells import Cell, Report, cells_of, collect, difference, imp_of
+from orchestrator.report.forms import sheets, to_csv, to_json, to_tables, write
+from orchestrator.report.sheets import sheet_csv, sheet_markdown, texts_of
+from orchestrator.store.listing import Tracked
+from orchestrator.store.result import Result
+from tests.orchestrator.helpers import (
+    RECIPE,
+    TINY,
+    TINY_DEEPER,
+    Finished,
+    begin,
+    chain,
+    epoch,
+    of_kind,
+    tiny,
+)
+
+
+def _tracked(
+    method: str,
+    accuracy: float | None,
+    *,
+    seed: int = 0,
+    network: str = "resnet20",
+    source: str = "",
+    transform: str = "",
+    k: int = 2,
+    nonzeros: int = 250,
+    numerics: str = "cpu",
+    dataset: str = "digits",
+    target: str = "",
+    collapsed: tuple[str, ...] = (),
+) -> Tracked:
+    """A finished stage as the store tells of it; its network has 1,000 prunable weights."""
+    kind = {"rewind": "rewind_point", "imp": "round", "dense": "round"}.get(method, "retraining")
+    labels = {"network": network, "method": method, "source": source, "transform": transform}
+    labels |= {"target": target} if target else {}
+    stage = Stage(
+        kind=kind, params={}, labels={**labels, "round": k, "seed": seed, "dataset": dataset}
+    )
+    return Tracked(
+        run_id=f"{network}-{method}{source}{transform}-{k}-{seed}",
+        key="",
+        stage=stage,
+        grids=frozenset(),
+        status="finished",
+        reason="",
+        is_final=False,
+        nonzeros=nonzeros,
+        prunable=1000,
+        accuracy=accuracy,
+        seconds=1.5,
+        numerics=numerics,
+        started=0,
+        collapsed=collapsed,
+    )
+
+
+def _all() -> list[Tracked]:
+    """ETT on seeds 0, 1 and 2, IMP on seeds 0, 2 and 3: two are common."""
+    found = [_tracked("rewind", 10.0, k=0), _tracked("dense", 96.0, k=0, nonzeros=1000)]
+    for seed, accuracy in ((2, 93.0), (0, 90.0), (3, 99.0)):
+        found.append(_tracked("imp", accuracy, seed=seed))
+    for seed, accuracy, nonzeros in ((1, 50.0, 240), (2, 92.0, 260), (0, 91.0, 280)):
+        found.append(
+            _tracked(
+                "ett",
+                accuracy,
+                seed=seed,
+                nonzeros=nonzeros,
+                source="resnet14",
+                transform="append",
+            )
+        )
+    found.append(_tracked("random", 70.0))
+    return found
+
+
+def _report(found: Sequence[Tracked] | None = None, missing: int = 0) -> Report:
+    cells = cells_of(_all() if found is None else found)
+    return Report(grid="hand", cells=cells, missing=missing)
+
+
+def _cell(method: str, report: Report | None = None) -> Cell:
+    return next(cell for cell in (report or _report()).cells if cell.method == method)
+
+
+def _text(report: Report, width: int = 140) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(to_tables(report))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+# Cells
+
+
+def test_a_cell_gathers_its_seeds_in_their_order() -> None:
+    cell = _cell("ett")
+    assert cell.seeds == (0, 1, 2)
+    assert cell.accuracy == (91.0, 50.0, 92.0)
+    assert cell.nonzeros == (280, 240, 260)
+    assert cell.sparsity == pytest.approx((0.72 + 0.76 + 0.74) / 3)
+    assert (cell.source, cell.transform, cell.round) == ("resnet14", "append", 2)
+    assert cell.runs[1] == "resnet20-ettresnet14append-2-1"
+    assert cell.seconds == (1.5, 1.5, 1.5)
+
+
+def test_mean_and_deviation_of_a_sample() -> None:
+    cell = _cell("ett")
+    mean = 233 / 3
+    assert cell.mean == pytest.approx(mean)
+    squares = (91 - mean) ** 2 + (50 - mean) ** 2 + (92 - mean) ** 2
+    assert cell.deviation == pytest.approx(math.sqrt(squares / 2))
+    assert _cell("random").deviation is None
+    assert _cell("random").mean == 70.0
+
+
+def test_the_difference_to_imp_is_over_common_seeds() -> None:
+    report = _report()
+    # Seed 0: 91 - 90, seed 2: 92 - 93; seeds 1 and 3 have no counterpart.
+    assert difference(_cell("ett"), report.cells) == pytest.approx(0.0)
+    assert difference(_cell("random"), report.cells) == pytest.approx(-20.0)
+    assert difference(_cell("imp"), report.cells) is None
+    assert difference(_cell("dense"), report.cells) is None  # there is no IMP of round 0
+
+
+def test_there_is_no_difference_without_an_imp_of_the_same_network_round_and_seed() -> None:
+    imp = _tracked("imp", 90.0)
+    for other in (
+        _tracked("random", 80.0, k=1),
+        _tracked("random", 80.0, network="resnet32"),
+        _tracked("random", 80.0, seed=1),
+    ):
+        report = _report([imp, other])
+        assert difference(_cell("random", report), report.cells) is None
+
+
+def test_rewind_points_and_stages_without_accuracy_are_no_cells() -> None:
+    found = [_tracked("rewind", 10.0), _tracked("imp", None)]
+    assert cells_of(found) == ()
+
+
+def test_two_results_for_one_cell_and_seed_are_refused() -> None:
+    with pytest.raises(ElthError, match="two results for imp on resnet20, round 2: the grid mixes"):
+        cells_of([_tracked("imp", 90.0), _tracked("imp", 91.0)])
+
+
+def test_cells_are_sorted_whatever_the_order_they_come_in() -> None:
+    found = [
+        _tracked("imp", 1.0, network="resnet110"),
+        _tracked("imp", 1.0, network="resnet14"),
+        _tracked("imp", 1.0, network="resnet20(width=4)"),
+        _tracked("imp", 1.0, network="mlp2"),
+        *_all(),
+        _tracked("imp", 1.0, k=1),
+        _tracked("magnitude", 1.0),
+        _tracked("ett", 1.0, source="resnet32", transform="drop"),
+        _tracked("reinit", 1.0),
+    ]
+    axes = [(c.network, c.round, c.method, c.source) for c in cells_of(found)]
+    assert axes == [
+        ("mlp2", 2, "imp", ""),
+        ("resnet14", 2, "imp", ""),
+        ("resnet20", 0, "dense", ""),
+        ("resnet20", 1, "imp", ""),
+        ("resnet20", 2, "imp", ""),
+        ("resnet20", 2, "ett", "resnet14"),
+        ("resnet20", 2, "ett", "resnet32"),
+        ("resnet20", 2, "reinit", ""),
+        ("resnet20", 2, "random", ""),
+        ("resnet20", 2, "magnitude", ""),
+        ("resnet20(width=4)", 2, "imp", ""),
+        ("resnet110", 2, "imp", ""),
+    ]
+    assert cells_of(found[::-1]) == cells_of(found)
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        ("dense", "dense"),
+        ("imp", "IMP"),
+        ("ett", "ETT <- resnet14 append"),
+        ("random", "Random"),
+    ],
+)
+def test_names(method: str, name: str) -> None:
+    assert _cell(method).name == name
+
+
+def test_names_of_what_is_made_of_a_moved_ticket() -> None:
+    moved: dict[str, Any] = {"source": "resnet20@svhn", "transform": "append"}
+    (cell,) = cells_of([_tracked("ett_reinit", 50.0, **moved)])
+    assert cell.name == "ETT mask, reinit <- resnet20@svhn append"
+    assert cell.is_moved
+    assert not _cell("random").is_moved
+
+
+def _exact() -> list[Tracked]:
+    """IMP at rounds 2 and 3; IMP and SNIP between them at exactly 80 and 85 %."""
+    found = [_tracked("imp", 90.0), _tracked("imp", 86.0, k=3, nonzeros=125)]
+    for target, accuracy in (("0.8", 88.0), ("0.85", 87.0)):
+        kept = round(1000 * (1 - float(target)))
+        found.append(_tracked("imp", accuracy, k=3, nonzeros=kept, target=target))
+        found.append(_tracked("snip", accuracy - 8, k=3, nonzeros=kept, target=target))
+    return found
+
+
+def test_an_exact_sparsity_is_a_cell_of_its_own() -> None:
+    cells = cells_of(_exact())
+    assert [(c.method, c.round, c.target, c.mean) for c in cells] == [
+        ("imp", 2, "", 90.0),
+        ("imp", 3, "", 86.0),
+        ("imp", 3, "0.8", 88.0),
+        ("snip", 3, "0.8", 80.0),
+        ("imp", 3, "0.85", 87.0),
+        ("snip", 3, "0.85", 79.0),
+    ]
+    # What is compared stands at one level.
+    assert [difference(c, cells) for c in cells if c.method == "snip"] == [-8.0, -8.0]
+    alone = cells_of([_tracked("imp", 90.0, k=3), _exact()[3]])
+    assert [difference(cell, alone) for cell in alone] == [None, None]
+
+
+def test_only_a_cell_at_an_exact_sparsity_names_it() -> None:
+    cells = json.loads(to_json(_report(_exact())))
+    assert [cell.get("target") for cell in cells] == [None, None, "0.8", "0.8", "0.85", "0.85"]
+    contract = ["network", "method", "source", "transform", "round", "dataset", "sparsity"]
+    contract += ["seeds", "nonzeros", "accuracy", "accuracy_mean", "accuracy_sd"]
+    assert [list(cell) for cell in cells[:2]] == [contract, contract]
+    assert list(cells[2]) == [*contract[:6], "target", *contract[6:]]
+    rows = list(csv.DictReader(io.StringIO(to_csv(_report(_exact())))))
+    assert [row["target"] for row in rows] == ["", "", "0.8", "0.8", "0.85", "0.85"]
+
+
+def test_columns_are_in_the_order_of_sparsity() -> None:
+    # Round 3 prunes more than the last smaller rounds, which count as the third too.
+    text = _text(_report(_exact()))
+    header = next(line for line in text.splitlines() if "75.00" in line)
+    assert [word for word in header.split() if word[0].isdigit()] == [
+        *("75.00", "80.00"),
+        *("85.00", "87.50"),
+    ]
+    row = next(line for line in text.splitlines() if "SNIP" in line)
+    assert [cell.strip() for cell in row.split("│")[2:-1]] == [
+        *("", "80.00 (-8.00)"),
+        *("79.00 (-8.00)", ""),
+    ]
+
+
+# Forms
+
+
+def test_json_is_what_the_contract_says() -> None:
+    cells = json.loads(to_json(_report()))
+    assert [cell["method"] for cell in cells] == ["dense", "imp", "ett", "random"]
+    assert cells[2] == {
+        "network": "resnet20",
+        "method": "ett",
+        "source": "resnet14",
+        "transform": "append",
+        "round": 2,
+        "dataset": "digits",
+        "sparsity": pytest.approx(0.74),
+        "seeds": [0, 1, 2],
+        "nonzeros": [280, 240, 260],
+        "accuracy": [91.0, 50.0, 92.0],
+        "accuracy_mean": pytest.approx(233 / 3),
+        "accuracy_sd": pytest.approx(23.96525, abs=1e-4),
+    }
+    assert cells[3]["accuracy_sd"] is None
+
+
+def test_json_is_equal_byte_for_byte_for_other_runs_times_and_hosts() -> None:
+    other = [
+        dataclasses.replace(one, run_id="x", seconds=99.0, numerics="gpu", started=5)
+        for one in reversed(_all())
+    ]
+    assert to_json(_report(other)) == to_json(_report())
+    provenance = [to_json(_report(found), provenance=True) for found in (other, None)]
+    assert provenance[0] != provenance[1]
+
+
+def test_provenance_adds_runs_classes_and_times() -> None:
+    cell = json.loads(to_json(_report(), provenance=True))[1]
+    assert cell["runs"] == [f"resnet20-imp-2-{seed}" for seed in (0, 2, 3)]
+    assert cell["numerics"] == ["cpu"] * 3
+    assert cell["seconds"] == [1.5] * 3
+
+
+def test_csv() -> None:
+    rows = list(csv.reader(io.StringIO(to_csv(_report()))))
+    axes = ["network", "method", "source", "transform", "round", "target", "dataset"]
+    assert rows[0] == [
+        *axes,
+        *("sparsity", "seeds", "nonzeros", "accuracy_mean", "accuracy_sd", "minus_imp"),
+    ]
+    assert rows[1:] == [
+        [
+            *("resnet20", "dense", "", "", "0", "", "digits"),
+            *("0.000000", "1", "1000.0", "96.0000", "", ""),
+        ],
+        [
+            *("resnet20", "imp", "", "", "2", "", "digits"),
+            *("0.750000", "3", "250.0", "94.0000", "4.5826", ""),
+        ],
+        [
+            *("resnet20", "ett", "resnet14", "append", "2", "", "digits"),
+            *("0.740000", "3", "260.0", "77.6667", "23.9653", "0.0000"),
+        ],
+        [
+            *("resnet20", "random", "", "", "2", "", "digits"),
+            *("0.750000", "1", "250.0", "70.0000", "", "-20.0000"),
+        ],
+    ]
+
+
+def test_a_table_for_each_network() -> None:
+    report = _report([*_all(), _tracked("imp", 88.0, network="resnet14", nonzeros=500)])
+    text = _text(report)
+    assert text.index("resnet14 on digits") < text.index("resnet20 on digits")
+    lines = {line.split("│")[1].strip(): line for line in text.splitlines() if "│" in line}
+    assert "94.00 ± 4.58" in lines["IMP"]
+    assert "77.67 ± 23.97 (+0.00)" in lines["ETT <- resnet14 append"]
+    assert "at 74.00 %" in text  # a ticket that is moved is not trimmed
+    assert "70.00 (-20.00)" in lines["Random"]
+    assert "96.00" in lines["dense"]
+    header = next(line for line in text.splitlines() if "0.00" in line and "75.00" in line)
+    assert header.index("0.00") < header.index("75.00")
+    assert "mean ± standard deviation over 1 or 3 seeds" in text
+    assert "not finished" not in text
+    assert "numerics" not in text
+
+
+def test_notes_tell_what_is_missing_and_what_is_mixed() -> None:
+    mixed = _report([_tracked("imp", 90.0), _tracked("imp", 91.0, seed=1, numerics="gpu")], 3)
+    assert mixed.numerics == ("cpu", "gpu")
+    text = " ".join(_text(mixed).split())
+    assert "3 stages of this grid are not finished." in text
+    assert "come from several numerics classes" in text
+    assert text.endswith("cpu; gpu.")
+
+
+def test_one_seed_is_no_mean() -> None:
+    text = _text(_report([_tracked("imp", 90.0)]))
+    assert "accuracy over 1 seed; in brackets" in text
+    assert "±" not in text
+
+
+def test_of_many_rounds_those_are_shown_where_there_is_something_to_compare() -> None:
+    found = [_tracked("dense", 96.0, k=0, nonzeros=1000)]
+    found += [_tracked("imp", 90.0, k=k, nonzeros=1000 - 50 * k) for k in range(1, 9)]
+    text = _text(_report(found))
+    assert all(f"{5 * k}.00" in text for k in range(1, 9))
+    text = _text(_report([*found, _tracked("random", 50.0, k=4, nonzeros=800)]))
+    assert "20.00" in text
+    assert "25.00" not in text
+
+
+@pytest.mark.parametrize(
+    ("compared", "shown"),
+    [
+        ([3, 6, 9], [0, 3, 6, 9]),
+        ([*range(1, 6)], [0, 1, 2, 3, 4, 5]),
+        # Of 13 levels, 0 to 12, every 2.4th: 0, 2.4, 4.8, 7.2, 9.6 and 12.
+        ([*range(1, 13)], [0, 2, 5, 7, 10, 12]),
+    ],
+    ids=str,
+)
+def test_many_levels_are_thinned_to_six_columns(compared: list[int], shown: list[int]) -> None:
+    found = [_tracked("dense", 96.0, k=0, nonzeros=1000)]
+    found += [_tracked("imp", 90.0, k=k, nonzeros=1000 - 50 * k) for k in range(1, 13)]
+    found += [_tracked("random", 80.0, k=k, nonzeros=1000 - 50 * k) for k in compared]
+    text = _text(_report(found))
+    header = next(line for line in text.splitlines() if "sparsity %" in line)
+    assert [word for word in header.split() if word[0].isdigit()] == [f"{5 * k}.00" for k in shown]
+
+
+def test_collapsed_layers_are_told() -> None:
+    conv, head = "layer2.0.shortcut.0.weight", "fc.weight"
+    found = [
+        _tracked("imp", 90.0, nonzeros=20, collapsed=()),
+        _tracked("snip", 10.0, nonzeros=20, collapsed=(conv,)),
+        _tracked("snip", 10.0, nonzeros=20, seed=1, collapsed=(conv, head)),
+    ]
+    report = _report(found)
+    text = " ".join(_text(report).split())
+    assert f"SNIP on resnet20 at 98.00 % has lost every weight of {conv}, {head}." in text
+    assert text.count("has lost") == 1
+    assert "collapsed" not in to_json(report)
+    cells = json.loads(to_json(report, provenance=True))
+    assert [cell["collapsed"] for cell in cells] == [[], [conv, head]]
+
+
+def test_settings_that_are_not_the_published_ones_are_told() -> None:
+    report = dataclasses.replace(
+        _report([_tracked("snip", 90.0)]), criteria={"snip": {"samples": 64}}
+    )
+    assert "SNIP differs from its published settings: samples=64." in _text(report)
+    assert "published" not in _text(dataclasses.replace(report, criteria={}))
+
+
+def test_of_many_collapsed_cells_eight_are_told() -> None:
+    found = [_tracked("imp", 10.0, k=k, collapsed=("fc.weight",)) for k in range(1, 12)]
+    text = " ".join(_text(_report(found)).split())
+    assert text.count("has lost every weight of fc.weight") == 8
+    assert "So have 3 more cells: see provenance.json." in text
+    assert "So have" not in _text(_report(found[:8]))
+
+
+PAPER = Paper.model_validate(
+    {
+        "title": "A paper, Table 9",
+        "layout": "by_network",
+        "note": "Its seeds are unknown.",
+        "printed": [
+            {"network": "resnet20", "method": "imp", "accuracy": 95.5},
+            {"network": "resnet32", "method": "imp", "accuracy": 96.5},
+        ],
+    }
+)
+
+
+def _of_paper(**changes: Any) -> Report:
+    paper = PAPER.model_copy(update=changes)
+    return dataclasses.replace(_report(), paper=paper, dataset="digits", rounds=2)
+
+
+def test_the_papers_table_comes_first() -> None:
+    text = _text(_of_paper())
+    title = "A paper, Table 9, round 2 (75.00 % sparsity): digits"
+    assert text.lstrip().startswith(title)
+    assert text.index(title) < text.index("resnet20 on digits")
+    row = next(line for line in text.splitlines() if "IMP" in line)
+    assert [cell.strip() for cell in row.split("│")[1:-1]] == [
+        *("IMP", "94.00 ± 4.58", "95.50"),
+        *("-", "96.50"),
+    ]
+    words = " ".join(text.split())
+    assert "paper: as printed in A paper, Table 9." in words
+    assert "Its seeds are unknown." in words
+
+
+def test_a_paper_without_printed_numbers_is_not_spoken_of_as_printed() -> None:
+    text = " ".join(_text(_of_paper(printed=())).split())
+    assert "A paper, Table 9, round 2 (75.00 % sparsity): digits" in text
+    assert "as printed in" not in text
+
+
+def test_the_papers_table_is_of_its_round_or_of_the_last() -> None:
+    found = [*_all(), _tracked("imp", 80.0, k=1, nonzeros=500)]
+    report = dataclasses.replace(_of_paper(), cells=cells_of(found))
+    shown = {}
+    for changes in ({}, {"round": 1}, {"round": 3}):
+        one = dataclasses.replace(report, paper=PAPER.model_copy(update=changes))
+        (sheet,) = sheets(one)
+        shown[sheet.title] = dict(texts_of(sheet)[1][i][:2] for i in (0, 1))
+    assert shown == {
+        "A paper, Table 9, round 2 (75.00 % sparsity): digits": {
+            "dense": "96.00",
+            "IMP": "94.00 ± 4.58",
+        },
+        "A paper, Table 9, round 1 (50.00 % sparsity): digits": {"dense": "96.00", "IMP": "80.00"},
+        "A paper, Table 9, round 3: digits": {"dense": "96.00", "IMP": "-"},
+    }
+
+
+def test_a_paper_changes_no_cell() -> None:
+    assert to_json(_of_paper()) == to_json(_report())
+    assert to_csv(_of_paper()) == to_csv(_report())
+
+
+def test_the_papers_table_is_written_where_there_is_one(tmp_path: Path) -> None:
+    report = _of_paper()
+    paths = {path.name: path for path in write(report, tmp_path / "table")}
+    assert set(paths) == {*FILES, "paper.md", "paper.csv"}
+    laid_out = sheets(report)
+    assert paths["paper.md"].read_text() == "\n".join(map(sheet_markdown, laid_out))
+    assert "| IMP | 94.00 ± 4.58 | 95.50 | - | 96.50 |" in paths["paper.md"].read_text()
+    assert paths["paper.csv"].read_text() == sheet_csv(laid_out)
+    # A figure has no table.
+    paths = {path.name: path for path in write(_of_paper(layout="curves"), tmp_path / "c")}
+    assert set(paths) == set(FILES)
+    assert not (tmp_path / "c" / "paper.md").exists()
+
+
+def test_an_empty_report_is_no_error(tmp_path: Path) -> None:
+    empty = _report([], missing=7)
+    assert to_json(empty) == "[]\n"
+    assert len(to_csv(empty).splitlines()) == 1
+    assert "7 stages of this grid are not finished." in _text(empty)
+    assert len(write(empty, tmp_path)) == 4
+
+
+# Files
+
+FILES = ["table.txt", "cells.csv", "cells.json", "provenance.json", "accuracy.png", "accuracy.svg"]
+
+
+def test_all_files_are_written(tmp_path: Path) -> None:
+    report = _report()
+    paths = write(report, tmp_path / "a" / "b")
+    assert [path.name for path in paths] == FILES
+    assert all(path.stat().st_size for path in paths)
+    assert paths[1].read_text() == to_csv(report)
+    assert paths[2].read_text() == to_json(report)
+    assert paths[3].read_text() == to_json(report, provenance=True)
+    assert "94.00 ± 4.58" in paths[0].read_text()
+    assert "\x1b" not in paths[0].read_text()
+    write(report, tmp_path / "a" / "b")  # over what is there
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ElthError, match=f"cannot write the report to {tmp_path}/file: "):
+        write(_report(), tmp_path / "file")
+
+
+# From a store
+
+
+def test_a_report_of_a_store(finished: Finished) -> None:
+    report = collect(finished.tracker, "done")
+    assert report.missing == 0
+    assert len(report.numerics) == 1
+    axes = [(c.network, c.method, c.source, c.transform, c.round) for c in report.cells]
+    assert axes == [
+        (TINY, "dense", "", "", 0),
+        *((TINY, "imp", "", "", k) for k in (1, 2)),
+        (TINY_DEEPER, "dense", "", "", 0),
+        *((TINY_DEEPER, "imp", "", "", k) for k in (1, 2)),
+        (TINY_DEEPER, "ett", TINY, "append", 2),
+        *((TINY_DEEPER, method, "", "", 2) for method in ("reinit", "random", "magnitude")),
+    ]
+    assert all(cell.seeds == (0, 1) for cell in report.cells)
+    tracked = {one.key: one for one in finished.tracker.stages("done")}
+    stage = of_kind(finished.plan, "retraining")[0]
+    cell = next(c for c in report.cells if c.method == "ett")
+    assert cell.accuracy[0] == tracked[stage.key].accuracy
+    random = next(c for c in report.cells if c.method == "random")
+    imp = imp_of(random, report.cells)
+    assert imp is not None
+    assert random.nonzeros == imp.nonzeros  # the count that is matched
+
+
+def test_what_a_grid_lacks_is_counted(finished: Finished) -> None:
+    keys = list(finished.plan.stages)
+    stranger = chain("part", seeds=[99])[0]
+    stages = {key: finished.plan.stages[key] for key in keys[:4]} | {stranger.key: stranger}
+    finished.tracker.grids.open("part", "", stages, "")
+    report = collect(finished.tracker, "part")  # another grid has done the first four
+    assert report.missing == 1
+    trained = [key for key in keys[:4] if stages[key].kind != "rewind_point"]
+    assert sum(len(cell.seeds) for cell in report.cells) == len(trained) > 0
+
+
+def test_what_a_grid_no_longer_asks_for_is_left_out(finished: Finished) -> None:
+    run_ids = [one.run_id for one in finished.tracker.stages("done")]
+    finished.tracker.grids.join(run_ids[:6], "fewer")
+    stage = of_kind(finished.plan, "round")[0]
+    finished.tracker.grids.open("fewer", "", {stage.key: stage}, "")
+    report = collect(finished.tracker, "fewer")
+    assert [(c.method, c.seeds) for c in report.cells] == [("dense", (0,))]
+
+
+def test_a_shared_stage_is_in_each_grid_what_it_is_there(finished: Finished) -> None:
+    """Two prunings of a half keep what one of three quarters keeps: magnitude is trained once."""
+    grid = [{"method": ["imp", "magnitude"], "network": TINY_DEEPER}]
+    other = tiny("steeper", pruning={"rate": 0.75, "rounds": 1}, grid=grid)
+    built = plan.build(other)
+    finished.tracker.grids.open(other.name, "", built.stages, "")
+    shared = [one for one in finished.tracker.stages("done") if one.key in built.stages]
+    finished.tracker.grids.join([one.run_id for one in shared], other.name)
+    report = collect(finished.tracker, other.name)
+    assert [(cell.method, cell.round) for cell in report.cells] == [("dense", 0), ("magnitude", 1)]
+    before = collect(finished.tracker, "done")
+    assert {cell.round for cell in before.cells if cell.method == "magnitude"} == {2}
+
+
+def test_a_report_knows_the_paper_of_its_grid(finished: Finished) -> None:
+    text = tiny("of-a-paper", paper=PAPER.model_dump(mode="json")).resolved()
+    stage = of_kind(finished.plan, "round")[0]
+    finished.tracker.grids.open("of-a-paper", text, {stage.key: stage}, "")
+    report = collect(finished.tracker, "of-a-paper")
+    assert (report.paper, report.dataset, report.rounds) == (PAPER, "digits", 2)
+    assert len(sheets(report)) == 1
+    assert collect(finished.tracker, "done").paper is None
+
+
+def test_the_last_round_is_the_one_that_is_asked_for_and_not_the_last_that_is_there(
+    finished: Finished,
+) -> None:
+    found = tiny("longer", pruning={"rate": 0.5, "rounds": 5}, paper={"title": "T"})
+    finished.tracker.grids.open(found.name, found.resolved(), plan.build(found).stages, "")
+    assert collect(finished.tracker, "longer").rounds == 5
+
+
+def test_an_image_folder_is_called_by_its_name(finished: Finished, tmp_path: Path) -> None:
+    """In labels, and so in cells; the experiment has the path of its manifest."""
+    for part in ("train", "val"):
+        for name in ("daisy", "rose"):
+            (tmp_path / "flowers" / part / name).mkdir(parents=True)
+            for number in range(9):
+                (tmp_path / "flowers" / part / name / f"{number}.png").write_bytes(b"an image")
+    manifest = tmp_path / "flowers.json"
+    make_manifest(tmp_path / "flowers", "flowers", manifest)
+    place, title = f"folder(manifest={manifest},size=16)", "flowers(size=16)"
+    grid = [
+        {"method": "imp", "network": TINY},
+        {"method": "imp", "network": TINY_DEEPER, "dataset": [place, "digits"]},
+        {"method": "ett", "source": TINY, "source_dataset": place, "network": TINY_DEEPER},
+    ]
+    paper = {"title": "T", "layout": "by_network", "round": 1}
+    recipe = {**RECIPE, "rewind": "1it", "batch_size": 4}
+    found = tiny("flowers", dataset=place, grid=grid, paper=paper, recipe=recipe)
+    assert found.dataset != title
+    built = plan.build(found)
+    first = of_kind(built, "round")[1]
+    assert (first.labels["dataset"], first.labels["place"]) == (title, found.dataset)
+    finished.tracker.grids.open(found.name, found.resolved(), built.stages, "")
+    network = build(TINY, info(place).shape, generator=stream(0, "init"))
+    state, mask = network.state_dict(), masks.ones(network)
+    spec = NetworkSpec.parse(TINY)
+    ticket = Ticket(network=spec, shape=info(place).shape, rewind=state, mask=mask)
+    log = begin(finished.tracker, first, ticket, grid=found.name)
+    log.epoch(epoch(1, 80.0))
+    log.finish(Result(mask=mask, trained=state), keep_weights=False)
+    report = collect(finished.tracker, found.name)
+    assert report.dataset == title
+    assert report.asked == {(title, TINY), (title, TINY_DEEPER), ("digits", TINY_DEEPER)}
+    (cell,) = report.shown
+    assert (cell.dataset, cell.network, cell.round) == (title, TINY, 1)
+    (sheet,) = sheets(report)
+    assert sheet.title == f"T, round 1 (0.00 % sparsity): {title}"
+    assert texts_of(sheet) == (["method", TINY], [["IMP", "80.00"]])
+    assert str(tmp_path) not in _text(report) + to_json(report) + to_csv(report)
+
+
+def test_a_report_of_an_unknown_grid_is_refused(finished: Finished) -> None:
+    with pytest.raises(ElthError, match="has no grid 'nothing'"):
+        collect(finished.tracker, "nothing")

@@ -1,0 +1,97 @@
+"""What Tune asks while it runs trials, without Tune."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from ray.tune.search import Searcher
+
+from orchestrator.plan.graph import Plan
+from orchestrator.plan.schedule import Schedule
+from orchestrator.plan.stage import Stage
+from orchestrator.run.search import PlanSearch
+from orchestrator.run.stopping import Stop
+from orchestrator.run.trials import JobTrial
+from tests.orchestrator.helpers import (
+    TINY_DEEPER,
+    Finished,
+    job_config,
+)
+
+
+def _drive(found: Finished, slots: int) -> tuple[Schedule, list[str]]:
+    """Let trials run in turn, as Tune would, in one process."""
+    schedule = Schedule(found.plan, (), {}, slots=slots)
+    search = PlanSearch(schedule)
+    common = job_config(found.store, found.experiment, [])
+    trials: dict[str, JobTrial] = {}
+    order: list[str] = []
+    for number in range(1000):
+        config = search.suggest(str(number))
+        if config == Searcher.FINISHED:
+            return schedule, order
+        if config is not None:
+            order.append(Stage.of(config["stages"][0]).title)
+            trial = JobTrial.__new__(JobTrial)
+            trial.setup(config, common)
+            trials[str(number)] = trial
+        for name, running in list(trials.items()):
+            result = running.step()
+            if result["done"]:
+                search.on_trial_complete(name, result)
+                del trials[name]
+            else:
+                search.on_trial_result(name, result)
+    raise AssertionError("it never ended")
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("slots", [1, 3])
+def test_a_search_walks_through_a_whole_plan(finished: Finished, slots: int) -> None:
+    schedule, order = _drive(finished, slots)
+    now = schedule.snapshot()
+    assert schedule.is_over
+    assert (now.done, now.total, now.failed) == (24, 24, {})
+    assert len(order) == len(finished.plan.jobs())
+    assert order[0] == f"{TINY_DEEPER} rewind point, seed 0"
+
+
+def test_a_search_waits_where_nothing_is_ready(finished: Finished) -> None:
+    schedule = Schedule(finished.plan, (), {}, slots=99)
+    search = PlanSearch(schedule)
+    configs = [search.suggest(str(i)) for i in range(4)]
+    assert [len(config["stages"]) for config in configs] == [4, 4, 4, 4]
+    assert search.suggest("4") is None
+    search.on_trial_result("0", {"report": (1, 0.0, None, "")})
+    magnitude = search.suggest("5")
+    assert [Stage.of(s).labels["method"] for s in magnitude["stages"]] == ["magnitude"]
+    assert search.suggest("6") is None
+
+
+def test_a_search_is_over_once_the_run_is_to_end(finished: Finished) -> None:
+    schedule = Schedule(finished.plan, (), {}, slots=1)
+    stop = Stop("driver")
+    search = PlanSearch(schedule, stop)
+    assert search.suggest("0") is not None
+    assert search.suggest("1") is None, "nothing else is ready"
+    stop._signalled(signal.SIGTERM, None)
+    assert search.suggest("2") == Searcher.FINISHED, "with None Tune would wait for ten minutes"
+
+
+def test_a_search_tells_of_failures(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.plan.schedule._PAUSES", ())
+    built: Plan = finished.plan
+    schedule = Schedule(built, (), {}, slots=1)
+    search = PlanSearch(schedule)
+    search.suggest("a")
+    search.on_trial_complete("a", {"report": (2, 0.0, None, "not finite")})
+    failed = schedule.snapshot().failed
+    assert [text.partition(": ")[2] for text in failed.values()] == ["not finite"]
+    search.suggest("b")
+    search.on_trial_result("b", {"report": (1, 0.5, 10.0, "")})
+    search.on_trial_complete("b", error=True)
+    assert [text.partition(": ")[2] for text in schedule.snapshot().failed.values()] == [
+        "not finite",
+        "its process died (1 times)",
+    ]

@@ -1,0 +1,353 @@
+"""A job in this process: everything that a trial does, without Ray's processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+from mlflow.entities import Run
+
+from elth import masks
+from orchestrator import plan
+from orchestrator.experiment.sections import Experiment
+from orchestrator.plan.schedule import Schedule
+from orchestrator.plan.stage import Stage
+from orchestrator.run import training
+from orchestrator.run.resources import numerics
+from orchestrator.run.search import PlanSearch
+from orchestrator.run.telling import Report
+from orchestrator.run.tickets import ticket_of
+from orchestrator.run.worker import Worker, run_job
+from orchestrator.store.address import Store
+from orchestrator.store.runlog import begin_run
+from orchestrator.store.tracker import Tracker
+from tests.orchestrator.helpers import (
+    INFINITE,
+    RECIPE,
+    TINY,
+    Finished,
+    artifact,
+    job_config,
+    of_kind,
+    rewind_result,
+    round_of,
+    tiny,
+)
+
+
+@pytest.fixture(scope="module")
+def worker() -> Worker:
+    """A process that goes from job to job."""
+    return Worker()
+
+
+def _reports(
+    store: Store, found: Experiment, todo: Sequence[Stage], worker: Worker, **changes: Any
+) -> list[Report]:
+    return list(run_job(job_config(store, found, todo, **changes), worker))
+
+
+def _runs(tracker: Tracker, grid: str) -> list[Run]:
+    return list(tracker.search(f"tags.`grid.{grid}` = 'true'"))
+
+
+def test_every_stage_of_a_grid_is_tracked(finished: Finished) -> None:
+    found = finished.tracker.stages("done")
+    assert {one.key for one in found} == set(finished.plan.stages)
+    assert {one.status for one in found} == {"finished"}
+    assert len(found) == len(finished.plan.stages) == 24
+    rounds = {k: masks.kept_after(0.5, k, 11_012) for k in (0, 1, 2)}
+    for one in found:
+        assert "done" in one.grids
+        assert one.seconds is not None
+        assert one.accuracy is not None
+        assert one.numerics.startswith("cpu-")
+        if one.stage.kind == "round" and one.stage.labels["network"] == TINY:
+            assert (one.nonzeros, one.prunable) == (rounds[one.stage.labels["round"]], 11_012)
+
+
+def test_a_tracked_run_holds_what_its_stage_left(finished: Finished) -> None:
+    stage = round_of(finished.plan, TINY, 2)
+    again, result = finished.tracker.load(stage.key)
+    assert again == stage
+    assert result.mask is not None
+    assert result.trained is not None
+    assert masks.nonzeros(result.mask) == 11_012 // 4
+    assert all(not result.trained[n][~m].any() for n, m in result.mask.items())
+    run = finished.tracker.run_of(stage.key)
+    assert run is not None
+    files = {f.path for f in finished.tracker.client.list_artifacts(run.info.run_id)}
+    assert files == {"experiment.yaml", "layers.json", "result"}
+    kept = {f.path for f in finished.tracker.client.list_artifacts(run.info.run_id, "result")}
+    assert kept == {"result/mask.safetensors", "result/trained.safetensors"}
+
+
+def test_of_retrainings_the_weights_are_not_kept(finished: Finished) -> None:
+    for stage in of_kind(finished.plan, "retraining")[:2]:
+        run = finished.tracker.run_of(stage.key)
+        assert run is not None
+        kept = {f.path for f in finished.tracker.client.list_artifacts(run.info.run_id, "result")}
+        assert kept == {"result/mask.safetensors"}
+
+
+def test_every_kind_of_step_is_trained_and_its_ticket_can_be_made_again(
+    store: Store, tracker: Tracker, worker: Worker
+) -> None:
+    """On one pruning: criteria, controls of moved tickets, width, datasets, an exact sparsity."""
+    moved = {"source": TINY, "network": "resnet20(width=4)"}
+    found = tiny(
+        "steps",
+        recipe={**RECIPE, "length": "1ep", "rewind": "2it", "milestones": []},
+        pruning={"rate": 0.5, "rounds": 1},
+        grid=[
+            {"method": ["snip", "grasp", "synflow", "shuffle_global"], "network": TINY},
+            {"method": ["ett_random_extra", "ett_snip_extra"], **moved},
+            {"method": "ett", **moved, "network": "resnet14(width=8)", "transform": "double"},
+            {"method": "ett", **moved, "source_dataset": "digits", "dataset": "digits(size=16)"},
+            {"method": "imp", "network": TINY, "sparsity": 0.6},
+        ],
+    )
+    built = plan.build(found)
+    for job in built.jobs():
+        assert not any(report.failed for report in _reports(store, found, job.stages, worker))
+    kept = {}
+    for stage in of_kind(built, "retraining"):
+        _, result = tracker.load(stage.key)
+        assert result.mask is not None
+        ticket = ticket_of(stage, tracker.load, known=result.mask)
+        assert masks.digest(ticket.mask) == masks.digest(result.mask)
+        kept[stage.labels["method"], stage.labels["network"], stage.labels["dataset"]] = (
+            ticket.nonzeros
+        )
+    for method in ("snip", "grasp", "synflow", "shuffle_global"):
+        assert kept[method, TINY, "digits"] == 11_012 // 2
+    extra = {
+        kept[f"ett_{name}_extra", "resnet20(width=4)", "digits"] for name in ("random", "snip")
+    }
+    assert len(extra) == 1  # both have the count of the moved ticket
+    (last,) = (stage for stage in of_kind(built, "round") if "keep" in stage.params)
+    _, result = tracker.load(last.key)
+    assert result.mask is not None
+    assert masks.nonzeros(result.mask) == 4404  # 40 % of 11,012
+    tracked = tracker.stages("steps")
+    assert {one.key for one in tracked if one.status == "finished"} == set(built.stages)
+
+
+def test_reports_tell_every_epoch_and_every_end(
+    store: Store, tracker: Tracker, worker: Worker
+) -> None:
+    recipe = {**RECIPE, "length": "3ep"}
+    found = tiny("reports", recipe=recipe, grid=[{"method": "dense", "network": TINY}])
+    start, dense = plan.build(found).stages.values()
+    reports = _reports(store, found, [start, dense], worker)
+    assert [(r.index, r.fraction, r.failed) for r in reports] == [
+        (0, 1.0, ""),
+        (1, 0.0, ""),
+        (1, 0.5, ""),
+        (1, 1.0, ""),
+        (2, 0.0, ""),
+    ]
+    tracked = {one.key: one for one in tracker.stages("reports")}
+    assert reports[3].accuracy == tracked[dense.key].accuracy
+    assert reports[0].accuracy == tracked[start.key].accuracy
+    assert reports[1].accuracy is None
+
+
+@pytest.mark.usefixtures("no_training")
+def test_what_is_finished_is_not_done_again(finished: Finished) -> None:
+    before = {run.info.run_id for run in _runs(finished.tracker, "done")}
+    for job in finished.plan.jobs():
+        reports = _reports(finished.store, finished.experiment, job.stages, Worker())
+        count = len(job.stages)
+        assert reports == [Report(index=i + 1) for i in range(count)]
+    assert {run.info.run_id for run in _runs(finished.tracker, "done")} == before
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_stage_that_another_grid_has_finished_meanwhile_joins(finished: Finished) -> None:
+    other = tiny("latecomer", grid=[{"method": "imp", "network": TINY}])
+    built = plan.build(other)
+    assert set(built.stages) < set(finished.plan.stages)
+    _reports(finished.store, other, list(built.stages.values()), Worker())
+    assert {one.key for one in finished.tracker.stages("latecomer")} == set(built.stages)
+
+
+def test_the_same_job_twice_gives_the_same_bits(
+    store: Store, tracker: Tracker, finished: Finished
+) -> None:
+    found = tiny("again", grid=[{"method": "imp", "network": TINY, "round": 1}])
+    todo = list(plan.build(found).stages.values())
+    assert not any(report.failed for report in _reports(store, found, todo, Worker()))
+    accuracy = {one.key: one.accuracy for one in finished.tracker.stages()}
+    for stage in todo:
+        _, left = tracker.load(stage.key)
+        _, right = finished.tracker.load(stage.key)
+        for one, two in ((left.rewind, right.rewind), (left.trained, right.trained)):
+            assert (one is None) == (two is None)
+            for name, tensor in (one or {}).items():
+                assert tensor.equal((two or {})[name])
+    again = {one.key: one.accuracy for one in tracker.stages("again")}
+    assert len(again) == 3
+    assert again.items() <= accuracy.items()
+
+
+def test_a_loss_that_is_not_finite_stops_its_stage_only(
+    store: Store, tracker: Tracker, worker: Worker
+) -> None:
+    found = tiny("infinite", recipe=INFINITE)
+    built = plan.build(found)
+    (job,) = built.jobs()
+    *before, last = _reports(store, found, job.stages, worker)
+    assert [report.index for report in before] == [0, 1]  # one step from finite weights is finite
+    assert last.index == 1
+    assert last.failed.startswith("the training loss was not finite at iteration ")
+    tracked = tracker.stages("infinite")
+    assert [(one.stage.kind, one.status) for one in tracked] == [
+        ("rewind_point", "finished"),
+        ("round", "failed"),
+    ]
+    assert (tracked[1].reason, tracked[1].is_final) == (last.failed, True)
+    run = tracker.get(tracked[1].run_id)
+    assert run.info.status == "FAILED"
+    artifacts = {f.path for f in tracker.client.list_artifacts(run.info.run_id)}
+    assert artifacts == {"traceback.txt"}
+    with pytest.raises(ValueError, match="has no finished stage"):
+        tracker.load(tracked[1].key)
+    # The process goes on with another job, and nothing of the failure clings to its network.
+    healthy = tiny("healthy", seeds=[7], grid=[{"method": "dense", "network": TINY}])
+    todo = list(plan.build(healthy).stages.values())
+    assert not any(report.failed for report in _reports(store, healthy, todo, worker))
+    fresh = _reports(store, healthy, todo, Worker())
+    assert [report.index for report in fresh] == [1, 2]
+
+
+def test_a_failure_of_another_kind_is_not_final(
+    store: Store, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(*_: object, **__: object) -> Iterator[object]:
+        raise MemoryError("no room\nfor it")
+
+    found = tiny("memory", seeds=[11])
+    todo = list(plan.build(found).stages.values())
+    monkeypatch.setattr(training, "train", train)
+    assert _reports(store, found, todo, Worker()) == [
+        Report(index=0, failed="MemoryError: no room for it")
+    ]
+    (tracked,) = tracker.stages("memory")
+    assert (tracked.status, tracked.is_final) == ("failed", False)
+    assert tracked.reason == "MemoryError: no room for it"
+    monkeypatch.undo()
+    assert not any(report.failed for report in _reports(store, found, todo[:1], Worker()))
+    (again,) = tracker.stages("memory")  # the run of the failure is gone
+    assert again.status == "finished"
+
+
+def test_a_missing_dataset_is_a_failure_with_how_to_get_it(
+    store: Store, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    recipe = {"base": "mnist_mlp", "length": "1ep"}
+    found = tiny(
+        "nodata", dataset="mnist", recipe=recipe, grid=[{"method": "imp", "network": "mlp1"}]
+    )
+    place = {"root": str(tmp_path_factory.mktemp("empty")), "download": False}
+    todo = list(plan.build(found).stages.values())
+    (report,) = _reports(store, found, todo, Worker(), data=place)
+    assert report.failed.startswith(f"the dataset mnist is not in {place['root']} (")
+
+
+def test_a_job_without_its_parents_fails_and_says_so(store: Store, worker: Worker) -> None:
+    found = tiny("orphan", seeds=[12])
+    stage = of_kind(plan.build(found), "round")[1]
+    (report,) = _reports(store, found, [stage], worker)
+    assert "has no finished stage" in report.failed
+
+
+def test_layer_sparsities_are_tracked(finished: Finished) -> None:
+    stage = round_of(finished.plan, TINY, 2)
+    run = finished.tracker.run_of(stage.key)
+    assert run is not None
+    layers = json.loads(artifact(finished.tracker, run.info.run_id, "layers.json").read_text())
+    _, result = finished.tracker.load(stage.key)
+    assert result.mask is not None
+    assert layers == masks.layer_sparsity(result.mask)
+
+
+# What a process keeps
+
+
+def test_a_worker_keeps_a_few_large_results_the_latest_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = of_kind(plan.build(tiny("kept")), "rewind_point")[0]
+    worker = Worker()
+    for number in range(12):
+        worker.keep(str(number), (stage, rewind_result()))
+    assert len(worker.results) == 12  # all of them are small
+    size = rewind_result().nbytes
+    assert 4 * 11_012 < size < 5 * 11_012
+    monkeypatch.setattr("orchestrator.run.worker._KEPT_BYTES", 9 * size)
+    worker.keep("9", (stage, rewind_result()))
+    assert list(worker.results) == ["3", "4", "5", "6", "7", "8", "10", "11", "9"]
+    monkeypatch.setattr("orchestrator.run.worker._KEPT_BYTES", 0)
+    worker.keep("11", (stage, rewind_result()))
+    assert list(worker.results) == ["4", "5", "6", "7", "8", "10", "9", "11"]
+
+
+def test_a_worker_reads_a_result_once(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Worker()
+    tracker = worker.tracker(str(finished.store))
+    assert worker.tracker(str(finished.store)) is tracker
+    key = next(iter(finished.plan.stages))
+    first = worker.load(tracker, key)
+    monkeypatch.setattr(Tracker, "load", None)
+    assert worker.load(tracker, key) is first
+
+
+def test_a_worker_reads_a_dataset_once() -> None:
+    worker = Worker()
+    data = worker.dataset("digits", {"root": "data", "download": False}, "cpu")
+    assert worker.dataset("digits", {"root": "data", "download": False}, "cpu") is data
+
+
+def test_where_compiling_fails_it_is_told_once_and_the_class_says_so(
+    store: Store, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(function: object, **_: object) -> object:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    found = tiny("slow", seeds=[12])
+    built = plan.build(found)
+    with pytest.warns(UserWarning, match="compiling CifarResNet failed"):
+        reports = _reports(store, found, list(built.stages.values()), Worker(), compile=True)
+    assert not any(report.failed for report in reports)
+    assert {one.numerics for one in tracker.stages("slow")} == {numerics(1, 0, "eager")}
+    schedule = Schedule(built, {}, {}, slots=1)
+    search = PlanSearch(schedule)
+    search.suggest("a")
+    for report in reports:
+        search.on_trial_result("a", {"report": dataclasses.astuple(report)})
+    (note,) = schedule.snapshot().notes
+    assert note.startswith("compiling CifarResNet failed, and it is trained operation by operation")
+
+
+def test_of_a_shared_gpu_a_trial_takes_its_share_of_memory(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares: list[float] = []
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", shares.append)
+    for gpus in (0, 0.25, 1):
+        _reports(store, tiny("shared"), [], Worker(), gpus=gpus)
+    assert shares == [0.25]
+
+
+def test_a_result_of_a_dead_attempt_is_not_read(tracker: Tracker) -> None:
+    found = tiny("dead", seeds=[13])
+    start = of_kind(plan.build(found), "rewind_point")[0]
+    log = begin_run(tracker, start, None, grid="dead", experiment="", driver="x:1:1", numerics="")
+    log.fail("it broke", final=False, details="")
+    assert tracker.run_of(start.key) is None

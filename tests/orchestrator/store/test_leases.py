@@ -1,0 +1,308 @@
+"""Leases: one attempt at a time, whoever dies, sleeps or comes late."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run, ViewType
+
+from orchestrator import plan
+from orchestrator.plan.stage import Stage
+from orchestrator.run.telling import Report
+from orchestrator.run.worker import Worker, run_job
+from orchestrator.store.address import Store
+from orchestrator.store.board import BOARDS, ROOT, Board
+from orchestrator.store.leases import BEAT, Held, Lease, LostError, _told, claim, open_run
+from orchestrator.store.tracker import Tracker
+from tests.orchestrator.helpers import (
+    ELSEWHERE,
+    GONE,
+    begin,
+    chain,
+    epoch,
+    job_config,
+    rewind_result,
+    tiny,
+)
+
+ALSO = "third-host.invalid:1:1"
+
+
+def _board(tracker: Tracker) -> Board:
+    """The board as another process sees it."""
+    client = MlflowClient(tracker.store.uri)
+    return Board(client, tracker._experiment, tracker._artifacts)
+
+
+def _claim(tracker: Tracker, stage: Stage, driver: str, **changes: Any) -> Run | Held | Lease:
+    words: dict[str, Any] = {"grid": "one", "since": time.monotonic()}
+    return claim(tracker, stage, driver=driver, **(words | changes))
+
+
+def _lease(tracker: Tracker, stage: Stage, driver: str, **changes: Any) -> Lease:
+    lease = _claim(tracker, stage, driver, **changes)
+    assert isinstance(lease, Lease)
+    return lease
+
+
+def _held(tracker: Tracker, stage: Stage, driver: str, **changes: Any) -> str:
+    held = _claim(tracker, stage, driver, **changes)
+    assert isinstance(held, Held)
+    return held.token
+
+
+def _in_threads(count: int, call: Callable[[int], object]) -> None:
+    threads = [threading.Thread(target=call, args=(i,)) for i in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.01)
+
+
+def test_of_many_at_once_one_has_it_and_all_see_one_board(tracker: Tracker) -> None:
+    key = "ab" + 62 * "0"
+    boards = [_board(tracker) for _ in range(6)]
+    won: list[int] = []
+
+    def take(number: int) -> None:
+        if boards[number].take(key, 1, f"attempt {number}"):
+            won.append(number)
+
+    _in_threads(6, take)
+    (winner,) = won
+    assert {board.latest(key) for board in boards} == {(1, f"attempt {winner}")}
+    assert len({board._board(key) for board in boards}) == 1
+    experiment = tracker.client.get_experiment_by_name(BOARDS)
+    assert experiment is not None
+    names = [run.info.run_name for run in tracker.client.search_runs([experiment.experiment_id])]
+    assert (names.count("leases"), names.count("leases of ab...")) == (1, 1)
+    root = tracker.client.get_experiment_by_name(ROOT)
+    assert root is not None
+    assert _board(tracker)._find_root() == root.tags["elth.root"]
+
+
+def test_leases_have_numbers_and_the_last_one_counts(tracker: Tracker) -> None:
+    key = "cd" + 62 * "0"
+    board = _board(tracker)
+    assert board.latest(key) == (0, "")
+    for number in range(1, 12):
+        assert board.take(key, number, f"attempt {number}")
+    assert not board.take(key, 11, "late")
+    assert board.take(key, 11, "attempt 11"), "a request may be made twice"
+    assert board.latest(key) == (11, "attempt 11")
+    assert board.latest("cd" + 62 * "1") == (0, "")
+
+
+def test_a_living_holder_is_left_alone_and_a_silent_one_taken_over(tracker: Tracker) -> None:
+    stage = chain("silent", seeds=[60])[0]
+    first = _lease(tracker, stage, ELSEWHERE)
+    token = _held(tracker, stage, ALSO)
+    assert first.run_id in token
+    assert _held(tracker, stage, ALSO, watched=(token, 59.0)) == token
+    assert _held(tracker, stage, ALSO, watched=("another sign of life", 600.0)) == token
+    second = _lease(tracker, stage, ALSO, watched=(token, 60.0))
+    assert (first.number, second.number) == (1, 2)
+    assert first.is_lost()
+    assert not second.is_lost()
+    assert {run.info.run_id for run in tracker.runs_of(stage.key)} == {second.run_id}
+    first.end()
+    second.give_up()
+    assert tracker.runs_of(stage.key) == []
+
+
+def test_who_was_taken_over_publishes_nothing(tracker: Tracker) -> None:
+    stage = chain("woken", seeds=[61])[0]
+    sleeper = _lease(tracker, stage, ELSEWHERE)
+    slow = begin(tracker, stage, driver=ELSEWHERE, lease=sleeper)
+    slow.epoch(epoch(1))
+    token = _held(tracker, stage, ALSO)
+    taker = _lease(tracker, stage, ALSO, watched=(token, 60.0))
+    quick = begin(tracker, stage, driver=ALSO, lease=taker)
+    with pytest.raises(LostError):
+        slow.finish(rewind_result(seed=1), keep_weights=False)
+    quick.finish(rewind_result(seed=2), keep_weights=False)
+    (run,) = tracker.runs_of(stage.key)
+    assert (run.info.run_id, run.info.status) == (quick.run_id, "FINISHED")
+    assert sleeper.is_lost()
+    found = _claim(tracker, stage, ELSEWHERE)
+    assert isinstance(found, Run)
+    assert found.info.run_id == quick.run_id
+    sleeper.end()
+    taker.end()
+
+
+def test_what_is_published_at_the_last_moment_stays(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at a silent holder and its removal it wakes up and publishes."""
+    stage = chain("moment", seeds=[62])[0]
+    sleeper = _lease(tracker, stage, ELSEWHERE)
+    log = begin(tracker, stage, driver=ELSEWHERE, lease=sleeper)
+    token = _held(tracker, stage, ALSO)
+    delete = tracker.client.delete_run
+
+    def late(run_id: str) -> None:
+        if run_id == sleeper.run_id:
+            monkeypatch.undo()
+            log.lease = None  # it has asked just before
+            log.finish(rewind_result(), keep_weights=False)
+        delete(run_id)
+
+    monkeypatch.setattr(tracker.client, "delete_run", late)
+    found = _claim(tracker, stage, ALSO, watched=(token, 60.0))
+    assert isinstance(found, Run)
+    assert found.info.run_id == sleeper.run_id
+    assert [run.info.run_id for run in tracker.runs_of(stage.key)] == [sleeper.run_id]
+    assert tracker.load(stage.key)[0] == stage
+    sleeper.end()
+
+
+@pytest.mark.parametrize("driver", [GONE, ALSO], ids=["gone", "own"])
+def test_a_dead_holder_is_taken_over_at_once(tracker: Tracker, driver: str) -> None:
+    stage = chain("ended", seeds=[63 + len(driver)])[0]
+    dead = _lease(tracker, stage, driver)
+    dead.end()
+    mine = _lease(tracker, stage, ALSO)
+    assert mine.number == 2
+    assert [run.info.run_id for run in tracker.runs_of(stage.key)] == [mine.run_id]
+    mine.give_up()
+
+
+def test_no_time_counts_in_which_the_store_was_away(tracker: Tracker) -> None:
+    stage = chain("outage", seeds=[64])[0]
+    holder = _lease(tracker, stage, ELSEWHERE)
+    token = _held(tracker, stage, ALSO)
+    long = time.monotonic() - 20
+    fresh = _held(tracker, stage, ALSO, watched=(token, 600.0), since=long)
+    assert fresh != token
+    assert _held(tracker, stage, ALSO, watched=(fresh, 600.0)) == token
+    holder.give_up()
+
+
+def test_who_comes_second_in_a_race_leaves_nothing(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = chain("race", seeds=[65])[0]
+    won = open_run(tracker, stage, grid="one", driver=ELSEWHERE)
+    latest = tracker.board.latest
+
+    def before(key: str) -> tuple[int, str]:
+        found = latest(key)
+        monkeypatch.undo()
+        assert tracker.board.take(key, 1, won)
+        return found
+
+    # Neither the search nor the board tells of the other one yet.
+    monkeypatch.setattr(tracker.board, "latest", before)
+    monkeypatch.setattr(tracker, "runs_of", lambda key: [])
+    _held(tracker, stage, ALSO)
+    assert [run.info.run_id for run in tracker.runs_of(stage.key)] == [won]
+    tracker.client.delete_run(won)
+
+
+def test_a_holder_tells_that_it_lives_until_its_run_is_gone(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ELTH_LEASE_SECONDS", "0.2")
+    stage = chain("alive", seeds=[66])[0]
+    holder = _lease(tracker, stage, ELSEWHERE)
+
+    def beat() -> str:
+        return tracker.client.get_run(holder.run_id).data.tags[BEAT]
+
+    assert beat() == "0 0.2" or int(beat().split()[0]) > 0
+    _wait_for(lambda: int(beat().split()[0]) >= 2)
+    tracker.client.delete_run(holder.run_id)
+    _wait_for(lambda: holder.seems_lost)
+    holder._thread.join(20)
+    assert not holder._thread.is_alive()
+    assert holder.is_lost()
+
+
+def test_a_run_that_a_repeated_request_has_made_is_removed(tracker: Tracker) -> None:
+    stage = chain("twice", seeds=[67])[0]
+    lease = _lease(tracker, stage, ALSO)
+    twin = open_run(tracker, stage, grid="one", driver=ALSO)
+    assert not lease.is_lost()
+    assert [run.info.run_id for run in tracker.runs_of(stage.key)] == [lease.run_id]
+    assert tracker.client.get_run(twin).info.lifecycle_stage == "deleted"
+    lease.give_up()
+
+
+# Jobs
+
+
+def test_a_job_tells_that_another_driver_is_at_its_stage(store: Store, tracker: Tracker) -> None:
+    found = tiny("shared", seeds=[68], pruning={"rate": 0.5, "rounds": 1})
+    todo = list(plan.build(found).stages.values())
+    worker = Worker()
+    assert not any(r.failed for r in run_job(job_config(store, found, todo[:1]), worker))
+    other = _lease(tracker, todo[1], ELSEWHERE)
+    config = job_config(store, found, todo)
+    *before, last = run_job(config, worker)
+    assert before == [Report(index=1)]
+    assert (last.index, last.failed, last.is_last) == (1, "", True)
+    assert other.run_id in last.held
+    other.end()
+    # Its sign of life has not changed for a minute: it is taken over, from this one's checkpoints.
+    reports = list(run_job({**config, "watched": (last.held, 61.0)}, worker))
+    assert [r.index for r in reports if r.fraction == 0] == [1, 2, 3]
+    assert not any(r.failed or r.held for r in reports)
+    runs = [run for stage in todo for run in tracker.runs_of(stage.key)]
+    assert [run.info.status for run in runs] == ["FINISHED"] * 3
+
+
+def test_a_worker_that_was_stopped_takes_what_another_has_finished_meanwhile(
+    store: Store, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = tiny("sleeper", seeds=[69], pruning={"rate": 0.5, "rounds": 1})
+    (start, *_) = plan.build(found).stages.values()
+    config = job_config(store, found, [start])
+    steps = run_job({**config, "driver": ELSEWHERE}, Worker())
+    assert next(steps).fraction == 1.0  # its only epoch is trained, nothing is published
+    (run,) = tracker.runs_of(start.key)
+    token = f"{run.info.run_id}:{run.data.tags[BEAT]}"
+    taking = list(run_job({**config, "watched": (token, 61.0)}, Worker()))
+    assert taking[-1] == Report(index=1)
+    assert list(steps) == [Report(index=1)]
+    (one,) = tracker.runs_of(start.key)
+    assert one.info.run_id != run.info.run_id
+    deleted = tracker.client.search_runs(
+        [tracker.experiments["elth"]],
+        f"tags.`elth.key` = '{start.key}'",
+        run_view_type=ViewType.DELETED_ONLY,
+    )
+    assert [gone.info.run_id for gone in deleted] == [run.info.run_id]
+
+
+def test_what_cannot_be_prepared_leaves_no_run(store: Store, tracker: Tracker) -> None:
+    found = tiny("unprepared", seeds=[70])
+    stage = list(plan.build(found).stages.values())[1]
+    (report,) = run_job(job_config(store, found, [stage]), Worker())
+    assert "has no finished stage" in report.failed
+    assert report.redo == stage.parents[0]
+    assert tracker.runs_of(stage.key) == []
+
+
+def test_the_length_of_a_lease_is_the_holders(tracker: Tracker) -> None:
+    stage = chain("lengths", seeds=[71])[0]
+    run_id = open_run(tracker, stage, grid="one", driver=ELSEWHERE, tags={BEAT: "7 5"})
+    token = _held(tracker, stage, ALSO)
+    assert _held(tracker, stage, ALSO, watched=(token, 4.9)) == token
+    _lease(tracker, stage, ALSO, watched=(token, 5.0)).give_up()
+    odd = open_run(tracker, stage, grid="one", driver=ELSEWHERE, tags={BEAT: "nonsense"})
+    assert _told(tracker.client.get_run(odd)) == ("nonsense", 60.0)
+    tracker.client.delete_run(odd)
+    assert tracker.client.get_run(run_id).info.lifecycle_stage == "deleted"

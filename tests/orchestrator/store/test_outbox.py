@@ -1,0 +1,355 @@
+"""A store that is away: what waits, for how long, and that nothing is lost or doubled."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import (
+    PERMISSION_DENIED,
+    RESOURCE_DOES_NOT_EXIST,
+    TEMPORARILY_UNAVAILABLE,
+)
+
+from elth.errors import ElthError
+from orchestrator import plan
+from orchestrator.run.telling import Report
+from orchestrator.run.worker import Worker, run_job
+from orchestrator.store.address import Store
+from orchestrator.store.away import AwayError, is_away, patiently, plain, waiting
+from orchestrator.store.leases import Lease, LostError, claim
+from orchestrator.store.outbox import deliver, publish, publish_all
+from orchestrator.store.result import Result
+from orchestrator.store.runlog import METRICS, RunLog
+from orchestrator.store.tracker import Tracker
+from tests.orchestrator.helpers import (
+    ELSEWHERE,
+    begin,
+    chain,
+    epoch,
+    job_config,
+    rewind_result,
+    tiny,
+)
+
+ALSO = "third-host.invalid:1:1"
+
+
+@pytest.fixture
+def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """No time is spent on waiting; what would have been."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    return slept
+
+
+def _answer(status: int) -> requests.HTTPError:
+    response = requests.Response()
+    response.status_code = status
+    return requests.HTTPError("x", response=response)
+
+
+@pytest.mark.parametrize(
+    ("error", "away"),
+    [
+        (MlflowException("API request failed with exception"), True),
+        (MlflowException("database is locked", TEMPORARILY_UNAVAILABLE), True),
+        (MlflowException("database or disk is full", TEMPORARILY_UNAVAILABLE), False),
+        (MlflowException("attempt to write a readonly database", TEMPORARILY_UNAVAILABLE), False),
+        (MlflowException("no such run", RESOURCE_DOES_NOT_EXIST), False),
+        (MlflowException("not yours", PERMISSION_DENIED), False),
+        (requests.ConnectionError("refused"), True),
+        (_answer(503), True),
+        (_answer(429), True),
+        (_answer(404), False),
+        (AwayError("away"), True),
+        (ElthError("wrong"), False),
+        (ValueError("wrong"), False),
+    ],
+)
+def test_what_waiting_may_mend(error: Exception, away: bool) -> None:
+    assert is_away(error) is away
+
+
+FULL = (
+    "(raised as a result of Query-invoked autoflush) (sqlite3.OperationalError) database or disk "
+    "is full [SQL: INSERT INTO runs (a) VALUES (?)] [parameters: ('x',)] (Background on this ...)"
+)
+ROOM = "; make room on that disk, and the same command goes on"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (MlflowException(FULL), f"the database of the store says: database or disk is full{ROOM}"),
+        (MlflowException("no such run"), "no such run"),
+        (OSError(errno.ENOSPC, "No space left", "x/y"), f"No space left: x/y{ROOM}"),
+        (OSError(errno.EACCES, "Permission denied", "a", None, "b"), "Permission denied: b"),
+        (ValueError("two\n lines"), "two lines"),
+        (ValueError(), "ValueError"),
+    ],
+)
+def test_errors_are_told_without_sql_and_with_a_remedy(error: Exception, text: str) -> None:
+    assert plain(error) == text
+
+
+def _call(failures: list[Exception]) -> str:
+    if failures:
+        raise failures.pop()
+    return "answer"
+
+
+def test_waiting_is_told_once_and_ends_with_the_answer(sleeps: list[float]) -> None:
+    failures: list[Exception] = [MlflowException("refused\nand more") for _ in range(7)]
+    asking = waiting(lambda: _call(failures), "http://host")
+    assert next(asking) == (
+        "the store http://host does not answer, what is next waits for it: refused"
+    )
+    with pytest.raises(StopIteration) as end:
+        next(asking)
+    assert end.value.value == "answer"
+    assert sleeps == [1, 2, 4, 8, 16, 30, 30]
+
+
+def test_patience_ends(sleeps: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ELTH_PATIENCE_SECONDS", "0")
+    with pytest.raises(AwayError, match=r"http://host has not answered for 0 s \(refused\); give"):
+        patiently(lambda: _call([MlflowException("refused")]), "http://host")
+    with pytest.raises(ValueError, match="wrong"):
+        patiently(lambda: _call([ValueError("wrong")]), "http://host")
+    assert sleeps == []
+
+
+# Finished stages
+
+
+class Away:
+    """Some calls of a client fail for a while."""
+
+    def __init__(self, tracker: Tracker, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+        self.left = 0
+        for name in names:
+            monkeypatch.setattr(tracker.client, name, self._wrapped(getattr(tracker.client, name)))
+
+    def _wrapped(self, call: Any) -> Any:
+        def wrapped(*args: Any, **words: Any) -> Any:
+            if self.left:
+                self.left -= 1
+                raise MlflowException("API request failed with exception: refused")
+            return call(*args, **words)
+
+        return wrapped
+
+
+def _begun(tracker: Tracker, seed: int, driver: str = ALSO) -> tuple[str, RunLog, Lease, Result]:
+    stage = chain("outbox", seeds=[seed])[0]
+    lease = claim(tracker, stage, grid="outbox", driver=driver, since=0.0)
+    assert isinstance(lease, Lease)
+    log = begin(tracker, stage, driver=driver, lease=lease)
+    log.epoch(epoch(1), at=1_000)
+    log.epoch(epoch(2), at=2_000)
+    return stage.key, log, lease, rewind_result()
+
+
+def _check(tracker: Tracker, key: str, log: RunLog) -> None:
+    """It is published once, with every point once."""
+    (run,) = tracker.runs_of(key)
+    assert (run.info.run_id, run.info.status) == (log.run_id, "FINISHED")
+    assert run.info.end_time == log.ended
+    for name in METRICS:
+        points = tracker.client.get_metric_history(log.run_id, name)
+        assert [(point.step, point.timestamp) for point in points] == [(1, 1_000), (2, 2_000)]
+    assert float(run.data.tags["elth.seconds"]) >= 0
+    assert tracker.load(key)[1].rewind is not None
+    assert {f.path for f in tracker.client.list_artifacts(log.run_id)} == {
+        "experiment.yaml",
+        "result",
+    }
+
+
+@pytest.mark.parametrize("at", ["log_artifacts", "log_batch", "set_terminated"])
+def test_a_stage_that_ends_while_the_store_is_away_is_published_once(
+    tracker: Tracker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sleeps: list[float],
+    at: str,
+) -> None:
+    key, log, lease, result = _begun(tracker, 130 + len(at))
+    away = Away(tracker, monkeypatch, at)
+    away.left = 4
+    steps = deliver(tracker, log, key, result, tmp_path, keep_weights=False)
+    note = next(steps)
+    assert f"a finished stage waits in {tmp_path / log.run_id}: cannot write the results of" in note
+    assert tracker.run_of(key) is None
+    assert (tmp_path / log.run_id / "entry.json").exists()
+    rest = list(steps)
+    assert len(rest) == (1 if away.left == 0 and sleeps else 0)
+    _check(tracker, key, log)
+    assert list(tmp_path.iterdir()) == []
+    lease.end()
+
+
+def test_what_a_dead_process_left_is_published_by_the_next(
+    tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, log, lease, result = _begun(tracker, 110)
+    away = Away(tracker, monkeypatch, "set_terminated")
+    away.left = 1
+    next(deliver(tracker, log, key, result, tmp_path, keep_weights=False))
+    lease.end()
+    other = Tracker(tracker.store)
+    assert publish_all(other, tmp_path) == 1
+    _check(tracker, key, log)
+    assert publish_all(other, tmp_path) == 0
+
+
+def test_publishing_twice_does_no_harm(
+    tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, log, lease, result = _begun(tracker, 111)
+    away = Away(tracker, monkeypatch, "log_artifacts")
+    away.left = 1
+    next(deliver(tracker, log, key, result, tmp_path, keep_weights=False))
+    place = tmp_path / log.run_id
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+    entry = (place / "entry.json").read_bytes()
+    publish(tracker, place)
+    (place / "entry.json").write_bytes(entry)
+    publish(tracker, place)
+    assert not (place / "entry.json").exists()
+    _check(tracker, key, log)
+    lease.end()
+
+
+def test_what_another_has_taken_over_is_not_published(
+    tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, log, lease, result = _begun(tracker, 112, driver=ELSEWHERE)
+    stage = chain("outbox", seeds=[112])[0]
+    away = Away(tracker, monkeypatch, "log_artifacts")
+    away.left = 1
+    steps = deliver(tracker, log, key, result, tmp_path, keep_weights=False)
+    next(steps)
+    token = f"{log.run_id}:0 60"
+    taker = claim(
+        tracker,
+        stage,
+        grid="outbox",
+        driver=ALSO,
+        since=1e12,
+        watched=(token, 61.0),
+    )
+    assert isinstance(taker, Lease)
+    with pytest.raises(LostError, match="another attempt has taken over what waits in"):
+        list(steps)
+    assert (tmp_path / log.run_id / "entry.json").exists(), "kept until that is done"
+    publish_all(tracker, tmp_path)
+    assert (tmp_path / log.run_id / "entry.json").exists()
+    quick = begin(tracker, stage, driver=ALSO, lease=taker)
+    quick.finish(result, keep_weights=False)
+    publish_all(tracker, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert [run.info.run_id for run in tracker.runs_of(key)] == [quick.run_id]
+    lease.end()
+    taker.end()
+
+
+def test_an_entry_of_another_store_is_left_alone(
+    tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, log, lease, result = _begun(tracker, 113)
+    away = Away(tracker, monkeypatch, "log_artifacts")
+    away.left = 1
+    next(deliver(tracker, log, key, result, tmp_path, keep_weights=False))
+    path = tmp_path / log.run_id / "entry.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"store": "http://elsewhere"}))
+    assert publish_all(tracker, tmp_path) == 0
+    assert path.exists()
+    lease.give_up()
+    assert tracker.run_of(key) is None
+
+
+def test_an_entry_whose_files_are_not_whole_is_set_aside(
+    tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, log, lease, result = _begun(tracker, 114)
+    away = Away(tracker, monkeypatch, "log_artifacts")
+    away.left = 1
+    next(deliver(tracker, log, key, result, tmp_path, keep_weights=False))
+    path = tmp_path / log.run_id / "files/result/rewind.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert publish_all(tracker, tmp_path) == 0
+    assert (tmp_path / log.run_id / "entry.bad").exists()
+    assert tracker.run_of(key) is None
+    lease.give_up()
+
+
+def test_an_outbox_that_cannot_be_written_is_an_error_with_both_reasons(
+    tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, log, lease, result = _begun(tracker, 115)
+    away = Away(tracker, monkeypatch, "log_artifacts")
+    away.left = 1
+    (tmp_path / "file").touch()
+    with pytest.raises(ElthError, match="cannot write the results .* and the outbox .* cannot be"):
+        next(deliver(tracker, log, key, result, tmp_path / "file", keep_weights=False))
+    lease.give_up()
+
+
+# Jobs
+
+
+def test_a_job_waits_for_the_store_and_tells_so(
+    store: Store, tracker: Tracker, monkeypatch: pytest.MonkeyPatch, sleeps: list[float]
+) -> None:
+    found = tiny("patient", seeds=[120], pruning={"rate": 0.5, "rounds": 1})
+    todo = list(plan.build(found).stages.values())
+    worker = Worker()
+    mine = worker.tracker(str(store))
+    away = Away(mine, monkeypatch, "search_runs", "create_run", "log_batch", "set_terminated")
+    reports: list[Report] = []
+    for report in run_job(job_config(store, found, todo), worker):
+        assert not report.failed, report.failed
+        reports.append(report)
+        if len(reports) % 2:
+            away.left = 3
+    assert {r.note.split(",")[0] for r in reports if "does not answer" in r.note} == {
+        f"the store {store} does not answer"
+    }
+    runs = [run for stage in todo for run in tracker.runs_of(stage.key)]
+    assert [run.info.status for run in runs] == ["FINISHED"] * 3
+    for run in runs:
+        for name in METRICS:
+            steps = [p.step for p in tracker.client.get_metric_history(run.info.run_id, name)]
+            assert len(steps) == len(set(steps)) > 0
+    assert not store.outbox.exists() or list(store.outbox.iterdir()) == []
+
+
+def test_a_job_gives_up_after_a_while_and_the_next_command_publishes(
+    store: Store, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ELTH_PATIENCE_SECONDS", "0")
+    found = tiny("impatient", seeds=[121])
+    (start, *_) = plan.build(found).stages.values()
+    worker = Worker()
+    mine = worker.tracker(str(store))
+    away = Away(mine, monkeypatch, "log_artifacts", "search_runs")
+    reports = run_job(job_config(store, found, [start]), worker)
+    assert next(reports).fraction == 1.0
+    away.left = 99
+    *notes, last = reports
+    assert notes[0].note.startswith("a finished stage waits in ")
+    assert "has not answered for 0 s" in last.failed
+    assert tracker.run_of(start.key) is None
+    monkeypatch.undo()
+    assert publish_all(tracker, store.outbox) == 1
+    assert tracker.run_of(start.key) is not None
+    assert [run.info.status for run in tracker.runs_of(start.key)] == ["FINISHED"]

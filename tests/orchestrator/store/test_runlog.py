@@ -1,0 +1,81 @@
+"""The writing side of a run: every epoch once, and failures with their reasons."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
+
+from elth.errors import ElthError
+from orchestrator.store import runlog
+from orchestrator.store.tracker import Tracker
+from tests.orchestrator.helpers import artifact, begin, chain, epoch, rewind_result
+
+
+def _history(tracker: Tracker, run_id: str, name: str) -> list[Metric]:
+    return list(tracker.client.get_metric_history(run_id, name))
+
+
+def test_an_epoch_is_there_once_even_if_sending_fails_at_first(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runlog, "_FLUSH_SECONDS", 0.0)
+    start = chain("flaky", seeds=[23])[0]
+    log = begin(tracker, start)
+    send, failures = tracker.client.log_batch, [MlflowException("gone for a moment")]
+    failed = threading.Event()
+    sent: list[Metric] = []
+
+    def flaky(*args: Any, **kwargs: Any) -> Any:
+        if failures:
+            failed.set()
+            raise failures.pop()
+        sent.extend(kwargs["metrics"])
+        return send(*args, **kwargs)
+
+    monkeypatch.setattr(tracker.client, "log_batch", flaky)
+    log.epoch(epoch(1))
+    assert failed.wait(10)
+    log.epoch(epoch(2))
+    log.finish(rewind_result(), keep_weights=False)
+    history = _history(tracker, log.run_id, "train_loss")
+    assert [(m.step, m.value) for m in history] == [(1, 1.0), (2, 0.5)]
+    assert len(sent) == 2 * len(runlog.METRICS)  # what was taken is not sent again
+
+
+def test_a_store_that_takes_no_metrics_is_an_error(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = chain("deaf", seeds=[24])[0]
+    log = begin(tracker, start)
+
+    def deaf(*_: Any, **__: Any) -> None:
+        raise MlflowException("the disk is full")
+
+    monkeypatch.setattr(tracker.client, "log_batch", deaf)
+    log.epoch(epoch(1))
+    message = f"cannot write the results of run {log.run_id}: the disk is full"
+    with pytest.raises(ElthError, match=message):
+        log.finish(rewind_result(), keep_weights=False)
+    log.fail(message, final=False, details="")
+    assert tracker.get(log.run_id).info.status == "FAILED"
+
+
+def test_a_failure_is_told_with_its_reason(tracker: Tracker) -> None:
+    start, dense = chain("failing", seeds=[25])[:2]
+    for stage, final in ((start, False), (dense, True)):
+        log = begin(tracker, stage, grid="failing")
+        log.epoch(epoch(1))
+        log.fail("it broke " + "x" * 600, final=final, details="the whole story")
+        assert artifact(tracker, log.run_id, "traceback.txt").read_text() == "the whole story"
+    first, second = tracker.stages("failing")
+    assert (first.status, first.is_final) == ("failed", False)
+    assert (second.status, second.is_final) == ("failed", True)
+    assert first.reason.startswith("it broke x")
+    assert len(first.reason) == 500
+    assert first.accuracy == 50.0
+    with pytest.raises(ElthError, match=f"has no finished stage {start.key[:12]}"):
+        tracker.load(start.key)
