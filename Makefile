@@ -18,7 +18,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export DO_NOT_TRACK ?= true
 
-.PHONY: help setup quickstart smoke test test-unit test-isa test-e2e faults gpu-check lint format facts bench numerics lock clean
+.PHONY: help setup quickstart smoke test test-unit test-isa test-e2e faults gpu-check lint format bench numerics lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,7 +81,7 @@ gpu-check: $(STAMP) ## What only a GPU can show: its tests, then its measurement
 	$(BIN)/python -m pytest tests -m gpu
 	$(BIN)/python -m benchmarks train accuracy packing --device cuda $(ARGS)
 
-lint: $(STAMP) ## Style, format, types and the wall between the packages
+lint: $(STAMP) ## Style, format, types, and which file may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(SOURCES)
@@ -90,9 +90,6 @@ lint: $(STAMP) ## Style, format, types and the wall between the packages
 format: $(STAMP) ## Put the code in format and mend what can be mended safely
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
-
-facts: $(STAMP) ## Write elth/facts.json anew, after a change of a network or a criterion
-	$(BIN)/python -m elth.facts
 
 bench: $(STAMP) ## The measurements of docs/performance.md (ARGS='train --data DIR'; --help)
 	$(BIN)/python -m benchmarks $(ARGS)

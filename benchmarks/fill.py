@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from elth import data, masks
-from elth.networks import Network, NetworkSpec, build
+from elth.networks import Network, build
+from elth.specs import Spec
 from elth.streams import stream
 from elth.tickets import Ticket
 from elth.training import Epoch
@@ -57,7 +58,7 @@ def begin(tracker: Tracker, stage: Stage, experiment: Experiment) -> RunLog:
     if stage.kind != "rewind_point":
         network = _network(stage)
         ticket = Ticket(
-            network=NetworkSpec.parse(stage.params["network"]),
+            network=Spec.parse(stage.params["network"]),
             shape=data.info(dataset_of(stage)).shape,
             rewind=network.state_dict(),
             mask=masks.ones(network),

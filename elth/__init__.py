@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from elth.elastic import Plan, change_width, explain, move, transform
     from elth.engine import Engine
     from elth.errors import ElthError
-    from elth.networks import NETWORKS, Anatomy, DataShape, Network, NetworkSpec
+    from elth.networks import NETWORKS, Anatomy, Network
     from elth.networks import build as build_network
     from elth.recipes import RECIPES, Recipe, Step
+    from elth.specs import DataShape, Spec
     from elth.tickets import Ticket
     from elth.training import Epoch, NonFiniteLossError, Training, train_ticket
 else:
@@ -40,15 +41,9 @@ else:
             "elth.elastic": ("Plan", "change_width", "explain", "move", "transform"),
             "elth.engine": ("Engine",),
             "elth.errors": ("ElthError",),
-            "elth.networks": (
-                "NETWORKS",
-                "Anatomy",
-                "DataShape",
-                "Network",
-                "NetworkSpec",
-                "build as build_network",
-            ),
+            "elth.networks": ("NETWORKS", "Anatomy", "Network", "build as build_network"),
             "elth.recipes": ("RECIPES", "Recipe", "Step"),
+            "elth.specs": ("DataShape", "Spec"),
             "elth.tickets": ("Ticket",),
             "elth.training": ("Epoch", "NonFiniteLossError", "Training", "train_ticket"),
         },
@@ -66,10 +61,10 @@ __all__ = [
     "Engine",
     "Epoch",
     "Network",
-    "NetworkSpec",
     "NonFiniteLossError",
     "Plan",
     "Recipe",
+    "Spec",
     "Step",
     "Ticket",
     "Training",

@@ -1,19 +1,20 @@
 """Calls in a process beside this one, so that this one need not import torch.
 
-The driver of a run may live for days beside the trials that it starts, and torch would take half a
-gigabyte of the machine's memory for the few questions that a driver has before it starts them.
+torch takes two seconds to import and half a gigabyte of memory: much for a process that has a few
+questions, or that lives for days beside those that train.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import os
 import pickle
 import signal
 import subprocess
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import IO, Any, ParamSpec, TypeVar
@@ -24,11 +25,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _SERVE = "import sys; sys.path[:] = {path!r}; from elth import apart; apart.serve({parent})"
-_DIES_WITH_PARENT = 1
-"""Linux's PR_SET_PDEATHSIG."""
+_BETWEEN_LOOKS = 0.5
+"""Seconds after which a process looks again whether the one that it answers is still there."""
 
 _others: list[subprocess.Popen[bytes]] = []
 """The process beside this one, if there is one."""
+_turn = threading.RLock()
+"""Of several threads one at a time asks it."""
 
 
 class GoneError(ElthError):
@@ -47,6 +50,11 @@ def apart(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """
     if "torch" in sys.modules:
         return call(*args, **kwargs)
+    with _turn:
+        return _asked(call, args, kwargs)
+
+
+def _asked(call: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
     if not _others:
         _others.append(_start())
     (other,) = _others
@@ -99,16 +107,19 @@ def _start() -> subprocess.Popen[bytes]:
 
 
 def serve(parent: int) -> None:
-    """Answer calls from standard input until it ends, or with the parent's death."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_DIES_WITH_PARENT, signal.SIGKILL)
-    if os.getppid() != parent:
-        return
+    """Answer calls from standard input until it ends, or the parent's death."""
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     with os.fdopen(os.dup(0), "rb") as calls, os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(2, 1)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         while _answer(calls, answers):
             answers.flush()
+
+
+def _die_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_BETWEEN_LOOKS)
+    os.kill(os.getpid(), signal.SIGKILL)  # whatever is being done
 
 
 def _answer(calls: IO[bytes], answers: IO[bytes]) -> bool:

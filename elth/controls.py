@@ -16,12 +16,13 @@ from elth.elastic import plans
 from elth.elastic.plans import Plan
 from elth.errors import ElthError, unknown
 from elth.masks import Mask, nonzeros
-from elth.networks import Anatomy, DataShape, NetworkSpec, blueprint, build, check_state
+from elth.networks import Anatomy, blueprint, build, check_state
+from elth.specs import DataShape, Spec
 from elth.streams import stream
 from elth.tickets import Ticket
 
 
-def reinit(spec: NetworkSpec, shape: DataShape, seed: int) -> dict[str, Tensor]:
+def reinit(spec: Spec, shape: DataShape, seed: int) -> dict[str, Tensor]:
     """Fresh weights for the control Reinit (E-LTH, section 4): all tensors, BN included.
 
     They come from the stream "reinit" of the seed, and so differ from the network's own initial

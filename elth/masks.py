@@ -11,7 +11,8 @@ from torch import Tensor
 
 from elth.counts import kept_after as kept_after
 from elth.errors import ElthError
-from elth.networks import DataShape, Network, NetworkSpec, blueprint, prunable
+from elth.networks import Network, blueprint, prunable
+from elth.specs import DataShape, Spec
 
 Mask = dict[str, Tensor]
 """Weight name to boolean tensor of the weight's shape, in the order of the network."""
@@ -69,7 +70,7 @@ def apply(mask: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, 
     return result
 
 
-def check(mask: Mapping[str, Tensor], spec: NetworkSpec, shape: DataShape) -> None:
+def check(mask: Mapping[str, Tensor], spec: Spec, shape: DataShape) -> None:
     """Refuse a mask that is not boolean or does not fit its network.
 
     Raises:

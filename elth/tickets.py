@@ -20,16 +20,8 @@ from torch import Tensor
 from elth import masks
 from elth.errors import ElthError
 from elth.masks import Mask
-from elth.networks import (
-    DataShape,
-    Network,
-    NetworkSpec,
-    blueprint,
-    build,
-    canonical,
-    check_state,
-    prunable,
-)
+from elth.networks import Network, blueprint, build, canonical, check_state, prunable
+from elth.specs import DataShape, Spec
 from elth.streams import stream
 from elth.tensors import read_tensors, write_tensors
 
@@ -44,7 +36,7 @@ class Ticket:
         ElthError: weights or mask do not fit the network; the message names the tensor.
     """
 
-    network: NetworkSpec
+    network: Spec
     shape: DataShape
     rewind: dict[str, Tensor]
     """The whole state dict at the rewind point, BN statistics included, not masked."""

@@ -1,9 +1,9 @@
 """The pruning criteria of the papers: from a network to a mask of exactly as many weights as asked.
 
 A criterion's module has ``scores``, a function of tensors, and ``prune``, which draws what is to be
-drawn and keeps the highest scores. To add one, write a file beside these, name it in
-``_registry.py``, and ``make facts``. Its further keyword-only parameters are its settings; without
-a default for ``data`` it needs a dataset.
+drawn and keeps the highest scores. To add one, write a file beside these, and name it in
+``_registry.py`` and in ``NAMES`` of ``_settings.py``. Its further keyword-only parameters are its
+settings; without a default for ``data`` it needs a dataset.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from elth._lazy import lazily
-from elth.criteria._settings import NAMES, options
+from elth.criteria._settings import NAMES, check_settings, needs_data, options
 
 if TYPE_CHECKING:
     from elth.criteria import grasp, snip, synflow, uniform
     from elth.criteria._gradients import Batch, Mode, Samples
     from elth.criteria._magnitude import magnitude
-    from elth.criteria._registry import CRITERIA, Criterion, check_settings, needs_data
+    from elth.criteria._registry import CRITERIA, Criterion
     from elth.criteria._selection import keep_highest
 else:
     __getattr__, __dir__ = lazily(
@@ -25,7 +25,7 @@ else:
         {
             "elth.criteria._gradients": ("Batch", "Mode", "Samples"),
             "elth.criteria._magnitude": ("magnitude",),
-            "elth.criteria._registry": ("CRITERIA", "Criterion", "check_settings", "needs_data"),
+            "elth.criteria._registry": ("CRITERIA", "Criterion"),
             "elth.criteria._selection": ("keep_highest",),
         },
     )

@@ -9,7 +9,8 @@ from torch import Tensor
 from elth.criteria._gradients import Samples
 from elth.criteria._selection import keep_highest, on_cpu, spared
 from elth.masks import Mask
-from elth.networks import DataShape, Network
+from elth.networks import Network
+from elth.specs import DataShape
 
 
 def magnitude(weights: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> dict[str, Tensor]:

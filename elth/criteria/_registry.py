@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Mapping
-from typing import Any, Protocol, get_type_hints
+from typing import Any, Protocol, get_args, get_type_hints
 
 from torch import Tensor
 
 from elth.criteria import _magnitude, grasp, snip, synflow, uniform
 from elth.criteria._gradients import Samples
-from elth.criteria._settings import check_value
-from elth.errors import unknown
+from elth.criteria._limits import AtLeast
 from elth.masks import Mask
-from elth.networks import DataShape, Network
+from elth.networks import Network
+from elth.specs import DataShape
 
 
 class Criterion(Protocol):
@@ -63,39 +63,31 @@ CRITERIA: dict[str, Criterion] = {
 _GIVEN = frozenset(inspect.signature(Criterion.__call__).parameters)
 
 
-def options_in_code(name: str) -> dict[str, Any]:
-    """The settings of a criterion with their defaults, as its function has them."""
-    parameters = _parameters(name)
-    return {key: p.default for key, p in parameters.items() if key not in _GIVEN}
+def catalogue() -> dict[str, dict[str, Any]]:
+    """What the functions tell of their settings, as JSON values.
 
-
-def needs_data(name: str) -> bool:
-    """Whether a criterion looks at training images."""
-    return _parameters(name)["data"].default is inspect.Parameter.empty
-
-
-def check_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Check the settings of a criterion; return those that differ from the default, in its order.
-
-    Raises:
-        ElthError: unknown criterion or setting, or a value that the setting cannot have.
+    For each criterion whether it ``needs_data``, and for each of its ``settings`` the ``default``,
+    the ``words`` that it may be and the ``least`` whole number.
     """
-    defaults = options_in_code(name)
-    hints = get_type_hints(CRITERIA[name], include_extras=True)
-    for key in settings:
-        if key not in defaults:
-            raise unknown(f"setting of criterion {name}", key, defaults)
-    checked = {
-        key: check_value(
-            f"setting {key} of criterion {name}", settings[key], defaults[key], hints[key]
-        )
-        for key in defaults
-        if key in settings
+    return {name: _told(criterion) for name, criterion in CRITERIA.items()}
+
+
+def _told(criterion: Criterion) -> dict[str, Any]:
+    parameters = inspect.signature(criterion).parameters
+    hints = get_type_hints(criterion, include_extras=True)
+    return {
+        "needs_data": parameters["data"].default is inspect.Parameter.empty,
+        "settings": {
+            key: {"default": parameter.default, **_bounds(hints[key])}
+            for key, parameter in parameters.items()
+            if key not in _GIVEN
+        },
     }
-    return {key: value for key, value in checked.items() if value != defaults[key]}
 
 
-def _parameters(name: str) -> Mapping[str, inspect.Parameter]:
-    if name not in CRITERIA:
-        raise unknown("criterion", name, CRITERIA)
-    return inspect.signature(CRITERIA[name]).parameters
+def _bounds(hint: Any) -> dict[str, Any]:
+    said = get_args(hint)
+    return {
+        "words": [word for word in said if isinstance(word, str)],
+        "least": next((limit.value for limit in said if isinstance(limit, AtLeast)), 1),
+    }

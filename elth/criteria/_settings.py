@@ -1,39 +1,71 @@
-"""The settings of criteria, and what their values may be, said in the types of parameters."""
+"""The settings of criteria and what their values may be, known without importing torch."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, get_args
+from collections.abc import Mapping
+from typing import Any
 
 from elth.errors import ElthError, unknown
-from elth.facts import known
+from elth.remembered import remembered
 
-NAMES: tuple[str, ...] = tuple(known()["criteria"])
-"""The names in ``CRITERIA``, known without torch."""
+NAMES = (
+    "magnitude",
+    "snip",
+    "grasp",
+    "grasp_absolute",
+    "synflow",
+    "random_global",
+    "random_layerwise",
+)
+"""The names in ``CRITERIA``."""
 
 
 def options(name: str) -> dict[str, Any]:
     """Return the settings of a criterion with their defaults, as ``{"iterations": 100}``."""
-    if name in known()["criteria"]:
-        return dict(known()["criteria"][name])
-    from elth.criteria._registry import options_in_code
-
-    return options_in_code(name)
+    return {key: setting["default"] for key, setting in _of(name)["settings"].items()}
 
 
-@dataclass(frozen=True)
-class AtLeast:
-    """The smallest whole number that a setting may be, where it is not 1."""
-
-    value: int
+def needs_data(name: str) -> bool:
+    """Whether a criterion looks at training images."""
+    return bool(_of(name)["needs_data"])
 
 
-def check_value(what: str, value: Any, default: Any, hint: Any) -> Any:
+def check_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the settings of a criterion; return those that differ from the default, in its order.
+
+    Raises:
+        ElthError: unknown criterion or setting, or a value that the setting cannot have.
+    """
+    known = _of(name)["settings"]
+    for key in settings:
+        if key not in known:
+            raise unknown(f"setting of criterion {name}", key, known)
+    checked = {
+        key: _checked(f"setting {key} of criterion {name}", settings[key], **setting)
+        for key, setting in known.items()
+        if key in settings
+    }
+    return {key: value for key, value in checked.items() if value != known[key]["default"]}
+
+
+def _of(name: str) -> Mapping[str, Any]:
+    criteria = remembered(_catalogue)
+    if name not in criteria:
+        raise unknown("criterion", name, criteria)
+    return criteria[name]
+
+
+def _catalogue() -> Mapping[str, Mapping[str, Any]]:
+    from elth.criteria import _registry
+
+    return _registry.catalogue()
+
+
+def _checked(what: str, value: Any, *, default: Any, words: list[str], least: int) -> Any:
     """Return a setting's value as the type of its default; a whole number may stand for a float.
 
-    A word must be one of its ``Literal``, a whole number at least 1 (or ``AtLeast`` another), a
-    float positive.
+    A word must be one of ``words``, a whole number at least ``least``, a float positive.
 
     Raises:
         ElthError: it is none of these.
@@ -42,12 +74,10 @@ def check_value(what: str, value: Any, default: Any, hint: Any) -> Any:
         value = float(value)
     if type(value) is not type(default):
         raise ElthError(f"{what} is {value!r}; expected a value like {default!r}")
-    if isinstance(value, str) and value not in get_args(hint):
-        raise unknown(what, value, get_args(hint))
+    if isinstance(value, str) and value not in words:
+        raise unknown(what, value, words)
     if isinstance(value, float) and not (math.isfinite(value) and value > 0):
         raise ElthError(f"{what} must be a positive number, is {value}")
-    if type(value) is int:
-        least = next((a.value for a in get_args(hint) if isinstance(a, AtLeast)), 1)
-        if value < least:
-            raise ElthError(f"{what} must be at least {least}, is {value}")
+    if type(value) is int and value < least:
+        raise ElthError(f"{what} must be at least {least}, is {value}")
     return value

@@ -12,7 +12,8 @@ from elth.criteria._gradients import Batch, Mode, Samples, finite, loss, replica
 from elth.criteria._selection import check_count, keep_highest, on_cpu, spared
 from elth.errors import ElthError, unknown
 from elth.masks import Mask
-from elth.networks import DataShape, Network
+from elth.networks import Network
+from elth.specs import DataShape
 from elth.streams import stream
 
 Halves = Literal["disjoint", "joint"]

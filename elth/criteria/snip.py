@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from elth.criteria._gradients import Batch, Mode, Samples, finite, loss, replica, required, scoring
+from elth.criteria._limits import AtLeast
 from elth.criteria._selection import check_count, keep_highest, on_cpu, spared
-from elth.criteria._settings import AtLeast
 from elth.errors import ElthError
 from elth.masks import Mask
-from elth.networks import DataShape, Network
+from elth.networks import Network
+from elth.specs import DataShape
 from elth.streams import stream
 
 _LARGEST_BATCH = 128

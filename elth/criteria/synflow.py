@@ -10,7 +10,8 @@ from torch import Tensor
 from elth.criteria._gradients import Samples, finite, forward, replica, scoring
 from elth.criteria._selection import check_count, keep_highest, on_cpu, spared
 from elth.masks import Mask, nonzeros
-from elth.networks import DataShape, Network
+from elth.networks import Network
+from elth.specs import DataShape
 
 
 def scores(network: Network, mask: Mapping[str, Tensor], shape: DataShape) -> dict[str, Tensor]:

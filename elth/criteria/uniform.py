@@ -10,7 +10,8 @@ from torch import Tensor
 from elth.criteria._gradients import Samples
 from elth.criteria._selection import check_count, keep_highest, on_cpu, spared
 from elth.masks import Mask, nonzeros
-from elth.networks import DataShape, Network
+from elth.networks import Network
+from elth.specs import DataShape
 from elth.streams import stream
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from elth import specs
 from elth._lazy import lazily
 from elth.data import digits, vision
-from elth.data._info import DatasetInfo, Option
+from elth.data._info import DatasetInfo
 from elth.data._sources import FOLDER, IMAGENET, MemorySource, Source
 from elth.errors import ElthError, unknown
-from elth.networks import NetworkSpec
+from elth.specs import Option, Spec
 
 if TYPE_CHECKING:
     from elth.data._dataset import Batch, Batches, Dataset, Part
@@ -84,29 +85,15 @@ def canonical(name: str) -> str:
     return str(_canonical(name))
 
 
-def _canonical(name: str) -> NetworkSpec:
+def _canonical(name: str) -> Spec:
     try:
-        spec = NetworkSpec.parse(name)
+        spec = Spec.parse(name)
     except ElthError as error:
         raise ElthError(
             f"cannot read the dataset '{name}': write a name, or a name with options as "
             "cifar10(size=224), each option once"
         ) from error
-    defaults = options(spec.name)
-    kept = []
-    for key, value in spec.options:
-        if key not in defaults:
-            raise unknown(f"option of dataset {spec.name}", key, defaults)
-        if type(value) is not type(defaults[key]):
-            raise ElthError(
-                f"option {key} of dataset {spec.name} is {value!r}; expected a value like "
-                f"{defaults[key] or 'images.json'!r}"
-            )
-        if type(value) is int and value < 1:
-            raise ElthError(f"option {key} of dataset {spec.name} must be at least 1, is {value}")
-        if value != defaults[key]:
-            kept.append((key, value))
-    return NetworkSpec(spec.name, tuple(sorted(kept)))
+    return specs.canonical(spec, "dataset", options(spec.name), like={"manifest": "images.json"})
 
 
 def info(name: str) -> DatasetInfo:
@@ -135,5 +122,5 @@ def load(
         ElthError: no dataset of this name, or it is not there, or it is another one.
     """
     described = info(name)
-    source = DATASETS[NetworkSpec.parse(described.name).name]
+    source = DATASETS[Spec.parse(described.name).name]
     return source.load(described, Path(root), download=download, full=full)

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from elth.errors import ElthError
-from elth.networks import DataShape, NetworkSpec
 from elth.recipes import AUGMENTATIONS
-
-Option = int | bool | str
+from elth.specs import DataShape, Option, Spec
 
 # ImageNet's statistics, on the scale of 0 to 255, which the experiments of E-LTH use for CIFAR too.
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
@@ -46,7 +44,7 @@ class DatasetInfo:
     @property
     def title(self) -> str:
         """Name and options for people: as ``name``, but never a path."""
-        return str(NetworkSpec(self.known_as, self.options)) if self.known_as else self.name
+        return str(Spec(self.known_as, self.options)) if self.known_as else self.name
 
     def identity(self) -> dict[str, Any]:
         """What the results of a training depend on, as JSON values."""

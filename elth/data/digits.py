@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from elth.data._info import DatasetInfo
 from elth.data._sources import MemorySource
-from elth.networks import DataShape
+from elth.specs import DataShape
 
 if TYPE_CHECKING:
     from elth.data._memory import Parts

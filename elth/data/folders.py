@@ -18,13 +18,9 @@ import torch
 from torch import Tensor
 
 from elth.data._info import DatasetInfo
-from elth.data._sources import (
-    FOLDER,
+from elth.data._manifests import (
     FORMAT,
-    IMAGENET,
     PARTS,
-    CountedSource,
-    FolderSource,
     check_name,
     digest,
     manifest_path,
@@ -35,11 +31,7 @@ from elth.errors import ElthError
 from elth.files import write_atomic
 
 __all__ = [
-    "FOLDER",
-    "IMAGENET",
-    "CountedSource",
     "FolderDataset",
-    "FolderSource",
     "Part",
     "centre_crop",
     "decode",

@@ -34,7 +34,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image, decode_jpeg, encode_jpeg, read_file
 
 from elth.data._info import DatasetInfo
-from elth.data._sources import (
+from elth.data._manifests import (
     PARTS,
     PREPARED,
     check_name,

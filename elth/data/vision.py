@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from elth.data._info import IMAGENET_DEVIATION, IMAGENET_MEAN, DatasetInfo
 from elth.data._sources import MemorySource, Reader, Statistics
-from elth.networks import DataShape
+from elth.specs import DataShape
 
 if TYPE_CHECKING:
     from elth.data._memory import Parts

@@ -6,19 +6,20 @@ from typing import TYPE_CHECKING
 
 from elth._lazy import lazily
 from elth.elastic._notation import Width, is_width, parse_width
+from elth.elastic._tensors import check_width, tensor_sources
 from elth.elastic.plans import Plan, explain, label, resolve, spell
 
 if TYPE_CHECKING:
     from elth.elastic.datasets import move
-    from elth.elastic.depth import tensor_sources, transform
-    from elth.elastic.width import change_width, check_width
+    from elth.elastic.depth import transform
+    from elth.elastic.width import change_width
 else:
     __getattr__, __dir__ = lazily(
         __name__,
         {
             "elth.elastic.datasets": ("move",),
-            "elth.elastic.depth": ("tensor_sources", "transform"),
-            "elth.elastic.width": ("change_width", "check_width"),
+            "elth.elastic.depth": ("transform",),
+            "elth.elastic.width": ("change_width",),
         },
     )
 

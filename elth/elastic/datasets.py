@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from elth.errors import ElthError
-from elth.networks import DataShape, build, check_state
+from elth.networks import build, check_state
+from elth.specs import DataShape
 from elth.streams import stream
 from elth.tickets import Ticket
 

@@ -2,67 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 from elth.elastic import plans
+from elth.elastic._tensors import tensor_sources
 from elth.elastic.plans import Plan
 from elth.errors import ElthError
 from elth.masks import Mask
-from elth.networks import Anatomy, NetworkSpec, blueprint, canonical, prunable
+from elth.networks import blueprint, canonical, prunable
+from elth.specs import Spec
 from elth.tickets import Ticket
 
 
-def tensor_sources(
-    plan: Plan, source: Anatomy, target: Anatomy, source_names: Collection[str], names: list[str]
-) -> dict[str, str]:
-    """Name for every tensor of the target the source tensor that fills it.
-
-    A tensor of a unit comes from the unit that the plan names; a tensor of the stem or head from
-    the one of the same name. The mapping is total, or refused.
-
-    Args:
-        plan: what fills what; must fit the two anatomies.
-        source: anatomy of the source network.
-        target: anatomy of the target network.
-        source_names: names of the source's tensors.
-        names: names of the target's tensors, in order.
-
-    Raises:
-        ElthError: a tensor of the target has no source, or one of the source that should move with
-            its unit, the stem or the head has no place.
-    """
-    plans.check(plan, source, target)
-    places = [
-        (f"{t.units[position]}.", f"{s.units[unit]}.")
-        for units, s, t in zip(plan.stages, source.stages, target.stages, strict=True)
-        for position, unit in enumerate(units)
-    ]
-    result = {}
-    for name in names:
-        origin = next((f"{s}{name.removeprefix(t)}" for t, s in places if name.startswith(t)), name)
-        if origin not in source_names:
-            raise ElthError(
-                f"nothing fills tensor '{name}' of the target: the source has no '{origin}'"
-            )
-        result[name] = origin
-    dropped = [
-        f"{unit}."
-        for units, stage in zip(plan.stages, source.stages, strict=True)
-        for place, unit in enumerate(stage.units)
-        if place not in units
-    ]
-    moved = set(result.values())
-    for name in source_names:
-        if name not in moved and not name.startswith(tuple(dropped)):
-            raise ElthError(
-                f"tensor '{name}' of the source has no place in the target: the two networks "
-                "differ in more than their depth"
-            )
-    return result
-
-
-def transform(ticket: Ticket, target: str | NetworkSpec, plan: str | Plan = "auto") -> Ticket:
+def transform(ticket: Ticket, target: str | Spec, plan: str | Plan = "auto") -> Ticket:
     """Stretch or squeeze a ticket into a deeper or shallower network of its family.
 
     Convolution and linear weights, their masks, and batch normalisation with its running

@@ -30,7 +30,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from elth.errors import ElthError, unknown
-from elth.networks import Anatomy, NetworkSpec, Stage
+from elth.networks import Anatomy, Stage
+from elth.specs import Spec
 
 StagePlan = tuple[int, ...]
 """Source unit of every unit of the target stage."""
@@ -166,7 +167,7 @@ def explain(
     plan: Plan,
     source: Anatomy,
     target: Anatomy,
-    names: tuple[str | NetworkSpec, str | NetworkSpec] = ("source", "target"),
+    names: tuple[str | Spec, str | Spec] = ("source", "target"),
 ) -> str:
     """Describe a plan stage by stage, for people.
 

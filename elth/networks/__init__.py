@@ -1,7 +1,7 @@
 """The networks of the papers, each telling its anatomy: stages, units, and what is fixed.
 
 A network is a function of the data's shape and of its options. To add one, write a file beside
-this one with a ``NETWORKS`` dict, name it in ``_registry.py``, and ``make facts``.
+this one with a ``NETWORKS`` dict, and name it in ``_registry.py``.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from elth._lazy import lazily
 from elth.networks._anatomy import Anatomy, Stage
-from elth.networks._facts import Facts, canonical, facts, is_listed, options
-from elth.networks._spec import DataShape, NetworkSpec, spell
+from elth.networks._facts import Facts, canonical, facts, options, tensor_shapes
+from elth.specs import DataShape, spell
 
 if TYPE_CHECKING:
     from elth.networks._network import Network
@@ -49,7 +49,6 @@ __all__ = [
     "DataShape",
     "Facts",
     "Network",
-    "NetworkSpec",
     "Stage",
     "blueprint",
     "build",
@@ -57,10 +56,10 @@ __all__ = [
     "check_state",
     "facts",
     "initialise",
-    "is_listed",
     "macs",
     "options",
     "prunable",
     "smallest_norm",
     "spell",
+    "tensor_shapes",
 ]

@@ -1,4 +1,4 @@
-"""What can be told of a network without building it: its options, its anatomy and its size."""
+"""What can be told of a network without importing torch: its options, its anatomy and its size."""
 
 from __future__ import annotations
 
@@ -6,55 +6,25 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-from elth.errors import ElthError, unknown
-from elth.facts import known
+from elth.networks import _options
 from elth.networks._anatomy import Anatomy, Stage
-from elth.networks._spec import DataShape, NetworkSpec
+from elth.remembered import remembered
+from elth.specs import DataShape, Spec
 
 
 def options(name: str) -> dict[str, Any]:
     """Return the options of a network with their defaults, as ``{"width": 16}``."""
-    if name in known()["options"]:
-        return dict(known()["options"][name]["defaults"])
-    from elth.networks._registry import options_in_code
-
-    return options_in_code(name)
+    return dict(_options.of(name, remembered(_catalogue))["defaults"])
 
 
-def _words(name: str) -> dict[str, tuple[str, ...]]:
-    """The words that an option may be, for the options that are words."""
-    if name in known()["options"]:
-        return {key: tuple(words) for key, words in known()["options"][name]["words"].items()}
-    from elth.networks._registry import words_in_code
-
-    return words_in_code(name)
-
-
-def canonical(spec: str | NetworkSpec) -> NetworkSpec:
+def canonical(spec: str | Spec) -> Spec:
     """Check a name and its options; sort them, and leave out those that say the default.
 
     Raises:
         ElthError: unknown network or option, a value of another type than the default's, or a word
             that the option does not know.
     """
-    spec = NetworkSpec.parse(spec)
-    defaults, words = options(spec.name), _words(spec.name)
-    kept = []
-    for key, value in spec.options:
-        if key not in defaults:
-            raise unknown(f"option of network {spec.name}", key, defaults)
-        if type(value) is not type(defaults[key]):
-            raise ElthError(
-                f"option {key} of network {spec.name} is {value!r}; expected a value like "
-                f"{defaults[key]!r}"
-            )
-        if key in words and value not in words[key]:
-            raise unknown(f"{key} of network {spec.name}", str(value), words[key])
-        if isinstance(value, int) and not isinstance(value, bool) and value < 1:
-            raise ElthError(f"option {key} of network {spec.name} must be at least 1, is {value}")
-        if value != defaults[key]:
-            kept.append((key, value))
-    return NetworkSpec(spec.name, tuple(sorted(kept)))
+    return _options.canonical(spec, remembered(_catalogue))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +47,7 @@ class Facts:
     """Input channels of the convolutions of one pixel with a stride."""
 
 
-def facts(spec: str | NetworkSpec, shape: DataShape) -> Facts:
+def facts(spec: str | Spec, shape: DataShape) -> Facts:
     """What a plan needs to know of a network for data of a shape.
 
     Raises:
@@ -86,27 +56,23 @@ def facts(spec: str | NetworkSpec, shape: DataShape) -> Facts:
     return _facts(canonical(spec), shape)
 
 
-def is_listed(spec: str | NetworkSpec, shape: DataShape) -> bool:
-    """Whether ``facts`` are listed, so that the network is not built for them."""
-    return spell(shape) in _entry(canonical(spec))["shapes"]
+def tensor_shapes(spec: str | Spec, shape: DataShape) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors of a network's state dict, in its order.
 
-
-def _entry(spec: NetworkSpec) -> dict[str, Any]:
-    entry: dict[str, Any] = known()["networks"].get(str(spec), {"shapes": {}})
-    return entry
+    Raises:
+        ElthError: as ``facts``.
+    """
+    return dict(_tensor_shapes(canonical(spec), shape))
 
 
 @functools.lru_cache(maxsize=256)
-def _facts(spec: NetworkSpec, shape: DataShape) -> Facts:
-    if not is_listed(spec, shape):
-        return work_out(spec, shape)
-    entry = _entry(spec)
-    anatomy = entry["anatomy"]
+def _facts(spec: Spec, shape: DataShape) -> Facts:
+    told = remembered(_measured, str(spec), shape.channels, shape.size, shape.classes)
+    anatomy = told["anatomy"]
     stages = (
         Stage(name=s["name"], units=tuple(s["units"]), fixed=tuple(s["fixed"]))
         for s in anatomy["stages"]
     )
-    told = entry["shapes"][spell(shape)]
     return Facts(
         anatomy=Anatomy(
             family=anatomy["family"],
@@ -114,27 +80,34 @@ def _facts(spec: NetworkSpec, shape: DataShape) -> Facts:
             head=anatomy["head"],
             unpruned=tuple(anatomy["unpruned"]),
         ),
-        **{**told, "strided_pixels": tuple(told["strided_pixels"])},
+        **{
+            **{key: value for key, value in told.items() if key != "anatomy"},
+            "strided_pixels": tuple(told["strided_pixels"]),
+        },
     )
 
 
-def spell(shape: DataShape) -> str:
-    """A shape as ``facts.json`` has it: ``3x32x32/10``."""
-    return f"{shape.channels}x{shape.size}x{shape.size}/{shape.classes}"
+@functools.lru_cache(maxsize=256)
+def _tensor_shapes(spec: Spec, shape: DataShape) -> dict[str, tuple[int, ...]]:
+    told = remembered(_shapes, str(spec), shape.channels, shape.size, shape.classes)
+    return {name: tuple(sides) for name, sides in told.items()}
 
 
-def work_out(spec: NetworkSpec, shape: DataShape) -> Facts:
-    """The facts of a network as it is when it is built."""
-    from elth.networks._registry import blueprint, macs, norm_values, prunable, strided_pixels
+def _catalogue() -> dict[str, dict[str, Any]]:
+    from elth.networks import _registry
 
-    network = blueprint(spec, shape)
-    sizes = {name: network.get_parameter(name).numel() for name in prunable(network)}
-    return Facts(
-        anatomy=network.anatomy,
-        layers=len(sizes),
-        prunable=sum(sizes.values()),
-        unpruned=sum(sizes[name] for name in network.anatomy.unpruned),
-        macs=macs(spec, shape),
-        norm_values=norm_values(spec, shape),
-        strided_pixels=strided_pixels(network),
-    )
+    return _registry.catalogue()
+
+
+def _measured(spec: str, channels: int, size: int, classes: int) -> dict[str, Any]:
+    from elth.networks import _registry
+
+    return _registry.measured(spec, DataShape(channels=channels, size=size, classes=classes))
+
+
+def _shapes(spec: str, channels: int, size: int, classes: int) -> dict[str, list[int]]:
+    from elth.networks import _registry
+
+    shape = DataShape(channels=channels, size=size, classes=classes)
+    state = _registry.blueprint(spec, shape).state_dict()
+    return {name: list(tensor.shape) for name, tensor in state.items()}

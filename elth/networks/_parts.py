@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from elth.errors import ElthError
-from elth.networks._spec import DataShape
+from elth.specs import DataShape
 
 Shortcut = Literal["conv", "pad"]
 """Where the shape changes: a 1x1 convolution with batch normalisation, or ``PadShortcut``."""

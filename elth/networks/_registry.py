@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import math
@@ -12,11 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from elth.convolutions import is_strided_pixel
-from elth.errors import ElthError, unknown
-from elth.networks import conv4, imagenet, mlp, mobilenet, resnet, vgg
-from elth.networks._facts import canonical
+from elth.errors import ElthError
+from elth.networks import _options, conv4, imagenet, mlp, mobilenet, resnet, vgg
 from elth.networks._network import Builder, Network
-from elth.networks._spec import DataShape, NetworkSpec
+from elth.specs import DataShape, Spec
 
 NETWORKS: dict[str, Builder] = {
     **resnet.NETWORKS,
@@ -28,21 +28,31 @@ NETWORKS: dict[str, Builder] = {
 }
 
 
-def options_in_code(name: str) -> dict[str, Any]:
-    """The options of a network with their defaults, as its function has them."""
-    if name not in NETWORKS:
-        raise unknown("network", name, NETWORKS)
-    parameters = inspect.signature(NETWORKS[name]).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+def catalogue() -> dict[str, dict[str, Any]]:
+    """What the functions tell of their options, as JSON values.
+
+    For each network the ``defaults``, and the ``words`` that an option may be.
+    """
+    return {name: _told(builder) for name, builder in NETWORKS.items()}
 
 
-def words_in_code(name: str) -> dict[str, tuple[str, ...]]:
-    """The words that an option may be, for the options that are words."""
-    hints = get_type_hints(NETWORKS[name])
-    return {key: get_args(hint) for key, hint in hints.items() if get_origin(hint) is Literal}
+@functools.cache
+def _told(builder: Builder) -> dict[str, Any]:
+    parameters = inspect.signature(builder).parameters.values()
+    hints = get_type_hints(builder)
+    return {
+        "defaults": {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY},
+        "words": {
+            key: list(get_args(hint)) for key, hint in hints.items() if get_origin(hint) is Literal
+        },
+    }
 
 
-def build(spec: str | NetworkSpec, shape: DataShape, *, generator: torch.Generator) -> Network:
+def _canonical(spec: str | Spec) -> Spec:
+    return _options.canonical(spec, catalogue())
+
+
+def build(spec: str | Spec, shape: DataShape, *, generator: torch.Generator) -> Network:
     """Make a network on the CPU, initialised from ``generator`` alone (see ``initialise``).
 
     Raises:
@@ -52,24 +62,24 @@ def build(spec: str | NetworkSpec, shape: DataShape, *, generator: torch.Generat
     # their parameters is drawn anew, and nobody else's draws are disturbed.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(generator.initial_seed())
-        network = _make(canonical(spec), shape)
+        network = _make(_canonical(spec), shape)
     initialise(network, generator)
     return network
 
 
-def _make(spec: NetworkSpec, shape: DataShape) -> Network:
+def _make(spec: Spec, shape: DataShape) -> Network:
     return NETWORKS[spec.name](shape, **dict(spec.options))
 
 
 @functools.lru_cache(maxsize=256)
-def _blueprint(spec: NetworkSpec, shape: DataShape) -> Network:
+def _blueprint(spec: Spec, shape: DataShape) -> Network:
     with torch.device("meta"):
         return _make(spec, shape)
 
 
-def blueprint(spec: str | NetworkSpec, shape: DataShape) -> Network:
+def blueprint(spec: str | Spec, shape: DataShape) -> Network:
     """Return the network without storage (device "meta"): names, shapes and anatomy only."""
-    return _blueprint(canonical(spec), shape)
+    return _blueprint(_canonical(spec), shape)
 
 
 @torch.no_grad()
@@ -114,9 +124,7 @@ def prunable(network: nn.Module) -> tuple[str, ...]:
     )
 
 
-def check_state(
-    state: Mapping[str, Tensor], spec: NetworkSpec, shape: DataShape, *, what: str
-) -> None:
+def check_state(state: Mapping[str, Tensor], spec: Spec, shape: DataShape, *, what: str) -> None:
     """Refuse a state dict that does not fit its network.
 
     Raises:
@@ -179,18 +187,18 @@ def strided_pixels(network: nn.Module) -> tuple[int, ...]:
     )
 
 
-def macs(spec: str | NetworkSpec, shape: DataShape) -> int:
+def macs(spec: str | Spec, shape: DataShape) -> int:
     """Multiply-accumulate operations of convolutions and linear layers for one image, forward."""
-    return _measured(canonical(spec), shape)[0]
+    return _counted(_canonical(spec), shape)[0]
 
 
-def norm_values(spec: str | NetworkSpec, shape: DataShape) -> int:
+def norm_values(spec: str | Spec, shape: DataShape) -> int:
     """What ``smallest_norm`` counts, of a network that need not be made."""
-    return _measured(canonical(spec), shape)[1]
+    return _counted(_canonical(spec), shape)[1]
 
 
 @functools.lru_cache(maxsize=256)
-def _measured(spec: NetworkSpec, shape: DataShape) -> tuple[int, int]:
+def _counted(spec: Spec, shape: DataShape) -> tuple[int, int]:
     """Multiply-accumulate operations, and values at the smallest normalisation."""
     with torch.device("meta"):
         network = _make(spec, shape)
@@ -226,3 +234,18 @@ def _measured(spec: NetworkSpec, shape: DataShape) -> tuple[int, int]:
     with torch.no_grad():
         network.eval()(torch.zeros(1, *shape.image))
     return total, min(values[1:], default=0)
+
+
+def measured(spec: str | Spec, shape: DataShape) -> dict[str, Any]:
+    """The fields of ``Facts``, as JSON values, of the network as it is when it is built."""
+    network = blueprint(spec, shape)
+    sizes = {name: network.get_parameter(name).numel() for name in prunable(network)}
+    return {
+        "anatomy": dataclasses.asdict(network.anatomy),
+        "layers": len(sizes),
+        "prunable": sum(sizes.values()),
+        "unpruned": sum(sizes[name] for name in network.anatomy.unpruned),
+        "macs": macs(spec, shape),
+        "norm_values": norm_values(spec, shape),
+        "strided_pixels": strided_pixels(network),
+    }

@@ -8,7 +8,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from elth.networks._anatomy import Anatomy, Stage
 from elth.networks._network import Init, Network
 from elth.networks._parts import PadShortcut, Shortcut
-from elth.networks._spec import DataShape
+from elth.specs import DataShape
 
 
 class ImageNetResNet(ResNet, Network):  # type: ignore[misc]  # torchvision has no types

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from elth.networks._anatomy import Anatomy, Stage
 from elth.networks._network import Builder, Init, Network
 from elth.networks._parts import check_side
-from elth.networks._spec import DataShape
+from elth.specs import DataShape
 
 
 class Conv4(Network):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from elth.networks._network import Builder, Init, Network
 from elth.networks._parts import Shortcut, check_side
-from elth.networks._spec import DataShape
+from elth.specs import DataShape
 
 
 def _of_units(*units: int, bottleneck: bool = False) -> Builder:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from elth.networks._anatomy import Anatomy, Stage
 from elth.networks._network import Builder, Init, Network
 from elth.networks._parts import PadShortcut, Shortcut, check_side
-from elth.networks._spec import DataShape
+from elth.specs import DataShape
 
 
 class BasicBlock(nn.Module):

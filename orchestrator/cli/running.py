@@ -72,7 +72,6 @@ def run(
 
     Give the same command again after any interruption, and it goes on.
     """
-    from elth.apart import apart
     from orchestrator import plan as plans
     from orchestrator.cluster import machines
     from orchestrator.run import stopping
@@ -80,7 +79,7 @@ def run(
     stopping.like_ctrl_c()
     if storage is not None:
         overrides = (*overrides, f"resources.storage={storage}")
-    experiment, built = apart(plans.of_file, config, overrides)
+    experiment, built = plans.of_file(config, overrides)
     address = machines.address_of(address)
     from orchestrator.run.driver import execute
 

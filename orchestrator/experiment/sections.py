@@ -26,8 +26,9 @@ from pydantic import (
 
 from elth import criteria, data
 from elth.errors import ElthError, unknown
-from elth.networks import NetworkSpec, canonical
+from elth.networks import canonical
 from elth.recipes import RECIPES, Recipe, Step
+from elth.specs import Spec
 from orchestrator.experiment.methods import METHODS, SOURCE
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
@@ -59,11 +60,11 @@ def _dataset(name: str) -> str:
     Raises:
         ElthError: there is no such dataset, or it cannot meet the options.
     """
-    spec = NetworkSpec.parse(data.canonical(name))
+    spec = Spec.parse(data.canonical(name))
     options = dict(spec.options)
     if "manifest" in options:
         options["manifest"] = str(Path(str(options["manifest"])).absolute())
-    return data.info(str(NetworkSpec(spec.name, tuple(options.items())))).name
+    return data.info(str(Spec(spec.name, tuple(options.items())))).name
 
 
 class Pruning(Section):

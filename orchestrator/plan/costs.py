@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 
-from elth.apart import apart
 from elth.counts import kept_after
-from elth.networks import facts, is_listed
+from elth.networks import facts
 from orchestrator.plan.stage import Stage, dataset_of, info_of, iterations, recipe_of
 
 kept_at = functools.lru_cache(maxsize=4096)(kept_after)
@@ -38,8 +37,7 @@ def seconds_of_step(stage: Stage) -> float:
 @functools.lru_cache(maxsize=4096)
 def _step(network: str, dataset: str, batch: int) -> float:
     shape = info_of(dataset).shape
-    # The driver of a run asks for it, which is to stay without torch.
-    found = facts(network, shape) if is_listed(network, shape) else apart(facts, network, shape)
+    found = facts(network, shape)
     return 3 * found.macs * batch / 50e9 + 5e-4 * found.layers
 
 

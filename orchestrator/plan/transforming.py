@@ -9,7 +9,8 @@ from typing import Any
 
 from elth import elastic
 from elth.errors import ElthError
-from elth.networks import DataShape, NetworkSpec, facts, options
+from elth.networks import DataShape, facts, options, tensor_shapes
+from elth.specs import Spec
 from orchestrator.plan.stage import info_of
 
 
@@ -33,16 +34,13 @@ def transform(
     before, after = facts(source, shape).anatomy, facts(target, goal).anatomy
     if elastic.is_width(text):
         width = elastic.parse_width(text)
-        elastic.check_width(width, NetworkSpec.parse(source), NetworkSpec.parse(target), shape)
-        from elth.networks import blueprint
-
-        moved, goal_state = (blueprint(target, s).state_dict() for s in (shape, goal))
-        for name, tensor in goal_state.items():
-            if tensor.shape != moved[name].shape and not name.startswith(f"{after.head}."):
+        elastic.check_width(width, Spec.parse(source), Spec.parse(target), shape)
+        moved, wanted = (tensor_shapes(target, s) for s in (shape, goal))
+        for name, sides in wanted.items():
+            if sides != moved[name] and not name.startswith(f"{after.head}."):
                 raise ElthError(
                     f"a ticket of {target} for {source_dataset} does not fit {target_dataset}: "
-                    f"'{name}' has shape {tuple(tensor.shape)} there, {tuple(moved[name].shape)} "
-                    "here"
+                    f"'{name}' has shape {sides} there, {moved[name]} here"
                 )
         return Move(step={"width": str(width), "to": target}, label=str(width), replicates=False)
     plan = elastic.resolve(text, before, after)
@@ -61,9 +59,9 @@ def _differ_in_depth_only(source: str, target: str, shape: DataShape, goal: Data
 
     Then every plan that fits the anatomies fills each tensor from one of its shape: the units of a
     stage are alike but for fixed ones, which stay in their places, and the head is made anew where
-    the dataset is another. ``_check_tensors``, which builds both networks, would find nothing.
+    the dataset is another: ``_check_tensors``, for which both are built, would find nothing.
     """
-    one, other = NetworkSpec.parse(source), NetworkSpec.parse(target)
+    one, other = Spec.parse(source), Spec.parse(target)
     return (
         facts(one, shape).anatomy.family == facts(other, goal).anatomy.family
         and {**options(one.name), **dict(one.options)}
@@ -76,29 +74,23 @@ def _check_tensors(
     plan: elastic.Plan, source: str, target: str, source_dataset: str, target_dataset: str
 ) -> None:
     """Refuse a plan that fills a tensor from one of another shape."""
-    from elth.networks import blueprint
-
-    networks = (
-        blueprint(source, info_of(source_dataset).shape),
-        blueprint(target, info_of(target_dataset).shape),
-    )
-    before, after = (network.anatomy for network in networks)
-    have, want = (network.state_dict() for network in networks)
+    shape, goal = info_of(source_dataset).shape, info_of(target_dataset).shape
+    before, after = facts(source, shape).anatomy, facts(target, goal).anatomy
+    have, want = tensor_shapes(source, shape), tensor_shapes(target, goal)
     origins = elastic.tensor_sources(plan, before, after, have, list(want))
     head = f"{after.head}."
     for name, origin in origins.items():
         if source_dataset != target_dataset and name.startswith(head):
             continue
-        if have[origin].shape != want[name].shape:
+        if have[origin] != want[name]:
             raise ElthError(
                 f"a ticket of {source} does not fit {target}: '{name}' has shape "
-                f"{tuple(want[name].shape)}, '{origin}' of the source {tuple(have[origin].shape)}"
-                + _hint(source, target)
+                f"{want[name]}, '{origin}' of the source {have[origin]}" + _hint(source, target)
             )
 
 
 def _hint(source: str, target: str) -> str:
-    widths = [dict(NetworkSpec.parse(name).options).get("width") for name in (source, target)]
+    widths = [dict(Spec.parse(name).options).get("width") for name in (source, target)]
     if widths[0] == widths[1]:
         return ""
     return "; between widths in the ratio of two, transform is double or halve"

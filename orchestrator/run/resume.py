@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from mlflow.exceptions import MlflowException
 
-from elth.apart import apart
 from elth.errors import ElthError
 from orchestrator import plan as plans
 from orchestrator.experiment.sections import Experiment
@@ -39,7 +38,7 @@ def begin(tracker: Tracker, run_id: str, overrides: Sequence[str]) -> tuple[Expe
                 f"run {name} ({stage.title}) is {run.info.status.lower()} and holds no experiment: "
                 "name a finished round of its chain, or give elth run with the file"
             ) from error
-        experiment, built = apart(plans.of_file, path, overrides)
+        experiment, built = plans.of_file(path, overrides)
     if stage.key not in built.stages:
         raise ElthError(
             f"run {name} ({stage.title}) is no part of the experiment {experiment.name} with these "

@@ -11,7 +11,8 @@ from elth.data import Dataset
 from elth.elastic import Plan
 from elth.errors import ElthError
 from elth.masks import Mask
-from elth.networks import Anatomy, NetworkSpec, blueprint, build
+from elth.networks import Anatomy, blueprint, build
+from elth.specs import Spec
 from elth.streams import stream
 from elth.tickets import Ticket
 from orchestrator.plan.stage import Stage, shape_of
@@ -209,7 +210,7 @@ def _changed(
 def _ticket(stage: Stage, state: State, mask: Mask, history: list[dict[str, Any]]) -> Ticket:
     origin = {name: stage.params[name] for name in ("dataset", "recipe", "seed")}
     return Ticket(
-        network=NetworkSpec.parse(stage.params["network"]),
+        network=Spec.parse(stage.params["network"]),
         shape=shape_of(stage),
         rewind=state,
         mask=mask,

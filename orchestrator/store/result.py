@@ -11,7 +11,8 @@ from torch import Tensor
 from elth import masks
 from elth.errors import ElthError
 from elth.masks import Mask
-from elth.networks import NetworkSpec, blueprint, check_state, prunable
+from elth.networks import blueprint, check_state, prunable
+from elth.specs import Spec
 from elth.tensors import read_tensors, write_tensors
 from elth.tickets import state_digest
 from orchestrator.plan.stage import Stage, shape_of
@@ -73,7 +74,7 @@ def read(stage: Stage, folder: Path) -> Result:
     Raises:
         ElthError: a file is damaged, or does not fit the stage's network.
     """
-    spec, shape = NetworkSpec.parse(stage.params["network"]), shape_of(stage)
+    spec, shape = Spec.parse(stage.params["network"]), shape_of(stage)
     if stage.kind == "rewind_point":
         state = _read(folder / "rewind.safetensors", "rewind point")
         check_state(state, spec, shape, what="rewind point")

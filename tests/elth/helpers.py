@@ -7,7 +7,8 @@ import functools
 import torch
 
 from elth.data import DatasetInfo, MemoryDataset
-from elth.networks import Anatomy, DataShape, NetworkSpec, Stage, blueprint, build, prunable
+from elth.networks import Anatomy, DataShape, Stage, blueprint, build, prunable
+from elth.specs import Spec
 from elth.tickets import Ticket
 
 IMAGE = DataShape(channels=1, size=4, classes=3)
@@ -45,7 +46,7 @@ def ticket(spec: str, shape: DataShape = IMAGE, seed: int = 0) -> Ticket:
         name: torch.rand(state[name].shape, generator=generator) < 0.5
         for name in prunable(blueprint(spec, shape))
     }
-    return Ticket(network=NetworkSpec.parse(spec), shape=shape, rewind=state, mask=mask)
+    return Ticket(network=Spec.parse(spec), shape=shape, rewind=state, mask=mask)
 
 
 def dataset(

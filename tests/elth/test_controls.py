@@ -21,12 +21,13 @@ from elth.controls import (
 from elth.elastic import Plan, resolve, transform
 from elth.errors import ElthError
 from elth.masks import Mask, digest, layer_sparsity, nonzeros
-from elth.networks import NetworkSpec, build, prunable
+from elth.networks import build, prunable
+from elth.specs import Spec
 from elth.streams import stream
 from elth.tickets import Ticket, state_digest
 from tests.elth.helpers import IMAGE, anatomy, staged, ticket
 
-SPEC = NetworkSpec("resnet14", (("width", 2),))
+SPEC = Spec("resnet14", (("width", 2),))
 
 
 def test_reinit_draws_everything_anew() -> None:
@@ -51,7 +52,7 @@ def test_reinit_follows_the_seed() -> None:
 
 
 def test_reinit_follows_the_law_of_initialisation() -> None:
-    fresh = reinit(NetworkSpec("resnet14"), IMAGE, 0)
+    fresh = reinit(Spec("resnet14"), IMAGE, 0)
     weight = fresh["layer3.1.conv2.weight"]
     assert abs(float(weight.std()) / (2 / 576) ** 0.5 - 1) < 0.02
     scale = fresh["layer3.1.bn2.weight"]

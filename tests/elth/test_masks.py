@@ -12,7 +12,8 @@ from torch import Tensor
 
 from elth import masks
 from elth.errors import ElthError
-from elth.networks import DataShape, NetworkSpec, blueprint
+from elth.networks import DataShape, blueprint
+from elth.specs import Spec
 from tests.elth.helpers import IMAGE, ticket
 
 MASK = {
@@ -131,7 +132,7 @@ def test_check_accepts_a_fitting_mask() -> None:
     ],
 )
 def test_check_refuses_by_name(name: str, replacement: Tensor | None, message: str) -> None:
-    spec = NetworkSpec.parse("mlp2(width=4,last_width=3)")
+    spec = Spec.parse("mlp2(width=4,last_width=3)")
     mask = masks.ones(blueprint(spec, IMAGE))
     if replacement is None:
         del mask[name]

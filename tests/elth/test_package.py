@@ -40,10 +40,10 @@ def test_public_names() -> None:
         "ElthError",
         "Epoch",
         "Network",
-        "NetworkSpec",
         "NonFiniteLossError",
         "Plan",
         "Recipe",
+        "Spec",
         "Step",
         "Ticket",
         "Training",
@@ -75,9 +75,10 @@ def test_every_public_name_can_be_imported(name: str) -> None:
 def test_the_packages_and_their_descriptions_need_no_torch() -> None:
     code = (
         "import sys, elth, elth.data, elth.elastic, elth.networks, elth.criteria\n"
-        "elth.NetworkSpec, elth.RECIPES, elth.Plan, elth.networks.Stage, elth.elastic.plans\n"
-        "elth.data.info('cifar10'), elth.networks.options('vgg13'), elth.criteria.options('snip')\n"
+        "elth.Spec, elth.RECIPES, elth.Plan, elth.networks.Stage, elth.elastic.plans\n"
+        "elth.data.info('cifar10'), elth.criteria.NAMES, elth.elastic.check_width, elth.apart\n"
         "assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
+        "assert not elth.apart._others, 'not even in another process'\n"
         "assert elth.networks.resnet.NETWORKS['resnet20'] is elth.NETWORKS['resnet20']\n"
         "assert elth.build_network is elth.networks.build and 'torch' in sys.modules\n"
     )

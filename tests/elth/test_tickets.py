@@ -18,7 +18,8 @@ from torch import Tensor
 from elth import masks
 from elth.elastic import move
 from elth.errors import ElthError
-from elth.networks import DataShape, NetworkSpec
+from elth.networks import DataShape
+from elth.specs import Spec
 from elth.tickets import Ticket, state_digest
 from tests.elth.helpers import IMAGE, ticket
 
@@ -50,7 +51,7 @@ def _change(path: Path, tensors: dict[str, Tensor | None], **metadata: Any) -> N
 
 def test_round_trip(made: Ticket, path: Path) -> None:
     again = Ticket.load(str(path))
-    assert again.network == made.network == NetworkSpec("resnet14", (("width", 2),))
+    assert again.network == made.network == Spec("resnet14", (("width", 2),))
     assert again.shape == made.shape
     assert again.origin == made.origin
     assert again.rewind.keys() == made.rewind.keys()
@@ -116,7 +117,7 @@ def test_weights_and_network_are_masked(made: Ticket) -> None:
 
 def test_a_network_is_named_in_its_canonical_form() -> None:
     made = ticket("mlp1(width=4,last_width=3)")
-    long = NetworkSpec("mlp1", (("width", 4), ("last_width", 3)))
+    long = Spec("mlp1", (("width", 4), ("last_width", 3)))
     assert str(dataclasses.replace(made, network=long).network) == "mlp1(last_width=3, width=4)"
 
 
@@ -138,9 +139,9 @@ def test_masks_that_do_not_fit_are_refused(made: Ticket) -> None:
 
 def test_another_network_is_refused(made: Ticket) -> None:
     with pytest.raises(ElthError, match=r"fit resnet20\(.*: tensor 'layer1.2.conv1.weight' is mis"):
-        dataclasses.replace(made, network=NetworkSpec.parse("resnet20(width=2)"))
+        dataclasses.replace(made, network=Spec.parse("resnet20(width=2)"))
     with pytest.raises(ElthError, match=r"'conv1.weight' should have shape \(16, 1, 3, 3\), found"):
-        dataclasses.replace(made, network=NetworkSpec.parse("resnet14"))
+        dataclasses.replace(made, network=Spec.parse("resnet14"))
     with pytest.raises(ElthError, match=r"should have shape \(2, 3, 3, 3\), found \(2, 1, 3, 3\)"):
         dataclasses.replace(made, shape=DataShape())
 

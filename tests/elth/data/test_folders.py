@@ -21,6 +21,7 @@ from elth import data
 from elth.data import FolderDataset, MemoryDataset, folders, make_manifest
 from elth.data._augment import ResizedCrops
 from elth.data._info import IMAGENET_DEVIATION, IMAGENET_MEAN
+from elth.data._sources import CountedSource
 from elth.errors import ElthError
 from elth.networks import DataShape, build
 from elth.recipes import Recipe, Step
@@ -380,7 +381,7 @@ def test_imagenet_is_known_by_its_numbers(root: Path, monkeypatch: pytest.Monkey
         ElthError, match="part train of .*imagenet has 3 classes, expected 1,000; get ILSVRC2012"
     ):
         data.load("imagenet", root)
-    small = folders.CountedSource(info=_replaced(info, train=12, test=6))
+    small = CountedSource(info=_replaced(info, train=12, test=6))
     monkeypatch.setitem(data.DATASETS, "imagenet", small)
     dataset = data.load("imagenet(size=16)", root)
     assert dataset.sample(torch.tensor([0]))[0].shape == (1, 3, 16, 16)

@@ -18,7 +18,8 @@ from elth.data import DatasetInfo, MemoryDataset, MemorySource, fingerprint
 from elth.data._augment import ResizedCrops
 from elth.data._memory import Parts
 from elth.errors import ElthError
-from elth.networks import DataShape, NetworkSpec
+from elth.networks import DataShape
+from elth.specs import Spec
 from elth.streams import stream
 from tests.elth.helpers import dataset
 
@@ -149,7 +150,7 @@ def test_a_reader_that_verifies_the_files_is_believed(tmp_path: Path) -> None:
 
 def _with_options(data: MemoryDataset, **options: int) -> MemoryDataset:
     source = MemorySource(info=data.info, read=_reader)
-    spec = NetworkSpec(data.info.name, tuple(sorted(options.items())))
+    spec = Spec(data.info.name, tuple(sorted(options.items())))
     return dataclasses.replace(data, info=source.describe(spec))
 
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from elth.elastic import Width, change_width, check_width, is_width, parse_width, resolve
 from elth.errors import ElthError
 from elth.masks import layer_sparsity, nonzeros
-from elth.networks import NETWORKS, DataShape, NetworkSpec, blueprint, build, options, prunable
+from elth.networks import NETWORKS, DataShape, blueprint, build, options, prunable
+from elth.specs import Spec
 from elth.tickets import Ticket, state_digest
 from tests.elth.helpers import IMAGE, anatomy, ticket
 
@@ -51,7 +52,7 @@ def _ticket(spec: str, shape: DataShape = COLOUR, seed: int = 0) -> Ticket:
         name: torch.rand(state[name].shape, generator=generator) < 0.6
         for name in prunable(blueprint(spec, shape))
     }
-    return Ticket(network=NetworkSpec.parse(spec), shape=shape, rewind=state, mask=mask)
+    return Ticket(network=Spec.parse(spec), shape=shape, rewind=state, mask=mask)
 
 
 def _logits(of: Ticket, *, train: bool) -> tuple[Tensor, dict[str, Tensor]]:

@@ -13,8 +13,9 @@ from torchvision.models import resnet
 
 from elth import networks
 from elth.errors import ElthError
-from elth.networks import DataShape, NetworkSpec, blueprint, build, macs
+from elth.networks import DataShape, blueprint, build, macs
 from elth.networks._parts import PadShortcut
+from elth.specs import Spec
 from elth.streams import stream
 
 IMAGENET = DataShape(size=224, classes=1000)
@@ -55,7 +56,7 @@ def test_forward_is_that_of_torchvision(name: str) -> None:
     ("name", "giga"), [("resnet18", 1.814), ("resnet26", 2.739), ("resnet34", 3.664)]
 )
 def test_macs_of_an_image_of_224_pixels(name: str, giga: float) -> None:
-    assert round(macs(NetworkSpec(name), IMAGENET) / 1e9, 3) == giga
+    assert round(macs(Spec(name), IMAGENET) / 1e9, 3) == giga
 
 
 @pytest.mark.parametrize(

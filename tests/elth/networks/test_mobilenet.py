@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from elth.errors import ElthError
-from elth.networks import DataShape, NetworkSpec, blueprint, macs, prunable
+from elth.networks import DataShape, blueprint, macs, prunable
+from elth.specs import Spec
 from tests.elth.networks.formula import linear, norm, trial
 
 CIFAR = DataShape()
@@ -57,7 +58,7 @@ def test_counts_by_hand() -> None:
 def test_macs_by_hand() -> None:
     blocks = sum((9 * a + a * b) * side**2 for a, b, side in BLOCKS)
     expected = 3 * 9 * 32 * 32**2 + blocks + 1024 * 10
-    assert macs(NetworkSpec("mobilenet"), CIFAR) == expected
+    assert macs(Spec("mobilenet"), CIFAR) == expected
 
 
 def test_anatomy() -> None:

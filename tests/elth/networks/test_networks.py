@@ -15,7 +15,6 @@ from elth.networks import (
     Anatomy,
     DataShape,
     Network,
-    NetworkSpec,
     _registry,
     blueprint,
     build,
@@ -24,6 +23,7 @@ from elth.networks import (
     prunable,
     smallest_norm,
 )
+from elth.specs import Spec
 from elth.streams import stream
 from tests.elth.helpers import IMAGE
 
@@ -64,7 +64,7 @@ COUNTS = [
 
 
 def test_every_network_is_counted() -> None:
-    assert {NetworkSpec.parse(spec).name for spec, *_ in COUNTS} == set(NETWORKS)
+    assert {Spec.parse(spec).name for spec, *_ in COUNTS} == set(NETWORKS)
 
 
 @pytest.mark.parametrize(("spec", "shape", "weights", "parameters"), COUNTS)
@@ -130,7 +130,7 @@ def test_macs_by_hand() -> None:
     stages = 6 * 16 * 16 * 9 * 32**2 + 5 * 32 * 32 * 9 * 16**2 + 5 * 64 * 64 * 9 * 8**2
     down = 16 * 32 * (9 + 1) * 16**2 + 32 * 64 * (9 + 1) * 8**2
     assert networks.macs("resnet20", CIFAR) == stem + stages + down + 64 * 10 == 40_813_184
-    assert networks.macs(NetworkSpec("mlp1"), MNIST) == 266_200
+    assert networks.macs(Spec("mlp1"), MNIST) == 266_200
 
 
 def test_options() -> None:
@@ -146,12 +146,12 @@ def test_options() -> None:
 
 
 def test_canonical_leaves_out_defaults_and_sorts() -> None:
-    assert canonical("resnet20(width=16)") == NetworkSpec("resnet20")
+    assert canonical("resnet20(width=16)") == Spec("resnet20")
     assert str(canonical(" resnet20( width = 32 ) ")) == "resnet20(width=32)"
-    unsorted = NetworkSpec("mlp1", (("width", 5), ("last_width", 4)))
+    unsorted = Spec("mlp1", (("width", 5), ("last_width", 4)))
     assert str(canonical(unsorted)) == "mlp1(last_width=4, width=5)"
-    assert canonical("mlp1(width=300,last_width=100)") == NetworkSpec("mlp1")
-    assert canonical("resnet14(bn_affine=true,shortcut=conv,init=kaiming_normal)") == NetworkSpec(
+    assert canonical("mlp1(width=300,last_width=100)") == Spec("mlp1")
+    assert canonical("resnet14(bn_affine=true,shortcut=conv,init=kaiming_normal)") == Spec(
         "resnet14"
     )
 
@@ -340,11 +340,11 @@ def _state() -> dict[str, Tensor]:
 
 
 def test_check_state_accepts_what_fits() -> None:
-    networks.check_state(_state(), NetworkSpec.parse("mlp1(width=4,last_width=3)"), IMAGE, what="x")
+    networks.check_state(_state(), Spec.parse("mlp1(width=4,last_width=3)"), IMAGE, what="x")
 
 
 def test_check_state_names_what_does_not_fit() -> None:
-    spec = NetworkSpec.parse("mlp1(width=4,last_width=3)")
+    spec = Spec.parse("mlp1(width=4,last_width=3)")
     missing = _state()
     del missing["tail.bias"]
     with pytest.raises(

@@ -17,7 +17,8 @@ from rich.console import Console
 from elth import masks
 from elth.data import info, make_manifest
 from elth.errors import ElthError
-from elth.networks import NetworkSpec, build
+from elth.networks import build
+from elth.specs import Spec
 from elth.streams import stream
 from elth.tickets import Ticket
 from orchestrator import plan
@@ -646,7 +647,7 @@ def test_an_image_folder_is_called_by_its_name(finished: Finished, tmp_path: Pat
     finished.tracker.grids.open(found.name, found.resolved(), built.stages, "")
     network = build(TINY, info(place).shape, generator=stream(0, "init"))
     state, mask = network.state_dict(), masks.ones(network)
-    spec = NetworkSpec.parse(TINY)
+    spec = Spec.parse(TINY)
     ticket = Ticket(network=spec, shape=info(place).shape, rewind=state, mask=mask)
     log = begin(finished.tracker, first, ticket, grid=found.name)
     log.epoch(epoch(1, 80.0))

@@ -14,8 +14,9 @@ from elth import controls, criteria, masks
 from elth.data import Dataset, info
 from elth.data import load as load_dataset
 from elth.errors import ElthError
-from elth.networks import NetworkSpec, build
+from elth.networks import build
 from elth.recipes import Recipe
+from elth.specs import Spec
 from elth.streams import stream
 from elth.tensors import read_tensors, write_tensors
 from elth.tickets import Ticket
@@ -90,7 +91,7 @@ def test_the_dense_round_trains_everything_from_the_rewind_point(
     built: Plan, results: dict[str, tuple[Stage, Result]]
 ) -> None:
     ticket = ticket_of(of_kind(built, "round")[0], results.__getitem__)
-    assert (ticket.network, ticket.shape) == (NetworkSpec.parse(TINY), SHAPE)
+    assert (ticket.network, ticket.shape) == (Spec.parse(TINY), SHAPE)
     assert ticket.nonzeros == masks.total(ticket.mask) == TOTAL
     assert _same(ticket.rewind, _start(results))
     assert ticket.origin["history"] == [{"imp_round": 0}]
@@ -135,7 +136,7 @@ def test_reinit_keeps_the_mask_and_draws_all_else(
 ) -> None:
     ticket = ticket_of(_method(built, "reinit"), results.__getitem__)
     assert _same(ticket.mask, _mask(results, 2))
-    assert _same(ticket.rewind, controls.reinit(NetworkSpec.parse(TINY), SHAPE, 0))
+    assert _same(ticket.rewind, controls.reinit(Spec.parse(TINY), SHAPE, 0))
     assert not torch.equal(ticket.rewind["conv1.weight"], _start(results)["conv1.weight"])
     assert ticket.origin["history"] == [{"imp_round": 2}, {"reinit": "all"}]
 
@@ -197,7 +198,7 @@ def test_steps_are_done_in_their_order(
     ticket = ticket_of(stage, results.__getitem__)
     shuffled = controls.shuffle_layerwise(_mask(results, 2), 0)
     assert torch.equal(ticket.mask["layer1.2.conv2.weight"], shuffled["layer1.1.conv2.weight"])
-    assert _same(ticket.rewind, controls.reinit(NetworkSpec.parse(TINY_DEEPER), SHAPE, 0))
+    assert _same(ticket.rewind, controls.reinit(Spec.parse(TINY_DEEPER), SHAPE, 0))
     assert [next(iter(step)) for step in ticket.origin["history"]] == [
         "imp_round",
         "shuffle",
@@ -422,7 +423,7 @@ def test_a_shuffle_over_all_layers_leaves_unpruned_ones_whole() -> None:
 def test_a_moved_mask_with_weights_drawn_anew(everything: Results, ett: Ticket) -> None:
     ticket = ticket_of(_moved("ett_reinit"), everything.__getitem__)
     assert _same(ticket.mask, ett.mask)
-    assert _same(ticket.rewind, controls.reinit(NetworkSpec.parse(TINY_DEEPER), SHAPE, 0))
+    assert _same(ticket.rewind, controls.reinit(Spec.parse(TINY_DEEPER), SHAPE, 0))
     assert ticket.origin["history"] == [*ett.origin["history"], {"reinit": "all"}]
 
 
@@ -436,7 +437,7 @@ def test_moved_weights_with_a_random_mask(everything: Results, ett: Ticket) -> N
 def test_weights_and_mask_both_drawn_anew(everything: Results, ett: Ticket) -> None:
     ticket = ticket_of(_moved("ett_reinit_random"), everything.__getitem__)
     assert _same(ticket.mask, controls.shuffle_layerwise(ett.mask, 0))
-    assert _same(ticket.rewind, controls.reinit(NetworkSpec.parse(TINY_DEEPER), SHAPE, 0))
+    assert _same(ticket.rewind, controls.reinit(Spec.parse(TINY_DEEPER), SHAPE, 0))
     steps = [{"reinit": "all"}, {"shuffle": "layerwise", "version": 2}]
     assert ticket.origin["history"] == [*ett.origin["history"], *steps]
 

@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from elth import masks
 from elth.data import info
 from elth.errors import ElthError
-from elth.networks import NetworkSpec
+from elth.specs import Spec
 from elth.tickets import Ticket
 from orchestrator.plan.stage import Stage
 from orchestrator.store import listing, opening
@@ -198,7 +198,7 @@ def _ticket(result: Result) -> Ticket:
     rewind, mask = rewind_result().rewind, result.mask
     assert rewind is not None
     assert mask is not None
-    spec = NetworkSpec.parse(TINY)
+    spec = Spec.parse(TINY)
     return Ticket(network=spec, shape=info("digits").shape, rewind=rewind, mask=mask)
 
 

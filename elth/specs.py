@@ -1,11 +1,12 @@
-"""Names of networks with their options, and the shape of the data that they are built for."""
+"""Names of networks and datasets with their options, and the shape of the data."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from elth.errors import ElthError
+from elth.errors import ElthError, unknown
 
 Option = int | bool | str
 
@@ -38,13 +39,13 @@ class DataShape:
 
 
 @dataclass(frozen=True)
-class NetworkSpec:
-    """The name of a network and the options that differ from its defaults.
+class Spec:
+    """The name of a network or a dataset, and the options that differ from its defaults.
 
     Example:
-        >>> NetworkSpec.parse("resnet20(width=32)")
-        NetworkSpec(name='resnet20', options=(('width', 32),))
-        >>> str(NetworkSpec("resnet20", (("width", 32),)))
+        >>> Spec.parse("resnet20(width=32)")
+        Spec(name='resnet20', options=(('width', 32),))
+        >>> str(Spec("resnet20", (("width", 32),)))
         'resnet20(width=32)'
     """
 
@@ -52,14 +53,14 @@ class NetworkSpec:
     options: tuple[tuple[str, Option], ...] = ()
 
     @staticmethod
-    def parse(text: str | NetworkSpec) -> NetworkSpec:
+    def parse(text: str | Spec) -> Spec:
         """Read ``name`` or ``name(option=value, ...)``: whole numbers, true or false, words.
 
         Raises:
             ElthError: the text has another form, or gives an option twice. Names and options are
-                checked by ``build``.
+                checked where they are used.
         """
-        if isinstance(text, NetworkSpec):
+        if isinstance(text, Spec):
             return text
         match = _SPEC.fullmatch(text)
         if match is None:
@@ -78,7 +79,7 @@ class NetworkSpec:
             if key in options:
                 raise ElthError(f"the network '{text}' gives the option {key} twice")
             options[key] = _value(value)
-        return NetworkSpec(name, tuple(sorted(options.items())))
+        return Spec(name, tuple(sorted(options.items())))
 
     def __str__(self) -> str:
         """Write the notation that ``parse`` reads."""
@@ -97,3 +98,43 @@ def _value(text: str) -> Option:
 def spell(value: Option) -> str:
     """An option as it is written: ``true`` for True."""
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def canonical(
+    spec: Spec,
+    kind: str,
+    defaults: Mapping[str, Option],
+    *,
+    words: Mapping[str, Sequence[str]] | None = None,
+    like: Mapping[str, Option] | None = None,
+) -> Spec:
+    """Check options; sort them, and leave out those that say the default.
+
+    Args:
+        spec: the name with the options.
+        kind: ``network`` or ``dataset``, for messages.
+        defaults: the options that there are, with their defaults.
+        words: the words that an option may be, for the options that are words.
+        like: an example of an option, for the message, where its default is none.
+
+    Raises:
+        ElthError: unknown option, a value of another type than the default's, or a word that the
+            option does not know.
+    """
+    words, like = words or {}, like or {}
+    kept = []
+    for key, value in spec.options:
+        if key not in defaults:
+            raise unknown(f"option of {kind} {spec.name}", key, defaults)
+        if type(value) is not type(defaults[key]):
+            raise ElthError(
+                f"option {key} of {kind} {spec.name} is {value!r}; expected a value like "
+                f"{like.get(key, defaults[key])!r}"
+            )
+        if key in words and value not in words[key]:
+            raise unknown(f"{key} of {kind} {spec.name}", str(value), words[key])
+        if type(value) is int and value < 1:
+            raise ElthError(f"option {key} of {kind} {spec.name} must be at least 1, is {value}")
+        if value != defaults[key]:
+            kept.append((key, value))
+    return Spec(spec.name, tuple(sorted(kept)))

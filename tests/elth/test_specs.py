@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elth.errors import ElthError
-from elth.networks import DataShape, NetworkSpec
+from elth.networks import DataShape
+from elth.specs import Spec
 
 words = st.from_regex(r"[a-z][a-z_0-9]{0,8}", fullmatch=True).filter(
     lambda word: word not in ("true", "false")
@@ -19,35 +20,35 @@ values = st.one_of(st.integers(), st.booleans(), words)
 
 @given(words, st.dictionaries(words, values, max_size=4))
 def test_text_round_trip(name: str, options: dict[str, int | bool | str]) -> None:
-    spec = NetworkSpec(name, tuple(sorted(options.items())))
-    again = NetworkSpec.parse(str(spec))
+    spec = Spec(name, tuple(sorted(options.items())))
+    again = Spec.parse(str(spec))
     assert again == spec
     assert [type(value) for _, value in again.options] == [type(v) for _, v in spec.options]
 
 
 def test_parse() -> None:
-    assert NetworkSpec.parse("resnet20") == NetworkSpec("resnet20")
-    assert NetworkSpec.parse("resnet20()") == NetworkSpec("resnet20")
-    parsed = NetworkSpec.parse(" vgg13( n=2 , bias=True,kind = deep )")
-    assert parsed == NetworkSpec("vgg13", (("bias", True), ("kind", "deep"), ("n", 2)))
-    assert NetworkSpec.parse(parsed) is parsed
+    assert Spec.parse("resnet20") == Spec("resnet20")
+    assert Spec.parse("resnet20()") == Spec("resnet20")
+    parsed = Spec.parse(" vgg13( n=2 , bias=True,kind = deep )")
+    assert parsed == Spec("vgg13", (("bias", True), ("kind", "deep"), ("n", 2)))
+    assert Spec.parse(parsed) is parsed
 
 
 @pytest.mark.parametrize("text", ["", "20", "resnet20(width=32", "resnet 20", "resnet20)", "a(b)c"])
 def test_another_form_is_refused(text: str) -> None:
     with pytest.raises(ElthError, match=r"cannot read the network '.*': write a name, or a name"):
-        NetworkSpec.parse(text)
+        Spec.parse(text)
 
 
 @pytest.mark.parametrize("text", ["a(b)", "a(=3)", "a(b=)", "a(b=1, c)"])
 def test_an_option_without_name_or_value_is_refused(text: str) -> None:
     with pytest.raises(ElthError, match=r"cannot read the option '.*' of network .* option=value"):
-        NetworkSpec.parse(text)
+        Spec.parse(text)
 
 
 def test_an_option_given_twice_is_refused() -> None:
     with pytest.raises(ElthError, match="gives the option width twice"):
-        NetworkSpec.parse("resnet20(width=32, width=16)")
+        Spec.parse("resnet20(width=32, width=16)")
 
 
 @pytest.mark.parametrize("field", ["channels", "size", "classes"])

@@ -15,16 +15,14 @@ import torch
 
 from elth.apart import apart
 from elth.errors import ElthError
-from orchestrator.run.resources import count_gpus, numerics, numerics_here, read_datasets
+from tests.elth import apart_calls
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 ASKING = """\
 import sys
 sys.path.insert(0, {root!r})
-from pathlib import Path
 from elth.apart import apart, end
-from orchestrator.run.resources import numerics_here, read_datasets
-from tests.orchestrator import apart_calls as calls
+from tests.elth import apart_calls as calls
 {code}
 assert "torch" not in sys.modules
 """
@@ -48,11 +46,8 @@ def _asked(code: str, cwd: Path) -> tuple[str, str]:
 
 
 def test_a_result_comes_back_and_torch_does_not(tmp_path: Path) -> None:
-    code = 'apart(read_datasets, ["digits"], Path("data"), download=False)\n'
-    code += 'print(apart(numerics_here, [(1, 0, "eager", 2)]))'
-    own = numerics_here([(1, 0, "eager", 2)])
-    assert own == {numerics(1, 0, "eager", 2)}
-    assert _asked(code, tmp_path)[0] == f"{own}\n"
+    code = "print(apart(calls.version, 'torch', digits=False))"
+    assert _asked(code, tmp_path)[0] == f"torch {torch.__version__.partition('+')[0]}\n"
 
 
 def test_one_process_answers_until_it_is_ended(tmp_path: Path) -> None:
@@ -71,7 +66,7 @@ def test_what_a_call_prints_is_not_its_result(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
-        ('read_datasets, ["mnist"], Path("no"), download=False', "ElthError", "mnist is not in no"),
+        ("calls.refuse, 'no', because='not asked'", "ElthError", "no is not asked"),
         ("calls.fail", "ZeroDivisionError", "by nothing"),
         ("calls.odd", "RuntimeError", "1 and 2"),
         ("calls.end, 0", "GoneError", "to do 'end' was ended with code 0; was there too little"),
@@ -131,7 +126,14 @@ def test_ctrl_c_is_not_for_it(tmp_path: Path) -> None:
 
 
 def test_where_torch_is_there_it_is_called_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 5)
-    assert apart(count_gpus) == 5
-    with pytest.raises(ElthError, match="the dataset mnist is not in nowhere"):
-        apart(read_datasets, ["mnist"], Path("nowhere"), download=False)
+    monkeypatch.setattr(torch, "__version__", "5")
+    assert apart(apart_calls.version, "torch", digits=True) == "5"
+    assert apart(apart_calls.process) == os.getpid()
+    with pytest.raises(ElthError, match="no is not asked"):
+        apart(apart_calls.refuse, "no", because="not asked")
+
+
+def test_threads_take_turns(tmp_path: Path) -> None:
+    code = "from concurrent.futures import ThreadPoolExecutor as Pool\n"
+    code += "print(*Pool(8).map(lambda n: apart(calls.talk, n)[0], range(100)))"
+    assert _asked(code, tmp_path)[0].split() == [str(n) for n in range(100)]

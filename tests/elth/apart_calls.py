@@ -5,11 +5,26 @@ from __future__ import annotations
 import os
 import time
 
+from elth.errors import ElthError
+
 
 def talk(number: int) -> list[int]:
     """Print, and return."""
     print(number, "words", flush=True)
     return [number, number]
+
+
+def version(name: str, *, digits: bool) -> str:
+    """The version of torch, with its name unless only the digits are asked for."""
+    import torch
+
+    number = torch.__version__.partition("+")[0]
+    return number if digits else f"{name} {number}"
+
+
+def refuse(what: str, *, because: str) -> None:
+    """Fail with what users are meant to read."""
+    raise ElthError(f"{what} is {because}")
 
 
 def process() -> int:
