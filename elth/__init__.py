@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from elth.elastic import Plan, change_width, explain, move, transform
     from elth.engine import Engine
     from elth.errors import ElthError
-    from elth.networks import NETWORKS, Anatomy, Network
+    from elth.networks import NETWORKS, Anatomy, Network, with_anatomy
     from elth.networks import build as build_network
+    from elth.plugins import version
     from elth.recipes import RECIPES, Recipe, Step
     from elth.specs import DataShape, Spec
     from elth.tickets import Ticket
@@ -41,7 +42,14 @@ else:
             "elth.elastic": ("Plan", "change_width", "explain", "move", "transform"),
             "elth.engine": ("Engine",),
             "elth.errors": ("ElthError",),
-            "elth.networks": ("NETWORKS", "Anatomy", "Network", "build as build_network"),
+            "elth.networks": (
+                "NETWORKS",
+                "Anatomy",
+                "Network",
+                "build as build_network",
+                "with_anatomy",
+            ),
+            "elth.plugins": ("version",),
             "elth.recipes": ("RECIPES", "Recipe", "Step"),
             "elth.specs": ("DataShape", "Spec"),
             "elth.tickets": ("Ticket",),
@@ -75,4 +83,6 @@ __all__ = [
     "move",
     "train_ticket",
     "transform",
+    "version",
+    "with_anatomy",
 ]

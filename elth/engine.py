@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from elth import arithmetic
 from elth.errors import ElthError, unknown
-from elth.forward import Forward, channels_last
+from elth.forward import Forward, channels_last, draws
 from elth.parallel import Group, average, data_parallel
 from elth.precision import computing
 from elth.recipes import Recipe
@@ -60,6 +60,8 @@ class Engine:
     """How it computes."""
     note: str
     """Why it is not as fast as was asked for; empty otherwise. It is warned of, too."""
+    draws: bool
+    """Whether the network may draw random numbers in an iteration, as one with dropout."""
 
     def __init__(
         self,
@@ -79,7 +81,7 @@ class Engine:
                 f"precision tf32 is one of GPUs, and this trains on {self.device.type}; "
                 "take float32 or bf16"
             )
-        self.recipe, self.group = recipe, group
+        self.recipe, self.group, self.draws = recipe, group, draws(network)
         if group is not None:
             recipe.check_division(group.workers)
         if all(shape):
@@ -343,10 +345,13 @@ class Engine:
                 error,
             )
             self._fast_loss = self._fast_logits = None
-        if self.way == "compiled":
+        if self.way == "compiled" and not self.draws:  # else two steps differ by what they draw
             self._compare(batch)
         if self.way == "compiled" and self.device.type == "cuda":
-            self._capture(batch, labels)
+            if self.draws:
+                self.note = "a network that draws random numbers is not recorded as a CUDA graph"
+            else:
+                self._capture(batch, labels)
         if self._graph is None:
             self._fresh_optimiser()
 

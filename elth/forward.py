@@ -55,6 +55,21 @@ class Forward:
         return F.cross_entropy(self.logits(images), labels)
 
 
+def draws(network: nn.Module) -> bool:
+    """Whether a network may draw random numbers while it trains.
+
+    That are modules of PyTorch and torchvision that drop something, and all that are from outside,
+    of which it is not known.
+    """
+    for module in network.modules():
+        if not type(module).__module__.startswith(("torch.nn.", "torchvision.", "elth.")):
+            return True
+        rates = (getattr(module, name, 0) for name in ("p", "dropout", "lower"))
+        if any(isinstance(rate, int | float) and rate > 0 for rate in rates):
+            return True
+    return False
+
+
 def channels_last(images: Tensor) -> Tensor:
     """Images (n, C, H, W) with the strides of channels last, copied only if they lie otherwise.
 

@@ -7,18 +7,18 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from elth.counts import kept_after as kept_after
 from elth.errors import ElthError
-from elth.networks import Network, blueprint, prunable
+from elth.networks import blueprint, prunable
 from elth.specs import DataShape, Spec
 
 Mask = dict[str, Tensor]
 """Weight name to boolean tensor of the weight's shape, in the order of the network."""
 
 
-def ones(network: Network) -> Mask:
+def ones(network: nn.Module) -> Mask:
     """The mask of a dense network: every prunable weight is kept."""
     return {
         name: torch.ones(network.get_parameter(name).shape, dtype=torch.bool)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from elth.errors import ElthError, unknown
 
-Option = int | bool | str
+Option = int | float | bool | str
 
-_SPEC = re.compile(r"\s*([A-Za-z][\w-]*)\s*(?:\((.*)\))?\s*", re.DOTALL)
+_SPEC = re.compile(r"\s*((?:[A-Za-z_][\w.]*:)?[A-Za-z][\w-]*)\s*(?:\((.*)\))?\s*", re.DOTALL)
+_FLOAT = re.compile(r"-?(\d+\.\d*|\.\d+|\d+(?=e))(e[-+]?\d+)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,9 @@ class Spec:
 
     @staticmethod
     def parse(text: str | Spec) -> Spec:
-        """Read ``name`` or ``name(option=value, ...)``: whole numbers, true or false, words.
+        """Read ``name`` or ``name(option=value, ...)``: numbers, true or false, words.
+
+        A name may be that of something in a module, as ``my_lab.nets:wide``.
 
         Raises:
             ElthError: the text has another form, or gives an option twice. Names and options are
@@ -92,6 +95,8 @@ class Spec:
 def _value(text: str) -> Option:
     if re.fullmatch(r"-?\d+", text):
         return int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text)
     return {"true": True, "false": False}.get(text.lower(), text)
 
 
@@ -107,6 +112,7 @@ def canonical(
     *,
     words: Mapping[str, Sequence[str]] | None = None,
     like: Mapping[str, Option] | None = None,
+    least: int | None = 1,
 ) -> Spec:
     """Check options; sort them, and leave out those that say the default.
 
@@ -116,6 +122,7 @@ def canonical(
         defaults: the options that there are, with their defaults.
         words: the words that an option may be, for the options that are words.
         like: an example of an option, for the message, where its default is none.
+        least: the smallest whole number that an option may be, if there is one.
 
     Raises:
         ElthError: unknown option, a value of another type than the default's, or a word that the
@@ -126,6 +133,8 @@ def canonical(
     for key, value in spec.options:
         if key not in defaults:
             raise unknown(f"option of {kind} {spec.name}", key, defaults)
+        if type(value) is int and type(defaults[key]) is float:
+            value = float(value)
         if type(value) is not type(defaults[key]):
             raise ElthError(
                 f"option {key} of {kind} {spec.name} is {value!r}; expected a value like "
@@ -133,8 +142,10 @@ def canonical(
             )
         if key in words and value not in words[key]:
             raise unknown(f"{key} of {kind} {spec.name}", str(value), words[key])
-        if type(value) is int and value < 1:
-            raise ElthError(f"option {key} of {kind} {spec.name} must be at least 1, is {value}")
+        if least is not None and type(value) is int and value < least:
+            raise ElthError(
+                f"option {key} of {kind} {spec.name} must be at least {least}, is {value}"
+            )
         if value != defaults[key]:
             kept.append((key, value))
     return Spec(spec.name, tuple(sorted(kept)))

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -27,6 +28,7 @@ from elth.errors import ElthError
 from elth.networks import smallest_norm
 from elth.parallel import Group
 from elth.recipes import Recipe
+from elth.streams import stream
 from elth.tensors import contiguous
 from elth.tickets import Ticket
 
@@ -277,7 +279,8 @@ class Training:
                     self.recipe.batch_size,
                     self._images - (self.step - first) * self.recipe.batch_size,
                 )
-                self.engine.step(images, labels, lr, count)
+                with self._drawn():
+                    self.engine.step(images, labels, lr, count)
                 self._seen += count
                 self.step += 1
                 if self.step % _CHECK_EVERY == 0:
@@ -294,6 +297,21 @@ class Training:
         loss = self.engine.loss_sum() / self._seen
         self._seen = 0
         return loss, lr
+
+    def _drawn(self) -> contextlib.AbstractContextManager[Any]:
+        """Let what a network draws depend on the seed and the iteration alone, as dropout does."""
+        if not self.engine.draws:
+            return contextlib.nullcontext()
+        return self._seeded()
+
+    @contextlib.contextmanager
+    def _seeded(self) -> Iterator[None]:
+        worker = f" of worker {self._group.rank}" if self._group and self._group.rank else ""
+        number = stream(self.seed, f"draws{worker}", self.step).initial_seed()
+        devices = [self.engine.device] if self.engine.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(number)
+            yield
 
     def _check(self, epoch: int) -> None:
         """Stop where the loss was not finite; no update was made since."""

@@ -54,8 +54,11 @@ def scoring(
     @functools.wraps(function)
     def scored(network: Network, /, *args: P.args, **kwargs: P.kwargs) -> T:
         device = next(network.parameters()).device
-        with torch.enable_grad(), computing("float32", device):
-            return function(network, *args, **kwargs)
+        devices = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):  # a network may draw, as one with dropout
+            torch.manual_seed(0)
+            with torch.enable_grad(), computing("float32", device):
+                return function(network, *args, **kwargs)
 
     return scored
 

@@ -33,6 +33,11 @@ def move(ticket: Ticket, shape: DataShape, seed: int, *, fresh_head: bool = True
             first with both shapes.
     """
     fresh = build(ticket.network, shape, generator=stream(seed, "head"))
+    if not fresh.anatomy.head and fresh_head:
+        raise ElthError(
+            f"{ticket.network} tells no anatomy, so it is not known which layer is its head: let "
+            "its function return elth.with_anatomy(network, head=...)"
+        )
     head = f"{fresh.anatomy.head}."
     if not fresh_head and shape.classes != ticket.shape.classes:
         raise ElthError(

@@ -202,6 +202,12 @@ def explain(
 
 
 def _check_family(source: Anatomy, target: Anatomy) -> None:
+    for one, other in ((source, target), (target, source)):
+        if not one.stages and one != other:
+            raise ElthError(
+                f"{one.family} tells no anatomy, so no unit of it can be replicated or dropped: "
+                "let its function return elth.with_anatomy(network, ...)"
+            )
     if source.family != target.family or len(source.stages) != len(target.stages):
         raise ElthError(
             f"a ticket moves within one family of networks: found {source.family} with "

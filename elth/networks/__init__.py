@@ -1,7 +1,8 @@
 """The networks of the papers, each telling its anatomy: stages, units, and what is fixed.
 
 A network is a function of the data's shape and of its options. To add one, write a file beside
-this one with a ``NETWORKS`` dict, and name it in ``_registry.py``.
+this one with a ``NETWORKS`` dict, and name it in ``_registry.py``. One that is not ours is named by
+its module, as ``my_lab.nets:wide(k=2)`` (``elth.plugins``).
 """
 
 from __future__ import annotations
@@ -10,11 +11,21 @@ from typing import TYPE_CHECKING
 
 from elth._lazy import lazily
 from elth.networks._anatomy import Anatomy, Stage
-from elth.networks._facts import Facts, canonical, facts, options, tensor_shapes
+from elth.networks._facts import (
+    Facts,
+    canonical,
+    facts,
+    module,
+    names,
+    options,
+    tensor_shapes,
+    version,
+)
 from elth.specs import DataShape, spell
 
 if TYPE_CHECKING:
     from elth.networks._network import Network
+    from elth.networks._outside import with_anatomy
     from elth.networks._registry import (
         NETWORKS,
         blueprint,
@@ -30,6 +41,7 @@ else:
         __name__,
         {
             "elth.networks._network": ("Network",),
+            "elth.networks._outside": ("with_anatomy",),
             "elth.networks._registry": (
                 "NETWORKS",
                 "blueprint",
@@ -57,9 +69,13 @@ __all__ = [
     "facts",
     "initialise",
     "macs",
+    "module",
+    "names",
     "options",
     "prunable",
     "smallest_norm",
     "spell",
     "tensor_shapes",
+    "version",
+    "with_anatomy",
 ]

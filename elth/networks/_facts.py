@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from elth import plugins
+from elth.errors import unknown
 from elth.networks import _options
 from elth.networks._anatomy import Anatomy, Stage
 from elth.remembered import remembered
@@ -14,7 +17,7 @@ from elth.specs import DataShape, Spec
 
 def options(name: str) -> dict[str, Any]:
     """Return the options of a network with their defaults, as ``{"width": 16}``."""
-    return dict(_options.of(name, remembered(_catalogue))["defaults"])
+    return dict(_told(name)["defaults"])
 
 
 def canonical(spec: str | Spec) -> Spec:
@@ -24,7 +27,55 @@ def canonical(spec: str | Spec) -> Spec:
         ElthError: unknown network or option, a value of another type than the default's, or a word
             that the option does not know.
     """
-    return _options.canonical(spec, remembered(_catalogue))
+    spec = Spec.parse(spec)
+    return _options.canonical(spec, _told(spec.name))
+
+
+def names() -> tuple[str, ...]:
+    """The networks that may be named: ours, and those that listed modules give."""
+    given: tuple[str, ...] = ()
+    if plugins.listed():
+        given = tuple(remembered(_registered, plugins.in_use(), also=plugins.state()))
+    return (*remembered(_catalogue), *given)
+
+
+def version(name: str) -> str:
+    """The version of a network from outside, as keys hold it; nothing for ours.
+
+    What its author declares, else ``sha256:`` and the digest of its files.
+
+    Raises:
+        ElthError: there is no such network.
+    """
+    told = _told(name)
+    if "module" not in told:
+        return ""
+    return told["version"] or f"sha256:{plugins.sources(told['module']).digest}"
+
+
+def module(name: str) -> str:
+    """The module that a network from outside is in; nothing for ours."""
+    return str(_told(name).get("module", ""))
+
+
+def _told(name: str) -> Mapping[str, Any]:
+    """What the function of a network tells of itself.
+
+    Raises:
+        ElthError: there is none of this name.
+    """
+    ours = remembered(_catalogue)
+    if name in ours:
+        return ours[name]
+    if not plugins.is_reference(name) and not plugins.listed():
+        raise unknown("network", name, ours)
+    return remembered(_outside, name, plugins.in_use(), also=_state(name))
+
+
+def _state(name: str) -> str:
+    """A digest of the files that may hold a network from outside."""
+    own = plugins.sources(name.partition(":")[0]).digest if plugins.is_reference(name) else ""
+    return own + plugins.state()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +96,8 @@ class Facts:
     none."""
     strided_pixels: tuple[int, ...]
     """Input channels of the convolutions of one pixel with a stride."""
+    whole: Mapping[str, int]
+    """Parameters that are never pruned, biases apart, by the kind of what holds them."""
 
 
 def facts(spec: str | Spec, shape: DataShape) -> Facts:
@@ -67,7 +120,7 @@ def tensor_shapes(spec: str | Spec, shape: DataShape) -> dict[str, tuple[int, ..
 
 @functools.lru_cache(maxsize=256)
 def _facts(spec: Spec, shape: DataShape) -> Facts:
-    told = remembered(_measured, str(spec), shape.channels, shape.size, shape.classes)
+    told = _asked(_measured, spec, shape)
     anatomy = told["anatomy"]
     stages = (
         Stage(name=s["name"], units=tuple(s["units"]), fixed=tuple(s["fixed"]))
@@ -89,8 +142,15 @@ def _facts(spec: Spec, shape: DataShape) -> Facts:
 
 @functools.lru_cache(maxsize=256)
 def _tensor_shapes(spec: Spec, shape: DataShape) -> dict[str, tuple[int, ...]]:
-    told = remembered(_shapes, str(spec), shape.channels, shape.size, shape.classes)
+    told = _asked(_shapes, spec, shape)
     return {name: tuple(sides) for name, sides in told.items()}
+
+
+def _asked(call: Callable[..., Any], spec: Spec, shape: DataShape) -> Any:
+    sides = (shape.channels, shape.size, shape.classes)
+    if spec.name in remembered(_catalogue):
+        return remembered(call, str(spec), *sides, ())
+    return remembered(call, str(spec), *sides, plugins.in_use(), also=_state(spec.name))
 
 
 def _catalogue() -> dict[str, dict[str, Any]]:
@@ -99,15 +159,33 @@ def _catalogue() -> dict[str, dict[str, Any]]:
     return _registry.catalogue()
 
 
-def _measured(spec: str, channels: int, size: int, classes: int) -> dict[str, Any]:
+def _registered(paths: Sequence[str]) -> list[str]:
+    plugins.use(paths)
+    return list(plugins.registered("NETWORKS"))
+
+
+def _outside(name: str, paths: Sequence[str]) -> dict[str, Any]:
     from elth.networks import _registry
 
+    plugins.use(paths)
+    return _registry.outside(name)
+
+
+def _measured(
+    spec: str, channels: int, size: int, classes: int, paths: Sequence[str]
+) -> dict[str, Any]:
+    from elth.networks import _registry
+
+    plugins.use(paths)
     return _registry.measured(spec, DataShape(channels=channels, size=size, classes=classes))
 
 
-def _shapes(spec: str, channels: int, size: int, classes: int) -> dict[str, list[int]]:
+def _shapes(
+    spec: str, channels: int, size: int, classes: int, paths: Sequence[str]
+) -> dict[str, list[int]]:
     from elth.networks import _registry
 
+    plugins.use(paths)
     shape = DataShape(channels=channels, size=size, classes=classes)
     state = _registry.blueprint(spec, shape).state_dict()
     return {name: list(tensor.shape) for name, tensor in state.items()}

@@ -11,10 +11,13 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from elth import plugins
 from elth.convolutions import is_strided_pixel
-from elth.errors import ElthError
+from elth.errors import ElthError, unknown
 from elth.networks import _options, conv4, imagenet, mlp, mobilenet, resnet, vgg
+from elth.networks._anatomy import Anatomy
 from elth.networks._network import Builder, Network
 from elth.specs import DataShape, Spec
 
@@ -36,10 +39,50 @@ def catalogue() -> dict[str, dict[str, Any]]:
     return {name: _told(builder) for name, builder in NETWORKS.items()}
 
 
+def outside(name: str) -> dict[str, Any]:
+    """What the function of a network from outside tells, as ``catalogue``.
+
+    And the ``version`` that it declares, and the ``module`` that names it.
+
+    Raises:
+        ElthError: there is none of this name, or it is no function of a network.
+    """
+    builder = _builder(name)
+    module = name.partition(":")[0]
+    if not plugins.is_reference(name):
+        module = plugins.registered("NETWORKS")[name].partition(":")[0]
+    return {**_told(builder), "version": plugins.declared(builder), "module": module}
+
+
+def _builder(name: str) -> Builder:
+    if name in NETWORKS:
+        return NETWORKS[name]
+    if not plugins.is_reference(name):
+        registered = plugins.registered("NETWORKS")
+        if name not in registered:
+            raise unknown("network", name, [*NETWORKS, *registered])
+    builder: Builder = plugins.named("NETWORKS", name)
+    if not callable(builder):
+        raise ElthError(
+            f"{name} is no function of a network: expected def f(shape, *, option=default) -> "
+            f"nn.Module, found {builder!r}"
+        )
+    return builder
+
+
 @functools.cache
 def _told(builder: Builder) -> dict[str, Any]:
-    parameters = inspect.signature(builder).parameters.values()
-    hints = get_type_hints(builder)
+    try:
+        parameters = inspect.signature(builder).parameters.values()
+        hints = get_type_hints(builder)
+    except (TypeError, ValueError, NameError) as error:
+        raise ElthError(f"the options of {builder!r} cannot be read: {error}") from error
+    missing = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    if missing:
+        raise ElthError(
+            f"option {missing[0]} of the network {getattr(builder, '__name__', builder)} has no "
+            "default: every keyword of it is an option, and needs one"
+        )
     return {
         "defaults": {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY},
         "words": {
@@ -49,11 +92,16 @@ def _told(builder: Builder) -> dict[str, Any]:
 
 
 def _canonical(spec: str | Spec) -> Spec:
-    return _options.canonical(spec, catalogue())
+    spec = Spec.parse(spec)
+    told = _told(NETWORKS[spec.name]) if spec.name in NETWORKS else outside(spec.name)
+    return _options.canonical(spec, told)
 
 
 def build(spec: str | Spec, shape: DataShape, *, generator: torch.Generator) -> Network:
     """Make a network on the CPU, initialised from ``generator`` alone (see ``initialise``).
+
+    One from outside has the weights that its author gives it, with the global generator forked and
+    seeded by ``generator``: one seed gives equal bits.
 
     Raises:
         ElthError: unknown network or option, or a shape that the network cannot take.
@@ -62,17 +110,61 @@ def build(spec: str | Spec, shape: DataShape, *, generator: torch.Generator) -> 
     # their parameters is drawn anew, and nobody else's draws are disturbed.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(generator.initial_seed())
-        network = _make(_canonical(spec), shape)
-    initialise(network, generator)
+        spec = _canonical(spec)
+        network = _make(spec, shape)
+    if spec.name in NETWORKS:
+        initialise(network, generator)
     return network
 
 
 def _make(spec: Spec, shape: DataShape) -> Network:
-    return NETWORKS[spec.name](shape, **dict(spec.options))
+    if spec.name in NETWORKS:
+        return NETWORKS[spec.name](shape, **dict(spec.options))
+    builder = _builder(spec.name)
+    try:
+        network = builder(shape, **dict(spec.options))
+    except ElthError:
+        raise
+    except Exception as error:
+        raise ElthError(f"making {spec} fails: {type(error).__name__}: {error}") from error
+    _check(network, spec)
+    if not isinstance(getattr(network, "anatomy", None), Anatomy):
+        network.anatomy = Anatomy(family=str(spec), stages=(), head="")
+    return network
+
+
+def _check(network: Any, spec: Spec) -> None:
+    """Refuse what is no network, or one whose weights cannot be told apart by their names."""
+    if not isinstance(network, nn.Module):
+        raise ElthError(f"{spec} gave a {type(network).__name__}; expected a torch.nn.Module")
+    for name, tensor in network.state_dict().items():
+        if nn.parameter.is_lazy(tensor):
+            raise ElthError(f"'{name}' of {spec} has no shape yet: lazy modules cannot be used")
+        if not isinstance(tensor, Tensor):
+            raise ElthError(f"'{name}' in the state dict of {spec} is no tensor: found {tensor!r}")
+    names: dict[int, str] = {}
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        first = names.setdefault(id(parameter), name)
+        if first != name:
+            raise ElthError(
+                f"'{first}' and '{name}' of {spec} are one tensor, which a mask cannot tell apart: "
+                "give each layer weights of its own"
+            )
+    if not prunable(network):
+        raise ElthError(f"{spec} has no convolution, linear layer or attention to prune")
+
+
+def _really(spec: Spec, shape: DataShape) -> Network:
+    """A network with its storage; made so even where one from outside asks for real tensors."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        return _make(spec, shape)
 
 
 @functools.lru_cache(maxsize=256)
 def _blueprint(spec: Spec, shape: DataShape) -> Network:
+    if spec.name not in NETWORKS:
+        return _really(spec, shape).to("meta")
     with torch.device("meta"):
         return _make(spec, shape)
 
@@ -116,12 +208,42 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
 
 
 def prunable(network: nn.Module) -> tuple[str, ...]:
-    """Names of the prunable weights: those of every convolution and linear layer, in order."""
+    """Names of the prunable weights: of every convolution, linear layer and attention, in order."""
     return tuple(
-        f"{name}.weight"
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Linear)
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in network.named_modules()
+        for name in _own_prunable(module)
     )
+
+
+_ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+
+
+def _own_prunable(module: nn.Module) -> list[str]:
+    names: tuple[str, ...] = ()
+    if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
+        names = ("weight",)
+    elif isinstance(module, nn.MultiheadAttention):
+        names = _ATTENTION
+    return [name for name in names if module._parameters.get(name) is not None]
+
+
+def kept_whole(network: nn.Module) -> dict[str, int]:
+    """What else holds parameters, biases apart, and how many: it is never pruned.
+
+    By the kind of module, as ``LayerNorm``, or the parameter's name where a module that holds
+    others has it.
+    """
+    found: dict[str, int] = {}
+    for module in network.modules():
+        own = {n: p for n, p in module._parameters.items() if p is not None}
+        if any(name in own for name in _own_prunable(module)):
+            own = {n: p for n, p in own.items() if n not in _own_prunable(module) and p.dim() > 1}
+        is_leaf = next(module.children(), None) is None
+        for name, parameter in own.items():
+            kind = type(module).__name__ if is_leaf else name
+            found[kind] = found.get(kind, 0) + parameter.numel()
+    return found
 
 
 def check_state(state: Mapping[str, Tensor], spec: Spec, shape: DataShape, *, what: str) -> None:
@@ -200,6 +322,8 @@ def norm_values(spec: str | Spec, shape: DataShape) -> int:
 @functools.lru_cache(maxsize=256)
 def _counted(spec: Spec, shape: DataShape) -> tuple[int, int]:
     """Multiply-accumulate operations, and values at the smallest normalisation."""
+    if spec.name not in NETWORKS:
+        return _counted_by_doing(spec, shape)
     with torch.device("meta"):
         network = _make(spec, shape)
     total, values = 0, [0]
@@ -236,6 +360,36 @@ def _counted(spec: Spec, shape: DataShape) -> tuple[int, int]:
     return total, min(values[1:], default=0)
 
 
+def _counted_by_doing(spec: Spec, shape: DataShape) -> tuple[int, int]:
+    """The same of a network of which nothing is known: an image is shown to it.
+
+    Raises:
+        ElthError: it cannot take the image, or its result is no row of logits.
+    """
+    network = _really(spec, shape).eval()
+    like = next(network.parameters())
+    before = torch.backends.mha.get_fastpath_enabled()  # attention as one operation is not counted
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            logits = network(torch.zeros((1, *shape.image), dtype=like.dtype))
+    except ElthError:
+        raise
+    except Exception as error:
+        raise ElthError(
+            f"{spec} cannot take an image of {shape}: {type(error).__name__}: {error}"
+        ) from error
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+    if not isinstance(logits, Tensor) or tuple(logits.shape) != (1, shape.classes):
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ElthError(
+            f"{spec} gives {found} for an image of {shape}; expected logits (N, classes), here "
+            f"(1, {shape.classes})"
+        )
+    return counter.get_total_flops() // 2, smallest_norm(network, shape)[1]
+
+
 def measured(spec: str | Spec, shape: DataShape) -> dict[str, Any]:
     """The fields of ``Facts``, as JSON values, of the network as it is when it is built."""
     network = blueprint(spec, shape)
@@ -248,4 +402,5 @@ def measured(spec: str | Spec, shape: DataShape) -> dict[str, Any]:
         "macs": macs(spec, shape),
         "norm_values": norm_values(spec, shape),
         "strided_pixels": strided_pixels(network),
+        "whole": kept_whole(network),
     }

@@ -82,6 +82,22 @@ def test_facts_are_those_of_the_network(name: str, shape: DataShape) -> None:
             if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
             if module.stride == (2, 2)
         ),
+        whole={
+            kind: sum(
+                parameter.numel()
+                for module in network.modules()
+                if type(module).__name__ == kind
+                for parameter in module.parameters()
+            )
+            for kind in (
+                {"BatchNorm2d"}
+                if any(
+                    isinstance(module, nn.BatchNorm2d) and module.affine
+                    for module in network.modules()
+                )
+                else ()
+            )
+        },
     )
     assert list(networks.tensor_shapes(name, shape).items()) == [
         (name, tuple(tensor.shape)) for name, tensor in network.state_dict().items()

@@ -1,0 +1,282 @@
+"""Code from outside: modules of users, found without being run and known by a digest.
+
+A config names what is in them as ``my_lab.nets:wide(k=2)``, where ``my_lab.nets`` is a module that
+Python finds, or a file that the config lists under ``plugins`` (``./nets.py`` is the module
+``nets``). What a listed module holds in dicts by the names of ours (``NETWORKS = {"wide": wide}``)
+may be named without it.
+
+Results depend on such code, so a key holds its version: what its author declares for an object
+(``version``), else a digest of the bytes of its file and of every file that it imports, which
+imports are followed by reading them: through all that is neither of Python nor installed. What a
+module imports by a name that it works out is not seen.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import hashlib
+import importlib
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any, TypeVar
+
+from elth.errors import ElthError, unknown
+
+T = TypeVar("T")
+
+OURS = ("elth", "orchestrator")
+"""Packages whose files are no part of a digest: what they mean has numbers of its own."""
+_INSTALLED = ("site-packages", "dist-packages")
+
+_in_use: dict[str, Path] = {}
+"""The listed modules of this process, and where they are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """What a module is made of."""
+
+    files: Mapping[str, Path]
+    """Its file and those that it imports, by the names of their modules."""
+    packages: tuple[str, ...]
+    """Installed packages that they import."""
+    digest: str
+    """sha256 of names and contents of the files."""
+
+
+def version(number: str | int) -> Callable[[T], T]:
+    """Declare the version of a function that results depend on, in place of its files' digest.
+
+    Raise it whenever the function comes to mean something else; results of before are then done
+    again, and those of an edit that means nothing are not::
+
+        @elth.version(2)
+        def wide(shape, *, k: int = 1): ...
+    """
+
+    def declare(function: T) -> T:
+        vars(function)["version"] = str(number)
+        return function
+
+    return declare
+
+
+def declared(thing: object) -> str:
+    """The version that a thing declares, or nothing."""
+    return str(getattr(thing, "version", "") or "")
+
+
+def is_reference(name: str) -> bool:
+    """Whether a name is that of something in a module: ``my_lab.nets:wide``."""
+    return ":" in name
+
+
+def use(paths: Iterable[str | Path]) -> None:
+    """List modules of this process by their files or package folders.
+
+    Their folders are looked in after all others that Python knows.
+
+    Raises:
+        ElthError: there is no such file, it is no module, or its name is another module's.
+    """
+    for given in paths:
+        path = Path(given).absolute()
+        is_package = (path / "__init__.py").is_file()
+        if not path.exists():
+            raise ElthError(f"there is no plugin {given} (looked for {path})")
+        if not is_package and path.suffix != ".py":
+            raise ElthError(
+                f"the plugin {given} is no module: name a file as ./nets.py, or a folder with "
+                "__init__.py in it"
+            )
+        name = path.name if is_package else path.stem
+        if not name.isidentifier():
+            raise ElthError(f"the plugin {given} cannot be imported: {name} is no name of Python's")
+        if str(path.parent) not in sys.path:
+            sys.path.append(str(path.parent))
+            importlib.invalidate_caches()
+        own = path / "__init__.py" if is_package else path
+        found = find(name)
+        if found is None or not found.samefile(own):
+            raise ElthError(
+                f"the plugin {given} has the name of another module, {name}"
+                f"{f' ({found})' if found else ''}: give its file another name"
+            )
+        _in_use[name] = path
+
+
+def in_use() -> tuple[str, ...]:
+    """The paths of the listed modules, as ``use`` takes them, for another process."""
+    return tuple(str(path) for path in _in_use.values())
+
+
+def listed() -> tuple[str, ...]:
+    """The names of the listed modules."""
+    return tuple(_in_use)
+
+
+def find(module: str) -> Path | None:
+    """The file of a module, without running anything; None if there is none."""
+    *_, last = [None, *_found(module)]
+    if last is None or last.name != module or not last.has_location:
+        return None
+    return Path(str(last.origin))
+
+
+@functools.cache
+def sources(module: str) -> Sources:
+    """What a module is made of, as it lies on disk; read once in a process.
+
+    Raises:
+        ElthError: there is no such module, or a file of it cannot be read.
+    """
+    if find(module) is None:
+        raise ElthError(
+            f"no module '{module}' is found: install it, set PYTHONPATH, or list its file under "
+            "plugins, as plugins: [./nets.py]"
+        )
+    files: dict[str, Path] = {}
+    packages: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        top = name.partition(".")[0]
+        if name in files or top in OURS or top in sys.stdlib_module_names:
+            continue
+        for spec in _found(name):
+            if spec.name in files or not spec.has_location or spec.origin is None:
+                continue
+            path = Path(spec.origin)
+            if _is_installed(path):
+                packages.add(top)
+                if spec.name != module:
+                    continue
+            files[spec.name] = path
+            if path.suffix == ".py":
+                waiting += _imports(spec, path)
+    sha = hashlib.sha256()
+    for name, path in sorted(files.items()):
+        content = path.read_bytes()
+        sha.update(f"{name} {len(content)}\n".encode())
+        sha.update(content)
+    return Sources(files=files, packages=tuple(sorted(packages)), digest=sha.hexdigest())
+
+
+def get(reference: str) -> Any:
+    """What a reference names; its module is imported.
+
+    Raises:
+        ElthError: there is no such module, importing it fails, or it has no such name.
+    """
+    module, _, name = reference.partition(":")
+    content = vars(load(module))
+    if name not in content:
+        public = [one for one in content if not one.startswith("_")]
+        raise unknown(f"name in module {module}", name, public)
+    return content[name]
+
+
+def load(module: str) -> Any:
+    """Import a module.
+
+    Raises:
+        ElthError: there is none, or it fails, with the reason.
+    """
+    sources(module)  # refuses what is not there, before anything is run
+    try:
+        return importlib.import_module(module)
+    except ElthError:
+        raise
+    except Exception as error:
+        raise ElthError(
+            f"importing '{module}' ({find(module)}) fails: {type(error).__name__}: {error}"
+        ) from error
+
+
+def registered(kind: str) -> dict[str, str]:
+    """Names that the listed modules give: of each the reference. The modules are imported.
+
+    Args:
+        kind: the dict in which a module holds them, as ``NETWORKS``.
+
+    Raises:
+        ElthError: two modules give one name, or one gives no dict.
+    """
+    found: dict[str, str] = {}
+    for module in listed():
+        given = getattr(load(module), kind, {})
+        if not isinstance(given, Mapping):
+            raise ElthError(f"{kind} of '{module}' must be a dict of names, found {given!r}")
+        for name in given:
+            if name in found:
+                other = found[name].partition(":")[0]
+                raise ElthError(f"both '{other}' and '{module}' name '{name}' in {kind}")
+            found[str(name)] = f"{module}:{kind}"
+    return found
+
+
+def named(kind: str, name: str) -> Any:
+    """What a reference, or a name that a listed module gives, stands for.
+
+    Raises:
+        ElthError: there is no such thing.
+    """
+    if is_reference(name):
+        return get(name)
+    places = registered(kind)
+    if name not in places:
+        raise unknown(kind.lower().rstrip("s"), name, places)
+    return get(places[name])[name]
+
+
+def state() -> str:
+    """A digest of the files of all listed modules."""
+    return hashlib.sha256("".join(sources(name).digest for name in listed()).encode()).hexdigest()
+
+
+def _found(module: str) -> Iterator[ModuleSpec]:
+    """Where a module and the packages around it lie, outermost first, as far as they are there."""
+    places: Any = None
+    parts = module.split(".")
+    for count in range(1, len(parts) + 1):
+        name, spec = ".".join(parts[:count]), None
+        for finder in sys.meta_path:
+            with contextlib.suppress(Exception):  # a finder of somebody's own
+                spec = spec or finder.find_spec(name, places)
+        if spec is None:
+            return
+        yield spec
+        places = spec.submodule_search_locations
+        if places is None:
+            return
+
+
+def _is_installed(path: Path) -> bool:
+    library = Path(sysconfig.get_paths()["stdlib"])
+    return any(part in _INSTALLED for part in path.parts) or library in path.parents
+
+
+def _imports(spec: ModuleSpec, path: Path) -> list[str]:
+    """Modules that a file names in its imports, wherever they stand."""
+    try:
+        tree = ast.parse(path.read_bytes(), str(path))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ElthError(f"cannot read {path}: {error}") from error
+    package = spec.name if spec.submodule_search_locations is not None else spec.parent or ""
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, *([node.module] if node.module else [])])
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return [name for name in names if name]
