@@ -25,7 +25,7 @@ def trained(stages: Iterable[Stage]) -> list[Mapping[str, Any]]:
 
 
 def examine(
-    wanted: Iterable[Mapping[str, Any]], threads: int, gpus: float
+    wanted: Iterable[Mapping[str, Any]], threads: int, gpus: float, paths: Iterable[str] = ()
 ) -> list[tuple[str, str]]:
     """Compare a step of networks with float64 on this machine; may run on a node.
 
@@ -34,11 +34,12 @@ def examine(
     """
     import torch
 
-    from elth import arithmetic
+    from elth import arithmetic, plugins
     from elth.networks import build
     from elth.recipes import Recipe
     from elth.streams import stream
 
+    plugins.use(paths)
     device = torch.device("cuda" if gpus else "cpu")
     told = []
     before = torch.get_num_threads()

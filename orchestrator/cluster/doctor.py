@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from elth import plugins
 from elth.errors import ElthError
 from orchestrator import plan as plans
 from orchestrator.cluster import arithmetic, machines
@@ -261,7 +262,8 @@ def check_arithmetic(
             if nodes is None:
                 answers = {"": arithmetic.examine([one], threads, gpus)}
             else:
-                asked = machines.ask(nodes, arithmetic.examine, [one], threads, gpus)
+                words = ([one], threads, gpus, plugins.in_use())
+                asked = machines.ask(nodes, arithmetic.examine, *words)
                 answers = {f"{node}: ": told for node, told in asked.items()}
         except (ElthError, RuntimeError) as error:  # torch's, without a GPU or memory
             yield Finding(about="arithmetic", what=str(error), do="see what the message says")

@@ -16,6 +16,7 @@ from typing import Any
 
 from elth.errors import ElthError
 from orchestrator.experiment.sections import Experiment
+from orchestrator.plan.outside import Outside, take
 from orchestrator.run.resources import asking, numerics_here
 from orchestrator.run.stopping import like_ctrl_c
 from orchestrator.store import storage
@@ -165,7 +166,9 @@ class Cluster:
         """As ``slots``."""
         return slots(experiment, self.nodes)
 
-    def check(self, experiment: Experiment, store: Store, datasets: Iterable[str]) -> list[str]:
+    def check(
+        self, experiment: Experiment, store: Store, datasets: Iterable[str], code: Outside
+    ) -> list[str]:
         """As ``check_places``, of an experiment's storage and data."""
         return check_places(
             self.nodes,
@@ -174,6 +177,7 @@ class Cluster:
             datasets=datasets,
             data_root=str(experiment.data.root.absolute()),
             download=experiment.data.download,
+            code=code,
         )
 
     def numerics(self, classes: Iterable[tuple[int, float, str, int]]) -> set[str]:
@@ -197,8 +201,9 @@ def check_places(
     datasets: Iterable[str] = (),
     data_root: str = "data",
     download: bool = False,
+    code: Outside | None = None,
 ) -> list[str]:
-    """Have every node look at the store, the storage (as given, or None) and the data.
+    """Have every node look at the store, the storage (as given, or None), data and code.
 
     Returns what a person should know though it is no error.
 
@@ -233,6 +238,7 @@ def check_places(
             "datasets": list(datasets),
             "root": data_root,
             "download": download,
+            "code": (code or Outside()).plain(),
         }
         for node, answer in ask(machines, look, wanted).items():
             if isinstance(answer, str):
@@ -323,6 +329,7 @@ def look(wanted: Mapping[str, Any]) -> dict[str, Any]:
         if problem:
             problems.append(problem)
     try:
+        take(wanted["code"])
         if wanted["server"]:
             from orchestrator.store.opening import check_reachable
 

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from elth import plugins
 from elth.errors import ElthError, unknown
 from orchestrator.experiment.complaints import first
 from orchestrator.experiment.sections import Experiment
@@ -35,11 +36,24 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
         if not override.startswith("scale="):
             _override(raw, override)
     try:
+        _use_plugins(path, raw)
         return Experiment.model_validate(raw)
     except ValidationError as error:
         raise ElthError(f"{path}: {first(error)}") from error
     except ElthError as error:
         raise ElthError(f"{path}: {error}") from error
+
+
+def _use_plugins(path: Path, raw: dict[str, Any]) -> None:
+    """List the modules that a file names, before anything of theirs is looked for."""
+    given = raw.get("plugins") or []
+    if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
+        raise ElthError(f"plugins is a list of files, as [./nets.py]; found {given!r}")
+    raw["plugins"] = [str((path.parent / one).absolute()) for one in given]
+    try:
+        plugins.use(raw["plugins"])
+    except ElthError as error:
+        raise ElthError(f"in plugins: {error}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:

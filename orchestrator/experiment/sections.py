@@ -285,6 +285,9 @@ class Experiment(BaseModel):
     """Name of the grid; ``elth report`` finds it by this."""
     description: str = ""
     """A sentence for people."""
+    plugins: tuple[str, ...] = ()
+    """Modules from outside that the rest may name things of, by their files or package folders;
+    relative to the config. Never part of a key: what is used of them enters it by a version."""
     paper: Paper | None = None
     """The table or figure that this is the setting of."""
     dataset: str
@@ -384,7 +387,8 @@ class Experiment(BaseModel):
 
     def resolved(self) -> str:
         """The whole experiment as YAML, defaults included."""
-        plain = self.model_dump(mode="json", exclude={"recipe", "recipes", "grid", "paper"})
+        hidden = {"recipe", "recipes", "grid", "paper", *(() if self.plugins else ("plugins",))}
+        plain = self.model_dump(mode="json", exclude=hidden)
         if self.paper is not None:
             plain["paper"] = self.paper.model_dump(mode="json", exclude_unset=True)
         plain["recipe"] = self.recipe.full()

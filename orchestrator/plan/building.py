@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,7 +12,8 @@ from typing import Any
 from elth import criteria
 from elth.counts import check_last_batch, iterations_per_epoch, rewind_step
 from elth.errors import ElthError
-from elth.networks import facts
+from elth.networks import facts, version
+from elth.specs import Spec
 from orchestrator.experiment.methods import CHAIN, METHODS, REWIND, SOURCE, Method
 from orchestrator.experiment.reading import load
 from orchestrator.experiment.sections import Cell, Experiment
@@ -161,7 +163,7 @@ class _Builder:
         return self.add(
             Stage(
                 kind="round",
-                params={"network": network, **self.common(dataset), "keep": level.kept},
+                params={**_named(network), **self.common(dataset), "keep": level.kept},
                 parents=(start.key, before.key),
                 labels=self.labels(network, dataset, "imp", level),
             )
@@ -171,7 +173,7 @@ class _Builder:
         """The rounds of IMP up to one, which is returned."""
         start = self.rewind_point(network, dataset)
         chain = self._chains.setdefault((network, dataset), [])
-        common = {"network": network, **self.common(dataset)}
+        common = {**_named(network), **self.common(dataset)}
         for k in range(len(chain), rounds + 1):
             rate = {"rate": str(self.experiment.pruning.rate)} if k else {}
             level = _Level(round=k, target="", kept=0)
@@ -204,7 +206,7 @@ class _Builder:
             self._starts[network, dataset] = self.add(
                 Stage(
                     kind="rewind_point",
-                    params={"network": network, **self.common(dataset)},
+                    params={**_named(network), **self.common(dataset)},
                     labels=self.labels(network, dataset, "rewind", level),
                 )
             )
@@ -226,7 +228,7 @@ class _Builder:
             Stage(
                 kind="retraining",
                 params={
-                    "network": cell.network,
+                    **_named(cell.network),
                     "ticket": [dict(step) for step in steps],
                     **self.common(cell.dataset),
                 },
@@ -285,3 +287,10 @@ def _check_samples(criterion: str, settings: Mapping[str, Any], dataset: str) ->
             f"criterion {criterion} asks for {asked:,} training images, and {info.title} has "
             f"{info.train_size:,}: lower criteria.{criterion}"
         )
+
+
+@functools.lru_cache(maxsize=4096)
+def _named(network: str) -> Mapping[str, str]:
+    """A network as keys hold it: by its name and, from outside, its version."""
+    known = version(Spec.parse(network).name)
+    return {"network": network, **({"network_version": known} if known else {})}

@@ -133,6 +133,11 @@ class Schedule:
         self._block()
 
     @property
+    def stages(self) -> Mapping[str, Stage]:
+        """All stages of the plan."""
+        return self._plan.stages
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing is left to start or to wait for."""
         with self._lock:

@@ -13,6 +13,7 @@ from elth.apart import apart, end
 from elth.errors import ElthError
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.graph import Plan
+from orchestrator.plan.outside import Outside, outside
 from orchestrator.plan.schedule import Schedule
 from orchestrator.plan.stage import Stage, dataset_of
 from orchestrator.report.cells import collect
@@ -42,8 +43,12 @@ class Machines(Protocol):
             ElthError: not even one; the message has the numbers.
         """
 
-    def check(self, experiment: Experiment, store: Store, datasets: Iterable[str]) -> list[str]:
-        """Refuse machines that do not see what others write; what a person should know besides.
+    def check(
+        self, experiment: Experiment, store: Store, datasets: Iterable[str], code: Outside
+    ) -> list[str]:
+        """Refuse machines that do not see what others write, or do not have the same code.
+
+        Returns what a person should know besides.
 
         Raises:
             ElthError: one of them does not; the message names it.
@@ -60,7 +65,9 @@ class ThisMachine:
         """How many trials run at a time."""
         return local_slots(experiment)
 
-    def check(self, experiment: Experiment, store: Store, datasets: Iterable[str]) -> list[str]:
+    def check(
+        self, experiment: Experiment, store: Store, datasets: Iterable[str], code: Outside
+    ) -> list[str]:
         """It sees what it writes."""
         return []
 
@@ -127,7 +134,7 @@ def _execute(
         apart(read_datasets, datasets, root, download=download)
     expected = _expected(experiment, todo, machines) if finished and todo else set()
     if todo:
-        for note in machines.check(experiment, store, datasets):
+        for note in machines.check(experiment, store, datasets, outside(todo)):
             console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     tracker.grids.open(experiment.name, experiment.resolved(), plan.stages, experiment.description)
     tracker.grids.join_finished(finished.values(), experiment.name)

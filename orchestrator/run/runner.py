@@ -16,6 +16,7 @@ import ray
 from ray import tune
 
 from orchestrator.experiment.sections import Experiment, Resources
+from orchestrator.plan.outside import outside
 from orchestrator.plan.schedule import Schedule
 from orchestrator.run import stopping
 from orchestrator.run.passing import passed
@@ -51,6 +52,7 @@ def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) ->
         "inflight": storage.place(resources.storage, store),
         "outbox": str(store.outbox),
         "checkpoint_minutes": resources.checkpoint_minutes,
+        "outside": outside(schedule.stages.values()).plain(),
         "data": {
             "root": str(experiment.data.root.absolute()),
             "download": experiment.data.download,

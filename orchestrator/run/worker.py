@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import socket
 import time
 import traceback
 from collections.abc import Generator, Iterator, Mapping
@@ -22,6 +23,7 @@ from elth.errors import ElthError
 from elth.parallel import Group
 from elth.tickets import Ticket
 from elth.training import Epoch, NonFiniteLossError
+from orchestrator.plan import outside
 from orchestrator.plan.stage import Stage, dataset_of, iterations
 from orchestrator.run import stopping, training
 from orchestrator.run.resources import compiles, numerics
@@ -90,8 +92,16 @@ class GroupError(RuntimeError):
 
 
 def prepare_process(config: Mapping[str, Any]) -> None:
-    """Set what holds for all of a process."""
+    """Set what holds for all of a process.
+
+    Raises:
+        ElthError: a module from outside is not here, or is another than the driver's.
+    """
     torch.set_num_threads(config["threads"])
+    try:
+        outside.take(config["outside"])
+    except ElthError as error:
+        raise ElthError(f"node {socket.gethostname()}: {error}") from error
     if 0 < config["gpus"] < 1:  # of the memory, too, a trial takes its share and no more
         torch.cuda.set_per_process_memory_fraction(config["gpus"])
 
@@ -109,7 +119,11 @@ def run_job(
         group: the workers that do the job together, where this is the first of several; the others
             ``follow`` it.
     """
-    prepare_process(config)
+    try:
+        prepare_process(config)
+    except ElthError as error:
+        yield Report(index=0, failed=str(error))
+        return
     for index, description in enumerate(config["stages"]):
         try:
             last = False

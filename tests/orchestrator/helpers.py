@@ -22,6 +22,7 @@ from elth.training import Epoch
 from orchestrator import plan
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.graph import Plan
+from orchestrator.plan.outside import Outside
 from orchestrator.plan.stage import Stage
 from orchestrator.store.address import Store
 from orchestrator.store.provenance import owner
@@ -136,6 +137,7 @@ def job_config(
         "gpus": 0,
         "workers": 1,
         "data": {"root": "data", "download": False},
+        "outside": Outside().plain(),
         "stages": [stage.describe() for stage in stages],
     }
     return config | changes

@@ -1,0 +1,65 @@
+"""What of a plan is code from outside, and whether another process has the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from elth import networks, plugins
+from elth.errors import ElthError
+from elth.specs import Spec
+from orchestrator.plan.stage import Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outside:
+    """Modules from outside, for processes that do the stages of a plan."""
+
+    paths: tuple[str, ...] = ()
+    """Those that are listed, as ``plugins.use`` takes them."""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """Of each module that stages name the digest of its files."""
+
+    def plain(self) -> dict[str, object]:
+        """As JSON values; ``take`` reads them."""
+        return {"paths": list(self.paths), "digests": dict(self.digests)}
+
+
+def modules(stage: Stage) -> set[str]:
+    """The modules from outside that a stage needs."""
+    found = {networks.module(Spec.parse(stage.params["network"]).name)}
+    return found - {""}
+
+
+def outside(stages: Iterable[Stage]) -> Outside:
+    """What stages need from outside, as it is in this process.
+
+    Raises:
+        ElthError: it is not found.
+    """
+    needed = set().union(*(modules(stage) for stage in stages))
+    return Outside(
+        paths=plugins.in_use(),
+        digests={name: plugins.sources(name).digest for name in sorted(needed)},
+    )
+
+
+def take(told: Mapping[str, object]) -> None:
+    """Let this process have what another one told of by ``Outside.plain``.
+
+    Raises:
+        ElthError: a module is not found here, cannot be imported, or is another than there.
+    """
+    paths, digests = told["paths"], told["digests"]
+    assert isinstance(paths, list)
+    assert isinstance(digests, Mapping)
+    plugins.use(paths)
+    for name, digest in digests.items():
+        own = plugins.sources(name)
+        if own.digest != digest:
+            raise ElthError(
+                f"the module '{name}' ({plugins.find(name)}) is another here than where the "
+                f"command was given (it is made of {', '.join(sorted(own.files))}): give all "
+                "machines the same, by a folder that they share or by elth submit"
+            )
+        plugins.load(name)
