@@ -11,6 +11,7 @@ import pytest
 from elth.errors import ElthError
 from orchestrator.cluster import machines
 from orchestrator.cluster.machines import Node, address_of, check_places, look, slots
+from orchestrator.plan.outside import Outside
 from orchestrator.store.address import Store
 from tests.orchestrator.helpers import tiny
 
@@ -20,6 +21,7 @@ def node(number: int, cpus: int = 8, gpus: int = 0) -> Node:
     return Node(id=f"{number:040x}", name=f"n{number}", cpus=cpus, gpus=gpus)
 
 
+VIT = Path(__file__).parents[2] / "plugins" / "vit.py"
 TWO = (node(1), node(2))
 
 
@@ -160,6 +162,7 @@ def test_a_node_says_what_it_cannot_do(tmp_path: Path, monkeypatch: pytest.Monke
         "datasets": [],
         "root": str(tmp_path),
         "download": False,
+        "code": Outside().plain(),
     }
     assert look({**wanted, "datasets": ["digits"]}) == {"problems": []}
     (problem,) = look({**wanted, "datasets": ["mnist"]})["problems"]
@@ -170,6 +173,9 @@ def test_a_node_says_what_it_cannot_do(tmp_path: Path, monkeypatch: pytest.Monke
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError(13, "Permission denied")
 
+    other = {"paths": [str(VIT)], "digests": {"vit": "another"}}
+    (problem,) = look({**wanted, "code": other})["problems"]
+    assert problem.startswith(f"the module 'vit' ({VIT}) is another here than where the command")
     (tmp_path / "mark").write_text("")
     monkeypatch.setattr(Path, "write_text", refuse)
     (problem,) = look({**wanted, "marks": {str(tmp_path): "mark"}})["problems"]

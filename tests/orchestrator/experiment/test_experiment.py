@@ -59,8 +59,8 @@ def test_a_grid_is_named_after_its_file(tmp_path: Path, stem: str, name: str) ->
 
 
 TOP = (
-    "name, description, paper, dataset, seeds, recipe, recipes, pruning, criteria, grid, data, "
-    "resources"
+    "name, description, plugins, paper, dataset, seeds, recipe, recipes, pruning, criteria, grid, "
+    "data, resources"
 )
 
 
@@ -449,9 +449,9 @@ def test_the_resolved_text_states_every_default(path: Path) -> None:
     plain = yaml.safe_load(load(path).resolved())
     assert plain["pruning"] == {"rate": 0.2, "rounds": 13}
     assert plain["recipe"] == RECIPES["digits_resnet"].full()
-    assert set(plain) == set(Experiment.model_fields) - {"paper"}
+    assert set(plain) == set(Experiment.model_fields) - {"paper", "plugins"}
     plain = yaml.safe_load(load(path, ["paper.title=x"]).resolved())
-    assert set(plain) == set(Experiment.model_fields)
+    assert set(plain) == set(Experiment.model_fields) - {"plugins"}
     assert plain["paper"] == {"title": "x"}
     plain = yaml.safe_load(load(path, ["paper={title: x, round: 6}"]).resolved())
     assert plain["paper"] == {"title": "x", "round": 6}
