@@ -3,7 +3,8 @@
 A criterion's module has ``scores``, a function of tensors, and ``prune``, which draws what is to be
 drawn and keeps the highest scores. To add one, write a file beside these, and name it in
 ``_registry.py`` and in ``NAMES`` of ``_settings.py``. Its further keyword-only parameters are its
-settings; without a default for ``data`` it needs a dataset.
+settings, or the fields of a dataclass that is its parameter ``settings``; without a default for
+``data`` it needs a dataset. ``prune`` calls a criterion by its name.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from elth.criteria import grasp, snip, synflow, uniform
     from elth.criteria._gradients import Batch, Mode, Samples
     from elth.criteria._magnitude import magnitude
+    from elth.criteria._pruning import prune
     from elth.criteria._registry import CRITERIA, Criterion
     from elth.criteria._selection import keep_highest
 else:
@@ -25,6 +27,7 @@ else:
         {
             "elth.criteria._gradients": ("Batch", "Mode", "Samples"),
             "elth.criteria._magnitude": ("magnitude",),
+            "elth.criteria._pruning": ("prune",),
             "elth.criteria._registry": ("CRITERIA", "Criterion"),
             "elth.criteria._selection": ("keep_highest",),
         },
@@ -43,6 +46,7 @@ __all__ = [
     "magnitude",
     "needs_data",
     "options",
+    "prune",
     "snip",
     "synflow",
     "uniform",

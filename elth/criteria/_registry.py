@@ -1,9 +1,10 @@
-"""The criteria by name, and what their functions tell of their settings."""
+"""The criteria by name, what their functions tell of their settings."""
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol, get_args, get_type_hints
 
 from torch import Tensor
@@ -19,7 +20,9 @@ from elth.specs import DataShape
 class Criterion(Protocol):
     """Says which weights of a network stay.
 
-    Further keyword-only parameters are settings (see ``options``), passed as ``**settings``.
+    Further keyword-only parameters are settings (see ``options``). One of the name ``settings``,
+    whose default is a dataclass of them, stands for all of its fields. ``prune`` takes either as
+    ``**settings``.
     """
 
     def __call__(
@@ -61,6 +64,8 @@ CRITERIA: dict[str, Criterion] = {
 }
 
 _GIVEN = frozenset(inspect.signature(Criterion.__call__).parameters)
+TOGETHER = "settings"
+"""The parameter of a criterion that holds all of its settings."""
 
 
 def catalogue() -> dict[str, dict[str, Any]]:
@@ -74,15 +79,24 @@ def catalogue() -> dict[str, dict[str, Any]]:
 
 def _told(criterion: Criterion) -> dict[str, Any]:
     parameters = inspect.signature(criterion).parameters
-    hints = get_type_hints(criterion, include_extras=True)
+    kind = together(criterion)
+    if kind is None:
+        defaults = {key: p.default for key, p in parameters.items() if key not in _GIVEN}
+    else:
+        defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+    hints = get_type_hints(kind or criterion, include_extras=True)
     return {
         "needs_data": parameters["data"].default is inspect.Parameter.empty,
         "settings": {
-            key: {"default": parameter.default, **_bounds(hints[key])}
-            for key, parameter in parameters.items()
-            if key not in _GIVEN
+            key: {"default": default, **_bounds(hints[key])} for key, default in defaults.items()
         },
     }
+
+
+def together(criterion: Callable[..., Mask]) -> type[Any] | None:
+    """The dataclass of a criterion's settings, if it takes them together."""
+    parameter = inspect.signature(criterion).parameters.get(TOGETHER)
+    return None if parameter is None else type(parameter.default)
 
 
 def _bounds(hint: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -18,6 +19,40 @@ from elth.streams import stream
 
 Halves = Literal["disjoint", "joint"]
 """Gradient and Hessian product each from its own half of the images, or both from all of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Which images GraSP is scored on, and how; the defaults are the authors' for CIFAR.
+
+    Raises:
+        ElthError: a kind of halves that is unknown, or disjoint halves of a single part.
+    """
+
+    samples_per_class: int = 10
+    """Images of each class in a batch: 10 for CIFAR, 1 for ImageNet."""
+    batches: int = 1
+    """How many batches are summed: 1 for CIFAR, 150 for ImageNet."""
+    temperature: float = 200.0
+    """Divides the logits."""
+    mode: Mode = "train"
+    """Batch normalisation by the statistics of the part, or by the running ones."""
+    parts: int = 2
+    """A batch goes through the network in so many parts, over which g and Hg are summed: the
+    authors take two for want of memory; 10 make it 100 images of ImageNet at a time."""
+    halves: Halves = "joint"
+    """``joint``: both over all parts, as the authors have it; ``disjoint``: g over the first half
+    of the parts, Hg over the second."""
+
+    def __post_init__(self) -> None:
+        """Refuse halves that cannot be."""
+        if self.halves not in get_args(Halves):
+            raise unknown("kind of halves", self.halves, get_args(Halves))
+        if self.halves == "disjoint" and self.parts < 2:
+            raise ElthError(
+                f"GraSP on disjoint halves needs at least 2 parts, found {self.parts}; raise "
+                "parts, or take halves joint"
+            )
 
 
 @scoring
@@ -126,12 +161,7 @@ def prune(
     data: Samples | None,
     seed: int,
     unpruned: Collection[str] | None = None,
-    samples_per_class: int = 10,
-    batches: int = 1,
-    temperature: float = 200.0,
-    mode: Mode = "train",
-    parts: int = 2,
-    halves: Halves = "disjoint",
+    settings: Settings = Settings(),
 ) -> Mask:
     """Keep the ``keep`` weights of the highest ``w * Hg``: remove the highest S = -w * Hg.
 
@@ -143,34 +173,16 @@ def prune(
         data: the dataset; its training images are used, not augmented.
         seed: fixes which (see ``draw``).
         unpruned: names of weights that are left whole; None for the anatomy's.
-        samples_per_class: images of each class in a batch: 10 for CIFAR, 1 for ImageNet.
-        batches: how many batches are summed: 1 for CIFAR, 150 for ImageNet.
-        temperature: divides the logits.
-        mode: batch normalisation by the statistics of the part, or by the running ones.
-        parts: a batch goes through the network in so many parts, over which g and Hg are summed;
-            10 make it 100 images of ImageNet at a time.
-        halves: "disjoint": g over the first half of the parts, Hg over the second; "joint": both
-            over all parts.
+        settings: which images, and how.
 
     Raises:
         ElthError: the count is impossible, a class has too few images, or as ``scores``.
     """
-    return _prune(
-        network,
-        mask,
-        keep,
-        shape=shape,
-        data=required(data, "grasp"),
-        seed=seed,
-        unpruned=unpruned,
-        samples_per_class=samples_per_class,
-        batches=batches,
-        temperature=temperature,
-        mode=mode,
-        parts=parts,
-        halves=halves,
-        absolute=False,
-    )
+    data = required(data, "grasp")
+    mask, whole = on_cpu(mask), spared(network, unpruned)
+    check_count(mask, keep, whole)
+    result = _scored(network, mask, shape, data, seed, settings)
+    return keep_highest(result, mask, keep, unpruned=whole)
 
 
 def prune_absolute(
@@ -182,79 +194,47 @@ def prune_absolute(
     data: Samples | None,
     seed: int,
     unpruned: Collection[str] | None = None,
-    samples_per_class: int = 10,
-    batches: int = 1,
-    temperature: float = 200.0,
-    mode: Mode = "train",
-    parts: int = 2,
-    halves: Halves = "disjoint",
+    settings: Settings = Settings(),
 ) -> Mask:
     """Keep the ``keep`` weights of the highest ``|w * Hg|``; otherwise as ``prune``.
 
     This is not the published method: the absolute value is what the public code of E-LTH takes,
     there over the whole augmented training set in evaluation mode.
     """
-    return _prune(
-        network,
-        mask,
-        keep,
-        shape=shape,
-        data=required(data, "grasp_absolute"),
-        seed=seed,
-        unpruned=unpruned,
-        samples_per_class=samples_per_class,
-        batches=batches,
-        temperature=temperature,
-        mode=mode,
-        parts=parts,
-        halves=halves,
-        absolute=True,
-    )
+    data = required(data, "grasp_absolute")
+    mask, whole = on_cpu(mask), spared(network, unpruned)
+    check_count(mask, keep, whole)
+    result = _scored(network, mask, shape, data, seed, settings)
+    result = {name: score.abs() for name, score in result.items()}
+    return keep_highest(result, mask, keep, unpruned=whole)
 
 
-def _prune(
+def _scored(
     network: Network,
     mask: Mapping[str, Tensor],
-    keep: int,
-    *,
     shape: DataShape,
     data: Samples,
     seed: int,
-    unpruned: Collection[str] | None,
-    samples_per_class: int,
-    batches: int,
-    temperature: float,
-    mode: Mode,
-    parts: int,
-    halves: Halves,
-    absolute: bool,
-) -> Mask:
-    if halves not in get_args(Halves):
-        raise unknown("kind of halves", halves, get_args(Halves))
-    if halves == "disjoint" and parts < 2:
-        raise ElthError("GraSP on disjoint halves needs at least 2 parts, found 1")
-    mask, whole = on_cpu(mask), spared(network, unpruned)
-    check_count(mask, keep, whole)
+    settings: Settings,
+) -> dict[str, Tensor]:
+    """The scores by images that are drawn."""
     drawn = draw(
         data.train_labels,
         shape.classes,
-        samples_per_class=samples_per_class,
-        batches=batches,
-        parts=parts,
+        samples_per_class=settings.samples_per_class,
+        batches=settings.batches,
+        parts=settings.parts,
         seed=seed,
     )
     first = second = [part for batch in drawn for part in batch]
-    if halves == "disjoint":
-        first = [part for batch in drawn for part in batch[: parts // 2]]
-        second = [part for batch in drawn for part in batch[parts // 2 :]]
-    result = scores(
+    if settings.halves == "disjoint":
+        first = [part for batch in drawn for part in batch[: settings.parts // 2]]
+        second = [part for batch in drawn for part in batch[settings.parts // 2 :]]
+    return scores(
         network,
         mask,
         (data.sample(part) for part in first),
         (data.sample(part) for part in second),
-        temperature=temperature,
-        mode=mode,
+        temperature=settings.temperature,
+        mode=settings.mode,
     )
-    if absolute:
-        result = {name: score.abs() for name, score in result.items()}
-    return keep_highest(result, mask, keep, unpruned=whole)

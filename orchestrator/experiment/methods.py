@@ -38,6 +38,8 @@ class Method:
     """What a ticket that goes to another dataset takes along: a fresh head, or its own."""
     criterion: str = ""
     """The criterion whose settings its steps take."""
+    version: int = 1
+    """Of the criterion, spelled in its step from 2 on: raised when its defaults change."""
     about: str
     """One line for people."""
 
@@ -47,8 +49,13 @@ def _shuffle(kind: str) -> Mapping[str, Any]:
     return {"shuffle": kind, "version": 2}
 
 
-def _criterion(title: str, name: str, about: str) -> Method:
-    return Method(title=title, base=REWIND, criterion=name, about=about)
+def _criterion(title: str, name: str, about: str, version: int = 1) -> Method:
+    return Method(title=title, base=REWIND, criterion=name, version=version, about=about)
+
+
+def _grasp(title: str, name: str, about: str) -> Method:
+    """GraSP, both sums over all images; version 1 took each from its own half by default."""
+    return _criterion(title, name, about, version=2)
 
 
 METHODS: dict[str, Method] = {
@@ -116,8 +123,8 @@ METHODS: dict[str, Method] = {
     ),
     "magnitude": _criterion("Magnitude", "magnitude", "the largest |w| of the rewind point"),
     "snip": _criterion("SNIP", "snip", "connection sensitivity (Lee et al. 2019)"),
-    "grasp": _criterion("GraSP", "grasp", "gradient flow, signed (Wang et al. 2020)"),
-    "grasp_absolute": _criterion(
+    "grasp": _grasp("GraSP", "grasp", "gradient flow, signed (Wang et al. 2020)"),
+    "grasp_absolute": _grasp(
         "GraSP, absolute", "grasp_absolute", "|w H g|, as the released code of E-LTH has it"
     ),
     "synflow": _criterion("SynFlow", "synflow", "synaptic flow, no data (Tanaka et al. 2020)"),

@@ -76,7 +76,8 @@ class _Builder:
         if method.base == REWIND:
             settings = self.experiment.criteria.get(method.criterion, {})
             _check_samples(method.criterion, settings, cell.dataset)
-            step = {"criterion": method.criterion, "nonzeros": level.kept, **settings}
+            version = {"version": method.version} if method.version > 1 else {}
+            step = {"criterion": method.criterion, **version, "nonzeros": level.kept, **settings}
             start = self.rewind_point(cell.network, cell.dataset)
             return self.retraining(cell, level, (start,), [step])
         ticket = self.ticket(cell.network, cell.dataset, level)

@@ -21,6 +21,12 @@ from orchestrator.store.result import Result, State
 Load = Callable[[str], tuple[Stage, Result]]
 """Gives a finished stage and its result by key."""
 
+_FORMERLY: Mapping[str, Mapping[str, Any]] = {
+    "grasp": {"halves": "disjoint"},
+    "grasp_absolute": {"halves": "disjoint"},
+}
+"""Defaults of a criterion's version 1 that it has no more."""
+
 
 @dataclass(kw_only=True)
 class _Making:
@@ -149,7 +155,10 @@ def _graft(ticket: Ticket, step: Mapping[str, Any], making: _Making) -> Ticket:
 
 
 def _criterion(ticket: Ticket, step: Mapping[str, Any], making: _Making) -> Ticket:
-    settings = {k: v for k, v in step.items() if k not in ("criterion", "nonzeros", "at")}
+    fixed = ("criterion", "version", "nonzeros", "at")
+    settings = {k: v for k, v in step.items() if k not in fixed}
+    if step.get("version", 1) == 1:
+        settings = {**_FORMERLY.get(step["criterion"], {}), **settings}
     scored = ticket
     if step.get("at") == "init":
         fresh = build(ticket.network, ticket.shape, generator=stream(making.seed, "init"))
@@ -171,7 +180,8 @@ def _pruned(
     network = ticket.make_network()
     if making.data is not None:
         network = network.to(making.data.train_labels.device)
-    return criteria.CRITERIA[name](
+    return criteria.prune(
+        name,
         network,
         ticket.mask,
         keep,

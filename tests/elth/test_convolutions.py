@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from elth.convolutions import arrange_convolutions, calls_others, safe_convolutions
-from elth.criteria import CRITERIA
+from elth.criteria import prune
 from elth.engine import Engine
 from elth.forward import Forward, channels_last
 from elth.masks import ones, total
@@ -168,16 +168,17 @@ def test_no_network_gives_pytorch_a_strided_pixel(index: int, precision: str) ->
 def test_criteria_give_pytorch_none(name: str) -> None:
     network = build(NARROW, SHAPE, generator=stream(0, "init"))
     mask = ones(network)
-    prune: Any = CRITERIA[name]
+    settings: dict[str, Any] = {"iterations": 1} if name == "synflow" else {}
     with _Strides() as seen:
         prune(
+            name,
             network,
             mask,
             total(mask) // 2,
             shape=SHAPE,
             data=dataset(140, shape=SHAPE),
             seed=0,
-            **({"iterations": 1} if name == "synflow" else {}),
+            **settings,
         )
     assert seen.convolutions > 10
     assert seen.count == 0

@@ -110,6 +110,5 @@ def test_every_criterion_that_differentiates_does(
     mask = ones(network)
     data = dataset(40, shape=SHAPE)
     keep = total(mask) // 2
-    prune: Any = criteria.CRITERIA[name]
-    prune(network, mask, keep, shape=SHAPE, data=data, seed=0, **settings)
+    criteria.prune(name, network, mask, keep, shape=SHAPE, data=data, seed=0, **settings)
     assert set(seen) == {"float32"}

@@ -15,7 +15,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from elth import masks
-from elth.criteria import CRITERIA, Mode, grasp, needs_data, snip, synflow
+from elth.criteria import CRITERIA, Mode, grasp, needs_data, prune, snip, synflow
 from elth.masks import Mask
 from elth.networks import DataShape, Network
 from tests.elth.criteria.helpers import SHAPE, batch, half, network, noise
@@ -228,9 +228,7 @@ def test_grasp_keeps_the_right_sign_from_the_right_halves(criterion: str, halves
         "temperature": 3.0,
         "halves": halves,
     }
-    found = CRITERIA[criterion](
-        net, masks.ones(net), 20, shape=SHAPE, data=data, seed=4, **settings
-    )
+    found = prune(criterion, net, masks.ones(net), 20, shape=SHAPE, data=data, seed=4, **settings)
     drawn = grasp.draw(data.train_labels, 3, samples_per_class=5, batches=2, parts=2, seed=4)
     first, second = (
         [(data.images[pair[i]].double(), data.train_labels[pair[i]]) for pair in drawn]
@@ -349,7 +347,8 @@ def test_a_gpu_gives_the_mask_of_the_cpu(criterion: str) -> None:
     there = copy.deepcopy(net).cuda()
     small: dict[str, Any] = {"samples": 20} if criterion == "snip" else {}
     found, expected = (
-        CRITERIA[criterion](
+        prune(
+            criterion,
             n,
             half(net),
             100,

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elth import masks
-from elth.criteria import CRITERIA, grasp, keep_highest, magnitude, snip, synflow
+from elth.criteria import CRITERIA, grasp, keep_highest, magnitude, prune, snip, synflow
 from elth.criteria.uniform import densities
 from elth.errors import ElthError
 from elth.masks import Mask
@@ -31,7 +31,7 @@ EVERY = pytest.mark.parametrize("name", CRITERIA)
 
 def _prune(name: str, net: Network, mask: Mask, keep: int, **more: Any) -> Mask:
     given_: dict[str, Any] = {"shape": SHAPE, "data": noise(), "seed": 0, **SMALL.get(name, {})}
-    return CRITERIA[name](net, mask, keep, **{**given_, **more})
+    return prune(name, net, mask, keep, **{**given_, **more})
 
 
 def _same(a: Mask, b: Mask) -> bool:
@@ -268,10 +268,31 @@ def test_the_mode_is_that_of_the_criterion_not_of_the_network() -> None:
 
 def test_unknown_words_are_refused() -> None:
     net = network("tiny")
-    with pytest.raises(ElthError, match="unknown mode 'evil'; did you mean 'eval'?"):
-        _prune("snip", net, masks.ones(net), 20, mode="evil")
-    with pytest.raises(ElthError, match="unknown kind of halves 'join'; did you mean 'joint'?"):
-        _prune("grasp", net, masks.ones(net), 20, halves="join")
+    evil: Any = "evil"
+    with pytest.raises(ElthError, match=r"unknown mode 'evil'; did you mean 'eval'\?"):
+        snip.prune(net, masks.ones(net), 20, data=noise(), seed=0, samples=12, mode=evil)
+    message = r"unknown setting mode of criterion snip 'evil'; did you mean 'eval'\?"
+    with pytest.raises(ElthError, match=message):
+        _prune("snip", net, masks.ones(net), 20, mode=evil)
+
+
+def test_by_its_name_a_criterion_is_what_its_function_is() -> None:
+    net, data = network("tiny"), noise()
+    given_: dict[str, Any] = {"shape": SHAPE, "data": data, "seed": 3}
+    mask = masks.ones(net)
+    chosen = grasp.Settings(samples_per_class=4, halves="disjoint")
+    assert _same(
+        prune("grasp", net, mask, 20, **given_, samples_per_class=4, halves="disjoint"),
+        grasp.prune(net, mask, 20, **given_, settings=chosen),
+    )
+    assert _same(
+        prune("snip", net, mask, 20, **given_, samples=12, mode="train"),
+        snip.prune(net, mask, 20, **given_, samples=12, mode="train"),
+    )
+    with pytest.raises(ElthError, match=r"unknown criterion 'snop'; did you mean 'snip'\?"):
+        prune("snop", net, mask, 20, **given_)
+    with pytest.raises(ElthError, match="unknown setting of criterion snip 'sample'; did you mean"):
+        prune("snip", net, mask, 20, **given_, sample=12)
 
 
 def test_grasp_refuses_a_class_of_too_few_images() -> None:
@@ -300,7 +321,7 @@ def test_grasp_looks_at_as_many_images_as_asked() -> None:
 @pytest.mark.parametrize("parts", [1, 2, 3, 5, 12])
 def test_a_batch_of_grasp_goes_through_the_network_in_parts(parts: int) -> None:
     net, data = network("tiny"), noise()
-    _prune("grasp", net, masks.ones(net), 20, data=data, parts=parts, halves="joint")
+    _prune("grasp", net, masks.ones(net), 20, data=data, parts=parts)
     once, again = data.asked[:parts], data.asked[parts:]
     assert once == again, "gradient and Hessian product are taken over the same parts"
     assert sorted(i for part in once for i in part) == sorted({i for p in again for i in p})
@@ -309,9 +330,9 @@ def test_a_batch_of_grasp_goes_through_the_network_in_parts(parts: int) -> None:
 
 
 @pytest.mark.parametrize("parts", [2, 3, 5, 12])
-def test_the_halves_of_grasp_share_no_image_by_default(parts: int) -> None:
+def test_disjoint_halves_of_grasp_share_no_image(parts: int) -> None:
     net, data = network("tiny"), noise()
-    _prune("grasp", net, masks.ones(net), 20, data=data, parts=parts)
+    _prune("grasp", net, masks.ones(net), 20, data=data, parts=parts, halves="disjoint")
     images = [i for part in data.asked for i in part]
     assert len(data.asked) == parts
     assert len(images) == len(set(images)) == 12
@@ -324,7 +345,7 @@ def test_parts_that_cannot_be_had_are_refused() -> None:
     ):
         _prune("grasp", net, masks.ones(net), 20, parts=13)
     with pytest.raises(ElthError, match="on disjoint halves needs at least 2 parts, found 1"):
-        _prune("grasp", net, masks.ones(net), 20, parts=1)
+        _prune("grasp", net, masks.ones(net), 20, parts=1, halves="disjoint")
 
 
 def test_the_absolute_variant_is_another_method() -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from elth.criteria import CRITERIA, check_settings, needs_data, options
+from elth.criteria import CRITERIA, check_settings, grasp, needs_data, options
 from elth.errors import ElthError
 
 GRASP = {
@@ -15,7 +15,7 @@ GRASP = {
     "temperature": 200.0,
     "mode": "train",
     "parts": 2,
-    "halves": "disjoint",
+    "halves": "joint",
 }
 
 
@@ -42,11 +42,11 @@ def test_which_need_data() -> None:
         ("magnitude", {}, {}),
         ("snip", {"samples": 128, "mode": "eval"}, {}),
         ("snip", {"mode": "train", "samples": 0}, {"samples": 0, "mode": "train"}),
-        ("grasp", {"temperature": 200}, {}),
+        ("grasp", {"temperature": 200, "halves": "joint"}, {}),
         (
             "grasp",
-            {"halves": "joint", "temperature": 1},
-            {"temperature": 1.0, "halves": "joint"},
+            {"halves": "disjoint", "temperature": 1},
+            {"temperature": 1.0, "halves": "disjoint"},
         ),
         (
             "grasp_absolute",
@@ -75,6 +75,8 @@ def test_what_differs_from_the_default_is_returned(
         ("snip", {"samples": True}, "is True; expected a value like 128"),
         ("snip", {"samples": -1}, "setting samples of criterion snip must be at least 0, is -1"),
         ("snip", {"mode": "trian"}, "mode of criterion snip 'trian'; did you mean 'train'?"),
+        ("grasp", {"settings": 1}, "unknown setting of criterion grasp 'settings'"),
+        ("grasp", {"halves": "join"}, "halves of criterion grasp 'join'; did you mean 'joint'?"),
         ("grasp", {"batches": 0}, "batches of criterion grasp must be at least 1, is 0"),
         (
             "grasp",
@@ -83,13 +85,22 @@ def test_what_differs_from_the_default_is_returned(
         ),
         ("grasp", {"temperature": float("inf")}, "must be a positive number, is inf"),
         ("grasp", {"temperature": "hot"}, "is 'hot'; expected a value like 200.0"),
-        ("grasp", {"halves": 2}, "is 2; expected a value like 'disjoint'"),
+        ("grasp", {"halves": 2}, "is 2; expected a value like 'joint'"),
         ("synflow", {"iterations": 0}, "iterations of criterion synflow must be at least 1, is 0"),
     ],
 )
 def test_what_cannot_be_is_refused(name: str, given: dict[str, Any], message: str) -> None:
     with pytest.raises(ElthError, match=message.replace("?", r"\?")):
         check_settings(name, given)
+
+
+def test_settings_that_are_taken_together_are_checked_where_they_are_made() -> None:
+    assert vars(grasp.Settings()) == options("grasp") == options("grasp_absolute")
+    with pytest.raises(ElthError, match=r"unknown kind of halves 'join'; did you mean 'joint'\?"):
+        grasp.Settings(halves=cast(Any, "join"))
+    message = "disjoint halves needs at least 2 parts, found 1; raise parts, or take halves joint"
+    with pytest.raises(ElthError, match=message):
+        grasp.Settings(halves="disjoint", parts=1)
 
 
 @pytest.mark.parametrize("function", [options, needs_data])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import re
@@ -104,8 +105,21 @@ SNIP = {"snip": {"samples": 256, "at": "init"}}
         (
             {"method": "grasp", "network": "resnet20"},
             {},
-            [{"criterion": "grasp", "nonzeros": 29_085}],
-            "19a2f8393ae4a6a16da91513c9c93c8b49a6f273c4692299c43c249cc7301bd3",
+            [{"criterion": "grasp", "version": 2, "nonzeros": 29_085}],
+            "fd5ffe35ed40c8fda675a49a38bebfe521736ef366d08d34aa26a06bc4c21034",
+        ),
+        (
+            {"method": "grasp_absolute", "network": "resnet20"},
+            {"grasp_absolute": {"halves": "disjoint", "at": "rewind"}},  # formerly the default
+            [
+                {
+                    "criterion": "grasp_absolute",
+                    "version": 2,
+                    "nonzeros": 29_085,
+                    "halves": "disjoint",
+                }
+            ],
+            "ad5a720a96dc0ee3c92bb175eba2867d70eacbabac342bd95171753f7a28fcef",
         ),
         (
             {"method": "synflow", "network": "resnet20"},
@@ -226,14 +240,33 @@ def test_settings_of_one_criterion_are_in_no_key_of_another() -> None:
     assert plain[0] != changed[0]
     assert plain[1] == changed[1]
     # As in test_golden_keys_of_retrainings.
-    assert plain[1] == "19a2f8393ae4a6a16da91513c9c93c8b49a6f273c4692299c43c249cc7301bd3"
+    assert plain[1] == "fd5ffe35ed40c8fda675a49a38bebfe521736ef366d08d34aa26a06bc4c21034"
+
+
+def test_no_key_of_the_first_version_of_grasp_is_asked_for() -> None:
+    """There both sums were over halves by default, which keys left out, and joint was spelled."""
+    settings: list[dict[str, Any]] = [{}, {"halves": "joint"}, {"halves": "disjoint"}]
+    keys, former = set(), set()
+    for method in ("grasp", "grasp_absolute"):
+        grid = [{"method": method, "network": "resnet20", "round": 10}]
+        for chosen in settings:
+            built = plan.build(experiment(grid=grid, criteria={method: chosen}))
+            (stage,) = of_kind(built, "retraining")
+            keys.add(stage.key)
+            for old in settings[:2]:
+                step = {"criterion": method, "nonzeros": 29_085, **old}
+                params = {**stage.params, "ticket": [step]}
+                former.add(dataclasses.replace(stage, params=params).key)
+    assert len(keys) == len(former) == 4
+    assert "19a2f8393ae4a6a16da91513c9c93c8b49a6f273c4692299c43c249cc7301bd3" in former
+    assert not keys & former
 
 
 def test_every_method_has_a_golden_key() -> None:
     marks = test_golden_keys_of_retrainings.pytestmark
     tried = {entry["method"] for entry, *_ in marks[0].args[1]}
     tried |= {"dense", "imp", "ett", "reinit", "random", "magnitude"}  # those of ``GOLDEN``
-    tried |= {"grasp_absolute", "random_layerwise"}  # as other criteria
+    tried |= {"random_layerwise"}  # as other criteria
     assert tried == set(METHODS)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -227,8 +228,8 @@ def test_the_keys_of_a_step_are_in_any_order(
         tickets.append(ticket_of(stage, results.__getitem__))
     initial = build(TINY_DEEPER, SHAPE, generator=stream(0, "init"))
     moved = ticket_of(ett, results.__getitem__)
-    expected = criteria.CRITERIA["magnitude"](
-        initial, moved.mask, 2000, data=None, seed=0, shape=SHAPE
+    expected = criteria.prune(
+        "magnitude", initial, moved.mask, 2000, data=None, seed=0, shape=SHAPE
     )
     for ticket in tickets:
         assert ticket.nonzeros == 2000
@@ -250,8 +251,8 @@ def test_a_criterion_at_initialisation_whatever_key_comes_first(
     )
     ticket = ticket_of(stage, results.__getitem__)
     initial = build(TINY, SHAPE, generator=stream(0, "init"))
-    expected = criteria.CRITERIA["magnitude"](
-        initial, masks.ones(initial), 2000, data=None, seed=0, shape=SHAPE
+    expected = criteria.prune(
+        "magnitude", initial, masks.ones(initial), 2000, data=None, seed=0, shape=SHAPE
     )
     assert _same(ticket.mask, expected)
 
@@ -341,13 +342,31 @@ def test_a_criterion_prunes_the_rewind_point_to_the_exact_count(
     rewind = _start(everything)
     network = build(TINY, SHAPE, generator=stream(0, "init"))
     network.load_state_dict(rewind)
-    expected = criteria.CRITERIA[method](
-        network, masks.ones(network), TOTAL // 4, data=digits, seed=0, shape=SHAPE
+    expected = criteria.prune(
+        method, network, masks.ones(network), TOTAL // 4, data=digits, seed=0, shape=SHAPE
     )
     assert ticket.nonzeros == TOTAL // 4
     assert _same(ticket.mask, expected)
     assert _same(ticket.rewind, rewind)
-    assert ticket.origin["history"] == [{"criterion": method, "nonzeros": TOTAL // 4}]
+    version = {"version": 2} if method.startswith("grasp") else {}
+    assert ticket.origin["history"] == [{"criterion": method, **version, "nonzeros": TOTAL // 4}]
+
+
+@pytest.mark.parametrize("method", ["grasp", "grasp_absolute"])
+@pytest.mark.parametrize("halves", ["", "joint"])
+def test_a_stage_of_the_first_version_of_grasp_is_what_it_was(
+    method: str, halves: str, everything: Results, digits: Dataset
+) -> None:
+    """It named no version, and took the halves apart where it did not say joint."""
+    now = _stage({"method": method})
+    step = {"criterion": method, "nonzeros": TOTAL // 4, **({"halves": halves} if halves else {})}
+    then = dataclasses.replace(now, params={**now.params, "ticket": [step]})
+    made, today = (ticket_of(s, everything.__getitem__, data=digits) for s in (then, now))
+    spelled = _stage({"method": method}, criteria={method: {"halves": halves or "disjoint"}})
+    expected = ticket_of(spelled, everything.__getitem__, data=digits)
+    assert _same(made.mask, expected.mask)
+    assert _same(made.mask, today.mask) == (halves == "joint")
+    assert made.origin["history"] == [step]
 
 
 @pytest.mark.parametrize("method", [*WITH_DATA, "ett_snip_extra"])
