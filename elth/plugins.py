@@ -235,9 +235,11 @@ def named(kind: str, name: str) -> Any:
     return get(places[name])[name]
 
 
-def state() -> str:
-    """A digest of the files of all listed modules."""
-    return hashlib.sha256("".join(sources(name).digest for name in listed()).encode()).hexdigest()
+def state(name: str = "") -> str:
+    """A digest of the files of all listed modules, and of those of the module of a reference."""
+    own = [sources(name.partition(":")[0]).digest] if is_reference(name) else []
+    digests = own + [sources(module).digest for module in listed()]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _found(module: str) -> Iterator[ModuleSpec]:

@@ -12,7 +12,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from elth._lazy import lazily
-from elth.criteria._settings import NAMES, check_settings, needs_data, options
+from elth.criteria._settings import (
+    NAMES,
+    about,
+    check_settings,
+    module,
+    needs_data,
+    options,
+    version,
+)
 
 if TYPE_CHECKING:
     from elth.criteria import grasp, snip, synflow, uniform
@@ -40,14 +48,17 @@ __all__ = [
     "Criterion",
     "Mode",
     "Samples",
+    "about",
     "check_settings",
     "grasp",
     "keep_highest",
     "magnitude",
+    "module",
     "needs_data",
     "options",
     "prune",
     "snip",
     "synflow",
     "uniform",
+    "version",
 ]

@@ -9,9 +9,11 @@ from typing import Any, Protocol, get_args, get_type_hints
 
 from torch import Tensor
 
+from elth import plugins
 from elth.criteria import _magnitude, grasp, snip, synflow, uniform
 from elth.criteria._gradients import Samples
 from elth.criteria._limits import AtLeast
+from elth.errors import ElthError, unknown
 from elth.masks import Mask
 from elth.networks import Network
 from elth.specs import DataShape
@@ -68,6 +70,46 @@ TOGETHER = "settings"
 """The parameter of a criterion that holds all of its settings."""
 
 
+def criterion(name: str) -> Callable[..., Mask]:
+    """The function of a criterion, ours or from outside.
+
+    Raises:
+        ElthError: there is none of this name, or it is no function.
+    """
+    if name in CRITERIA:
+        return CRITERIA[name]
+    if not plugins.is_reference(name):
+        registered = plugins.registered("CRITERIA")
+        if name not in registered:
+            raise unknown("criterion", name, [*CRITERIA, *registered])
+    found: Callable[..., Mask] = plugins.named("CRITERIA", name)
+    missing = _GIVEN - {"self"} - set(inspect.signature(found).parameters)
+    if missing:
+        raise ElthError(
+            f"{name} is no criterion: expected def f(network, mask, keep, *, shape, data, seed, "
+            f"unpruned=None, setting=default) -> Mask, and it takes no {', '.join(sorted(missing))}"
+        )
+    return found
+
+
+def outside(name: str) -> dict[str, Any]:
+    """What the function of a criterion from outside tells, as ``catalogue``.
+
+    And the ``version`` that it declares, the ``module`` that names it, and what it is ``about``.
+    """
+    found = criterion(name)
+    module = name.partition(":")[0]
+    if not plugins.is_reference(name):
+        module = plugins.registered("CRITERIA")[name].partition(":")[0]
+    lines = (inspect.getdoc(found) or "a criterion from outside").splitlines()
+    return {
+        **_told(found),
+        "version": plugins.declared(found),
+        "module": module,
+        "about": lines[0],
+    }
+
+
 def catalogue() -> dict[str, dict[str, Any]]:
     """What the functions tell of their settings, as JSON values.
 
@@ -77,7 +119,7 @@ def catalogue() -> dict[str, dict[str, Any]]:
     return {name: _told(criterion) for name, criterion in CRITERIA.items()}
 
 
-def _told(criterion: Criterion) -> dict[str, Any]:
+def _told(criterion: Callable[..., Mask]) -> dict[str, Any]:
     parameters = inspect.signature(criterion).parameters
     kind = together(criterion)
     if kind is None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from elth import plugins
 from elth.errors import ElthError, unknown
 from elth.remembered import remembered
 
@@ -49,11 +50,44 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in checked.items() if value != known[key]["default"]}
 
 
+def version(name: str) -> str:
+    """The version of a criterion from outside, as keys hold it; nothing for ours.
+
+    What its author declares, else ``sha256:`` and the digest of its files.
+
+    Raises:
+        ElthError: there is no such criterion.
+    """
+    told = _of(name)
+    if "module" not in told:
+        return ""
+    return str(told["version"] or f"sha256:{plugins.sources(told['module']).digest}")
+
+
+def module(name: str) -> str:
+    """The module that a criterion from outside is in; nothing for ours."""
+    return str(_of(name).get("module", ""))
+
+
+def about(name: str) -> str:
+    """What a criterion from outside says of itself, in a line; nothing for ours."""
+    return str(_of(name).get("about", ""))
+
+
 def _of(name: str) -> Mapping[str, Any]:
-    criteria = remembered(_catalogue)
-    if name not in criteria:
-        raise unknown("criterion", name, criteria)
-    return criteria[name]
+    ours = remembered(_catalogue)
+    if name in ours:
+        return ours[name]
+    if not plugins.is_reference(name) and not plugins.listed():
+        raise unknown("criterion", name, ours)
+    return remembered(_outside, name, plugins.in_use(), also=plugins.state(name))
+
+
+def _outside(name: str, paths: Sequence[str]) -> Mapping[str, Any]:
+    from elth.criteria import _registry
+
+    plugins.use(paths)
+    return _registry.outside(name)
 
 
 def _catalogue() -> Mapping[str, Mapping[str, Any]]:

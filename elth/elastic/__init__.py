@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from elth._lazy import lazily
 from elth.elastic._notation import Width, is_width, parse_width
+from elth.elastic._outside import apply, is_outside, outside
 from elth.elastic._tensors import check_width, tensor_sources
 from elth.elastic.plans import Plan, explain, label, resolve, spell
 
@@ -26,12 +27,15 @@ else:
 __all__ = [
     "Plan",
     "Width",
+    "apply",
     "change_width",
     "check_width",
     "explain",
+    "is_outside",
     "is_width",
     "label",
     "move",
+    "outside",
     "parse_width",
     "resolve",
     "spell",

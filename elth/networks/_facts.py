@@ -69,13 +69,7 @@ def _told(name: str) -> Mapping[str, Any]:
         return ours[name]
     if not plugins.is_reference(name) and not plugins.listed():
         raise unknown("network", name, ours)
-    return remembered(_outside, name, plugins.in_use(), also=_state(name))
-
-
-def _state(name: str) -> str:
-    """A digest of the files that may hold a network from outside."""
-    own = plugins.sources(name.partition(":")[0]).digest if plugins.is_reference(name) else ""
-    return own + plugins.state()
+    return remembered(_outside, name, plugins.in_use(), also=plugins.state(name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +144,7 @@ def _asked(call: Callable[..., Any], spec: Spec, shape: DataShape) -> Any:
     sides = (shape.channels, shape.size, shape.classes)
     if spec.name in remembered(_catalogue):
         return remembered(call, str(spec), *sides, ())
-    return remembered(call, str(spec), *sides, plugins.in_use(), also=_state(spec.name))
+    return remembered(call, str(spec), *sides, plugins.in_use(), also=plugins.state(spec.name))
 
 
 def _catalogue() -> dict[str, dict[str, Any]]:

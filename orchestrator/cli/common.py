@@ -50,6 +50,24 @@ def store_option(command: Any) -> Any:
     )(command)
 
 
+def _use(context: click.Context, parameter: click.Parameter, paths: tuple[str, ...]) -> None:
+    from elth import plugins
+
+    plugins.use(paths)
+
+
+def plugin_option(command: Any) -> Any:
+    """Add ``--plugin`` to a command: what a module from outside gives may then be named."""
+    return click.option(
+        "--plugin",
+        multiple=True,
+        metavar="FILE",
+        callback=_use,
+        expose_value=False,
+        help="A module from outside, as under plugins in a config; may be given again.",
+    )(command)
+
+
 def find_store(place: str | None) -> Store:
     """The store that is meant, by ``--store`` or the environment."""
     from orchestrator.run.passing import take_credentials

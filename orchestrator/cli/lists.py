@@ -6,15 +6,16 @@ import click
 from rich.table import Table
 
 from elth.errors import ElthError
-from orchestrator.cli.common import Command, out
+from orchestrator.cli.common import Command, out, plugin_option
 
 
 @click.command(cls=Command, example="elth networks --dataset mnist")
 @click.option("--dataset", default="cifar10", show_default=True, help="Fixes input and classes.")
+@plugin_option
 def networks(dataset: str) -> None:
     """List the networks with their prunable weights and all parameters."""
     from elth.data import info
-    from elth.networks import NETWORKS, blueprint, options, prunable
+    from elth.networks import blueprint, names, options, prunable
 
     shape = info(dataset).shape
     small, common = [], ("init", "bn_affine")
@@ -27,7 +28,7 @@ def networks(dataset: str) -> None:
         table.add_column(column)
     for column in ("prunable", "parameters"):
         table.add_column(column, justify="right")
-    for name in NETWORKS:
+    for name in names():
         try:
             network = blueprint(name, shape)
         except ElthError:  # such images are too small for it
@@ -36,8 +37,8 @@ def networks(dataset: str) -> None:
         stages = network.anatomy.stages
         table.add_row(
             name,
-            network.anatomy.family,
-            " ".join(str(len(stage.units)) for stage in stages),
+            network.anatomy.family if network.anatomy.head else "-",
+            " ".join(str(len(stage.units)) for stage in stages) or "-",
             ", ".join(f"{k}={v}" for k, v in options(name).items() if k not in common),
             f"{sum(network.get_parameter(n).numel() for n in prunable(network)):,}",
             f"{sum(p.numel() for p in network.parameters()):,}",
@@ -53,15 +54,17 @@ def networks(dataset: str) -> None:
 
 
 @click.command(cls=Command, example="elth methods")
+@plugin_option
 def methods() -> None:
     """List the methods of a grid: what is trained, and from what it is made."""
     from elth import criteria
-    from orchestrator.experiment.methods import METHODS, REWIND
+    from orchestrator.experiment.methods import REWIND, method_of, names
 
     table = Table()
     for column in ("method", "in reports", "what is trained", "settings (criteria.NAME)"):
         table.add_column(column)
-    for name, method in METHODS.items():
+    for name in names():
+        method = method_of(name)
         settings = criteria.options(method.criterion) if method.criterion else {}
         if method.base == REWIND:
             settings["at"] = "rewind"
@@ -71,16 +74,17 @@ def methods() -> None:
 
 
 @click.command(cls=Command, example="elth recipes")
+@plugin_option
 def recipes() -> None:
     """List the named recipes, from which the recipe of an experiment may start."""
-    from elth.recipes import RECIPES
+    from orchestrator.experiment.sections import recipes_by_name
 
     table = Table(pad_edge=False)
     for column in ("recipe", "length", "rewind", "batch", "optimiser", "lr", "falls at"):
         table.add_column(column)
     for column in ("decay", "warm-up", "augment"):
         table.add_column(column)
-    for name, recipe in RECIPES.items():
+    for name, recipe in recipes_by_name().items():
         values = recipe.full()
         momentum = f" {values['momentum']:g}" if values["optimiser"] == "sgd" else ""
         falls = " ".join(values["milestones"]) or values["schedule"]

@@ -121,6 +121,38 @@ def _exit(failed: Mapping[str, str]) -> None:
         sys.exit(EXIT_FAILED)
 
 
+def _print_outside(built: Plan) -> None:
+    """Tell what of a plan is code from outside, and what of its networks is never pruned."""
+    from elth import plugins
+    from elth.networks import facts, module, version
+    from elth.specs import Spec
+    from orchestrator.plan.outside import outside
+    from orchestrator.plan.stage import shape_of
+
+    lines = []
+    for name in outside(built.stages.values()).digests:
+        sources = plugins.sources(name)
+        files = ", ".join(sorted(path.name for path in sources.files.values()))
+        lines.append(f"Code from outside: {name} ({files}), sha256:{sources.digest[:12]}.")
+    told = set()
+    for stage in built.stages.values():
+        network = stage.params["network"]
+        name = Spec.parse(network).name
+        if name in told or not module(name):
+            continue
+        told.add(name)
+        found = facts(network, shape_of(stage))
+        rest = ", ".join(f"{kind} ({count:,})" for kind, count in found.whole.items())
+        known = version(name)
+        number = known[:19] if known.startswith("sha256:") else known
+        lines.append(
+            f"{network}, version {number}: {found.prunable:,} prunable weights in {found.layers} "
+            f"layers{f'; never pruned: {rest}' if rest else ''}."
+        )
+    for line in lines:
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
 def _look(place: str | None) -> tuple[str, list[Tracked]]:
     """The stages of a store, none if it is not there; nothing is created."""
     store = find_store(place)
@@ -162,6 +194,7 @@ def _print_plan(
         markup=False,
         soft_wrap=True,
     )
+    _print_outside(built)
     todo = [stage for key, stage in built.stages.items() if key not in finished]
     if not todo:
         line = f"Nothing to do: every stage is finished in {place}."

@@ -1,18 +1,22 @@
 """Methods: what is trained in a cell of the grid, and from what it is made.
 
 A method is a line of a figure. Each starts from something that is trained anyway (a round of IMP, a
-moved ticket, a rewind point) and does a few steps to it; ``orchestrator.stages`` carries them out.
-To add one, add an entry here, and its step there if it is a new one. Every pruning criterion of
-``elth`` is a method, listed here or not.
+moved ticket, a rewind point) and does a few steps to it, which ``orchestrator.run.tickets`` carries
+out. To add one, add an entry here, and its step there if it is a new one. Every pruning criterion
+of ``elth`` is a method, listed here or not, and so is every criterion from outside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from elth import criteria
+from elth import criteria, plugins
+from elth.errors import ElthError, unknown
+from elth.remembered import remembered
 
 CHAIN = "chain"
 """The rounds of IMP themselves."""
@@ -138,6 +142,62 @@ METHODS |= {
     for name in criteria.NAMES
     if name not in METHODS
 }
+
+
+def method_of(name: str) -> Method:
+    """A method by its name, ours or from outside.
+
+    From outside comes a ``Method``, or a pruning criterion, which is a method by itself; either is
+    named as ``my_lab.ways:mine``, or by a listed module's ``METHODS`` or ``CRITERIA``.
+
+    Raises:
+        ElthError: there is none of this name.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    if not plugins.is_reference(name) and not plugins.listed():
+        raise unknown("method", name, METHODS)
+    return _from_outside(name, plugins.in_use(), plugins.state(name))
+
+
+def names() -> tuple[str, ...]:
+    """The methods that may be named: ours, and those that listed modules give."""
+    given: tuple[str, ...] = ()
+    if plugins.listed():
+        given = tuple(remembered(_registered, plugins.in_use(), also=plugins.state()))
+    return (*METHODS, *given)
+
+
+@functools.lru_cache(maxsize=256)
+def _from_outside(name: str, paths: tuple[str, ...], state: str) -> Method:
+    fields = sorted(field.name for field in dataclasses.fields(Method))
+    told = remembered(_told, name, paths, also=f"{state} {fields}")
+    return Method(**{**told, "steps": tuple(told["steps"])})
+
+
+def _registered(paths: Sequence[str]) -> list[str]:
+    plugins.use(paths)
+    return [*plugins.registered("METHODS"), *plugins.registered("CRITERIA")]
+
+
+def _told(name: str, paths: Sequence[str]) -> dict[str, Any]:
+    """The fields of a method from outside, as JSON values; its module is imported."""
+    plugins.use(paths)
+    if plugins.is_reference(name):
+        found = plugins.get(name)
+    else:
+        ways, scored = plugins.registered("METHODS"), plugins.registered("CRITERIA")
+        if name not in ways and name not in scored:
+            raise unknown("method", name, [*METHODS, *ways, *scored])
+        found = plugins.named("METHODS" if name in ways else "CRITERIA", name)
+    if isinstance(found, Method):
+        return dataclasses.asdict(found)
+    if not callable(found):
+        raise ElthError(
+            f"{name} is no method: expected a Method or a pruning criterion, found {found!r}"
+        )
+    title = name.rpartition(":")[2].replace("_", " ")
+    return dataclasses.asdict(_criterion(title.capitalize(), name, criteria.about(name)))
 
 
 def rank(name: str) -> int:

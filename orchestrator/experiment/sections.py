@@ -19,17 +19,20 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     create_model,
     field_validator,
     model_validator,
 )
 
-from elth import criteria, data
+from elth import criteria, data, plugins
+from elth.apart import apart
 from elth.errors import ElthError, unknown
 from elth.networks import canonical
 from elth.recipes import RECIPES, Recipe, Step
+from elth.remembered import remembered
 from elth.specs import Spec
-from orchestrator.experiment.methods import METHODS, SOURCE
+from orchestrator.experiment.methods import SOURCE, method_of
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 
@@ -41,6 +44,25 @@ class Section(BaseModel):
     """A part of the file: frozen, and no key but those that are named here."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+_STORED = "stored"
+
+
+def _is_stored(info: ValidationInfo) -> bool:
+    """Whether what is checked was read from a store, and is only shown."""
+    return bool((info.context or {}).get(_STORED))
+
+
+def check_layout(name: str, paths: Sequence[str]) -> None:
+    """Refuse a layout from outside that is not there; its module is imported."""
+    plugins.use(paths)
+    if not plugins.is_reference(name):
+        registered = plugins.registered("LAYOUTS")
+        if name not in registered:
+            raise unknown("layout", name, [*LAYOUTS, *registered])
+    if not callable(plugins.named("LAYOUTS", name)):
+        raise ElthError(f"{name} is no layout: expected a function from a Book to a list of Sheets")
 
 
 def _as_tuple(value: Any) -> Any:
@@ -100,9 +122,7 @@ class Entry(Section):
     @model_validator(mode="after")
     def _fits_method(self) -> Entry:
         for method in self.method:
-            if method not in METHODS:
-                raise unknown("method", method, METHODS)
-            moved = METHODS[method].base == SOURCE
+            moved = method_of(method).base == SOURCE
             if moved != bool(self.source):
                 raise ElthError(
                     f"method {method} {'needs' if moved else 'takes no'} source: the "
@@ -162,20 +182,20 @@ class Printed(Section):
 
     @field_validator("method")
     @classmethod
-    def _known_method(cls, name: str) -> str:
-        if name not in METHODS:
-            raise unknown("method", name, METHODS)
+    def _known_method(cls, name: str, info: ValidationInfo) -> str:
+        if not _is_stored(info):
+            method_of(name)
         return name
 
     @field_validator("network", "source")
     @classmethod
-    def _known(cls, name: str) -> str:
-        return str(canonical(name)) if name else name
+    def _known(cls, name: str, info: ValidationInfo) -> str:
+        return str(canonical(name)) if name and not _is_stored(info) else name
 
     @field_validator("dataset", "source_dataset")
     @classmethod
-    def _known_dataset(cls, name: str) -> str:
-        return _dataset(name) if name else name
+    def _known_dataset(cls, name: str, info: ValidationInfo) -> str:
+        return _dataset(name) if name and not _is_stored(info) else name
 
 
 class Paper(Section):
@@ -194,10 +214,18 @@ class Paper(Section):
 
     @field_validator("layout")
     @classmethod
-    def _known_layout(cls, name: str) -> str:
-        if name not in LAYOUTS:
+    def _known_layout(cls, name: str, info: ValidationInfo) -> str:
+        if name in LAYOUTS or _is_stored(info):
+            return name
+        if not plugins.is_reference(name) and not plugins.listed():
             raise unknown("layout", name, LAYOUTS)
+        apart(check_layout, name, plugins.in_use())
         return name
+
+    @staticmethod
+    def stored(plain: Mapping[str, Any]) -> Paper:
+        """What a store holds of it: the code that it names may not be here."""
+        return Paper.model_validate(plain, context={_STORED: True})
 
 
 class Data(Section):
@@ -257,6 +285,46 @@ def _recipe_model() -> type[BaseModel]:
 RECIPE_MODEL = _recipe_model()
 
 
+def _recipe(name: str) -> Recipe:
+    """A recipe by its name, ours or from outside, as ``my_lab.recipes:fast``.
+
+    Raises:
+        ElthError: there is none of this name.
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    if not plugins.is_reference(name) and not plugins.listed():
+        raise unknown("recipe", name, RECIPES)
+    return Recipe.of(remembered(recipe_fields, name, plugins.in_use(), also=plugins.state(name)))
+
+
+def recipes_by_name() -> dict[str, Recipe]:
+    """The recipes that may be named: ours, and those that listed modules give."""
+    if not plugins.listed():
+        return dict(RECIPES)
+    names = apart(recipe_names, plugins.in_use())
+    return {**RECIPES, **{name: _recipe(name) for name in names}}
+
+
+def recipe_names(paths: Sequence[str]) -> list[str]:
+    """Names of recipes that modules from outside give; they are imported."""
+    plugins.use(paths)
+    return list(plugins.registered("RECIPES"))
+
+
+def recipe_fields(name: str, paths: Sequence[str]) -> dict[str, Any]:
+    """The fields of a recipe from outside; its module is imported."""
+    plugins.use(paths)
+    if not plugins.is_reference(name):
+        registered = plugins.registered("RECIPES")
+        if name not in registered:
+            raise unknown("recipe", name, [*RECIPES, *registered])
+    found = plugins.named("RECIPES", name)
+    if not isinstance(found, Recipe):
+        raise ElthError(f"{name} is no Recipe: found {found!r}")
+    return found.full()
+
+
 def _to_recipe(value: Any) -> Recipe:
     """A name of a recipe, or its fields, or ``base`` with the fields that differ."""
     if isinstance(value, Recipe):
@@ -269,9 +337,8 @@ def _to_recipe(value: Any) -> Recipe:
     base: dict[str, Any] = {}
     if "base" in fields:
         name = fields.pop("base")
-        if not isinstance(name, str) or name not in RECIPES:
-            raise unknown("recipe", str(name), RECIPES)
-        base = {f.name: getattr(RECIPES[name], f.name) for f in dataclasses.fields(Recipe)}
+        known = _recipe(str(name))
+        base = {f.name: getattr(known, f.name) for f in dataclasses.fields(Recipe)}
     checked = RECIPE_MODEL.model_validate({**base, **fields})
     return Recipe(**{f.name: getattr(checked, f.name) for f in dataclasses.fields(Recipe)})
 
@@ -338,7 +405,7 @@ class Experiment(BaseModel):
                     f"recipes names the dataset {name}, which the grid does not use (it uses: "
                     f"{', '.join(sorted(datasets))})"
                 )
-        used = {METHODS[method].criterion for entry in self.grid for method in entry.method}
+        used = {method_of(method).criterion for entry in self.grid for method in entry.method}
         for name in self.criteria:
             if name not in used:
                 raise ElthError(
@@ -367,7 +434,7 @@ class Experiment(BaseModel):
             for method, network, dataset in product(
                 entry.method, entry.network, entry.dataset or (self.dataset,)
             ):
-                moved = METHODS[method].base == SOURCE
+                moved = method_of(method).base == SOURCE
                 for source, source_dataset, transform in product(
                     entry.source or ("",),
                     entry.source_dataset or ((self.dataset if moved else ""),),
@@ -417,8 +484,7 @@ def _criterion_settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
     ``at`` is common to all: the weights that are scored, ``rewind`` (the default) or ``init``.
     """
-    if name not in criteria.NAMES:
-        raise unknown("criterion", name, criteria.NAMES)
+    criteria.options(name)  # refuses what is none
     settings = dict(given)
     at = settings.pop("at", "rewind")
     if at not in ("rewind", "init"):

@@ -9,12 +9,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from elth import criteria
+from elth import criteria, elastic
 from elth.counts import check_last_batch, iterations_per_epoch, rewind_step
 from elth.errors import ElthError
 from elth.networks import facts, version
 from elth.specs import Spec
-from orchestrator.experiment.methods import CHAIN, METHODS, REWIND, SOURCE, Method
+from orchestrator.experiment.methods import CHAIN, REWIND, SOURCE, Method, method_of
 from orchestrator.experiment.reading import load
 from orchestrator.experiment.sections import Cell, Experiment
 from orchestrator.plan.costs import kept_at, weights_of
@@ -69,15 +69,19 @@ class _Builder:
 
     def cell(self, cell: Cell) -> Stage:
         """Add the stages of a cell, parents first; returns its own."""
-        method = METHODS[cell.method]
+        method = method_of(cell.method)
         if method.base == SOURCE:
             return self.moved(cell)
         level = self.level(cell.network, cell.dataset, cell)
         if method.base == REWIND:
             settings = self.experiment.criteria.get(method.criterion, {})
             _check_samples(method.criterion, settings, cell.dataset)
-            version = {"version": method.version} if method.version > 1 else {}
-            step = {"criterion": method.criterion, **version, "nonzeros": level.kept, **settings}
+            step = {
+                "criterion": method.criterion,
+                **_version_of(method),
+                "nonzeros": level.kept,
+                **settings,
+            }
             start = self.rewind_point(cell.network, cell.dataset)
             return self.retraining(cell, level, (start,), [step])
         ticket = self.ticket(cell.network, cell.dataset, level)
@@ -87,7 +91,7 @@ class _Builder:
 
     def moved(self, cell: Cell) -> Stage:
         """The ticket of another network or dataset, transformed."""
-        method = METHODS[cell.method]
+        method = method_of(cell.method)
         level = self.level(cell.source, cell.source_dataset, cell)
         ticket = self.ticket(cell.source, cell.source_dataset, level)
         move = transform(
@@ -230,7 +234,7 @@ class _Builder:
                 kind="retraining",
                 params={
                     **_named(cell.network),
-                    "ticket": [dict(step) for step in steps],
+                    "ticket": [_with_version(step, cell.network) for step in steps],
                     **self.common(cell.dataset),
                 },
                 parents=tuple(parent.key for parent in parents),
@@ -295,3 +299,19 @@ def _named(network: str) -> Mapping[str, str]:
     """A network as keys hold it: by its name and, from outside, its version."""
     known = version(Spec.parse(network).name)
     return {"network": network, **({"network_version": known} if known else {})}
+
+
+def _version_of(method: Method) -> Mapping[str, Any]:
+    """The version of a method's criterion, where it is another than the first of ours."""
+    known = criteria.version(method.criterion)
+    if known:
+        return {"version": known}
+    return {"version": method.version} if method.version > 1 else {}
+
+
+def _with_version(step: Mapping[str, Any], network: str) -> dict[str, Any]:
+    """A step; one that calls a function from outside with that one's version."""
+    if "call" not in step or "version" in step:
+        return dict(step)
+    spec, known, _ = elastic.outside(step["call"])
+    return {**step, "call": str(spec), "version": known, "to": network}

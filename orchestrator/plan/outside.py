@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from elth import networks, plugins
+from elth import criteria, elastic, networks, plugins
 from elth.errors import ElthError
 from elth.specs import Spec
 from orchestrator.plan.stage import Stage
@@ -28,6 +28,11 @@ class Outside:
 def modules(stage: Stage) -> set[str]:
     """The modules from outside that a stage needs."""
     found = {networks.module(Spec.parse(stage.params["network"]).name)}
+    for step in stage.params.get("ticket", ()):
+        if "criterion" in step:
+            found.add(criteria.module(step["criterion"]))
+        if "call" in step:
+            found.add(elastic.outside(step["call"])[2])
     return found - {""}
 
 

@@ -30,6 +30,10 @@ def transform(
     text: str, source: str, target: str, source_dataset: str, target_dataset: str
 ) -> Move:
     """Work out a transformation, and refuse one that does not fit before anything is spent."""
+    if elastic.is_outside(text):
+        spec, version, _ = elastic.outside(text)
+        step = {"call": str(spec), "version": version, "to": target}
+        return Move(step=step, label=str(spec), replicates=False)
     shape, goal = info_of(source_dataset).shape, info_of(target_dataset).shape
     before, after = facts(source, shape).anatomy, facts(target, goal).anatomy
     if elastic.is_width(text):

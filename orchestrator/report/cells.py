@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from elth.errors import ElthError
-from orchestrator.experiment.methods import METHODS, SOURCE, rank, title
+from orchestrator.experiment.methods import rank, title
 from orchestrator.experiment.sections import Paper
 from orchestrator.store.listing import Tracked
 from orchestrator.store.soundness import faulty
@@ -70,7 +70,7 @@ class Cell:
     @property
     def is_moved(self) -> bool:
         """Whether its ticket was found on another network or dataset."""
-        return self.method in METHODS and METHODS[self.method].base == SOURCE
+        return bool(self.source)
 
     def plain(self, *, provenance: bool = False) -> dict[str, Any]:
         """The cell as JSON values; with ``provenance`` also runs, numerics classes and times."""
@@ -154,7 +154,7 @@ def collect(tracker: Tracker, grid: str) -> Report:
         grid=grid,
         cells=cells_of(by_key.values()),
         missing=len(labels) - len(by_key),
-        paper=Paper.model_validate(paper) if paper else None,
+        paper=Paper.stored(paper) if paper else None,
         dataset=titles.get(dataset, dataset),
         criteria={name: given for name, given in experiment.get("criteria", {}).items() if given},
         faulty=tuple(one.stage.title for one in by_key.values() if one.run_id in wrong),

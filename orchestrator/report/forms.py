@@ -17,7 +17,7 @@ from rich.text import Text
 from elth.errors import ElthError
 from orchestrator.experiment.methods import rank, title
 from orchestrator.report.cells import Cell, Report, difference, network_order
-from orchestrator.report.layouts import lay_out
+from orchestrator.report.layouts import LAYOUTS, lay_out
 from orchestrator.report.sheets import Sheet, sheet_csv, sheet_markdown, sheet_table
 from orchestrator.store.soundness import DO_AGAIN
 
@@ -56,7 +56,8 @@ def to_csv(report: Report) -> str:
 
 def to_tables(report: Report) -> RenderableType:
     """A table for each network: method by sparsity, mean and deviation, difference to IMP."""
-    parts: list[RenderableType] = [sheet_table(sheet) for sheet in sheets(report)]
+    laid_out = sheets(report)
+    parts: list[RenderableType] = [sheet_table(sheet) for sheet in laid_out]
     networks = dict.fromkeys((cell.dataset, cell.network) for cell in report.shown)
     for dataset, network in networks:
         cells = [c for c in report.shown if (c.dataset, c.network) == (dataset, network)]
@@ -76,6 +77,8 @@ def to_tables(report: Report) -> RenderableType:
         notes.append(f"{title(name)} differs from its published settings: {settings}.")
     if report.paper is not None and report.paper.printed:
         notes.append(f"paper: as printed in {report.paper.title}.")
+    if report.paper is not None and report.paper.layout not in LAYOUTS and not laid_out:
+        notes.append(f"The layout {report.paper.layout} is code from outside, which is not here.")
     if report.paper is not None and report.paper.note:
         notes.append(report.paper.note)
     lost = [cell for cell in report.cells if cell.collapsed]
@@ -107,7 +110,12 @@ def sheets(report: Report) -> list[Sheet]:
     """Our numbers in the shape of the paper's table, where the experiment names one."""
     if report.paper is None:
         return []
-    return lay_out(report.shown, report.paper, report.dataset, report.rounds)
+    try:
+        return lay_out(report.shown, report.paper, report.dataset, report.rounds)
+    except ElthError:
+        if report.paper.layout in LAYOUTS:
+            raise
+        return []  # its module is not here
 
 
 def _table(title: str, cells: Sequence[Cell]) -> Table:

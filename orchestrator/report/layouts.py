@@ -10,8 +10,9 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from elth import plugins
 from elth.errors import unknown
-from orchestrator.experiment.methods import METHODS, SOURCE, rank
+from orchestrator.experiment.methods import rank, title
 from orchestrator.experiment.sections import Paper, Printed
 from orchestrator.report.cells import network_order
 from orchestrator.report.sheets import Entry, Sheet
@@ -214,13 +215,16 @@ def lay_out(cells: Sequence[Cell], paper: Paper, dataset: str, last: int) -> lis
     Raises:
         ElthError: there is no layout of this name.
     """
-    if paper.layout not in LAYOUTS:
-        raise unknown("layout", paper.layout, LAYOUTS)
-    return LAYOUTS[paper.layout](Book(cells, paper, dataset, paper.round or last))
+    layout = LAYOUTS.get(paper.layout)
+    if layout is None:
+        if not plugins.is_reference(paper.layout) and not plugins.listed():
+            raise unknown("layout", paper.layout, LAYOUTS)
+        layout = plugins.named("LAYOUTS", paper.layout)
+    return layout(Book(cells, paper, dataset, paper.round or last))
 
 
 def _name(method: str, source: str, transform: str = "") -> str:
-    title = METHODS[method].title if method in METHODS else method
-    if method in METHODS and METHODS[method].base == SOURCE:
-        return f"{title} <- {source} {transform if transform != 'identity' else ''}".rstrip()
-    return title
+    if source:
+        plan = transform if transform != "identity" else ""
+        return f"{title(method)} <- {source} {plan}".rstrip()
+    return title(method)

@@ -193,6 +193,18 @@ def _pruned(
     )
 
 
+def _call(ticket: Ticket, step: Mapping[str, Any], making: _Making) -> Ticket:
+    _, version, module = elastic.outside(step["call"])
+    if version != step["version"]:
+        raise ElthError(
+            f"{step['call']} is another here than the one that {making.stage.title} is made by: "
+            f"'{module}' has changed since; elth run makes it anew"
+        )
+    moved = elastic.apply(ticket, step["call"], step["to"], making.seed)
+    history = [*ticket.origin["history"], dict(step)]
+    return replace(moved, origin={**ticket.origin, "history": history})
+
+
 _STEPS = {
     "transform": _transform,
     "width": _width,
@@ -201,6 +213,7 @@ _STEPS = {
     "shuffle": _shuffle,
     "graft": _graft,
     "criterion": _criterion,
+    "call": _call,
 }
 """What can be done to a ticket, by the key that names it in a step."""
 

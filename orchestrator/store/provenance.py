@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import platform
 import socket
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
 import psutil
+
+from elth import plugins
 
 
 def owner() -> str:
@@ -28,6 +32,24 @@ def is_gone(name: str) -> bool:
         return abs(psutil.Process(int(pid)).create_time() - float(started)) > 2
     except psutil.NoSuchProcess:
         return True
+
+
+def of_modules(names: Iterable[str]) -> dict[str, str]:
+    """What code from outside a result comes from: digests, and versions of installed packages."""
+    found: dict[str, str] = {}
+    for name in sorted(names):
+        sources = plugins.sources(name)
+        found[f"plugin.{name}"] = sources.digest
+        for package in sources.packages:
+            for distribution in _distributions().get(package, ()):
+                with contextlib.suppress(PackageNotFoundError):
+                    found[f"version.{distribution}"] = version(distribution)
+    return found
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    return packages_distributions()
 
 
 _ENVIRONMENT: dict[str, str] = {}

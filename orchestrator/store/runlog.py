@@ -17,9 +17,11 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from elth.errors import ElthError
+from orchestrator.plan.outside import modules
 from orchestrator.plan.stage import Stage, recipe_of
 from orchestrator.store.away import AwayError, is_away, plain
 from orchestrator.store.leases import Lease, LostError, is_dead, open_run
+from orchestrator.store.provenance import of_modules
 from orchestrator.store.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -199,7 +201,7 @@ def begin_run(
     else:
         run_id = lease.run_id
     log = RunLog(tracker.client, run_id, lease)
-    log.tags({"elth.numerics": numerics})
+    log.tags({"elth.numerics": numerics, **of_modules(modules(stage))})
     axes = {name: stage.labels[name] for name in AXES}
     log.params({"kind": stage.kind, **{n: "-" if v == "" else v for n, v in axes.items()}})
     if ticket is not None:
