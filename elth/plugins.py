@@ -153,7 +153,7 @@ def sources(module: str) -> Sources:
             if spec.name in files or not spec.has_location or spec.origin is None:
                 continue
             path = Path(spec.origin)
-            if _is_installed(path):
+            if is_installed(path):
                 packages.add(top)
                 if spec.name != module:
                     continue
@@ -259,7 +259,8 @@ def _found(module: str) -> Iterator[ModuleSpec]:
             return
 
 
-def _is_installed(path: Path) -> bool:
+def is_installed(path: Path) -> bool:
+    """Whether a file is of an installed package or of Python itself."""
     library = Path(sysconfig.get_paths()["stdlib"])
     return any(part in _INSTALLED for part in path.parts) or library in path.parents
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from orchestrator.cli.common import (
 
 if TYPE_CHECKING:
     from orchestrator.cluster.jobs import Job
+    from orchestrator.plan.graph import Plan
 
 
 def _address_option(command: Any) -> Any:
@@ -82,7 +84,7 @@ def submit(
         )
     more = () if storage is None else (f"resources.storage={storage}",)
     experiment = load(config, (*overrides, *more))
-    plans.build(experiment)
+    _check_sent(plans.build(experiment), experiment.plugins, project)
     missing = [name for name in names if name not in os.environ]
     if missing:
         raise ElthError(f"the variable {missing[0]} is to be passed on, and is not set here")
@@ -113,6 +115,22 @@ def submit(
     _how(job, address)
     if follow:
         _follow(client, job, address)
+
+
+def _check_sent(built: Plan, listed: Iterable[str], project: Path) -> None:
+    """Refuse code from outside that is neither sent nor installed."""
+    from elth import plugins
+    from orchestrator.plan.outside import outside
+
+    files = [Path(path) for path in listed]
+    for name in outside(built.stages.values()).digests:
+        files += plugins.sources(name).files.values()
+    for file in files:
+        if not plugins.is_installed(file) and not file.resolve().is_relative_to(project.resolve()):
+            raise ElthError(
+                f"{file} does not lie below {project}, which is what is sent to the cluster: put "
+                "it there, or install it on the cluster's machines"
+            )
 
 
 @click.command(

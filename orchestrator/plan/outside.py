@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from elth import criteria, elastic, networks, plugins
 from elth.errors import ElthError
@@ -22,7 +24,8 @@ class Outside:
 
     def plain(self) -> dict[str, object]:
         """As JSON values; ``take`` reads them."""
-        return {"paths": list(self.paths), "digests": dict(self.digests)}
+        here = [os.path.relpath(path) for path in self.paths]
+        return {"paths": list(self.paths), "relative": here, "digests": dict(self.digests)}
 
 
 def modules(stage: Stage) -> set[str]:
@@ -55,10 +58,14 @@ def take(told: Mapping[str, object]) -> None:
     Raises:
         ElthError: a module is not found here, cannot be imported, or is another than there.
     """
-    paths, digests = told["paths"], told["digests"]
+    paths, relative, digests = told["paths"], told["relative"], told["digests"]
     assert isinstance(paths, list)
+    assert isinstance(relative, list)
     assert isinstance(digests, Mapping)
-    plugins.use(paths)
+    for path, here in zip(paths, relative, strict=True):
+        # A job that was submitted runs in a copy of its folder, on each machine its own.
+        is_elsewhere = not Path(path).exists() and Path(here).exists()
+        plugins.use([here if is_elsewhere else path])
     for name, digest in digests.items():
         own = plugins.sources(name)
         if own.digest != digest:

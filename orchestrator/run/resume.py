@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
+import yaml
 from mlflow.exceptions import MlflowException
 
 from elth.errors import ElthError
@@ -38,6 +40,8 @@ def begin(tracker: Tracker, run_id: str, overrides: Sequence[str]) -> tuple[Expe
                 f"run {name} ({stage.title}) is {run.info.status.lower()} and holds no experiment: "
                 "name a finished round of its chain, or give elth run with the file"
             ) from error
+        if not any(text.startswith("plugins=") for text in overrides):
+            _check_plugins(Path(path), tracker)
         experiment, built = plans.of_file(path, overrides)
     if stage.key not in built.stages:
         raise ElthError(
@@ -55,6 +59,22 @@ def begin(tracker: Tracker, run_id: str, overrides: Sequence[str]) -> tuple[Expe
         f"{experiment.name}: on from {stage.title} (run {name}); of the {len(chain)} rounds of its "
         f"chain {len(todo)} are left, of all {len(built.stages)} stages {rest}",
     )
+
+
+def _check_plugins(path: Path, tracker: Tracker) -> None:
+    """Refuse code that lies in the store: what is kept there is read, and never run."""
+    try:
+        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError):  # it is refused where it is read
+        return
+    folder = tracker.store.folder
+    for given in (plain.get("plugins") or []) if isinstance(plain, dict) else []:
+        place = Path(str(given))
+        if not place.is_absolute() or (folder and place.resolve().is_relative_to(folder.resolve())):
+            raise ElthError(
+                f"the plugin {given} of this run lies in its store, from which no code is run: put "
+                "it elsewhere, and give its place as plugins=[/FOLDER/FILE.py]"
+            )
 
 
 def _same_chain(one: Stage, stage: Stage) -> bool:

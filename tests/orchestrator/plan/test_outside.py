@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from elth import criteria, elastic, networks, plugins
 from elth.errors import ElthError
 from elth.recipes import RECIPES
 from orchestrator import plan
+from orchestrator.cli.main import cli
 from orchestrator.experiment import Experiment, Paper, load
 from orchestrator.experiment.methods import method_of, names
 from orchestrator.experiment.sections import recipes_by_name
@@ -23,6 +26,7 @@ from orchestrator.plan.outside import outside, take
 from orchestrator.report.cells import collect
 from orchestrator.report.forms import to_csv, write
 from orchestrator.report.status import states
+from orchestrator.run.resume import begin as begin_again
 from orchestrator.run.worker import Worker, run_job
 from orchestrator.store.address import Store
 from orchestrator.store.tracker import Tracker
@@ -262,3 +266,53 @@ def test_a_transformation_from_outside(lab: Path) -> None:
     for plan_of_ours in ("append:1-4x2", "drop:2-4 | append", "double:gaussian:0.05", "doubel:x"):
         assert not elastic.is_outside(plan_of_ours)
     assert networks.version("vit:vit").startswith("sha256:")
+
+
+def test_a_job_in_a_copy_of_its_folder_finds_its_code_there(
+    lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on the machines of a cluster that was given the folder by ``elth submit``."""
+    monkeypatch.chdir(lab.parent)
+    _, built = _plan(lab)
+    told = outside(built.stages.values()).plain()
+    assert told["relative"] == ["vit.py", "ways.py"]
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("vit.py", "ways.py"):
+        shutil.move(lab.parent / name, copy)
+    _forget(monkeypatch)
+    monkeypatch.chdir(copy)
+    take(told)
+    assert plugins.find("vit") == copy / "vit.py"
+
+
+def test_what_is_neither_sent_nor_installed_is_refused(
+    lab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = lab.parent / "project"
+    project.mkdir()
+    shutil.move(lab, project)
+    text = (project / "lab.yaml").read_text().replace("./", "../")
+    (project / "lab.yaml").write_text(text)
+    monkeypatch.chdir(project)
+    words = ["submit", "lab.yaml", "--address", "http://127.0.0.1:9", "--no-follow"]
+    done = CliRunner().invoke(cli, words)
+    assert isinstance(done.exception, ElthError)
+    message = r".*vit.py does not lie below .*project, which is what is sent"
+    assert re.match(message, str(done.exception))
+
+
+def test_no_code_is_run_from_a_store(
+    done: tuple[Store, Experiment, Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, experiment, built = done
+    tracker = Tracker(store)
+    (run, *_) = tracker.runs_of(next(iter(built.stages)))
+    assert store.folder is not None
+    evil = store.folder / "artifacts" / "evil.py"
+    evil.write_text("raise SystemExit('it was run')")
+    text = experiment.resolved().replace(experiment.plugins[0], str(evil))
+    tracker.client.log_text(run.info.run_id, text, "experiment.yaml")
+    _forget(monkeypatch)
+    with pytest.raises(ElthError, match="evil.py of this run lies in its store, from which no"):
+        begin_again(tracker, run.info.run_id, [])
