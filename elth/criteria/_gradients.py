@@ -9,13 +9,12 @@ from collections.abc import Callable, Mapping
 from typing import Concatenate, Literal, ParamSpec, Protocol, TypeVar, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from elth import masks
 from elth.convolutions import arrange_convolutions, calls_others, safe_convolutions
 from elth.errors import ElthError, unknown
-from elth.networks import Network
 from elth.precision import computing
 
 Batch = tuple[Tensor, Tensor]
@@ -44,15 +43,15 @@ T = TypeVar("T")
 
 
 def scoring(
-    function: Callable[Concatenate[Network, P], T],
-) -> Callable[Concatenate[Network, P], T]:
+    function: Callable[Concatenate[nn.Module, P], T],
+) -> Callable[Concatenate[nn.Module, P], T]:
     """Let a function of a network compute with gradients, and in float32 on a GPU.
 
     So scores do not depend on what was trained in the process before.
     """
 
     @functools.wraps(function)
-    def scored(network: Network, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def scored(network: nn.Module, /, *args: P.args, **kwargs: P.kwargs) -> T:
         device = next(network.parameters()).device
         devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):  # a network may draw, as one with dropout
@@ -75,8 +74,8 @@ def required(data: Samples | None, criterion: str) -> Samples:
 
 
 def replica(
-    network: Network, mask: Mapping[str, Tensor], mode: Mode
-) -> tuple[Network, dict[str, Tensor]]:
+    network: nn.Module, mask: Mapping[str, Tensor], mode: Mode
+) -> tuple[nn.Module, dict[str, Tensor]]:
     """Copy a network with its pruned weights at zero; the weights of the mask want gradients.
 
     Returns:
@@ -97,7 +96,7 @@ def replica(
     return result, dict(weights)
 
 
-def forward(network: Network, images: Tensor) -> Tensor:
+def forward(network: nn.Module, images: Tensor) -> Tensor:
     """Logits of images, by sound convolutions."""
     others = images.device.type == "cpu" and calls_others(network)
     with safe_convolutions() if others else contextlib.nullcontext():
@@ -106,7 +105,7 @@ def forward(network: Network, images: Tensor) -> Tensor:
 
 
 def loss(
-    network: Network,
+    network: nn.Module,
     batch: Batch,
     *,
     reduction: Literal["mean", "sum"],

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from elth.criteria._gradients import Samples
 from elth.criteria._selection import keep_highest, on_cpu, spared
 from elth.masks import Mask
-from elth.networks import Network
 from elth.specs import DataShape
 
 
@@ -19,7 +18,7 @@ def magnitude(weights: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> dict
 
 
 def prune(
-    network: Network,
+    network: nn.Module,
     mask: Mapping[str, Tensor],
     keep: int,
     *,

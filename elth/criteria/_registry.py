@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol, get_args, get_type_hints
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from elth import plugins
 from elth.criteria import _magnitude, grasp, snip, synflow, uniform
@@ -15,7 +15,6 @@ from elth.criteria._gradients import Samples
 from elth.criteria._limits import AtLeast
 from elth.errors import ElthError, unknown
 from elth.masks import Mask
-from elth.networks import Network
 from elth.specs import DataShape
 
 
@@ -29,7 +28,7 @@ class Criterion(Protocol):
 
     def __call__(
         self,
-        network: Network,
+        network: nn.Module,
         mask: Mapping[str, Tensor],
         keep: int,
         *,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from elth.errors import ElthError, unknown
 from elth.masks import Mask, nonzeros
-from elth.networks import Network
+from elth.networks import Anatomy
 
 
 def keep_highest(
@@ -91,9 +91,12 @@ def check_count(mask: Mapping[str, Tensor], keep: int, unpruned: Collection[str]
     return must_stay
 
 
-def spared(network: Network, unpruned: Collection[str] | None) -> frozenset[str]:
-    """Names of the weights to leave whole: those given, or by default the anatomy's."""
-    return frozenset(network.anatomy.unpruned if unpruned is None else unpruned)
+def spared(network: nn.Module, unpruned: Collection[str] | None) -> frozenset[str]:
+    """Names of the weights to leave whole: those given, or by default the anatomy's, if any."""
+    if unpruned is None:
+        anatomy = getattr(network, "anatomy", None)
+        unpruned = anatomy.unpruned if isinstance(anatomy, Anatomy) else ()
+    return frozenset(unpruned)
 
 
 def on_cpu(mask: Mapping[str, Tensor]) -> Mask:

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from elth.criteria._gradients import Batch, Mode, Samples, finite, loss, replica, required, scoring
 from elth.criteria._selection import check_count, keep_highest, on_cpu, spared
 from elth.errors import ElthError, unknown
 from elth.masks import Mask
-from elth.networks import Network
 from elth.specs import DataShape
 from elth.streams import stream
 
@@ -57,7 +56,7 @@ class Settings:
 
 @scoring
 def scores(
-    network: Network,
+    network: nn.Module,
     mask: Mapping[str, Tensor],
     first: Iterable[Batch],
     second: Iterable[Batch],
@@ -153,7 +152,7 @@ def draw(
 
 
 def prune(
-    network: Network,
+    network: nn.Module,
     mask: Mapping[str, Tensor],
     keep: int,
     *,
@@ -186,7 +185,7 @@ def prune(
 
 
 def prune_absolute(
-    network: Network,
+    network: nn.Module,
     mask: Mapping[str, Tensor],
     keep: int,
     *,
@@ -210,7 +209,7 @@ def prune_absolute(
 
 
 def _scored(
-    network: Network,
+    network: nn.Module,
     mask: Mapping[str, Tensor],
     shape: DataShape,
     data: Samples,

@@ -6,14 +6,13 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from elth.criteria._gradients import Batch, Mode, Samples, finite, loss, replica, required, scoring
 from elth.criteria._limits import AtLeast
 from elth.criteria._selection import check_count, keep_highest, on_cpu, spared
 from elth.errors import ElthError
 from elth.masks import Mask
-from elth.networks import Network
 from elth.specs import DataShape
 from elth.streams import stream
 
@@ -22,7 +21,7 @@ _LARGEST_BATCH = 128
 
 @scoring
 def scores(
-    network: Network,
+    network: nn.Module,
     mask: Mapping[str, Tensor],
     batches: Iterable[Batch],
     *,
@@ -57,7 +56,7 @@ def scores(
 
 
 def prune(
-    network: Network,
+    network: nn.Module,
     mask: Mapping[str, Tensor],
     keep: int,
     *,

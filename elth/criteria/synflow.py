@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from elth.criteria._gradients import Samples, finite, forward, replica, scoring
 from elth.criteria._selection import check_count, keep_highest, on_cpu, spared
 from elth.masks import Mask, nonzeros
-from elth.networks import Network
 from elth.specs import DataShape
 
 
-def scores(network: Network, mask: Mapping[str, Tensor], shape: DataShape) -> dict[str, Tensor]:
+def scores(network: nn.Module, mask: Mapping[str, Tensor], shape: DataShape) -> dict[str, Tensor]:
     """Score ``|w * dR/dw|`` with R the sum of the logits (Tanaka et al. 2020, algorithm 1).
 
     R is computed in float64 and evaluation mode, for one image of ones, by the network with the
@@ -44,7 +43,7 @@ def counts(have: int, keep: int, iterations: int) -> Iterator[int]:
 
 
 def prune(
-    network: Network,
+    network: nn.Module,
     mask: Mapping[str, Tensor],
     keep: int,
     *,
@@ -81,7 +80,9 @@ def prune(
     return on_cpu(mask)
 
 
-def _positive(network: Network, mask: Mapping[str, Tensor]) -> tuple[Network, dict[str, Tensor]]:
+def _positive(
+    network: nn.Module, mask: Mapping[str, Tensor]
+) -> tuple[nn.Module, dict[str, Tensor]]:
     model, _ = replica(network, mask, "eval")
     model = model.double()
     with torch.no_grad():
@@ -91,7 +92,7 @@ def _positive(network: Network, mask: Mapping[str, Tensor]) -> tuple[Network, di
 
 
 @scoring
-def _flow(model: Network, weights: Mapping[str, Tensor], shape: DataShape) -> dict[str, Tensor]:
+def _flow(model: nn.Module, weights: Mapping[str, Tensor], shape: DataShape) -> dict[str, Tensor]:
     like = next(model.parameters())
     image = torch.ones(
         (1, shape.channels, shape.size, shape.size), dtype=like.dtype, device=like.device

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from elth.criteria._gradients import Samples
 from elth.criteria._selection import check_count, keep_highest, on_cpu, spared
 from elth.masks import Mask, nonzeros
-from elth.networks import Network
 from elth.specs import DataShape
 from elth.streams import stream
 
@@ -44,7 +43,7 @@ def densities(have: Mapping[str, int], keep: int) -> dict[str, int]:
 
 
 def prune_global(
-    network: Network,
+    network: nn.Module,
     mask: Mapping[str, Tensor],
     keep: int,
     *,
@@ -59,7 +58,7 @@ def prune_global(
 
 
 def prune_layerwise(
-    network: Network,
+    network: nn.Module,
     mask: Mapping[str, Tensor],
     keep: int,
     *,

@@ -10,15 +10,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from elth import masks
 from elth.criteria import CRITERIA, grasp, keep_highest, magnitude, prune, snip, synflow
 from elth.criteria.uniform import densities
+from elth.data import MemoryDataset
 from elth.errors import ElthError
 from elth.masks import Mask
 from elth.networks import DataShape, Network
 from elth.tickets import state_digest
 from tests.elth.criteria.helpers import SHAPE, Noise, batch, half, network, noise
+from tests.elth.helpers import dataset
 
 SMALL: dict[str, dict[str, Any]] = {
     "snip": {"samples": 12},
@@ -402,3 +405,63 @@ def test_the_registered_criteria() -> None:
         "random_global",
         "random_layerwise",
     ]
+
+
+# Any module of PyTorch ---------------------------------------------------------------------------
+
+
+class Plain(nn.Module):
+    """A convolution and a linear layer, and no anatomy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(1, 2, 3, padding=1), nn.Linear(32, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.fc(torch.flatten(torch.relu(self.conv(x)), 1))
+        return logits
+
+
+@pytest.fixture(scope="module")
+def shaped() -> MemoryDataset:
+    """A dataset that tells its shape: 4x4 images of 10 classes."""
+    return dataset(200, shape=DataShape(channels=1, size=4, classes=10))
+
+
+@EVERY
+def test_a_plain_module_is_pruned_from_all_of_its_weights(name: str, shaped: MemoryDataset) -> None:
+    torch.manual_seed(0)
+    module = Plain()
+    before = state_digest(module.state_dict())
+    small = SMALL.get(name, {})
+    found = prune(name, module, keep=50, data=shaped, seed=0, **small)
+    assert list(found) == ["conv.weight", "fc.weight"]
+    assert masks.nonzeros(found) == 50
+    assert state_digest(module.state_dict()) == before
+    sparse = prune(name, module, sparsity=0.9, data=shaped, seed=0, **small)
+    assert masks.nonzeros(sparse) == 33  # a tenth of 338
+    again = prune(name, module, masks.ones(module), 50, data=shaped, seed=0, **small)
+    assert _same(found, again)
+    kept = prune(name, module, keep=50, data=shaped, unpruned=["conv.weight"], **small)
+    assert bool(kept["conv.weight"].all())
+
+
+def test_what_a_plain_module_cannot_be_asked(shaped: MemoryDataset) -> None:
+    module = Plain()
+    assert masks.nonzeros(prune("magnitude", module, sparsity=0.5)) == 169
+    count = "say how many weights stay: keep, a number, or sparsity, a fraction of all"
+    for given_, message in (
+        ({}, count),
+        ({"keep": 1, "sparsity": 0.5}, count),
+        ({"sparsity": 1.0}, "sparsity must be at least 0 and below 1, as 0.9; found 1.0"),
+        ({"sparsity": -0.1}, "sparsity must be at least 0 and below 1, as 0.9; found -0.1"),
+        ({"keep": 339}, "cannot keep 339 weights: 338 are there"),
+    ):
+        with pytest.raises(ElthError, match=message):
+            prune("magnitude", module, **given_)
+    with pytest.raises(ElthError, match="the criterion snip needs training images; give it a data"):
+        prune("snip", module, keep=50)
+    with pytest.raises(ElthError, match="criterion synflow needs the shape of the data: give it a"):
+        prune("synflow", module, keep=50)
+    with pytest.raises(ElthError, match="Flatten has no weight to prune: expected a convolution"):
+        prune("magnitude", nn.Flatten(), keep=0)
