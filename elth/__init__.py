@@ -6,11 +6,10 @@ wherever PyTorch does. A ticket is found by training and pruning, and moved by a
     import elth
 
     data = elth.load_dataset("digits")
-    recipe = elth.RECIPES["digits_resnet"]
-    ticket = elth.Ticket.load("resnet14.safetensors")
-    deeper = elth.transform(ticket, "resnet20", "append")
-    for epoch in elth.train_ticket(deeper, data, recipe, seed=0):
-        print(epoch.epoch, epoch.test_accuracy)
+    for round in elth.imp("resnet14", data, "digits_resnet", rate=0.36, rounds=4):
+        print(round)
+    deeper = elth.transform(round.ticket, "resnet20", "append")
+    elth.train_ticket(deeper, data, "digits_resnet").run()
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from elth.networks import build as build_network
     from elth.plugins import version
     from elth.recipes import RECIPES, Recipe, Step
+    from elth.rounds import Round, imp
     from elth.specs import DataShape, Spec
     from elth.tickets import Ticket
     from elth.training import Epoch, NonFiniteLossError, Training, train_ticket
@@ -51,6 +51,7 @@ else:
             ),
             "elth.plugins": ("version",),
             "elth.recipes": ("RECIPES", "Recipe", "Step"),
+            "elth.rounds": ("Round", "imp"),
             "elth.specs": ("DataShape", "Spec"),
             "elth.tickets": ("Ticket",),
             "elth.training": ("Epoch", "NonFiniteLossError", "Training", "train_ticket"),
@@ -72,6 +73,7 @@ __all__ = [
     "NonFiniteLossError",
     "Plan",
     "Recipe",
+    "Round",
     "Spec",
     "Step",
     "Ticket",
@@ -79,6 +81,7 @@ __all__ = [
     "build_network",
     "change_width",
     "explain",
+    "imp",
     "load_dataset",
     "move",
     "train_ticket",

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from elth.errors import ElthError
+from elth.errors import ElthError, unknown
 
 _STEP = re.compile(r"\s*(\d+)\s*(ep|it)\s*")
 
@@ -313,3 +313,16 @@ RECIPES: dict[str, Recipe] = {
     ),
 }
 """Named recipes. An experiment may start from one and change single fields."""
+
+
+def named(recipe: str | Recipe) -> Recipe:
+    """A recipe, or the one of this name.
+
+    Raises:
+        ElthError: there is none of this name.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    if recipe not in RECIPES:
+        raise unknown("recipe", recipe, RECIPES)
+    return RECIPES[recipe]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from elth.errors import ElthError, unknown
 
@@ -37,6 +38,27 @@ class DataShape:
     def __str__(self) -> str:
         """As people write it: ``3x32x32, 10 classes``."""
         return f"{self.channels}x{self.size}x{self.size}, {self.classes} classes"
+
+
+class Described(Protocol):
+    """What knows of itself what a network must know of it, as a dataset does."""
+
+    @property
+    def info(self) -> Shaped:
+        """What is known of it."""
+
+
+class Shaped(Protocol):
+    """What has a shape."""
+
+    @property
+    def shape(self) -> DataShape:
+        """What a network is shown."""
+
+
+def shape_of(data: DataShape | Described) -> DataShape:
+    """The shape of data: its own, where a shape is given."""
+    return data if isinstance(data, DataShape) else data.info.shape
 
 
 @dataclass(frozen=True)

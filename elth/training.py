@@ -27,7 +27,7 @@ from elth.engine import Engine
 from elth.errors import ElthError
 from elth.networks import smallest_norm
 from elth.parallel import Group
-from elth.recipes import Recipe
+from elth.recipes import Recipe, named
 from elth.streams import stream
 from elth.tensors import contiguous
 from elth.tickets import Ticket
@@ -70,6 +70,14 @@ class Epoch:
     """Mean cross-entropy over the test set, in nats."""
     test_accuracy: float
     """Test accuracy in percent."""
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return (
+            f"epoch {self.epoch} (iteration {self.step:,}, rate {self.lr:g}): loss "
+            f"{self.train_loss:.4f}, on the test set {self.test_loss:.4f}, accuracy "
+            f"{self.test_accuracy:.2f} %"
+        )
 
 
 class Training:
@@ -231,6 +239,27 @@ class Training:
         if self._group is not None:
             self._group.check_same(self.state(), "the trained weights")
 
+    def run(self, on_epoch: Callable[[Epoch], object] = print) -> Epoch:
+        """Train to the end; returns the last epoch, whose accuracy is the result.
+
+        Args:
+            on_epoch: is called with each epoch as it ends; by default it is printed.
+
+        Raises:
+            ElthError: the end was reached before.
+            NonFiniteLossError: before the update that would have used the loss.
+        """
+        last = None
+        for epoch in self:
+            on_epoch(epoch)
+            last = epoch
+        if last is None:
+            raise ElthError(
+                f"this training is at its end, iteration {self.stop:,}: nothing is left to run; "
+                "state() gives its weights, evaluate() its accuracy"
+            )
+        return last
+
     def state(self) -> dict[str, Tensor]:
         """A copy of the state dict on the CPU; pruned weights are exactly zero."""
         self._hold()
@@ -337,14 +366,16 @@ def evaluation_batch(info: DatasetInfo) -> int:
 def train_ticket(
     ticket: Ticket,
     data: Dataset,
-    recipe: Recipe,
+    recipe: str | Recipe,
     *,
     seed: int | None = None,
     start: int | None = None,
     compile: bool = False,
     group: Group | None = None,
 ) -> Training:
-    """Train a ticket from its rewind point to the recipe's end; iterate over the result.
+    """Train a ticket from its rewind point to the recipe's end.
+
+    Iterate over the result, which gives its epochs, or let it ``run()``.
 
     Schedule and data order go on from the rewind point; the optimiser starts fresh. A ticket that
     was moved to another dataset starts at iteration 0 (``elth.move``).
@@ -352,7 +383,7 @@ def train_ticket(
     Args:
         ticket: the ticket.
         data: the dataset, on the device to train on.
-        recipe: how to train.
+        recipe: how to train, or the name of one of ``RECIPES``.
         seed: fixes data order and augmentation; by default the ticket's own.
         start: iteration to start at; by default the ticket's rewind point.
         compile: compile the network first, which takes a minute and pays for long trainings.
@@ -362,6 +393,7 @@ def train_ticket(
         ElthError: the ticket is of another shape of data, it does not say its seed, the recipe has
             another rewind point than the ticket or ends before it, or as ``Training``.
     """
+    recipe = named(recipe)
     if ticket.shape != data.info.shape:
         raise ElthError(
             f"the ticket of {ticket.network} is for {ticket.shape}, "

@@ -19,7 +19,8 @@ from elth.errors import ElthError, unknown
 from elth.networks import _options, conv4, imagenet, mlp, mobilenet, resnet, vgg
 from elth.networks._anatomy import Anatomy
 from elth.networks._network import Builder, Network
-from elth.specs import DataShape, Spec
+from elth.specs import DataShape, Described, Spec, shape_of
+from elth.streams import stream
 
 NETWORKS: dict[str, Builder] = {
     **resnet.NETWORKS,
@@ -97,15 +98,29 @@ def _canonical(spec: str | Spec) -> Spec:
     return _options.canonical(spec, told)
 
 
-def build(spec: str | Spec, shape: DataShape, *, generator: torch.Generator) -> Network:
-    """Make a network on the CPU, initialised from ``generator`` alone (see ``initialise``).
+def build(
+    spec: str | Spec,
+    shape: DataShape | Described,
+    seed: int = 0,
+    *,
+    generator: torch.Generator | None = None,
+) -> Network:
+    """Make a network on the CPU, initialised from its seed alone (see ``initialise``).
 
     One from outside has the weights that its author gives it, with the global generator forked and
     seeded by ``generator``: one seed gives equal bits.
 
+    Args:
+        spec: the network, with its options.
+        shape: the shape of its data, or a dataset.
+        seed: fixes the weights, by the stream "init": those that IMP of this seed starts from.
+        generator: what they are drawn from instead.
+
     Raises:
         ElthError: unknown network or option, or a shape that the network cannot take.
     """
+    shape = shape_of(shape)
+    generator = generator or stream(seed, "init")
     # Made on the CPU, as buffers are what their author made of them; what its modules draw for
     # their parameters is drawn anew, and nobody else's draws are disturbed.
     with torch.random.fork_rng(devices=[]):

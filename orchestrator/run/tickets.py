@@ -12,6 +12,7 @@ from elth.elastic import Plan
 from elth.errors import ElthError
 from elth.masks import Mask
 from elth.networks import Anatomy, blueprint, build
+from elth.rounds import prune_and_rewind
 from elth.specs import Spec
 from elth.streams import stream
 from elth.tickets import Ticket
@@ -71,13 +72,12 @@ def _round(stage: Stage, load: Load) -> Ticket:
     mask = masks.ones(network)
     if len(stage.parents) > 1:
         before, result = load(stage.parents[1])
-        mask, trained = _need(result.mask, before), _need(result.trained, before)
-        if "keep" in stage.params:
-            keep = stage.params["keep"]
-        else:
-            keep = masks.kept_after(stage.params["rate"], 1, masks.nonzeros(mask))
-        mask = criteria.keep_highest(
-            criteria.magnitude(trained, mask), mask, keep, unpruned=network.anatomy.unpruned
+        mask, state = prune_and_rewind(
+            _need(result.trained, before),
+            _need(result.mask, before),
+            state,
+            **{name: stage.params[name] for name in ("keep", "rate") if name in stage.params},
+            unpruned=network.anatomy.unpruned,
         )
     return _ticket(stage, state, mask, [{"imp_round": stage.labels["round"]}])
 

@@ -11,7 +11,9 @@ import pytest
 import torch
 from mlflow.entities import Run
 
+import elth
 from elth import masks
+from elth.tickets import state_digest
 from orchestrator import plan
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.schedule import Schedule
@@ -84,6 +86,23 @@ def test_a_tracked_run_holds_what_its_stage_left(finished: Finished) -> None:
     assert files == {"experiment.yaml", "layers.json", "result"}
     kept = {f.path for f in finished.tracker.client.list_artifacts(run.info.run_id, "result")}
     assert kept == {"result/mask.safetensors", "result/trained.safetensors"}
+
+
+def test_a_notebook_finds_the_tickets_of_the_system(finished: Finished) -> None:
+    """``elth.imp`` takes the same seeds and steps: mask, weights and accuracy are the same bits."""
+    data = elth.load_dataset("digits")
+    recipe = round_of(finished.plan, TINY, 0, 1).recipe
+    tracked = {one.key: one for one in finished.tracker.stages("done")}
+    for found in elth.imp(TINY, data, recipe, seed=1, rate=0.5, rounds=2):
+        stage = round_of(finished.plan, TINY, found.number, 1)
+        ticket = ticket_of(stage, finished.tracker.load)
+        assert masks.digest(found.mask) == masks.digest(ticket.mask)
+        assert state_digest(found.rewind) == state_digest(ticket.rewind)
+        assert found.ticket.origin == ticket.origin
+        assert found.accuracy == tracked[stage.key].accuracy
+        _, result = finished.tracker.load(stage.key)
+        assert result.trained is not None
+        assert all(torch.equal(found.trained[n], t) for n, t in result.trained.items())
 
 
 def test_of_retrainings_the_weights_are_not_kept(finished: Finished) -> None:

@@ -1,0 +1,361 @@
+"""Iterative magnitude pruning: train, prune the least magnitudes, rewind (E-LTH, section 3.1).
+
+``imp`` does the rounds one after the other in this process. A round's seeds and steps are those of
+the system (``orchestrator``), so that both find the same ticket, bit for bit.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from elth import masks
+from elth.counts import rewind_step
+from elth.criteria import keep_highest, magnitude
+from elth.data import Dataset
+from elth.engine import Engine
+from elth.errors import ElthError
+from elth.masks import Mask
+from elth.networks import Anatomy, build, canonical
+from elth.recipes import Recipe, named
+from elth.specs import DataShape, Spec
+from elth.streams import stream
+from elth.tensors import contiguous
+from elth.tickets import Ticket
+from elth.training import Epoch, Training, evaluation_batch
+
+State = dict[str, Tensor]
+
+
+def prune_and_rewind(
+    trained: Mapping[str, Tensor],
+    mask: Mapping[str, Tensor],
+    rewind: State,
+    *,
+    keep: int | None = None,
+    rate: float | str | None = None,
+    unpruned: Collection[str] = (),
+) -> tuple[Mask, State]:
+    """The step of IMP from a trained round to the next: its mask, and the weights it starts from.
+
+    The weights of the least magnitude are pruned, over all layers; those that are left go back to
+    the rewind point.
+
+    Args:
+        trained: the state dict at the end of the round's training.
+        mask: the round's mask.
+        rewind: the state dict at the rewind point, dense.
+        keep: how many weights the next round keeps.
+        rate: instead of ``keep`` the fraction of the round's weights that is pruned; what is kept
+            is rounded down (``kept_after``).
+        unpruned: names of weights that are left whole, as the anatomy's.
+
+    Raises:
+        ElthError: not one of ``keep`` and ``rate`` is given, or as ``criteria.keep_highest``.
+    """
+    if (keep is None) == (rate is None):
+        raise ElthError("say how many weights the next round keeps: either keep or rate")
+    if keep is None:
+        keep = masks.kept_after(rate or 0, 1, masks.nonzeros(mask))
+    return keep_highest(magnitude(trained, mask), mask, keep, unpruned=unpruned), rewind
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Round:
+    """A round of IMP: the ticket, and how well it trained."""
+
+    number: int
+    """How many prunings came before; round 0 is the dense network."""
+    mask: Mask
+    """Which weights were trained."""
+    rewind: State
+    """The whole state dict at the rewind point, from which it was trained, not masked."""
+    trained: State
+    """The state dict at the end; pruned weights are exactly zero."""
+    epochs: tuple[Epoch, ...]
+    """What was measured from the rewind point on."""
+    network: Spec | None
+    """The network, if it was given by name."""
+    shape: DataShape
+    """The shape of the data."""
+    origin: Mapping[str, Any]
+    """Dataset, recipe, seed and history, as of ``Ticket``."""
+
+    def __repr__(self) -> str:
+        """One line: how much is left, and how well it trained."""
+        return (
+            f"<Round {self.number} of {self.network or 'a module'}: {self.nonzeros:,} of "
+            f"{masks.total(self.mask):,} weights, {100 * self.sparsity:.2f} % sparse, accuracy "
+            f"{self.accuracy:.2f} %>"
+        )
+
+    @property
+    def accuracy(self) -> float:
+        """Test accuracy in percent after the last epoch."""
+        return self.epochs[-1].test_accuracy
+
+    @property
+    def nonzeros(self) -> int:
+        """Number of prunable weights that are kept."""
+        return masks.nonzeros(self.mask)
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of the prunable weights that are zero."""
+        return masks.sparsity(self.mask)
+
+    @property
+    def ticket(self) -> Ticket:
+        """The ticket, which can be saved, moved and trained again.
+
+        Raises:
+            ElthError: the network was given as a module: a ticket says by name what it is of.
+        """
+        if self.network is None:
+            raise ElthError(
+                "a ticket names its network, and this one was given as a module: take mask and "
+                "rewind of the round, or give the network by name, as module:function of a file "
+                "that makes it"
+            )
+        return Ticket(
+            network=self.network,
+            shape=self.shape,
+            rewind=self.rewind,
+            mask=self.mask,
+            origin=self.origin,
+        )
+
+
+def imp(
+    network: str | Spec | nn.Module,
+    data: Dataset,
+    recipe: str | Recipe,
+    *,
+    seed: int = 0,
+    rate: float = 0.2,
+    rounds: int = 10,
+    start: Round | Ticket | None = None,
+    on_epoch: Callable[[int, Epoch], object] | None = None,
+    verbose: bool = False,
+    compile: bool = False,
+) -> Iterator[Round]:
+    """Find tickets by iterative magnitude pruning; gives each round as it ends, from the dense one.
+
+    Example::
+
+        for round in elth.imp("resnet20", data, "cifar10_resnet", rate=0.2, rounds=10):
+            print(round.sparsity, round.accuracy)
+
+    Args:
+        network: a network of ``elth`` or ``module:function``, with its options; or any module of
+            PyTorch, whose weights are then the initial ones, and which is left as it is.
+        data: the dataset, on the device to train on.
+        recipe: how to train, or the name of one of ``RECIPES``.
+        seed: fixes the initial weights of a network by name, data order and augmentation.
+        rate: fraction of the remaining weights that a round prunes.
+        rounds: how many prunings there are in all: the last round has this number.
+        start: go on from here: after a round of ``imp``, or with the ticket of one, which is
+            trained again.
+        on_epoch: is called with a round's number and each of its epochs as it ends, those before
+            the rewind point as of round 0.
+        verbose: print a line for each epoch.
+        compile: compile the network first, which takes a minute and pays for long trainings.
+
+    Raises:
+        ElthError: something does not fit; a module has nothing to prune; so many rounds would prune
+            what is never pruned; ``start`` comes of other arguments; or as ``Training``.
+        NonFiniteLossError: while iterating, as ``Training``.
+    """
+    recipe = named(recipe)
+    rewind_step(len(data.train_labels), recipe)
+    shape = data.info.shape
+    if isinstance(network, nn.Module):
+        spec, made = None, copy.deepcopy(network)
+        initial = contiguous(made.state_dict())
+    else:
+        spec, made = canonical(network), build(network, shape, generator=stream(0, "init"))
+        initial = build(spec, shape, seed).state_dict()
+    origin = {"dataset": data.info.identity(), "recipe": recipe.plain(), "seed": seed}
+    anatomy = getattr(made, "anatomy", None)
+    chain = _Chain(
+        made=made,
+        data=data,
+        recipe=recipe,
+        seed=seed,
+        rate=rate,
+        rounds=rounds,
+        unpruned=anatomy.unpruned if isinstance(anatomy, Anatomy) else (),
+        spec=spec,
+        initial=initial,
+        origin=origin,
+        on_epoch=on_epoch,
+        verbose=verbose,
+        compile=compile,
+    )
+    chain.check()
+    if start is not None:
+        chain.check_start(start)
+    return chain.found(start)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Chain:
+    """The rounds of a network, by the arguments of ``imp``."""
+
+    made: nn.Module
+    """The network that is trained, with whatever weights."""
+    data: Dataset
+    recipe: Recipe
+    seed: int
+    rate: float
+    rounds: int
+    unpruned: Collection[str]
+    spec: Spec | None
+    initial: State
+    """The state dict before the first iteration."""
+    origin: Mapping[str, Any]
+    on_epoch: Callable[[int, Epoch], object] | None
+    verbose: bool
+    compile: bool
+
+    def check(self) -> None:
+        """Refuse what cannot be done.
+
+        Raises:
+            ElthError: as ``imp``.
+        """
+        if isinstance(self.rounds, bool) or not isinstance(self.rounds, int) or self.rounds < 0:
+            raise ElthError(
+                f"rounds must be a whole number of at least 0, found {self.rounds!r}: how many "
+                "prunings there are"
+            )
+        if not 0 < float(self.rate) < 1:
+            raise ElthError(f"rate must lie between 0 and 1, as 0.2; found {self.rate!r}")
+        dense = masks.ones(self.made)
+        if not dense:
+            raise ElthError(
+                f"{type(self.made).__name__} has no weight to prune: expected a convolution or a "
+                "linear layer"
+            )
+        whole = masks.nonzeros({name: dense[name] for name in self.unpruned})
+        last = masks.kept_after(self.rate, self.rounds, masks.total(dense))
+        if last < whole:
+            raise ElthError(
+                f"round {self.rounds} would keep {last:,} weights, and {whole:,} in "
+                f"{', '.join(self.unpruned)} are never pruned: ask for fewer rounds"
+            )
+
+    def check_start(self, start: Round | Ticket) -> None:
+        """Refuse a start that comes of other arguments.
+
+        Raises:
+            ElthError: with what differs.
+        """
+        what = "a round" if isinstance(start, Round) else "a ticket"
+        number = _number(start)
+        if start.network != self.spec:
+            raise ElthError(
+                f"start is {what} of {start.network or 'a module'}, and the network is "
+                f"{self.spec or 'a module'}: give its own network"
+            )
+        found = {name: tensor.shape for name, tensor in start.rewind.items()}
+        if found != {name: tensor.shape for name, tensor in self.initial.items()}:
+            raise ElthError(f"start is {what} of another network or shape of data than this")
+        for name, value in self.origin.items():
+            if start.origin.get(name) != value:
+                raise ElthError(
+                    f"start is {what} of another {name} ({start.origin.get(name)}, here {value}): "
+                    f"go on with its own {name}"
+                )
+        if number > self.rounds:
+            raise ElthError(
+                f"start is {what} after {number} prunings, and rounds is {self.rounds}: ask for "
+                f"more than {number}"
+            )
+
+    def found(self, start: Round | Ticket | None) -> Iterator[Round]:
+        """Train round after round, on from ``start``."""
+        shape = self.data.info.shape
+        engine = Engine(
+            self.made,
+            self.recipe,
+            self.data.device,
+            shape=shape.image,
+            evaluation_batch=evaluation_batch(self.data.info),
+            compile=self.compile,
+        )
+        at = rewind_step(len(self.data.train_labels), self.recipe)
+        if start is None:
+            rewind, _ = self._trained(engine, 0, self.initial, None, stop=at)
+            number, mask, trained = 0, masks.ones(self.made), None
+        else:
+            number, mask, rewind = _number(start), start.mask, start.rewind
+            trained = start.trained if isinstance(start, Round) else None
+        while trained is None or number < self.rounds:
+            if trained is not None:
+                number += 1
+                mask, rewind = prune_and_rewind(
+                    trained, mask, rewind, rate=self.rate, unpruned=self.unpruned
+                )
+            trained, epochs = self._trained(engine, number, rewind, mask, start=at)
+            yield Round(
+                number=number,
+                mask=mask,
+                rewind=rewind,
+                trained=trained,
+                epochs=epochs,
+                network=self.spec,
+                shape=shape,
+                origin={**self.origin, "history": [{"imp_round": number}]},
+            )
+
+    def _trained(
+        self,
+        engine: Engine,
+        number: int,
+        state: State,
+        mask: Mask | None,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+    ) -> tuple[State, tuple[Epoch, ...]]:
+        """The state dict after a training, and its epochs."""
+        training = Training(
+            engine,
+            self.data,
+            self.recipe,
+            seed=self.seed,
+            state=state,
+            mask=mask,
+            start=start,
+            stop=stop,
+        )
+        epochs = []
+        for epoch in training:
+            epochs.append(epoch)
+            if self.verbose:
+                print(f"round {number}, {epoch}", flush=True)
+            if self.on_epoch is not None:
+                self.on_epoch(number, epoch)
+        return training.state(), tuple(epochs)
+
+
+def _number(start: Round | Ticket) -> int:
+    """How many prunings came before.
+
+    Raises:
+        ElthError: a ticket that is none of a round, or has been changed since.
+    """
+    if isinstance(start, Round):
+        return start.number
+    history = start.origin.get("history", ())
+    if len(history) != 1 or "imp_round" not in history[0]:
+        raise ElthError(
+            "start must be a round of imp or its ticket, and this ticket is another one's "
+            f"({start!r}; its history: {list(history)})"
+        )
+    return int(history[0]["imp_round"])

@@ -1,0 +1,264 @@
+"""Iterative magnitude pruning as a notebook calls it."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+import elth
+from elth import masks
+from elth.data import Dataset
+from elth.errors import ElthError
+from elth.networks import Anatomy, build
+from elth.recipes import Recipe, Step
+from elth.rounds import Round, imp, prune_and_rewind
+from elth.streams import stream
+from elth.tickets import Ticket, state_digest
+from elth.training import Epoch, Training
+
+SMALL = "resnet14(width=2)"
+QUICK = Recipe(length=Step(12, "it"), rewind=Step(4, "it"), batch_size=32)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return elth.load_dataset("digits")
+
+
+@pytest.fixture(scope="module")
+def rounds(digits: Dataset) -> list[Round]:
+    return list(imp(SMALL, digits, QUICK, seed=3, rate=0.5, rounds=2))
+
+
+def _same(a: Round, b: Round) -> bool:
+    return (
+        a.number == b.number
+        and masks.digest(a.mask) == masks.digest(b.mask)
+        and state_digest(a.rewind) == state_digest(b.rewind)
+        and state_digest(a.trained) == state_digest(b.trained)
+        and a.epochs == b.epochs
+    )
+
+
+def test_the_rounds_are_dense_pruned_and_rewound(digits: Dataset, rounds: list[Round]) -> None:
+    total = masks.total(rounds[0].mask)
+    assert [one.number for one in rounds] == [0, 1, 2]
+    assert [one.nonzeros for one in rounds] == [total, total // 2, total // 2 // 2]
+    assert rounds[0].sparsity == 0
+    assert len({state_digest(one.rewind) for one in rounds}) == 1
+    for before, after in itertools.pairwise(rounds):
+        kept = {n: before.trained[n].abs()[m] for n, m in after.mask.items()}
+        gone = {n: before.trained[n].abs()[before.mask[n] & ~m] for n, m in after.mask.items()}
+        assert min(float(t.min()) for t in kept.values() if len(t)) >= max(
+            float(t.max()) for t in gone.values() if len(t)
+        )
+        assert all(not after.trained[n][~m].any() for n, m in after.mask.items())
+    for one in rounds:
+        assert one.accuracy == one.epochs[-1].test_accuracy
+        assert one.epochs[-1].step == 12
+        assert repr(one).startswith(f"<Round {one.number} of {SMALL}: {one.nonzeros:,} of ")
+    assert repr(rounds[0]).endswith(f" 0.00 % sparse, accuracy {rounds[0].accuracy:.2f} %>")
+    # The rewind point is four iterations of the initial weights of the seed.
+    network = elth.build_network(SMALL, digits, seed=3)
+    state = network.state_dict()
+    training = Training(network, digits, QUICK, seed=3, state=state, stop=4)
+    for _ in training:
+        pass
+    assert state_digest(training.state()) == state_digest(rounds[0].rewind)
+
+
+def test_a_ticket_trains_as_its_round_did(
+    digits: Dataset, rounds: list[Round], tmp_path: Path
+) -> None:
+    rounds[2].ticket.save(tmp_path / "t.safetensors")
+    ticket = Ticket.load(tmp_path / "t.safetensors")
+    assert ticket.origin["history"] == [{"imp_round": 2}]
+    last = elth.train_ticket(ticket, digits, QUICK).run(on_epoch=lambda _: None)
+    assert last == rounds[2].epochs[-1]
+
+
+def test_it_goes_on_from_a_round_or_its_ticket(
+    digits: Dataset, rounds: list[Round], tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {"seed": 3, "rate": 0.5, "rounds": 2}
+    (after,) = imp(SMALL, digits, QUICK, **given, start=rounds[1])
+    assert _same(after, rounds[2])
+    rounds[1].ticket.save(tmp_path / "t.safetensors")
+    ticket = Ticket.load(tmp_path / "t.safetensors")
+    again, after = imp(SMALL, digits, QUICK, **given, start=ticket)
+    assert _same(again, rounds[1])
+    assert _same(after, rounds[2])
+    assert list(imp(SMALL, digits, QUICK, **given, start=rounds[2])) == []
+
+
+def test_a_start_of_other_arguments_is_refused(digits: Dataset, rounds: list[Round]) -> None:
+    given: dict[str, Any] = {"seed": 3, "rounds": 2, "start": rounds[1]}
+    ticket = rounds[1].ticket
+    for changes, message in (
+        ({"network": "resnet20(width=2)"}, r"is a round of resnet14\(width=2\), and the network"),
+        ({"seed": 4}, r"start is a round of another seed \(3, here 4\): go on with its own seed"),
+        ({"recipe": "digits_resnet"}, "start is a round of another recipe .* its own recipe"),
+        ({"rounds": 0}, "start is a round after 1 prunings, and rounds is 0: ask for more than 1"),
+        (
+            {"start": dataclasses.replace(ticket, origin={**ticket.origin, "history": []})},
+            "must be a round of imp or its ticket, and this ticket is another one's",
+        ),
+    ):
+        every: dict[str, Any] = {"network": SMALL, "recipe": QUICK, **given, **changes}
+        with pytest.raises(ElthError, match=message):
+            imp(every.pop("network"), digits, every.pop("recipe"), **every)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rounds": -1}, "rounds must be a whole number of at least 0, found -1"),
+        ({"rounds": 1.5}, "rounds must be a whole number of at least 0, found 1.5"),
+        ({"rate": 1}, "rate must lie between 0 and 1, as 0.2; found 1"),
+        ({"recipe": "digit_resnet"}, "unknown recipe 'digit_resnet'; did you mean 'digits_resnet'"),
+        ({"network": "resnet15"}, "unknown network 'resnet15'; did you mean"),
+        ({"network": nn.Flatten()}, "Flatten has no weight to prune: expected a convolution or a"),
+        (
+            {"network": "mlp2", "rounds": 40, "rate": 0.5},
+            "round 40 would keep 0 weights, and 1,000 in head.weight are never pruned: ask for few",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_at_once(
+    digits: Dataset, changes: dict[str, Any], message: str
+) -> None:
+    given = {"network": SMALL, "recipe": QUICK, **changes}
+    with pytest.raises(ElthError, match=message):
+        imp(given.pop("network"), digits, given.pop("recipe"), **given)
+
+
+def test_every_epoch_is_told(digits: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+    told: list[tuple[int, Epoch]] = []
+    recipe = dataclasses.replace(QUICK, batch_size=700, length=Step(2, "ep"), rewind=Step(1, "ep"))
+    found = list(
+        imp(
+            SMALL,
+            digits,
+            recipe,
+            rounds=1,
+            on_epoch=lambda number, epoch: told.append((number, epoch)),
+            verbose=True,
+        )
+    )
+    assert [(number, epoch.step) for number, epoch in told] == [(0, 2), (0, 4), (1, 4)]
+    assert [epoch for _, epoch in told[1:]] == [e for one in found for e in one.epochs]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"round {number}, {epoch}" for number, epoch in told]
+    assert lines[0].startswith("round 0, epoch 1 (iteration 2, rate 0.1): loss ")
+
+
+# A module of PyTorch -----------------------------------------------------------------------------
+
+
+def test_a_module_of_torchvision_goes_through() -> None:
+    data = elth.load_dataset("digits(channels=3)")
+    torch.manual_seed(5)
+    module = torchvision.models.resnet18(num_classes=10)
+    before = state_digest(module.state_dict())
+    found = list(imp(module, data, QUICK, rate=0.5, rounds=1))
+    assert state_digest(module.state_dict()) == before
+    assert module.training
+    weights = {n for n, p in module.named_parameters() if p.dim() > 1}
+    assert set(found[1].mask) == weights
+    assert found[1].nonzeros == masks.total(found[1].mask) // 2
+    assert repr(found[1]).startswith("<Round 1 of a module: 5,")
+    with pytest.raises(
+        ElthError, match="was given as a module: take mask and rewind .* as module:function of a"
+    ):
+        found[1].ticket  # noqa: B018
+    (again,) = imp(module, data, QUICK, rate=0.5, rounds=1, start=found[0])
+    assert _same(again, found[1])
+    other = torchvision.models.resnet18(num_classes=7)
+    with pytest.raises(ElthError, match="start is a round of another network or shape of data"):
+        imp(other, data, QUICK, rate=0.5, rounds=1, start=found[0])
+
+
+def test_a_module_of_our_own_goes_as_its_name_does(digits: Dataset, rounds: list[Round]) -> None:
+    module = elth.build_network(SMALL, digits, seed=3)
+    found = list(imp(module, digits, QUICK, seed=3, rate=0.5, rounds=2))
+    assert all(_same(a, b) for a, b in zip(found, rounds, strict=True))
+
+
+def test_what_an_anatomy_leaves_whole_stays(digits: Dataset) -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(64, 8), nn.Linear(8, 10)
+            self.anatomy = Anatomy(family="two", stages=(), unpruned=("last.weight",))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.last(self.first(x.flatten(1)).relu())
+            return logits
+
+    _, pruned = imp(Two(), digits, QUICK, rate=0.5, rounds=1)
+    assert bool(pruned.mask["last.weight"].all())
+    assert pruned.nonzeros == (64 * 8 + 80) // 2
+
+
+# The step ----------------------------------------------------------------------------------------
+
+
+def test_the_step_prunes_the_least_and_rewinds() -> None:
+    trained = {"a": torch.tensor([1.0, -4.0, 0.0]), "b": torch.tensor([2.0, 3.0])}
+    mask = {"a": torch.tensor([True, True, False]), "b": torch.tensor([True, True])}
+    rewind = {"a": torch.full((3,), 7.0), "b": torch.full((2,), 8.0)}
+    found, start = prune_and_rewind(trained, mask, rewind, rate=0.5)
+    assert {n: m.tolist() for n, m in found.items()} == {
+        "a": [False, True, False],
+        "b": [False, True],
+    }
+    assert start is rewind
+    found, _ = prune_and_rewind(trained, mask, rewind, keep=3, unpruned=["b"])
+    assert found["a"].tolist() == [False, True, False]
+    either: list[dict[str, Any]] = [{}, {"keep": 1, "rate": 0.5}]
+    for given in either:
+        with pytest.raises(ElthError, match="say how many .* keeps: either keep or rate"):
+            prune_and_rewind(trained, mask, rewind, **given)
+
+
+# What a notebook calls besides -------------------------------------------------------------------
+
+
+def test_a_network_is_built_of_its_seed_or_a_generator(digits: Dataset) -> None:
+    shape = digits.info.shape
+    by_seed = state_digest(elth.build_network(SMALL, digits, seed=3).state_dict())
+    assert by_seed == state_digest(build(SMALL, shape, 3).state_dict())
+    generator = stream(3, "init")
+    assert by_seed == state_digest(build(SMALL, shape, generator=generator).state_dict())
+    assert by_seed != state_digest(elth.build_network(SMALL, shape).state_dict())
+
+
+def test_a_training_runs_to_its_end(
+    digits: Dataset, rounds: list[Round], capsys: pytest.CaptureFixture[str]
+) -> None:
+    training = elth.train_ticket(rounds[1].ticket, digits, QUICK)
+    last = training.run()
+    assert last == rounds[1].epochs[-1]
+    assert capsys.readouterr().out == f"{last}\n"
+    assert str(last) == (
+        f"epoch 1 (iteration 12, rate 0.1): loss {last.train_loss:.4f}, on the test set "
+        f"{last.test_loss:.4f}, accuracy {last.test_accuracy:.2f} %"
+    )
+    with pytest.raises(ElthError, match="this training is at its end, iteration 12: nothing is le"):
+        training.run()
+
+
+def test_a_recipe_of_a_name(digits: Dataset, rounds: list[Round]) -> None:
+    assert (
+        elth.train_ticket(rounds[1].ticket, digits, "digits_resnet", start=4).recipe
+        == (elth.RECIPES["digits_resnet"])
+    )
+    with pytest.raises(ElthError, match=r"unknown recipe 'digits'; did you mean 'digits_resnet'\?"):
+        elth.train_ticket(rounds[1].ticket, digits, "digits")
