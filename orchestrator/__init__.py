@@ -1,9 +1,27 @@
 """The system around ``elth``: experiments, plans, Ray, MLflow, reports and the command line.
 
-What Ray and MLflow take from the environment gets its defaults here, before either is used.
+What Ray and MLflow take from the environment gets its defaults here, before either is used. From
+Python it is two functions::
+
+    import orchestrator
+
+    orchestrator.run_experiment("tune_configs/quickstart.yaml", ["seeds=[0]"])
+    orchestrator.results("quickstart").frame()
 """
 
 import os
+from typing import TYPE_CHECKING
+
+from elth._lazy import lazily
+
+if TYPE_CHECKING:
+    from orchestrator.cli.notebook import Results, results, run_experiment
+else:
+    __getattr__, __dir__ = lazily(
+        __name__, {"orchestrator.cli.notebook": ("Results", "results", "run_experiment")}
+    )
+
+__all__ = ["Results", "results", "run_experiment"]
 
 for _name, _value in {
     "RAY_AIR_NEW_OUTPUT": "0",  # the old output engine, which obeys verbose=0

@@ -8,7 +8,6 @@ from typing import Any
 import click
 from rich.table import Table
 
-from elth.errors import ElthError
 from orchestrator.cli.common import Command, open_tracker, out, store_option
 
 
@@ -98,25 +97,10 @@ def _ticket(ticket_or_run: str, store: str | None) -> Any:
     path = Path(ticket_or_run)
     if path.exists() or path.suffix == ".safetensors":
         return Ticket.load(path)
-    from orchestrator.run.tickets import ticket_of
-    from orchestrator.store.listing import stage_of
-
     tracker = open_tracker(store)
-    found = tracker.get(ticket_or_run)
-    stage = stage_of(found)
-    if stage.kind == "rewind_point":
-        raise ElthError(f"run {ticket_or_run} is a rewind point, which has no mask; name a round")
-    from elth import masks
+    from orchestrator.run.tickets import tracked_ticket
 
-    mask = tracker.load_run(found)[1].mask if stage.kind == "retraining" else None
-    made = ticket_of(stage, tracker.load, known=mask)
-    tracked = found.data.tags.get("elth.mask_sha256")
-    if tracked is not None and tracked != masks.digest(made.mask):
-        raise ElthError(
-            f"the mask of run {ticket_or_run}, made again, is not the one that was tracked: the "
-            "store is damaged, or this is another version of torch"
-        )
-    return made
+    return tracked_ticket(tracker, ticket_or_run)
 
 
 def _total(ticket: Any) -> int:

@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
-
-mpl.use("Agg")
-
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
@@ -22,7 +19,6 @@ from orchestrator.report.cells import network_order
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from orchestrator.report.cells import Cell, Report
 
@@ -78,10 +74,26 @@ _STYLE: dict[Any, Any] = {
 
 @mpl.rc_context(_STYLE)
 def draw(report: Report, folder: Path) -> list[Path]:
-    """Draw a panel for each network, as PNG and SVG; returns the files."""
-    panels = dict.fromkeys((cell.dataset, cell.network) for cell in report.shown)
-    if not panels:
+    """Draw a panel for each network, as PNG and SVG; returns the files, none if there is none."""
+    if not report.shown:
         return []
+    fig = plot(report)
+    paths = [folder / "accuracy.png", folder / "accuracy.svg"]
+    settings: tuple[dict[str, Any], ...] = ({"dpi": 150}, {"metadata": {"Date": None}})
+    for path, given in zip(paths, settings, strict=True):
+        drawn = io.BytesIO()
+        fig.savefig(drawn, format=path.suffix[1:], **given)
+        write_atomic(path, drawn.getvalue())
+    return paths
+
+
+@mpl.rc_context(_STYLE)
+def plot(report: Report) -> Figure:
+    """A figure with a panel for each network of a report, of which there is at least one.
+
+    It is none of pyplot's, which would keep it and has one way of showing figures in a process.
+    """
+    panels = dict.fromkeys((cell.dataset, cell.network) for cell in report.shown)
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
     lines = max(
@@ -89,27 +101,17 @@ def draw(report: Report, folder: Path) -> list[Path]:
     )
     legend = max(len(cell.name) for cell in report.shown)
     beside = 2 if legend <= _SHORT else 1
-    fig, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(5.0 * columns, (3.8 + 0.2 * -(-lines // beside)) * rows),
-        squeeze=False,
-        layout="constrained",
+    fig = Figure(
+        figsize=(5.0 * columns, (3.8 + 0.2 * -(-lines // beside)) * rows), layout="constrained"
     )
+    axes = fig.subplots(rows, columns, squeeze=False)
     for axis, (dataset, network) in zip(axes.flat, panels, strict=False):
         cells = [c for c in report.shown if (c.dataset, c.network) == (dataset, network)]
         _panel(fig, axis, f"{network}, {dataset}", cells, beside, _colours(report.shown))
         axis.set_ylim(*_range([c for c in report.shown if c.dataset == dataset]))
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
-    paths = [folder / "accuracy.png", folder / "accuracy.svg"]
-    settings: tuple[dict[str, Any], ...] = ({"dpi": 150}, {"metadata": {"Date": None}})
-    for path, given in zip(paths, settings, strict=True):
-        drawn = io.BytesIO()
-        fig.savefig(drawn, format=path.suffix[1:], **given)
-        write_atomic(path, drawn.getvalue())
-    plt.close(fig)
-    return paths
+    return fig
 
 
 def _colours(cells: Sequence[Cell]) -> dict[tuple[str, str], str]:

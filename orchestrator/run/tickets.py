@@ -17,7 +17,9 @@ from elth.specs import Spec
 from elth.streams import stream
 from elth.tickets import Ticket
 from orchestrator.plan.stage import Stage, shape_of
+from orchestrator.store.listing import stage_of
 from orchestrator.store.result import Result, State
+from orchestrator.store.tracker import Tracker
 
 Load = Callable[[str], tuple[Stage, Result]]
 """Gives a finished stage and its result by key."""
@@ -63,6 +65,31 @@ def ticket_of(
     if stage.kind == "round":
         return _round(stage, load)
     return _expression(stage, _Making(stage=stage, load=load, data=data, known=known))
+
+
+def tracked_ticket(tracker: Tracker, run_id: str) -> Ticket:
+    """The ticket that a tracked run trained.
+
+    Args:
+        tracker: of the store.
+        run_id: a run, or the key of its stage, or the beginning of one.
+
+    Raises:
+        ElthError: there is no such run, it has no mask, or what is made is not what was tracked.
+    """
+    found = tracker.get(run_id)
+    stage = stage_of(found)
+    if stage.kind == "rewind_point":
+        raise ElthError(f"run {run_id} is a rewind point, which has no mask; name a round")
+    mask = tracker.load_run(found)[1].mask if stage.kind == "retraining" else None
+    made = ticket_of(stage, tracker.load, known=mask)
+    tracked = found.data.tags.get("elth.mask_sha256")
+    if tracked is not None and tracked != masks.digest(made.mask):
+        raise ElthError(
+            f"the mask of run {run_id}, made again, is not the one that was tracked: the store is "
+            "damaged, or this is another version of torch"
+        )
+    return made
 
 
 def _round(stage: Stage, load: Load) -> Ticket:

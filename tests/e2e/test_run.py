@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 from pathlib import Path
@@ -95,6 +96,30 @@ def test_the_driver_does_not_import_torch(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "4 of 4 stages done in" in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+NOTEBOOK = """\
+import json, orchestrator
+
+found = orchestrator.run_experiment("odd.yaml", ["pruning.rounds=1"], quiet=True)
+frame = found.frame()
+found.ticket(method="imp").save("t.safetensors")
+found.figure().savefig("figure.png")
+same = orchestrator.results("odd").frame()
+print(json.dumps({"rows": len(frame), "same": bool(same.equals(frame)), "of": repr(found)}))
+"""
+
+
+def test_an_experiment_from_python(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    project.write("odd.yaml", ODD)
+    done = project.python("-c", NOTEBOOK)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == {"rows": 3, "same": True, "of": "<Results of odd: 3 cells>"}
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    shown = project.elth("ticket", "show", "t.safetensors")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert project.elth("run", "odd.yaml", "pruning.rounds=1").stdout.count("found finished") == 1
 
 
 def test_the_same_command_runs_nothing_again(finished: Project) -> None:

@@ -1,0 +1,250 @@
+"""The system from Python: what ``elth run``, ``report`` and ``ticket export`` do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from elth.errors import ElthError, unknown
+from orchestrator.cli.common import find_store, open_tracker, out
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from elth.tickets import Ticket
+    from orchestrator.report.cells import Report
+    from orchestrator.store.tracker import Tracker
+
+COLUMNS = (
+    "network",
+    "method",
+    "source",
+    "transform",
+    "round",
+    "target",
+    "sparsity",
+    "dataset",
+    "seed",
+    "nonzeros",
+    "accuracy",
+    "run_id",
+)
+"""The columns of ``Results.frame``; ``target`` is an exact sparsity, or empty for a whole round."""
+
+_SHOWN = 10
+"""Values of an axis that an error lists."""
+
+
+def run_experiment(
+    config: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    store: str | Path | None = None,
+    retry_failed: bool = False,
+    address: str | None = None,
+    quiet: bool = False,
+) -> Results:
+    """Run every stage of an experiment that is not finished in the store, as ``elth run`` does.
+
+    Call it again after any interruption, and it goes on.
+
+    Args:
+        config: the YAML file.
+        overrides: what is changed in it, as ``["seeds=[0]", "pruning.rounds=3"]``.
+        store: where runs are kept, a directory or an MLflow address; by default
+            ``MLFLOW_TRACKING_URI``, else ``runs``.
+        retry_failed: do stages again whose loss was not finite.
+        address: a Ray cluster to run on; by default ``RAY_ADDRESS``, else a Ray of its own here.
+        quiet: print neither progress nor tables.
+
+    Returns:
+        The results of the experiment, as ``results`` gives them.
+
+    Raises:
+        ElthError: the config is wrong or cannot be met here, or stages failed; all others are
+            finished then.
+        KeyboardInterrupt: it was stopped; what is tracked stays.
+    """
+    from orchestrator import plan as plans
+    from orchestrator.cluster import machines
+    from orchestrator.run.driver import execute
+
+    given = [overrides] if isinstance(overrides, str) else list(overrides)
+    experiment, built = plans.of_file(config, given)
+    address = machines.address_of(address)
+    failed = execute(
+        experiment,
+        built,
+        find_store(_place(store)),
+        Console(quiet=True) if quiet else out,
+        retry_failed=retry_failed,
+        machines=machines.cluster(address, experiment.resources.cpus) if address else None,
+    )
+    if failed:
+        reasons = list(failed.values())
+        more = f"; and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+        raise ElthError(
+            f"of {len(built.stages)} stages of {experiment.name} {len(reasons)} failed or could "
+            f"not begin: {reasons[0]}{more}; what is finished is in "
+            f"orchestrator.results('{experiment.name}')"
+        )
+    return results(experiment.name, store=store)
+
+
+def results(grid: str, *, store: str | Path | None = None) -> Results:
+    """The finished stages of a grid, read from the store alone.
+
+    Args:
+        grid: the name of an experiment, as ``quickstart``.
+        store: as of ``run_experiment``.
+
+    Raises:
+        ElthError: there is no such store, or no such grid in it.
+    """
+    from orchestrator.report.cells import collect
+
+    tracker = open_tracker(_place(store))
+    return Results(report=collect(tracker, grid), tracker=tracker)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Results:
+    """What is finished of a grid: as a table, as tickets and as a figure."""
+
+    report: Report
+    """Its cells, each over its seeds."""
+    tracker: Tracker
+    """Of the store."""
+
+    def __repr__(self) -> str:
+        """One line: how much there is."""
+        missing = f", {self.report.missing} stages missing" if self.report.missing else ""
+        return f"<Results of {self.report.grid}: {len(self.report.cells)} cells{missing}>"
+
+    def frame(self) -> pd.DataFrame:
+        """A table with a row for each cell and seed, with the columns ``COLUMNS``.
+
+        Accuracy is in percent after the last epoch, sparsity a fraction.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(self._rows(), columns=list(COLUMNS))
+
+    def ticket(
+        self,
+        *,
+        network: str | None = None,
+        method: str | None = None,
+        round: int | None = None,
+        seed: int | None = None,
+        source: str | None = None,
+        transform: str | None = None,
+        dataset: str | None = None,
+        target: str | None = None,
+    ) -> Ticket:
+        """The ticket of the one cell and seed that is meant, by as many axes as tell it.
+
+        Raises:
+            ElthError: there is none, or more than one; with what there is.
+        """
+        from orchestrator.run.tickets import tracked_ticket
+
+        asked = {
+            "network": network,
+            "method": method,
+            "source": source,
+            "transform": transform,
+            "round": round,
+            "target": target,
+            "dataset": dataset,
+            "seed": seed,
+        }
+        found = self._rows()
+        if not found:
+            raise ElthError(f"nothing of {self.report.grid} is finished yet: there is no ticket")
+        meant: dict[str, Any] = {}
+        for axis, value in asked.items():
+            if value is None:
+                continue
+            known = _values(found, axis)
+            if value not in known:
+                where = f" ({_spelled(meant)})" if meant else ""
+                kind = f"{axis} of {self.report.grid}{where}"
+                raise unknown(kind, str(value), [str(one) for one in known])
+            meant[axis] = value
+            found = [row for row in found if row[axis] == value]
+        if len(found) != 1:
+            raise ElthError(
+                f"{len(found)} tickets of {self.report.grid} are meant"
+                f"{' by ' * bool(meant)}{_spelled(meant)}: say also {_told_apart(found)}"
+            )
+        return tracked_ticket(self.tracker, found[0]["run_id"])
+
+    def figure(self) -> Figure:
+        """Accuracy against sparsity, a panel for each network and a line for each method.
+
+        In a notebook it is shown after ``%matplotlib inline``; ``savefig`` writes it.
+
+        Raises:
+            ElthError: nothing is finished yet.
+        """
+        from orchestrator.report.figure import plot
+
+        if not self.report.shown:
+            raise ElthError(f"nothing of {self.report.grid} is finished yet: there is no figure")
+        return plot(self.report)
+
+    def _rows(self) -> list[dict[str, Any]]:
+        axes = (
+            "network",
+            "method",
+            "source",
+            "transform",
+            "round",
+            "target",
+            "sparsity",
+            "dataset",
+        )
+        return [
+            {
+                **{axis: getattr(cell, axis) for axis in axes},
+                "seed": seed,
+                "nonzeros": nonzeros,
+                "accuracy": accuracy,
+                "run_id": run,
+            }
+            for cell in self.report.cells
+            for seed, nonzeros, accuracy, run in zip(
+                cell.seeds, cell.nonzeros, cell.accuracy, cell.runs, strict=True
+            )
+        ]
+
+
+def _place(store: str | Path | None) -> str | None:
+    return None if store is None else str(store)
+
+
+def _values(rows: Sequence[dict[str, Any]], axis: str) -> list[Any]:
+    """What there is of an axis, in the order of rows."""
+    return list(dict.fromkeys(row[axis] for row in rows))
+
+
+def _spelled(axes: dict[str, Any]) -> str:
+    """As ``network='resnet20', round=3``."""
+    return ", ".join(f"{axis}={value!r}" for axis, value in axes.items())
+
+
+def _told_apart(rows: Sequence[dict[str, Any]]) -> str:
+    """The axes in which rows differ, as ``seed (0, 1) or round (1, 2, 3)``."""
+    told = []
+    for axis in ("network", "method", "source", "transform", "round", "target", "dataset", "seed"):
+        values = [repr(value) for value in _values(rows, axis)]
+        if len(values) > 1:
+            more = ", ..." if len(values) > _SHOWN else ""
+            told.append(f"{axis} ({', '.join(values[:_SHOWN])}{more})")
+    return " or ".join(told)
