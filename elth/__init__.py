@@ -20,7 +20,7 @@ from elth._lazy import lazily
 
 if TYPE_CHECKING:
     from elth.criteria import CRITERIA
-    from elth.data import DATASETS, Dataset
+    from elth.data import DATASETS, Dataset, dataset
     from elth.data import load as load_dataset
     from elth.elastic import Plan, change_width, explain, move, transform
     from elth.engine import Engine
@@ -38,7 +38,7 @@ else:
         __name__,
         {
             "elth.criteria": ("CRITERIA",),
-            "elth.data": ("DATASETS", "Dataset", "load as load_dataset"),
+            "elth.data": ("DATASETS", "Dataset", "dataset", "load as load_dataset"),
             "elth.elastic": ("Plan", "change_width", "explain", "move", "transform"),
             "elth.engine": ("Engine",),
             "elth.errors": ("ElthError",),
@@ -80,6 +80,7 @@ __all__ = [
     "Training",
     "build_network",
     "change_width",
+    "dataset",
     "explain",
     "imp",
     "load_dataset",

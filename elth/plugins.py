@@ -18,13 +18,14 @@ import contextlib
 import functools
 import hashlib
 import importlib
+import inspect
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from elth.errors import ElthError, unknown
 
@@ -233,6 +234,38 @@ def named(kind: str, name: str) -> Any:
     if name not in places:
         raise unknown(kind.lower().rstrip("s"), name, places)
     return get(places[name])[name]
+
+
+def keywords(function: Callable[..., Any], kind: str) -> dict[str, Any]:
+    """What a function tells of its options, which are its keywords, as JSON values.
+
+    Args:
+        function: the function.
+        kind: what it makes, for the messages.
+
+    Returns:
+        The ``defaults`` of its options, and the ``words`` that an option may be.
+
+    Raises:
+        ElthError: they cannot be read, or one has no default.
+    """
+    try:
+        parameters = inspect.signature(function).parameters.values()
+        hints = get_type_hints(function)
+    except (TypeError, ValueError, NameError) as error:
+        raise ElthError(f"the options of {function!r} cannot be read: {error}") from error
+    missing = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    if missing:
+        raise ElthError(
+            f"option {missing[0]} of the {kind} {getattr(function, '__name__', function)} has no "
+            "default: every keyword of it is an option, and needs one"
+        )
+    return {
+        "defaults": {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY},
+        "words": {
+            key: list(get_args(hint)) for key, hint in hints.items() if get_origin(hint) is Literal
+        },
+    }
 
 
 def state(name: str = "") -> str:

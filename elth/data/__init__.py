@@ -1,7 +1,8 @@
 """Datasets, by name. To add one, write a file with a ``Source`` and name it in ``DATASETS``.
 
 A name may carry options, as a network's does: ``cifar10(size=224)`` shows images of 32x32 resized
-to 224x224, ``digits(channels=3)`` shows grey images as colour images.
+to 224x224, ``digits(channels=3)`` shows grey images as colour images. A dataset that is not ours is
+named by its module, as ``my_lab.data:cells`` (``elth.dataset``).
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from elth import specs
+from elth import plugins, specs
 from elth._lazy import lazily
-from elth.data import digits, vision
+from elth.data import _outside, digits, vision
+from elth.data._declaration import Declaration, dataset
 from elth.data._info import DatasetInfo
+from elth.data._outside import OutsideSource
 from elth.data._sources import FOLDER, IMAGENET, MemorySource, Source
 from elth.errors import ElthError, unknown
 from elth.specs import Option, Spec
@@ -41,16 +44,21 @@ __all__ = [
     "Batches",
     "Dataset",
     "DatasetInfo",
+    "Declaration",
     "FolderDataset",
     "MemoryDataset",
     "MemorySource",
     "Part",
     "Source",
     "canonical",
+    "dataset",
+    "describe",
     "fingerprint",
     "info",
     "load",
     "make_manifest",
+    "module",
+    "names",
     "options",
     "prepare",
 ]
@@ -67,9 +75,30 @@ DATASETS: dict[str, Source] = {
 
 def options(name: str) -> dict[str, Option]:
     """Return the options of a dataset with their defaults, as ``{"size": 32}``."""
-    if name not in DATASETS:
-        raise unknown("dataset", name, DATASETS)
-    return dict(DATASETS[name].defaults)
+    return dict(_source(name).defaults)
+
+
+def names() -> tuple[str, ...]:
+    """The datasets that may be named: ours, and those that listed modules give."""
+    return (*DATASETS, *_outside.registered())
+
+
+def module(name: str) -> str:
+    """The module that a dataset from outside is in, of its name without options; nothing for ours.
+
+    Raises:
+        ElthError: there is no such dataset.
+    """
+    found = _source(name)
+    return found.module if isinstance(found, OutsideSource) else ""
+
+
+def _source(name: str) -> Source:
+    if name in DATASETS:
+        return DATASETS[name]
+    if not plugins.is_reference(name) and name not in (known := names()):
+        raise unknown("dataset", name, known)
+    return _outside.source(name)
 
 
 def canonical(name: str) -> str:
@@ -93,17 +122,42 @@ def _canonical(name: str) -> Spec:
             f"cannot read the dataset '{name}': write a name, or a name with options as "
             "cifar10(size=224), each option once"
         ) from error
-    return specs.canonical(spec, "dataset", options(spec.name), like={"manifest": "images.json"})
+    found = _source(spec.name)
+    if isinstance(found, OutsideSource):
+        return found.canonical(spec)
+    return specs.canonical(spec, "dataset", found.defaults, like={"manifest": "images.json"})
 
 
 def info(name: str) -> DatasetInfo:
-    """What is known of a dataset without reading it (of a folder: what its manifest tells).
+    """What is known of a dataset without reading it.
+
+    Of a folder what its manifest tells, of one from outside what is declared above its function.
 
     Raises:
-        ElthError: there is no dataset of this name, or it cannot meet the options.
+        ElthError: there is no dataset of this name, it cannot meet the options, or nothing is
+            declared of it.
     """
     spec = _canonical(name)
-    return DATASETS[spec.name].describe(spec)
+    return _source(spec.name).describe(spec)
+
+
+def describe(name: str, root: str | Path = "data") -> Declaration:
+    """Read a dataset from outside and tell what is to be declared of it, by ``elth.dataset``.
+
+    Args:
+        name: the dataset, with options of its function.
+        root: the folder that the function is given.
+
+    Raises:
+        ElthError: it is one of ours, there is none of this name, or its function fails or gives no
+            dataset.
+    """
+    spec = Spec.parse(name)
+    if not isinstance(_source(spec.name), OutsideSource):
+        raise ElthError(
+            f"the dataset {spec.name} is described already: name a function, as my_lab.data:cells"
+        )
+    return _outside.describe(spec, Path(root))
 
 
 def load(
@@ -122,5 +176,5 @@ def load(
         ElthError: no dataset of this name, or it is not there, or it is another one.
     """
     described = info(name)
-    source = DATASETS[Spec.parse(described.name).name]
+    source = _source(Spec.parse(described.name).name)
     return source.load(described, Path(root), download=download, full=full)

@@ -63,6 +63,35 @@ class Reader(Protocol):
         """
 
 
+def seen(info: DatasetInfo, spec: Spec, *, channels: int, size: int) -> DatasetInfo:
+    """What is known of a dataset in memory when its images are shown otherwise than stored.
+
+    Args:
+        info: the dataset as it is stored.
+        spec: its name with the options that ask for this.
+        channels: to which grey images are repeated.
+        size: side to which images are resized.
+
+    Raises:
+        ElthError: colour images should get another number of channels.
+    """
+    native = info.shape.channels
+    if channels != native != 1:
+        raise ElthError(
+            f"option channels of dataset {info.name} is {channels}: only grey images can "
+            f"be repeated, and these have {native} channels; leave the option out"
+        )
+    return dataclasses.replace(
+        info,
+        name=str(spec),
+        known_as=info.name,
+        shape=DataShape(channels=channels, size=size, classes=info.shape.classes),
+        mean=info.mean * (channels // native),
+        deviation=info.deviation * (channels // native),
+        options=spec.options,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class MemorySource:
     """A dataset of small images: its description and how to read it.
@@ -102,29 +131,13 @@ class MemorySource:
         if not spec.options:
             return self.info
         options = {**self.defaults, **dict(spec.options)}
-        native, channels = self.info.shape.channels, int(options["channels"])
-        if channels != native != 1:
-            raise ElthError(
-                f"option channels of dataset {self.info.name} is {channels}: only grey images can "
-                f"be repeated, and these have {native} channels; leave the option out"
-            )
-        mean, deviation = self.info.mean, self.info.deviation
+        info = self.info
         chosen = str(options.get("statistics", "imagenet"))
         if chosen not in STATISTICS:
             raise unknown(f"statistics of dataset {self.info.name}", chosen, STATISTICS)
         if chosen == "own" and self.own is not None:
-            mean, deviation = self.own
-        return dataclasses.replace(
-            self.info,
-            name=str(spec),
-            known_as=self.info.name,
-            shape=DataShape(
-                channels=channels, size=int(options["size"]), classes=self.info.shape.classes
-            ),
-            mean=mean * (channels // native),
-            deviation=deviation * (channels // native),
-            options=spec.options,
-        )
+            info = dataclasses.replace(info, mean=self.own[0], deviation=self.own[1])
+        return seen(info, spec, channels=int(options["channels"]), size=int(options["size"]))
 
     def load(self, info: DatasetInfo, root: Path, *, download: bool, full: bool) -> MemoryDataset:
         """Read the dataset; it is always checked whole.

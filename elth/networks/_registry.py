@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,23 +72,7 @@ def _builder(name: str) -> Builder:
 
 @functools.cache
 def _told(builder: Builder) -> dict[str, Any]:
-    try:
-        parameters = inspect.signature(builder).parameters.values()
-        hints = get_type_hints(builder)
-    except (TypeError, ValueError, NameError) as error:
-        raise ElthError(f"the options of {builder!r} cannot be read: {error}") from error
-    missing = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
-    if missing:
-        raise ElthError(
-            f"option {missing[0]} of the network {getattr(builder, '__name__', builder)} has no "
-            "default: every keyword of it is an option, and needs one"
-        )
-    return {
-        "defaults": {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY},
-        "words": {
-            key: list(get_args(hint)) for key, hint in hints.items() if get_origin(hint) is Literal
-        },
-    }
+    return plugins.keywords(builder, "network")
 
 
 def _canonical(spec: str | Spec) -> Spec:

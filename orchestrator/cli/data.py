@@ -1,4 +1,4 @@
-"""The commands about data: ``elth data list``, ``manifest`` and ``prepare``."""
+"""The commands about data: ``elth data list``, ``describe``, ``manifest`` and ``prepare``."""
 
 from __future__ import annotations
 
@@ -7,34 +7,65 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from orchestrator.cli.common import Command, out
+from elth.errors import ElthError
+from orchestrator.cli.common import Command, out, plugin_option
 from orchestrator.plan.costs import size_of
 
 
 @click.group()
 def data() -> None:
-    """List datasets, describe an image folder as one, and make it fast to read."""
+    """List datasets, describe your own, and make a folder of images fast to read."""
 
 
-@data.command(cls=Command, name="list", example="elth data list")
+@data.command(cls=Command, name="list", example="elth data list --plugin my_data.py")
+@plugin_option
 def data_list() -> None:
     """List the datasets; options are given as in cifar10(size=224)."""
-    from elth.data import DATASETS, info, options
+    from elth.data import info, names, options
     from elth.networks import spell
 
     table = Table()
     for column in ("name", "images", "classes", "training", "test", "options"):
         table.add_column(column)
-    for name in DATASETS:
+    for name in names():
         shown = ", ".join(f"{key}={spell(value)}" for key, value in options(name).items())
         if name == "folder":
             table.add_row(name, "any JPEG, PNG", "", "", "", shown)
             continue
-        found = info(name)
+        try:
+            found = info(name)
+        except ElthError:  # nothing is declared of it
+            table.add_row(name, "not declared", "", "", "", shown)
+            continue
         shape = f"{found.shape.channels}x{found.shape.size}x{found.shape.size}"
         sizes = (f"{found.train_size:,}", f"{found.test_size:,}")
         table.add_row(name, shape, str(found.shape.classes), *sizes, shown)
     out.print(table)
+
+
+@data.command(
+    cls=Command,
+    name="describe",
+    example="elth data describe my_data:cells --plugin my_data.py --root data",
+)
+@click.argument("name")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    default=Path("data"),
+    show_default=True,
+    help="The folder that its function is given.",
+)
+@plugin_option
+def data_describe(name: str, root: Path) -> None:
+    """Read a dataset of your own once, and print what is to be put above its function.
+
+    NAME is that of a function in a module, with its options if it has any. The decorator tells a
+    plan what it must know; every process that reads the dataset compares it.
+    """
+    from elth.data import describe
+
+    click.echo(str(describe(name, root)))
 
 
 @data.command(

@@ -84,7 +84,7 @@ def _dataset(name: str) -> str:
     """
     spec = Spec.parse(data.canonical(name))
     options = dict(spec.options)
-    if "manifest" in options:
+    if spec.name == "folder" and "manifest" in options:
         options["manifest"] = str(Path(str(options["manifest"])).absolute())
     return data.info(str(Spec(spec.name, tuple(options.items())))).name
 

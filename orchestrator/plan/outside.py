@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from elth import criteria, elastic, networks, plugins
+from elth import criteria, data, elastic, networks, plugins
 from elth.errors import ElthError
 from elth.specs import Spec
-from orchestrator.plan.stage import Stage
+from orchestrator.plan.stage import Stage, dataset_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,10 @@ class Outside:
 
 def modules(stage: Stage) -> set[str]:
     """The modules from outside that a stage needs."""
-    found = {networks.module(Spec.parse(stage.params["network"]).name)}
+    found = {
+        networks.module(Spec.parse(stage.params["network"]).name),
+        data.module(Spec.parse(dataset_of(stage)).name),
+    }
     for step in stage.params.get("ticket", ()):
         if "criterion" in step:
             found.add(criteria.module(step["criterion"]))

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from rich.console import Console
 
+from elth import plugins
 from elth.apart import apart, end
 from elth.errors import ElthError
 from orchestrator.experiment.sections import Experiment
@@ -131,7 +132,7 @@ def _execute(
     datasets = list(dict.fromkeys(dataset_of(stage) for stage in todo))
     root, download = experiment.data.root, experiment.data.download
     if todo:
-        apart(read_datasets, datasets, root, download=download)
+        apart(read_datasets, datasets, root, download=download, paths=plugins.in_use())
     expected = _expected(experiment, todo, machines) if finished and todo else set()
     if todo:
         for note in machines.check(experiment, store, datasets, outside(todo)):

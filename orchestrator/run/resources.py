@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from elth import data
+from elth import data, plugins
 from elth.apart import apart
 from elth.errors import ElthError
 from orchestrator.experiment.sections import Experiment, Resources
@@ -67,12 +67,21 @@ def count_gpus() -> int:
     return torch.cuda.device_count()
 
 
-def read_datasets(names: Iterable[str], root: Path, *, download: bool) -> None:
+def read_datasets(
+    names: Iterable[str], root: Path, *, download: bool, paths: Iterable[str] = ()
+) -> None:
     """Read datasets, as each trial will.
+
+    Args:
+        names: the datasets.
+        root: the folder that holds them.
+        download: get what is missing, where it can be downloaded.
+        paths: modules from outside that are listed, as ``plugins.use`` takes them.
 
     Raises:
         ElthError: one is not there, or is another.
     """
+    plugins.use(paths)
     for name in names:
         data.load(name, root, download=download)
 

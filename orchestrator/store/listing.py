@@ -396,14 +396,16 @@ def seconds_per_work(tracked: Iterable[Tracked], plan: Plan) -> float | None:
     None while the store holds none of them.
     """
     networks = {stage.params["network"] for stage in plan.stages.values()}
-    timed = [
-        (one.seconds, work(one.stage))
-        for one in tracked
-        if one.status == "finished"
-        and one.seconds is not None
-        and one.stage.kind != "rewind_point"
-        and one.stage.params["network"] in networks
-    ]
+    timed = []
+    for one in tracked:
+        if (
+            one.status == "finished"
+            and one.seconds is not None
+            and one.stage.kind != "rewind_point"
+            and one.stage.params["network"] in networks
+        ):
+            with contextlib.suppress(ElthError):  # of a dataset whose module or manifest is gone
+                timed.append((one.seconds, work(one.stage)))
     if not timed:
         return None
     return sum(seconds for seconds, _ in timed) / sum(units for _, units in timed)

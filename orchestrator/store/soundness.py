@@ -37,7 +37,7 @@ def is_exposed(one: Tracked) -> bool:
     try:
         shape = info(dataset_of(one.stage)).shape
         strided = facts(one.stage.params["network"], shape).strided_pixels
-    except ElthError:  # of a folder whose manifest is not here, or a network that is no more
+    except ElthError:  # of a dataset or a network that is not here, or no more
         return False
     return any(channels in _REACHED for channels in strided)
 

@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from rich.console import Console
 from torchvision.io import write_jpeg
 
+from elth import plugins
 from elth.data import DATASETS
 from elth.networks import NETWORKS
 from elth.recipes import RECIPES
@@ -132,6 +133,7 @@ def _commands(group: click.Group, *path: str) -> list[tuple[str, ...]]:
 
 def test_the_words_of_the_command_line() -> None:
     assert sorted(" ".join(words) for words in _commands(cli)) == [
+        "data describe",
         "data list",
         "data manifest",
         "data prepare",
@@ -689,6 +691,30 @@ def test_datasets(elth: Elth) -> None:
         "channels=3, size=32, centre_crop=false, statistics=imagenet",
     ]
     assert table["svhn"][2:4] == ["73,257", "26,032"]
+
+
+def test_datasets_of_a_plugin(
+    elth: Elth, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugins, "_in_use", {})
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    cells = Path(__file__).parents[2] / "plugins" / "cells.py"
+    table = _table(elth("data", "list", "--plugin", cells).out)
+    assert list(table) == ["name", *DATASETS, "tiny_cells", "bare_cells"]
+    shown = "channels=1, size=8, centre_crop=false, stain=none"
+    assert table["tiny_cells"] == ["1x8x8", "3", "96", "32", shown]
+    assert table["bare_cells"] == ["not declared", "", "", "", "size=8"]
+    done = elth("data", "describe", "bare_cells", "--plugin", cells)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("@elth.dataset(\n    channels=1,\n    size=8,\n    classes=3,\n")
+    assert done.out.endswith("    mean=[78.075],\n    deviation=[71.9316],\n)\n")
+    planned = elth("plan", config, f"plugins=[{cells}]", "dataset=tiny_cells")
+    assert (planned.code, planned.err) == (0, "")
+    _refused(
+        elth("plan", config, f"plugins=[{cells}]", "dataset=bare_cells"),
+        "in dataset: what bare_cells reads is not declared: give elth data describe bare_cells",
+    )
+    _refused(elth("data", "list", "--plugin", tmp_path / "no.py"), "there is no plugin ")
 
 
 def test_an_image_folder_becomes_a_dataset(elth: Elth, config: Path) -> None:
