@@ -40,9 +40,9 @@ from orchestrator.experiment.reading import load
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.schedule import Schedule
-from orchestrator.run import driver
 from orchestrator.store.address import Store
 from orchestrator.store.tracker import Tracker
+from orchestrator.work import driver
 
 CONFIG = Path(__file__).parent.parent / "tune_configs/fig6_cifar_resnets.yaml"
 SEEDS = 16

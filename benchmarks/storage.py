@@ -24,12 +24,12 @@ from elth.training import Epoch
 from orchestrator import plan as plans
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.stage import Stage
-from orchestrator.run.tickets import ticket_of
 from orchestrator.store.address import Store
 from orchestrator.store.provenance import owner
 from orchestrator.store.result import Result
 from orchestrator.store.runlog import begin_run
 from orchestrator.store.tracker import Tracker
+from orchestrator.work.tickets import ticket_of
 
 EPOCHS = 160
 

@@ -5,7 +5,7 @@ Python it is two functions::
 
     import orchestrator
 
-    orchestrator.run_experiment("tune_configs/quickstart.yaml", ["seeds=[0]"])
+    orchestrator.run("tune_configs/quickstart.yaml", ["seeds=[0]"])
     orchestrator.results("quickstart").frame()
 """
 
@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 from elth._lazy import lazily
 
 if TYPE_CHECKING:
-    from orchestrator.cli.notebook import Results, results, run_experiment
+    from orchestrator.cli.notebook import Results, results, run
 else:
     __getattr__, __dir__ = lazily(
-        __name__, {"orchestrator.cli.notebook": ("Results", "results", "run_experiment")}
+        __name__, {"orchestrator.cli.notebook": ("Results", "results", "run")}
     )
 
-__all__ = ["Results", "results", "run_experiment"]
+__all__ = ["Results", "results", "run"]
 
 for _name, _value in {
     "RAY_AIR_NEW_OUTPUT": "0",  # the old output engine, which obeys verbose=0

@@ -73,8 +73,8 @@ def submit(
     from orchestrator import plan as plans
     from orchestrator.cluster.jobs import Jobs
     from orchestrator.experiment.reading import load
-    from orchestrator.run.passing import passed
     from orchestrator.store import storage as storages
+    from orchestrator.work.passing import passed
 
     project = Path.cwd()
     if not config.absolute().resolve().is_relative_to(project.resolve()):
@@ -180,7 +180,7 @@ def logs(job: str, address: str | None, follow: bool) -> None:
 def stop(job: str, address: str | None) -> None:
     """Stop a job: its trials write a checkpoint, and submitting the same again goes on."""
     from orchestrator.cluster.jobs import Jobs
-    from orchestrator.run.stopping import GRACE_SECONDS
+    from orchestrator.work.stopping import GRACE_SECONDS
 
     client = Jobs(address)
     if not client.stop(job):

@@ -70,8 +70,8 @@ def plugin_option(command: Any) -> Any:
 
 def find_store(place: str | None) -> Store:
     """The store that is meant, by ``--store`` or the environment."""
-    from orchestrator.run.passing import take_credentials
     from orchestrator.store.address import Store
+    from orchestrator.work.passing import take_credentials
 
     place = place or os.environ.get("MLFLOW_TRACKING_URI") or None
     return Store.of(take_credentials(place) if place else None)

@@ -122,7 +122,7 @@ def data_prepare(
     interruption, and it goes on; once all is done, it checks every byte.
     """
     from elth.data import prepare
-    from orchestrator.run.progress import Counter
+    from orchestrator.work.progress import Counter
 
     with Counter(out, "images") as counter:
         manifest = prepare(

@@ -40,7 +40,7 @@ _SHOWN = 10
 """Values of an axis that an error lists."""
 
 
-def run_experiment(
+def run(
     config: str | Path,
     overrides: Sequence[str] = (),
     *,
@@ -72,7 +72,7 @@ def run_experiment(
     """
     from orchestrator import plan as plans
     from orchestrator.cluster import machines
-    from orchestrator.run.driver import execute
+    from orchestrator.work.driver import execute
 
     given = [overrides] if isinstance(overrides, str) else list(overrides)
     experiment, built = plans.of_file(config, given)
@@ -101,7 +101,7 @@ def results(grid: str, *, store: str | Path | None = None) -> Results:
 
     Args:
         grid: the name of an experiment, as ``quickstart``.
-        store: as of ``run_experiment``.
+        store: as of ``run``.
 
     Raises:
         ElthError: there is no such store, or no such grid in it.
@@ -152,7 +152,7 @@ class Results:
         Raises:
             ElthError: there is none, or more than one; with what there is.
         """
-        from orchestrator.run.tickets import tracked_ticket
+        from orchestrator.work.tickets import tracked_ticket
 
         asked = {
             "network": network,

@@ -74,14 +74,14 @@ def run(
     """
     from orchestrator import plan as plans
     from orchestrator.cluster import machines
-    from orchestrator.run import stopping
+    from orchestrator.work import stopping
 
     stopping.like_ctrl_c()
     if storage is not None:
         overrides = (*overrides, f"resources.storage={storage}")
     experiment, built = plans.of_file(config, overrides)
     address = machines.address_of(address)
-    from orchestrator.run.driver import execute
+    from orchestrator.work.driver import execute
 
     there = machines.cluster(address, experiment.resources.cpus) if address else None
     failed = execute(
@@ -100,15 +100,15 @@ def resume(run_id: str, overrides: tuple[str, ...], store: str | None) -> None:
     RUN_ID is the id of a run or the key of its stage, or the beginning of one. What is finished in
     the store is not done again, so with pruning.rounds=N the chain goes on to round N.
     """
-    from orchestrator.run import stopping
+    from orchestrator.work import stopping
 
     stopping.like_ctrl_c()
-    from orchestrator.run.resume import begin
+    from orchestrator.work.resume import begin
 
     tracker = open_tracker(store)
     experiment, built, told = begin(tracker, run_id, overrides)
     out.print(told, highlight=False, markup=False, soft_wrap=True)
-    from orchestrator.run.driver import execute
+    from orchestrator.work.driver import execute
 
     _exit(execute(experiment, built, tracker.store, out, retry_failed=False))
 
@@ -166,7 +166,7 @@ def _print_plan(
 ) -> None:
     from orchestrator import plan as plans
     from orchestrator.plan.costs import duration
-    from orchestrator.run.resources import local_slots
+    from orchestrator.work.resources import local_slots
 
     table = Table(
         title=f"{experiment.name}: {experiment.dataset}, seeds "

@@ -98,7 +98,7 @@ def _ticket(ticket_or_run: str, store: str | None) -> Any:
     if path.exists() or path.suffix == ".safetensors":
         return Ticket.load(path)
     tracker = open_tracker(store)
-    from orchestrator.run.tickets import tracked_ticket
+    from orchestrator.work.tickets import tracked_ticket
 
     return tracked_ticket(tracker, ticket_or_run)
 

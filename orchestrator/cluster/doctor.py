@@ -222,7 +222,7 @@ def check_slots(
     experiment: Experiment, nodes: tuple[machines.Node, ...] | None
 ) -> Iterator[Finding]:
     """Whether a trial can ever be placed."""
-    from orchestrator.run.resources import check_recipes, local_slots
+    from orchestrator.work.resources import check_recipes, local_slots
 
     want = experiment.resources
     try:

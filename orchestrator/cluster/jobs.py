@@ -25,8 +25,8 @@ from typing import Any
 from elth.errors import ElthError
 from orchestrator.cluster.machines import HANDED
 from orchestrator.cluster.package import pack
-from orchestrator.run.passing import Passed
-from orchestrator.run.stopping import GRACE_SECONDS
+from orchestrator.work.passing import Passed
+from orchestrator.work.stopping import GRACE_SECONDS
 
 OVER = ("SUCCEEDED", "FAILED", "STOPPED")
 _ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")

@@ -17,10 +17,10 @@ from typing import Any
 from elth.errors import ElthError
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.outside import Outside, take
-from orchestrator.run.resources import asking, numerics_here
-from orchestrator.run.stopping import like_ctrl_c
 from orchestrator.store import storage
 from orchestrator.store.address import Store
+from orchestrator.work.resources import asking, numerics_here
+from orchestrator.work.stopping import like_ctrl_c
 
 _ANSWER_SECONDS = 90.0
 """What a node gets to start a process and look around."""
@@ -158,7 +158,7 @@ def slots(experiment: Experiment, machines: Iterable[Node]) -> int:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Trials run on the nodes of a cluster (``run.driver.Machines``)."""
+    """Trials run on the nodes of a cluster (``work.driver.Machines``)."""
 
     nodes: tuple[Node, ...]
 
@@ -291,7 +291,7 @@ def ask(machines: Iterable[Node], question: Any, *words: Any) -> dict[Node, Any]
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from orchestrator.run.passing import passed
+    from orchestrator.work.passing import passed
 
     remote = ray.remote(num_cpus=0, max_retries=0)(_answer)
     hidden = ray.put(passed())

@@ -1,9 +1,9 @@
 """Methods: what is trained in a cell of the grid, and from what it is made.
 
 A method is a line of a figure. Each starts from something that is trained anyway (a round of IMP, a
-moved ticket, a rewind point) and does a few steps to it, which ``orchestrator.run.tickets`` carries
-out. To add one, add an entry here, and its step there if it is a new one. Every pruning criterion
-of ``elth`` is a method, listed here or not, and so is every criterion from outside.
+moved ticket, a rewind point) and does a few steps to it; ``orchestrator.work.tickets`` does them.
+To add one, add an entry here, and its step there if it is a new one. Every pruning criterion of
+``elth`` is a method, listed here or not, and so is every criterion from outside.
 """
 
 from __future__ import annotations

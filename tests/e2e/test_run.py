@@ -101,7 +101,7 @@ def test_the_driver_does_not_import_torch(tmp_path: Path) -> None:
 NOTEBOOK = """\
 import json, orchestrator
 
-found = orchestrator.run_experiment("odd.yaml", ["pruning.rounds=1"], quiet=True)
+found = orchestrator.run("odd.yaml", ["pruning.rounds=1"], quiet=True)
 frame = found.frame()
 found.ticket(method="imp").save("t.safetensors")
 found.figure().savefig("figure.png")

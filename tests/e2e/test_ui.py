@@ -20,12 +20,12 @@ from orchestrator import plan
 from orchestrator.experiment.reading import load
 from orchestrator.experiment.sections import Experiment
 from orchestrator.report.ui import COLUMNS, address, serve
-from orchestrator.run.worker import Worker, run_job
 from orchestrator.store.address import Store
 from orchestrator.store.opening import STAGES
 from orchestrator.store.provenance import owner
 from orchestrator.store.runlog import AXES, METRICS
 from orchestrator.store.tracker import Tracker
+from orchestrator.work.worker import Worker, run_job
 from tests.e2e.conftest import Project
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"
 import pytest
 import torch
 
-from orchestrator.run import training
 from orchestrator.store.address import Store
 from orchestrator.store.tracker import Tracker
+from orchestrator.work import training
 from tests.orchestrator.helpers import Finished, finish
 
 

@@ -185,7 +185,7 @@ class Finished:
 
 def finish(folder: Path) -> Finished:
     """Do a tiny grid with every method in this process, as ``elth run`` does on Ray."""
-    from orchestrator.run.worker import Worker, run_job
+    from orchestrator.work.worker import Worker, run_job
 
     found = tiny(
         "done",

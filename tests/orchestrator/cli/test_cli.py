@@ -31,10 +31,10 @@ from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.building import build
 from orchestrator.plan.costs import size_of
 from orchestrator.plan.schedule import Schedule
-from orchestrator.run import progress, runner
-from orchestrator.run.worker import run_job
 from orchestrator.store.address import Store
 from orchestrator.store.tracker import Tracker
+from orchestrator.work import progress, runner
+from orchestrator.work.worker import run_job
 from tests.orchestrator.helpers import (
     INFINITE,
     TINY,

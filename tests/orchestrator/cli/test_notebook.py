@@ -14,8 +14,8 @@ import orchestrator
 from elth import masks
 from elth.errors import ElthError
 from orchestrator.report.cells import Report
-from orchestrator.run.tickets import ticket_of
 from orchestrator.store.tracker import Tracker
+from orchestrator.work.tickets import ticket_of
 from tests.orchestrator.helpers import INFINITE, TINY, TINY_DEEPER, Finished, round_of, write_yaml
 
 
@@ -29,7 +29,7 @@ def test_the_package_is_light_and_has_two_functions() -> None:
         "import sys, orchestrator\n"
         "heavy = {'torch', 'ray', 'mlflow', 'pandas', 'matplotlib', 'click', 'rich', 'numpy'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
-        "assert orchestrator.run_experiment.__doc__ and orchestrator.results.__doc__\n"
+        "assert orchestrator.run.__doc__ and orchestrator.results.__doc__\n"
         "assert not {'torch', 'ray', 'mlflow', 'pandas', 'matplotlib'} & set(sys.modules)\n"
         "from orchestrator import plan, run; assert run.__file__\n"
     )
@@ -115,18 +115,18 @@ def test_what_is_finished_is_not_run_again(
 ) -> None:
     config = tmp_path / "done.yaml"
     config.write_text(finished.experiment.resolved(), encoding="utf-8")
-    found = orchestrator.run_experiment(config, store=finished.store.folder, quiet=True)
+    found = orchestrator.run(config, store=finished.store.folder, quiet=True)
     assert (found.report.grid, found.report.missing) == ("done", 0)
     assert capsys.readouterr().out == ""
     with pytest.raises(ElthError, match="pruning"):
-        orchestrator.run_experiment(config, "pruning.rate=2", store=finished.store.folder)
+        orchestrator.run(config, "pruning.rate=2", store=finished.store.folder)
 
 
 def test_failed_stages_are_an_error(
     tmp_path: Path, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "orchestrator.run.driver.execute", lambda *_, **__: {"a": "x diverged", "b": "y waits"}
+        "orchestrator.work.driver.execute", lambda *_, **__: {"a": "x diverged", "b": "y waits"}
     )
     config = write_yaml(
         tmp_path / "failing.yaml",
@@ -143,4 +143,4 @@ def test_failed_stages_are_an_error(
         "finished is in orchestrator.results('failing')"
     )
     with pytest.raises(ElthError, match=re.escape(message)):
-        orchestrator.run_experiment(config, store=tracker.store.folder)
+        orchestrator.run(config, store=tracker.store.folder)

@@ -26,10 +26,10 @@ from orchestrator.plan.outside import outside, take
 from orchestrator.report.cells import collect
 from orchestrator.report.forms import to_csv, write
 from orchestrator.report.status import states
-from orchestrator.run.resume import begin as begin_again
-from orchestrator.run.worker import Worker, run_job
 from orchestrator.store.address import Store
 from orchestrator.store.tracker import Tracker
+from orchestrator.work.resume import begin as begin_again
+from orchestrator.work.worker import Worker, run_job
 from tests.orchestrator.helpers import job_config, write_yaml
 
 PLUGINS = Path(__file__).parents[2] / "plugins"

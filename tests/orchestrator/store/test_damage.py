@@ -15,12 +15,12 @@ from orchestrator import plan
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.schedule import Schedule, Snapshot
-from orchestrator.run.search import PlanSearch
-from orchestrator.run.trials import JobTrial
-from orchestrator.run.worker import Worker, run_job
 from orchestrator.store.address import Store
 from orchestrator.store.damage import DamagedError
 from orchestrator.store.tracker import Tracker
+from orchestrator.work.search import PlanSearch
+from orchestrator.work.trials import JobTrial
+from orchestrator.work.worker import Worker, run_job
 from tests.orchestrator.helpers import (
     TINY,
     artifact,

@@ -14,11 +14,11 @@ from elth.training import Training
 from orchestrator import plan
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.stage import Stage
-from orchestrator.run.telling import Report
-from orchestrator.run.worker import Worker, run_job
 from orchestrator.store.address import Store
 from orchestrator.store.inflight import InFlight
 from orchestrator.store.tracker import Tracker
+from orchestrator.work.telling import Report
+from orchestrator.work.worker import Worker, run_job
 from tests.orchestrator.helpers import job_config, tiny
 
 LONGER = {"length": "5ep", "rewind": "1ep", "batch_size": 64, "milestones": ["3ep"]}

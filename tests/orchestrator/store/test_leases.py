@@ -13,12 +13,12 @@ from mlflow.entities import Run, ViewType
 
 from orchestrator import plan
 from orchestrator.plan.stage import Stage
-from orchestrator.run.telling import Report
-from orchestrator.run.worker import Worker, run_job
 from orchestrator.store.address import Store
 from orchestrator.store.board import BOARDS, ROOT, Board
 from orchestrator.store.leases import BEAT, Held, Lease, LostError, _told, claim, open_run
 from orchestrator.store.tracker import Tracker
+from orchestrator.work.telling import Report
+from orchestrator.work.worker import Worker, run_job
 from tests.orchestrator.helpers import (
     ELSEWHERE,
     GONE,

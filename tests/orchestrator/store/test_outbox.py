@@ -20,8 +20,6 @@ from mlflow.protos.databricks_pb2 import (
 
 from elth.errors import ElthError
 from orchestrator import plan
-from orchestrator.run.telling import Report
-from orchestrator.run.worker import Worker, run_job
 from orchestrator.store.address import Store
 from orchestrator.store.away import AwayError, is_away, patiently, plain, waiting
 from orchestrator.store.leases import Lease, LostError, claim
@@ -29,6 +27,8 @@ from orchestrator.store.outbox import deliver, publish, publish_all
 from orchestrator.store.result import Result
 from orchestrator.store.runlog import METRICS, RunLog
 from orchestrator.store.tracker import Tracker
+from orchestrator.work.telling import Report
+from orchestrator.work.worker import Worker, run_job
 from tests.orchestrator.helpers import (
     ELSEWHERE,
     begin,

@@ -26,9 +26,9 @@ from orchestrator import plan
 from orchestrator.experiment.methods import METHODS
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.stage import Stage
-from orchestrator.run.tickets import ticket_of
-from orchestrator.run.training import Engines, train
 from orchestrator.store.result import Result, read, write
+from orchestrator.work.tickets import ticket_of
+from orchestrator.work.training import Engines, train
 from tests.orchestrator.helpers import (
     RECIPE,
     TINY,

@@ -10,9 +10,9 @@ from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
 from orchestrator.plan.schedule import Schedule
-from orchestrator.run import stopping
-from orchestrator.run.sharing import Turns
-from orchestrator.run.telling import Report
+from orchestrator.work import stopping
+from orchestrator.work.sharing import Turns
+from orchestrator.work.telling import Report
 
 
 class PlanSearch(Searcher):

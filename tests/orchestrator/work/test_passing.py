@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from orchestrator.run.passing import passed, take_credentials
 from orchestrator.store.address import Store, without_credentials
+from orchestrator.work.passing import passed, take_credentials
 
 
 @pytest.fixture(autouse=True)

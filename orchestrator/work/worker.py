@@ -25,10 +25,6 @@ from elth.tickets import Ticket
 from elth.training import Epoch, NonFiniteLossError
 from orchestrator.plan import outside
 from orchestrator.plan.stage import Stage, dataset_of, iterations
-from orchestrator.run import stopping, training
-from orchestrator.run.resources import compiles, numerics
-from orchestrator.run.telling import Report
-from orchestrator.run.tickets import ticket_of
 from orchestrator.store.address import Store
 from orchestrator.store.away import AwayError, is_away, patiently, plain, waiting
 from orchestrator.store.damage import DamagedError
@@ -38,6 +34,10 @@ from orchestrator.store.outbox import deliver
 from orchestrator.store.result import Result
 from orchestrator.store.runlog import RunLog, begin_run
 from orchestrator.store.tracker import Tracker
+from orchestrator.work import stopping, training
+from orchestrator.work.resources import compiles, numerics
+from orchestrator.work.telling import Report
+from orchestrator.work.tickets import ticket_of
 
 T = TypeVar("T")
 

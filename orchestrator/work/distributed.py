@@ -22,10 +22,10 @@ from ray.util.queue import Queue
 
 from elth.parallel import Group
 from orchestrator.plan.stage import Stage
-from orchestrator.run.passing import Passed
-from orchestrator.run.telling import SIGN_SECONDS
-from orchestrator.run.worker import WORKER, follow, run_job
 from orchestrator.store import storage
+from orchestrator.work.passing import Passed
+from orchestrator.work.telling import SIGN_SECONDS
+from orchestrator.work.worker import WORKER, follow, run_job
 
 _DEATHS = 3
 """How often a group is started anew after one of its processes died."""

@@ -11,8 +11,8 @@ import torch
 from elth import arithmetic
 from elth.errors import ElthError
 from orchestrator import plan
-from orchestrator.run import resources
-from orchestrator.run.resources import check_recipes, compiles, local_slots, numerics
+from orchestrator.work import resources
+from orchestrator.work.resources import check_recipes, compiles, local_slots, numerics
 from tests.orchestrator.helpers import tiny
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.run.telling import Report
-from orchestrator.run.trials import JobTrial
+from orchestrator.work.telling import Report
+from orchestrator.work.trials import JobTrial
 
 
 def test_a_trial_steps_to_the_end_of_a_stage_or_for_a_second(
@@ -19,14 +19,14 @@ def test_a_trial_steps_to_the_end_of_a_stage_or_for_a_second(
         Report(index=1, fraction=0.5),
         Report(index=1, failed="no"),
     ]
-    monkeypatch.setattr("orchestrator.run.worker.run_job", lambda config: iter(reports))
+    monkeypatch.setattr("orchestrator.work.worker.run_job", lambda config: iter(reports))
     trial = JobTrial.__new__(JobTrial)
     trial.setup({}, {})
     assert trial.step() == {"report": (1, 0.0, None, "", "", False, "", ""), "done": False}
     assert trial.step() == {"report": (1, 0.0, None, "no", "", False, "", ""), "done": True}
-    monkeypatch.setattr("orchestrator.run.trials.REPORT_SECONDS", -1.0)
+    monkeypatch.setattr("orchestrator.work.trials.REPORT_SECONDS", -1.0)
     assert trial.reset_config({})
     assert [trial.step()["report"][1] for _ in range(3)] == [0.3, 0.6, 1.0]
-    monkeypatch.setattr("orchestrator.run.worker.run_job", lambda config: iter(()))
+    monkeypatch.setattr("orchestrator.work.worker.run_job", lambda config: iter(()))
     assert trial.reset_config({})
     assert trial.step() == {"report": None, "done": True}

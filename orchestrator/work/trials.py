@@ -17,8 +17,8 @@ import ray
 from ray import tune
 from ray.util.queue import Empty, Queue
 
-from orchestrator.run.passing import Passed
-from orchestrator.run.telling import SIGN_SECONDS, Report
+from orchestrator.work.passing import Passed
+from orchestrator.work.telling import SIGN_SECONDS, Report
 
 REPORT_SECONDS = 1.0
 
@@ -49,7 +49,7 @@ class JobTrial(_Trial):
 
     def begin(self, config: Mapping[str, Any]) -> None:
         """Begin a job; its first stage begins with ``step``."""
-        from orchestrator.run import worker
+        from orchestrator.work import worker
 
         self._job = worker.run_job(config)
 
@@ -85,7 +85,7 @@ class GroupTrial(_Trial):
 
     def _run(self, config: Mapping[str, Any]) -> None:
         try:
-            from orchestrator.run import distributed
+            from orchestrator.work import distributed
 
             distributed.fit(config, self._reports, self._environment)
         except Exception as error:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.run import sharing
-from orchestrator.run.sharing import Turns
+from orchestrator.work import sharing
+from orchestrator.work.sharing import Turns
 
 
 class Head:

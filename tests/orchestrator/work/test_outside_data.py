@@ -22,13 +22,13 @@ from orchestrator.plan.outside import modules, outside, take
 from orchestrator.plan.stage import info_of
 from orchestrator.report.cells import collect
 from orchestrator.report.status import states
-from orchestrator.run.resources import read_datasets
-from orchestrator.run.resume import begin
-from orchestrator.run.worker import Worker, run_job
 from orchestrator.store.address import Store
 from orchestrator.store.listing import seconds_per_work
 from orchestrator.store.soundness import is_exposed
 from orchestrator.store.tracker import Tracker
+from orchestrator.work.resources import read_datasets
+from orchestrator.work.resume import begin
+from orchestrator.work.worker import Worker, run_job
 from tests.orchestrator.helpers import RECIPE, TINY, job_config, tiny, write_yaml
 
 CELLS = Path(__file__).parents[2] / "plugins" / "cells.py"
@@ -156,7 +156,7 @@ def test_it_is_read_in_a_process_without_torch_of_its_own(done: Done, tmp_path: 
         f"sys.path.insert(0, {str(Path(__file__).parents[3])!r})\n"
         "from elth.apart import apart\n"
         "from elth.errors import ElthError\n"
-        "from orchestrator.run.resources import read_datasets\n"
+        "from orchestrator.work.resources import read_datasets\n"
         f"words = {{'download': False, 'paths': ({str(done.module)!r},)}}\n"
         "apart(read_datasets, ['tiny_cells', 'digits'], Path('data'), **words)\n"
         "try:\n    apart(read_datasets, ['bare_cells'], Path('data'), **words)\n"

@@ -10,9 +10,9 @@ from ray.tune.search import Searcher
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.schedule import Schedule
 from orchestrator.plan.stage import Stage
-from orchestrator.run.search import PlanSearch
-from orchestrator.run.stopping import Stop
-from orchestrator.run.trials import JobTrial
+from orchestrator.work.search import PlanSearch
+from orchestrator.work.stopping import Stop
+from orchestrator.work.trials import JobTrial
 from tests.orchestrator.helpers import (
     TINY_DEEPER,
     Finished,

@@ -18,14 +18,14 @@ from ray import tune
 from orchestrator.experiment.sections import Experiment, Resources
 from orchestrator.plan.outside import outside
 from orchestrator.plan.schedule import Schedule
-from orchestrator.run import stopping
-from orchestrator.run.passing import passed
-from orchestrator.run.search import Forget, PlanSearch, Stopping
-from orchestrator.run.sharing import Turns
-from orchestrator.run.trials import GroupTrial, JobTrial
 from orchestrator.store import storage
 from orchestrator.store.address import Store
 from orchestrator.store.provenance import owner
+from orchestrator.work import stopping
+from orchestrator.work.passing import passed
+from orchestrator.work.search import Forget, PlanSearch, Stopping
+from orchestrator.work.sharing import Turns
+from orchestrator.work.trials import GroupTrial, JobTrial
 
 
 def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) -> None:

@@ -18,15 +18,15 @@ from orchestrator import plan
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.schedule import Schedule
 from orchestrator.plan.stage import Stage
-from orchestrator.run import training
-from orchestrator.run.resources import numerics
-from orchestrator.run.search import PlanSearch
-from orchestrator.run.telling import Report
-from orchestrator.run.tickets import ticket_of
-from orchestrator.run.worker import Worker, run_job
 from orchestrator.store.address import Store
 from orchestrator.store.runlog import begin_run
 from orchestrator.store.tracker import Tracker
+from orchestrator.work import training
+from orchestrator.work.resources import numerics
+from orchestrator.work.search import PlanSearch
+from orchestrator.work.telling import Report
+from orchestrator.work.tickets import ticket_of
+from orchestrator.work.worker import Worker, run_job
 from tests.orchestrator.helpers import (
     INFINITE,
     RECIPE,
@@ -308,10 +308,10 @@ def test_a_worker_keeps_a_few_large_results_the_latest_ones(
     assert len(worker.results) == 12  # all of them are small
     size = rewind_result().nbytes
     assert 4 * 11_012 < size < 5 * 11_012
-    monkeypatch.setattr("orchestrator.run.worker._KEPT_BYTES", 9 * size)
+    monkeypatch.setattr("orchestrator.work.worker._KEPT_BYTES", 9 * size)
     worker.keep("9", (stage, rewind_result()))
     assert list(worker.results) == ["3", "4", "5", "6", "7", "8", "10", "11", "9"]
-    monkeypatch.setattr("orchestrator.run.worker._KEPT_BYTES", 0)
+    monkeypatch.setattr("orchestrator.work.worker._KEPT_BYTES", 0)
     worker.keep("11", (stage, rewind_result()))
     assert list(worker.results) == ["4", "5", "6", "7", "8", "10", "9", "11"]
 

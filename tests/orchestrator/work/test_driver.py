@@ -13,10 +13,10 @@ from orchestrator import plan
 from orchestrator.cluster import machines
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.schedule import Schedule
-from orchestrator.run import driver, resources, runner
-from orchestrator.run.resources import numerics, numerics_here
 from orchestrator.store.address import Store
 from orchestrator.store.listing import seconds_per_work
+from orchestrator.work import driver, resources, runner
+from orchestrator.work.resources import numerics, numerics_here
 from tests.orchestrator.helpers import TINY, Finished, of_kind, tiny
 
 

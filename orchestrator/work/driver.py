@@ -19,19 +19,19 @@ from orchestrator.plan.schedule import Schedule
 from orchestrator.plan.stage import Stage, dataset_of
 from orchestrator.report.cells import collect
 from orchestrator.report.forms import to_tables, write
-from orchestrator.run.progress import Progress
-from orchestrator.run.resources import (
+from orchestrator.store.address import Store
+from orchestrator.store.away import patiently
+from orchestrator.store.listing import Tracked, seconds_per_work
+from orchestrator.store.outbox import publish_all
+from orchestrator.store.tracker import Tracker
+from orchestrator.work.progress import Progress
+from orchestrator.work.resources import (
     check_recipes,
     compiles,
     local_slots,
     numerics_here,
     read_datasets,
 )
-from orchestrator.store.address import Store
-from orchestrator.store.away import patiently
-from orchestrator.store.listing import Tracked, seconds_per_work
-from orchestrator.store.outbox import publish_all
-from orchestrator.store.tracker import Tracker
 
 
 class Machines(Protocol):
@@ -155,7 +155,7 @@ def _execute(
     end()  # the process beside this one, which holds as much
     with Progress(schedule, console, experiment.name):
         if not schedule.is_over:
-            from orchestrator.run import runner
+            from orchestrator.work import runner
 
             runner.run(schedule, experiment, store, count)
     outcome = schedule.snapshot().failed

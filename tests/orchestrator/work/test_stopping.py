@@ -8,8 +8,8 @@ from types import FrameType
 
 import pytest
 
-from orchestrator.run import stopping
-from orchestrator.run.stopping import SIGNALS, Stop
+from orchestrator.work import stopping
+from orchestrator.work.stopping import SIGNALS, Stop
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ from orchestrator.plan.costs import duration
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.schedule import Running, Schedule, Snapshot
 from orchestrator.plan.stage import Stage
-from orchestrator.run import progress
-from orchestrator.run.progress import Progress, display
+from orchestrator.work import progress
+from orchestrator.work.progress import Progress, display
 from tests.orchestrator.helpers import chain
 
 
