@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import contextvars
 import functools
 import hashlib
 import importlib
@@ -268,8 +269,30 @@ def keywords(function: Callable[..., Any], kind: str) -> dict[str, Any]:
     }
 
 
+_closed = contextvars.ContextVar("closed", default=False)
+
+
+@contextlib.contextmanager
+def closed() -> Iterator[None]:
+    """Let nothing be looked for in modules that are not listed: for what a store alone names."""
+    token = _closed.set(True)
+    try:
+        yield
+    finally:
+        _closed.reset(token)
+
+
 def state(name: str = "") -> str:
-    """A digest of the files of all listed modules, and of those of the module of a reference."""
+    """A digest of the files of all listed modules, and of those of the module of a reference.
+
+    Whoever asks a module for something asks for this first.
+
+    Raises:
+        ElthError: there is no such module, or it is not to be looked for now (``closed``).
+    """
+    module = name.partition(":")[0]
+    if _closed.get() and is_reference(name) and module not in _in_use:
+        raise ElthError(f"'{module}' is code from outside, which is not run to read a store")
     own = [sources(name.partition(":")[0]).digest] if is_reference(name) else []
     digests = own + [sources(module).digest for module in listed()]
     return hashlib.sha256("".join(digests).encode()).hexdigest()

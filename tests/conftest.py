@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 
 import pytest
 import torch
+
+from elth import plugins
 
 # Whole runs and the tests of it look at the arithmetic of this machine; the others make many small
 # networks, each of which would be looked at.
@@ -21,3 +25,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if needs > have:
             reason = f"needs {needs} GPUs" if needs > 1 else "needs a GPU"
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def no_plugin_stays_listed() -> Iterator[None]:
+    """What a test lists of code from outside is not listed in the next one."""
+    listed, path = dict(plugins._in_use), [*sys.path]
+    yield
+    if plugins._in_use != listed:
+        plugins._in_use.clear()
+        plugins._in_use.update(listed)
+        sys.path[:] = path
+        plugins.sources.cache_clear()

@@ -10,7 +10,14 @@ import click
 from rich.table import Table
 
 from elth.errors import ElthError
-from orchestrator.cli.common import EXIT_FAILED, Command, open_tracker, out, store_option
+from orchestrator.cli.common import (
+    EXIT_FAILED,
+    Command,
+    open_tracker,
+    out,
+    plugin_option,
+    store_option,
+)
 
 if TYPE_CHECKING:
     from orchestrator.store.tracker import Tracker
@@ -54,6 +61,7 @@ def status(grid_or_config: str, overrides: tuple[str, ...], store: str | None) -
 
 @click.command(cls=Command, example="elth verify quickstart")
 @click.argument("grid_or_config", required=False)
+@plugin_option
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @store_option
 @click.option(
@@ -74,14 +82,16 @@ def verify(
     if faulty:
         _set_faulty_aside(tracker, grid)
         return
-    count, damaged = 0, 0
+    count, damaged, unknown = 0, 0, 0
     for stage, why in tracker.verify(grid):
         count += 1
+        unknown += why is None
         if why:
             damaged += 1
             line = f"damaged: {stage.title}: {why}"
             out.print(line, highlight=False, markup=False, soft_wrap=True)
-    told = f"{count} finished stages in {tracker.store}: {count - damaged} whole"
+    told = f"{count} finished stages in {tracker.store}: {count - damaged - unknown} whole"
+    told += f", {unknown} not looked at, as their code from outside is not here" if unknown else ""
     told += f", {damaged} damaged and set aside; elth run does them again" if damaged else ""
     out.print(told, highlight=False, markup=False, soft_wrap=True)
     if damaged:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from orchestrator.cli.common import Command, open_tracker, out, store_option
+from orchestrator.cli.common import Command, open_tracker, out, plugin_option, store_option
 
 
 @click.group()
@@ -18,6 +18,7 @@ def ticket() -> None:
 
 @ticket.command(cls=Command, name="show", example="elth ticket show ticket.safetensors")
 @click.argument("ticket_or_run")
+@plugin_option
 @store_option
 def ticket_show(ticket_or_run: str, store: str | None) -> None:
     """Describe a ticket file, or the ticket of a tracked run."""
@@ -44,6 +45,7 @@ def ticket_show(ticket_or_run: str, store: str | None) -> None:
     example="elth ticket transform resnet14.safetensors --to resnet56 --plan append",
 )
 @click.argument("file", type=click.Path(path_type=Path))
+@plugin_option
 @click.option("--to", "target", required=True, help="The network to go to, as resnet56.")
 @click.option(
     "--plan", "text", default="auto", show_default=True, help="As append, drop:1-4 or double."
@@ -80,6 +82,7 @@ def ticket_transform(file: Path, target: str, text: str, seed: int, output: Path
     cls=Command, name="export", example="elth ticket export 3f9c1a2b -o ticket.safetensors"
 )
 @click.argument("run_id")
+@plugin_option
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="[default: NETWORK-KEY]")
 @store_option
 def ticket_export(run_id: str, output: Path | None, store: str | None) -> None:

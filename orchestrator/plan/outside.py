@@ -55,6 +55,35 @@ def outside(stages: Iterable[Stage]) -> Outside:
     )
 
 
+class CodeError(ElthError):
+    """Code from outside that a stage was made by is not here, or is another by now."""
+
+
+def check_code(stage: Stage) -> None:
+    """Refuse to read a stage by other code than it was made by; nothing is wrong with it then.
+
+    Raises:
+        CodeError: its network or its dataset is not found, or is another.
+    """
+    network, wanted = stage.params["network"], stage.params.get("network_version")
+    place = dataset_of(stage)
+    try:
+        if wanted and networks.version(Spec.parse(network).name) != wanted:
+            raise CodeError(
+                f"{stage.title} was made by another version of {network} than the one that is here"
+            )
+        if Spec.parse(place).name in data.DATASETS:
+            return
+        if data.info(place).identity() != stage.params["dataset"]:
+            raise CodeError(
+                f"{stage.title} was made with another {place} than the one that is declared here"
+            )
+    except CodeError:
+        raise
+    except ElthError as error:
+        raise CodeError(f"{stage.title} was made by code that is not here: {error}") from error
+
+
 def take(told: Mapping[str, object]) -> None:
     """Let this process have what another one told of by ``Outside.plain``.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from mlflow.exceptions import MlflowException
 from pydantic import ValidationError
 
+from elth import plugins
 from elth.errors import ElthError
 from orchestrator import plan as plans
 from orchestrator.experiment.sections import Experiment
@@ -115,9 +116,14 @@ def _roots(built: Plan, failed: set[str]) -> dict[str, str]:
 
 
 def _plan(tracker: Tracker, grid: str) -> Plan:
-    """The plan of a grid as it was run last; an empty one if its file is of another version."""
+    """The plan of a grid as it was run last; an empty one if its file is of another version.
+
+    Or if it names code from outside that is not listed here: a store has nothing run.
+    """
     try:
-        return plans.build(Experiment.model_validate(tracker.grids.experiment(grid)))
+        with plugins.closed():
+            experiment = Experiment.model_validate(tracker.grids.experiment(grid))
+            return plans.build(experiment)
     except (ElthError, ValidationError):
         return Plan({})
 

@@ -15,6 +15,7 @@ from elth.networks import blueprint, check_state, prunable
 from elth.specs import Spec
 from elth.tensors import read_tensors, write_tensors
 from elth.tickets import state_digest
+from orchestrator.plan.outside import check_code
 from orchestrator.plan.stage import Stage, shape_of
 
 State = dict[str, Tensor]
@@ -73,7 +74,9 @@ def read(stage: Stage, folder: Path) -> Result:
 
     Raises:
         ElthError: a file is damaged, or does not fit the stage's network.
+        CodeError: what it was made by is not here, so it cannot be told.
     """
+    check_code(stage)
     spec, shape = Spec.parse(stage.params["network"]), shape_of(stage)
     if stage.kind == "rewind_point":
         state = _read(folder / "rewind.safetensors", "rewind point")

@@ -21,6 +21,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from elth.errors import ElthError
+from orchestrator.plan.outside import CodeError
 from orchestrator.plan.stage import Stage
 from orchestrator.store.address import Store
 from orchestrator.store.away import AwayError, is_away
@@ -168,18 +169,21 @@ class Tracker:
                 raise (AwayError if is_away(error) else ElthError)(text) from error
             try:
                 result = read(stage, Path(path))
+            except CodeError:  # nothing is known to be wrong with it
+                raise
             except ElthError as error:
                 raise DamagedError(stage.key, str(error)) from error
         if stage.kind == "round" and result.trained is None:
             raise DamagedError(stage.key, f"{path} lacks the trained weights of {stage.title}")
         return stage, result
 
-    def verify(self, grid: str | None = None) -> Iterator[tuple[Stage, str]]:
+    def verify(self, grid: str | None = None) -> Iterator[tuple[Stage, str | None]]:
         """Read the result of each finished stage of a grid, or of all, by its checksums.
 
         Yields:
-            The stage, and what is damaged in it; nothing if it is whole. A damaged one is set
-            aside.
+            The stage, and what is damaged in it: nothing if it is whole, None if that cannot be
+            told, as its network or dataset is code from outside that is not here. A damaged one is
+            set aside.
 
         Raises:
             ElthError: there is no such grid, or files are not to be had for another reason.
@@ -194,6 +198,8 @@ class Tracker:
                 self.load_run(run)
             except DamagedError as error:
                 yield stage_of(run), str(error)
+            except CodeError:
+                yield stage_of(run), None
             else:
                 yield stage_of(run), ""
 

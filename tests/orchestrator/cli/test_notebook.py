@@ -31,7 +31,7 @@ def test_the_package_is_light_and_has_two_functions() -> None:
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "assert orchestrator.run.__doc__ and orchestrator.results.__doc__\n"
         "assert not {'torch', 'ray', 'mlflow', 'pandas', 'matplotlib'} & set(sys.modules)\n"
-        "from orchestrator import plan, run; assert run.__file__\n"
+        "from orchestrator import plan, work; assert work.__file__\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -173,7 +173,7 @@ def test_a_node_says_what_it_cannot_do(tmp_path: Path, monkeypatch: pytest.Monke
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError(13, "Permission denied")
 
-    other = {"paths": [str(VIT)], "digests": {"vit": "another"}}
+    other = {"paths": [str(VIT)], "relative": ["vit.py"], "digests": {"vit": "another"}}
     (problem,) = look({**wanted, "code": other})["problems"]
     assert problem.startswith(f"the module 'vit' ({VIT}) is another here than where the command")
     (tmp_path / "mark").write_text("")

@@ -22,7 +22,7 @@ from orchestrator.experiment import Experiment, Paper, load
 from orchestrator.experiment.methods import method_of, names
 from orchestrator.experiment.sections import recipes_by_name
 from orchestrator.plan import Plan
-from orchestrator.plan.outside import outside, take
+from orchestrator.plan.outside import CodeError, outside, take
 from orchestrator.report.cells import collect
 from orchestrator.report.forms import to_csv, write
 from orchestrator.report.status import states
@@ -316,3 +316,32 @@ def test_no_code_is_run_from_a_store(
     _forget(monkeypatch)
     with pytest.raises(ElthError, match="evil.py of this run lies in its store, from which no"):
         begin_again(tracker, run.info.run_id, [])
+
+
+def test_what_was_made_by_other_code_is_not_taken_for_damaged(
+    done: tuple[Store, Experiment, Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, experiment, built = done
+    tracker = Tracker(store)
+    assert {why for _, why in tracker.verify(experiment.name)} == {""}
+    file = tmp_path / "vit.py"
+    text = file.read_text()
+    file.write_text(text.replace("2 * width", "3 * width"))  # the masks of before do not fit
+    _forget(monkeypatch)
+    _plan(tmp_path / "lab.yaml", "name=lab-edited")
+    last = list(built.stages.values())[-1]
+    with pytest.raises(CodeError, match="was made by another version of vit:vit"):
+        Tracker(store).load(last.key)
+    assert {why for _, why in tracker.verify(experiment.name)} == {None}
+    file.unlink()
+    _forget(monkeypatch)
+    with pytest.raises(CodeError, match="was made by code that is not here: no module 'vit' is"):
+        Tracker(store).load(last.key)
+    told = CliRunner().invoke(cli, ["verify", experiment.name, "--store", str(store)]).output
+    count = len(built.stages)
+    assert f"{count} finished stages" in told
+    assert f"0 whole, {count} not looked at, as their code from outside is not here" in told
+    file.write_text(text)
+    _forget(monkeypatch)
+    _plan(tmp_path / "lab.yaml", "name=lab-outside")
+    assert {why for _, why in tracker.verify(experiment.name)} == {""}  # nothing was set aside

@@ -127,10 +127,10 @@ def test_nothing_to_draw(tmp_path: Path) -> None:
 
 def test_no_figure_stays_open_and_no_setting_is_changed(tmp_path: Path) -> None:
     mpl.rcdefaults()
-    before = mpl.rcParams.copy()
+    before = dict(mpl.rcParams.items())
     figure.draw(_report("resnet20", rounds=1), tmp_path)
     assert plt.get_fignums() == []
-    assert mpl.rcParams == before
+    assert dict(mpl.rcParams.items()) == before
 
 
 def test_the_axis_is_even_in_rounds_and_can_be_undone() -> None:
