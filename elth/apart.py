@@ -130,6 +130,8 @@ def _answer(calls: IO[bytes], answers: IO[bytes]) -> bool:
     answer: tuple[bool, Any]
     try:
         answer = (True, call(*args, **kwargs))
+    except SystemExit as error:
+        answer = (False, RuntimeError(f"{call.__qualname__} ended its process ({error})"))
     except Exception as error:
         answer = (False, _sent(error))
     pickle.dump(answer, answers)

@@ -64,6 +64,8 @@ def draws(network: nn.Module) -> bool:
     for module in network.modules():
         if not type(module).__module__.startswith(("torch.nn.", "torchvision.", "elth.")):
             return True
+        if isinstance(module, nn.FractionalMaxPool2d | nn.FractionalMaxPool3d):
+            return True
         rates = (getattr(module, name, 0) for name in ("p", "dropout", "lower"))
         if any(isinstance(rate, int | float) and rate > 0 for rate in rates):
             return True

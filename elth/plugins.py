@@ -19,10 +19,11 @@ import contextvars
 import functools
 import hashlib
 import importlib
+import importlib.metadata
 import inspect
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -35,6 +36,8 @@ T = TypeVar("T")
 OURS = ("elth", "orchestrator")
 """Packages whose files are no part of a digest: what they mean has numbers of its own."""
 _INSTALLED = ("site-packages", "dist-packages")
+
+_VERSION = "__elth_version__"
 
 _in_use: dict[str, Path] = {}
 """The listed modules of this process, and where they are."""
@@ -63,7 +66,7 @@ def version(number: str | int) -> Callable[[T], T]:
     """
 
     def declare(function: T) -> T:
-        vars(function)["version"] = str(number)
+        setattr(function, _VERSION, str(number))
         return function
 
     return declare
@@ -71,7 +74,18 @@ def version(number: str | int) -> Callable[[T], T]:
 
 def declared(thing: object) -> str:
     """The version that a thing declares, or nothing."""
-    return str(getattr(thing, "version", "") or "")
+    return str(getattr(thing, _VERSION, ""))
+
+
+def known_as(told: Mapping[str, Any]) -> str:
+    """The version of a thing from outside, as keys hold it.
+
+    Args:
+        told: its ``module``, and the ``version`` that it declares, if any.
+    """
+    if told["version"]:
+        return f"{told['module']}:{told['version']}"
+    return f"sha256:{sources(told['module']).digest}"
 
 
 def is_reference(name: str) -> bool:
@@ -145,23 +159,27 @@ def sources(module: str) -> Sources:
         )
     files: dict[str, Path] = {}
     packages: set[str] = set()
+    own = module.partition(".")[0]
     waiting = [module]
     while waiting:
         name = waiting.pop()
         top = name.partition(".")[0]
-        if name in files or top in OURS or top in sys.stdlib_module_names:
+        if name in files or top in OURS:
             continue
         for spec in _found(name):
             if spec.name in files or not spec.has_location or spec.origin is None:
                 continue
             path = Path(spec.origin)
-            if is_installed(path):
+            if _is_of_python(path):
+                break
+            if is_installed(path) and top != own:  # an installed package that names it is its own
                 packages.add(top)
-                if spec.name != module:
-                    continue
+                break
             files[spec.name] = path
             if path.suffix == ".py":
                 waiting += _imports(spec, path)
+    if not files:
+        raise ElthError(f"'{module}' is a module of Python's own: give the file another name")
     sha = hashlib.sha256()
     for name, path in sorted(files.items()):
         content = path.read_bytes()
@@ -195,7 +213,7 @@ def load(module: str) -> Any:
         return importlib.import_module(module)
     except ElthError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ElthError(
             f"importing '{module}' ({find(module)}) fails: {type(error).__name__}: {error}"
         ) from error
@@ -237,12 +255,15 @@ def named(kind: str, name: str) -> Any:
     return get(places[name])[name]
 
 
-def keywords(function: Callable[..., Any], kind: str) -> dict[str, Any]:
+def keywords(
+    function: Callable[..., Any], kind: str, given: Collection[str] = ()
+) -> dict[str, Any]:
     """What a function tells of its options, which are its keywords, as JSON values.
 
     Args:
         function: the function.
         kind: what it makes, for the messages.
+        given: keywords that are no options.
 
     Returns:
         The ``defaults`` of its options, and the ``words`` that an option may be.
@@ -251,18 +272,29 @@ def keywords(function: Callable[..., Any], kind: str) -> dict[str, Any]:
         ElthError: they cannot be read, or one has no default.
     """
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = list(inspect.signature(function).parameters.values())
         hints = get_type_hints(function)
-    except (TypeError, ValueError, NameError) as error:
-        raise ElthError(f"the options of {function!r} cannot be read: {error}") from error
-    missing = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    except Exception as error:  # annotations are code
+        name = getattr(function, "__name__", function)
+        raise ElthError(
+            f"the options of the {kind} {name} cannot be read: {type(error).__name__}: {error}"
+        ) from error
+    for p in parameters:
+        plain = p.default is p.empty or isinstance(p.default, int | float | str)
+        if p.kind is p.KEYWORD_ONLY and p.name not in given and not plain:
+            raise ElthError(
+                f"option {p.name} of the {kind} {getattr(function, '__name__', function)} is "
+                f"{p.default!r} when nothing is said; expected a number, true or false, or a word"
+            )
+    parameters = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in given]
+    missing = [p.name for p in parameters if p.default is p.empty]
     if missing:
         raise ElthError(
             f"option {missing[0]} of the {kind} {getattr(function, '__name__', function)} has no "
             "default: every keyword of it is an option, and needs one"
         )
     return {
-        "defaults": {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY},
+        "defaults": {p.name: p.default for p in parameters},
         "words": {
             key: list(get_args(hint)) for key, hint in hints.items() if get_origin(hint) is Literal
         },
@@ -291,11 +323,20 @@ def state(name: str = "") -> str:
         ElthError: there is no such module, or it is not to be looked for now (``closed``).
     """
     module = name.partition(":")[0]
-    if _closed.get() and is_reference(name) and module not in _in_use:
+    if _closed.get() and is_reference(name) and module.partition(".")[0] not in _in_use:
         raise ElthError(f"'{module}' is code from outside, which is not run to read a store")
-    own = [sources(name.partition(":")[0]).digest] if is_reference(name) else []
-    digests = own + [sources(module).digest for module in listed()]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
+    needed = [*([module] if is_reference(name) else []), *listed()]
+    told = [sources(one).digest for one in needed]
+    told += [_version_of(package) for one in needed for package in sources(one).packages]
+    return hashlib.sha256(" ".join(told).encode()).hexdigest()
+
+
+@functools.cache
+def _version_of(package: str) -> str:
+    """An installed package with its version, where it is known by the name of its module."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return f"{package}=={importlib.metadata.version(package)}"
+    return package
 
 
 def _found(module: str) -> Iterator[ModuleSpec]:
@@ -317,8 +358,13 @@ def _found(module: str) -> Iterator[ModuleSpec]:
 
 def is_installed(path: Path) -> bool:
     """Whether a file is of an installed package or of Python itself."""
+    return any(part in _INSTALLED for part in path.parts) or _is_of_python(path)
+
+
+def _is_of_python(path: Path) -> bool:
+    """Whether a file is of Python itself."""
     library = Path(sysconfig.get_paths()["stdlib"])
-    return any(part in _INSTALLED for part in path.parts) or library in path.parents
+    return library in path.parents and not any(part in _INSTALLED for part in path.parts)
 
 
 def _imports(spec: ModuleSpec, path: Path) -> list[str]:
@@ -338,4 +384,32 @@ def _imports(spec: ModuleSpec, path: Path) -> list[str]:
                 above = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*above, *([node.module] if node.module else [])])
             names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    return [name for name in names if name]
+            if any(alias.name == "*" for alias in node.names):
+                names += _below(base)
+    names = [name for name in names if name]
+    if not package:
+        for name in names:
+            _check_beside(name.partition(".")[0], path)
+    return names
+
+
+def _below(package: str) -> list[str]:
+    """The modules of a package, any of which a star may import."""
+    *_, last = [None, *_found(package)]
+    places = last.submodule_search_locations if last is not None else None
+    return [f"{package}.{path.stem}" for place in places or () for path in Path(place).glob("*.py")]
+
+
+def _check_beside(name: str, path: Path) -> None:
+    """Refuse a helper beside a file, of which another one of that name is imported instead.
+
+    Raises:
+        ElthError: two folders hold one name, and the first that is listed is taken.
+    """
+    for beside in (path.parent / f"{name}.py", path.parent / name / "__init__.py"):
+        found = find(name) if beside.is_file() else None
+        if found is not None and not found.samefile(beside):
+            raise ElthError(
+                f"{path} imports '{name}', which is {found} here and not {beside}: give one of "
+                "them another name"
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -157,6 +158,8 @@ def canonical(
             raise unknown(f"option of {kind} {spec.name}", key, defaults)
         if type(value) is int and type(defaults[key]) is float:
             value = float(value)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ElthError(f"option {key} of {kind} {spec.name} must be finite, is {value}")
         if type(value) is not type(defaults[key]):
             raise ElthError(
                 f"option {key} of {kind} {spec.name} is {value!r}; expected a value like "

@@ -24,6 +24,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import torch
@@ -352,8 +353,14 @@ def _source(kind: type[nn.Module]) -> str:
     except (OSError, TypeError):
         content = b""
     code = getattr(kind.forward, "__code__", None)
-    done = (code.co_code, code.co_consts, code.co_names) if code is not None else ()
+    done = _done(code) if code is not None else ()
     return f"{name}:{hashlib.sha256(content).hexdigest()}:{done}"
+
+
+def _done(code: CodeType) -> tuple[Any, ...]:
+    """What code does, without where it lies in memory."""
+    consts = (_done(one) if isinstance(one, CodeType) else one for one in code.co_consts)
+    return (code.co_code, *consts, code.co_names)
 
 
 def _place(key: str) -> Path:

@@ -17,6 +17,7 @@ from elth.criteria._settings import check_settings
 from elth.errors import ElthError
 from elth.masks import Mask
 from elth.specs import DataShape
+from elth.streams import stream
 
 
 def prune(
@@ -71,18 +72,31 @@ def prune(
         )
     kind = together(function)
     keep = _count(mask, keep, sparsity)
-    made = function(
-        network,
-        mask,
-        keep,
-        shape=shape,
-        data=data,
-        seed=seed,
-        unpruned=unpruned,
-        **({TOGETHER: kind(**given)} if kind and given else given),
-    )
-    if name not in CRITERIA:
-        _check(made, mask, keep, name)
+    words = {TOGETHER: kind(**given)} if kind and given else given
+
+    def call() -> Mask:
+        return function(
+            network,
+            mask,
+            keep,
+            shape=shape,
+            data=data,
+            seed=seed,
+            unpruned=unpruned,
+            **words,
+        )
+
+    if name in CRITERIA:
+        return call()
+    with torch.random.fork_rng():  # what it draws without the seed is the same each time
+        torch.manual_seed(stream(seed, "criterion").initial_seed())
+        try:
+            made = call()
+        except ElthError:
+            raise
+        except Exception as error:
+            raise ElthError(f"criterion {name} fails: {type(error).__name__}: {error}") from error
+    _check(made, mask, keep, name)
     return made
 
 
@@ -113,6 +127,10 @@ def _check(made: Any, mask: Mapping[str, Tensor], keep: int, name: str) -> None:
             f"tensors by the names of {next(iter(mask), '')} and so on"
         )
     for weight, kept in made.items():
+        if not isinstance(kept, Tensor):
+            raise ElthError(
+                f"criterion {name} gave {type(kept).__name__} for '{weight}'; expected a tensor"
+            )
         if kept.dtype is not torch.bool or kept.shape != mask[weight].shape:
             raise ElthError(
                 f"criterion {name} gave {kept.dtype} of shape {tuple(kept.shape)} for '{weight}'; "

@@ -64,6 +64,8 @@ CRITERIA: dict[str, Criterion] = {
     "random_layerwise": uniform.prune_layerwise,
 }
 
+_OURS = tuple(CRITERIA)
+"""What is added to the dict later has no version, and is not found: it is for a plugin to name."""
 _GIVEN = frozenset(inspect.signature(Criterion.__call__).parameters)
 TOGETHER = "settings"
 """The parameter of a criterion that holds all of its settings."""
@@ -75,13 +77,15 @@ def criterion(name: str) -> Callable[..., Mask]:
     Raises:
         ElthError: there is none of this name, or it is no function.
     """
-    if name in CRITERIA:
+    if name in _OURS:
         return CRITERIA[name]
     if not plugins.is_reference(name):
         registered = plugins.registered("CRITERIA")
         if name not in registered:
             raise unknown("criterion", name, [*CRITERIA, *registered])
     found: Callable[..., Mask] = plugins.named("CRITERIA", name)
+    if not callable(found):
+        raise ElthError(f"{name} is no criterion: found {found!r}")
     missing = _GIVEN - {"self"} - set(inspect.signature(found).parameters)
     if missing:
         raise ElthError(
@@ -97,6 +101,8 @@ def outside(name: str) -> dict[str, Any]:
     And the ``version`` that it declares, the ``module`` that names it, and what it is ``about``.
     """
     found = criterion(name)
+    if together(found) is None:
+        plugins.keywords(found, "criterion", _GIVEN)  # refuses what is no setting
     module = name.partition(":")[0]
     if not plugins.is_reference(name):
         module = plugins.registered("CRITERIA")[name].partition(":")[0]
@@ -115,7 +121,7 @@ def catalogue() -> dict[str, dict[str, Any]]:
     For each criterion whether it ``needs_data``, and for each of its ``settings`` the ``default``,
     the ``words`` that it may be and the ``least`` whole number.
     """
-    return {name: _told(criterion) for name, criterion in CRITERIA.items()}
+    return {name: _told(CRITERIA[name]) for name in _OURS}
 
 
 def _told(criterion: Callable[..., Mask]) -> dict[str, Any]:
@@ -129,7 +135,8 @@ def _told(criterion: Callable[..., Mask]) -> dict[str, Any]:
     return {
         "needs_data": parameters["data"].default is inspect.Parameter.empty,
         "settings": {
-            key: {"default": default, **_bounds(hints[key])} for key, default in defaults.items()
+            key: {"default": default, **_bounds(hints.get(key))}
+            for key, default in defaults.items()
         },
     }
 

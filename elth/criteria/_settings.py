@@ -38,12 +38,18 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ElthError: unknown criterion or setting, or a value that the setting cannot have.
     """
-    known = _of(name)["settings"]
+    told = _of(name)
+    known = told["settings"]
     for key in settings:
         if key not in known:
             raise unknown(f"setting of criterion {name}", key, known)
     checked = {
-        key: _checked(f"setting {key} of criterion {name}", settings[key], **setting)
+        key: _checked(
+            f"setting {key} of criterion {name}",
+            settings[key],
+            **setting,
+            limited="module" not in told,  # what a number means its author knows
+        )
         for key, setting in known.items()
         if key in settings
     }
@@ -61,7 +67,7 @@ def version(name: str) -> str:
     told = _of(name)
     if "module" not in told:
         return ""
-    return str(told["version"] or f"sha256:{plugins.sources(told['module']).digest}")
+    return plugins.known_as(told)
 
 
 def module(name: str) -> str:
@@ -96,10 +102,13 @@ def _catalogue() -> Mapping[str, Mapping[str, Any]]:
     return _registry.catalogue()
 
 
-def _checked(what: str, value: Any, *, default: Any, words: list[str], least: int) -> Any:
+def _checked(
+    what: str, value: Any, *, default: Any, words: list[str], least: int, limited: bool
+) -> Any:
     """Return a setting's value as the type of its default; a whole number may stand for a float.
 
-    A word must be one of ``words``, a whole number at least ``least``, a float positive.
+    A word must be one of ``words``, a whole number at least ``least``, a float positive; of a
+    criterion from outside a word one of ``words`` if there are any, and a float finite.
 
     Raises:
         ElthError: it is none of these.
@@ -108,10 +117,12 @@ def _checked(what: str, value: Any, *, default: Any, words: list[str], least: in
         value = float(value)
     if type(value) is not type(default):
         raise ElthError(f"{what} is {value!r}; expected a value like {default!r}")
-    if isinstance(value, str) and value not in words:
+    if isinstance(value, str) and value not in words and (limited or words):
         raise unknown(what, value, words)
-    if isinstance(value, float) and not (math.isfinite(value) and value > 0):
-        raise ElthError(f"{what} must be a positive number, is {value}")
-    if type(value) is int and value < least:
+    if isinstance(value, float) and not (math.isfinite(value) and (value > 0 or not limited)):
+        raise ElthError(
+            f"{what} must be a {'positive' if limited else 'finite'} number, is {value}"
+        )
+    if type(value) is int and value < least and limited:
         raise ElthError(f"{what} must be at least {least}, is {value}")
     return value

@@ -45,9 +45,10 @@ def outside(text: str) -> tuple[Spec, str, str]:
     """
     spec = Spec.parse(text)
     told = remembered(_told, spec.name, plugins.in_use(), also=plugins.state(spec.name))
-    spec = specs.canonical(spec, "transformation", told["defaults"], least=None)
-    version = told["version"] or f"sha256:{plugins.sources(told['module']).digest}"
-    return spec, version, told["module"]
+    spec = specs.canonical(
+        spec, "transformation", told["defaults"], words=told["words"], least=None
+    )
+    return spec, plugins.known_as(told), told["module"]
 
 
 def apply(ticket: Ticket, text: str, to: str | Spec, seed: int) -> Ticket:
@@ -63,9 +64,21 @@ def apply(ticket: Ticket, text: str, to: str | Spec, seed: int) -> Ticket:
     Raises:
         ElthError: it gives no ticket of that network.
     """
+    import torch
+
+    from elth.streams import stream
+
     spec = Spec.parse(text)
     target = canonical(to)
-    made: Any = _function(spec.name)(ticket, to=target, seed=seed, **dict(spec.options))
+    function = _function(spec.name)
+    with torch.random.fork_rng():  # what it draws without the seed is the same each time
+        torch.manual_seed(stream(seed, "transformation").initial_seed())
+        try:
+            made: Any = function(ticket, to=target, seed=seed, **dict(spec.options))
+        except ElthError:
+            raise
+        except Exception as error:
+            raise ElthError(f"{spec} fails: {type(error).__name__}: {error}") from error
     network = getattr(made, "network", None)
     if network != target or not hasattr(made, "mask"):
         found = network or type(made).__name__
@@ -104,11 +117,7 @@ def _told(name: str, paths: Sequence[str]) -> Mapping[str, Any]:
             f"Ticket, and it takes no {missing[0]}"
         )
     return {
-        "defaults": {
-            p.name: p.default
-            for p in parameters.values()
-            if p.kind is p.KEYWORD_ONLY and p.name not in _GIVEN
-        },
+        **plugins.keywords(function, "transformation", _GIVEN),
         "version": plugins.declared(function),
         "module": module,
     }

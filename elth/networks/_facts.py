@@ -50,7 +50,7 @@ def version(name: str) -> str:
     told = _told(name)
     if "module" not in told:
         return ""
-    return told["version"] or f"sha256:{plugins.sources(told['module']).digest}"
+    return plugins.known_as(told)
 
 
 def module(name: str) -> str:

@@ -31,12 +31,16 @@ NETWORKS: dict[str, Builder] = {
 }
 
 
+_OURS = tuple(NETWORKS)
+"""What is added to the dict later has no version, and is not found: it is for a plugin to name."""
+
+
 def catalogue() -> dict[str, dict[str, Any]]:
     """What the functions tell of their options, as JSON values.
 
     For each network the ``defaults``, and the ``words`` that an option may be.
     """
-    return {name: _told(builder) for name, builder in NETWORKS.items()}
+    return {name: _told(NETWORKS[name]) for name in _OURS}
 
 
 def outside(name: str) -> dict[str, Any]:
@@ -55,7 +59,7 @@ def outside(name: str) -> dict[str, Any]:
 
 
 def _builder(name: str) -> Builder:
-    if name in NETWORKS:
+    if name in _OURS:
         return NETWORKS[name]
     if not plugins.is_reference(name):
         registered = plugins.registered("NETWORKS")
@@ -77,7 +81,7 @@ def _told(builder: Builder) -> dict[str, Any]:
 
 def _canonical(spec: str | Spec) -> Spec:
     spec = Spec.parse(spec)
-    told = _told(NETWORKS[spec.name]) if spec.name in NETWORKS else outside(spec.name)
+    told = _told(NETWORKS[spec.name]) if spec.name in _OURS else outside(spec.name)
     return _options.canonical(spec, told)
 
 
@@ -110,20 +114,20 @@ def build(
         torch.default_generator.manual_seed(generator.initial_seed())
         spec = _canonical(spec)
         network = _make(spec, shape)
-    if spec.name in NETWORKS:
+    if spec.name in _OURS:
         initialise(network, generator)
     return network
 
 
 def _make(spec: Spec, shape: DataShape) -> Network:
-    if spec.name in NETWORKS:
+    if spec.name in _OURS:
         return NETWORKS[spec.name](shape, **dict(spec.options))
     builder = _builder(spec.name)
     try:
         network = builder(shape, **dict(spec.options))
     except ElthError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ElthError(f"making {spec} fails: {type(error).__name__}: {error}") from error
     _check(network, spec)
     if not isinstance(getattr(network, "anatomy", None), Anatomy):
@@ -161,7 +165,7 @@ def _really(spec: Spec, shape: DataShape) -> Network:
 
 @functools.lru_cache(maxsize=256)
 def _blueprint(spec: Spec, shape: DataShape) -> Network:
-    if spec.name not in NETWORKS:
+    if spec.name not in _OURS:
         return _really(spec, shape).to("meta")
     with torch.device("meta"):
         return _make(spec, shape)
@@ -320,7 +324,7 @@ def norm_values(spec: str | Spec, shape: DataShape) -> int:
 @functools.lru_cache(maxsize=256)
 def _counted(spec: Spec, shape: DataShape) -> tuple[int, int]:
     """Multiply-accumulate operations, and values at the smallest normalisation."""
-    if spec.name not in NETWORKS:
+    if spec.name not in _OURS:
         return _counted_by_doing(spec, shape)
     with torch.device("meta"):
         network = _make(spec, shape)
@@ -364,7 +368,13 @@ def _counted_by_doing(spec: Spec, shape: DataShape) -> tuple[int, int]:
     Raises:
         ElthError: it cannot take the image, or its result is no row of logits.
     """
-    network = _really(spec, shape).eval()
+    network, again = _really(spec, shape).eval(), _really(spec, shape).state_dict()
+    for name, tensor in network.state_dict().items():
+        if not torch.equal(tensor, again[name]) and not bool(torch.isnan(tensor).any()):
+            raise ElthError(
+                f"'{name}' of {spec} differs when it is made twice: draw initial weights by "
+                "torch's global generator, which is seeded then, and by nothing else"
+            )
     like = next(network.parameters())
     before = torch.backends.mha.get_fastpath_enabled()  # attention as one operation is not counted
     torch.backends.mha.set_fastpath_enabled(False)

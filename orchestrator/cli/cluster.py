@@ -123,7 +123,7 @@ def _check_sent(built: Plan, listed: Iterable[str], project: Path) -> None:
     from orchestrator.plan.outside import outside
 
     files = [Path(path) for path in listed]
-    for name in outside(built.stages.values()).digests:
+    for name in {*outside(built.stages.values()).digests, *plugins.listed()}:
         files += plugins.sources(name).files.values()
     for file in files:
         if not plugins.is_installed(file) and not file.resolve().is_relative_to(project.resolve()):

@@ -15,7 +15,7 @@ from orchestrator.cli.common import Command, out, plugin_option
 def networks(dataset: str) -> None:
     """List the networks with their prunable weights and all parameters."""
     from elth.data import info
-    from elth.networks import blueprint, names, options, prunable
+    from elth.networks import blueprint, module, names, options, prunable
 
     shape = info(dataset).shape
     small, common = [], ("init", "bn_affine")
@@ -31,8 +31,11 @@ def networks(dataset: str) -> None:
     for name in names():
         try:
             network = blueprint(name, shape)
-        except ElthError:  # such images are too small for it
-            small.append(name)
+        except ElthError as error:  # such images are too small for it
+            if module(name):
+                out.print(f"{name}: {error}", highlight=False, markup=False, soft_wrap=True)
+            else:
+                small.append(name)
             continue
         stages = network.anatomy.stages
         table.add_row(

@@ -59,7 +59,11 @@ def ticket_transform(file: Path, target: str, text: str, seed: int, output: Path
     from elth.tickets import Ticket
 
     before = Ticket.load(file)
-    if elastic.is_width(text):
+    if elastic.is_outside(text):
+        spec, version, _ = elastic.outside(text)
+        after = elastic.apply(before, str(spec), target, seed)
+        explained = f"{before.network} -> {after.network}: {spec}, version {version}"
+    elif elastic.is_width(text):
         after = elastic.change_width(before, target, text, seed)
         explained = f"{before.network} -> {after.network}: {elastic.parse_width(text)}"
     else:

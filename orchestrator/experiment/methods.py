@@ -28,6 +28,16 @@ REWIND = "rewind"
 """The rewind point of the network itself, and a count: no round of IMP is waited for."""
 
 
+MOVES = ("fresh head", "own head")
+STEPS: Mapping[str, tuple[str, ...]] = {
+    "reinit": ("all",),
+    "shuffle": ("layerwise", "global", "replicated"),
+    "graft": (),
+    "call": (),
+}
+"""What a method may do to a ticket, by the key of a step, and the words that it may be given."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """How the ticket of a cell is made."""
@@ -46,6 +56,37 @@ class Method:
     """Of the criterion, spelled in its step from 2 on: raised when its defaults change."""
     about: str
     """One line for people."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be done.
+
+        Raises:
+            ElthError: an unknown base, move or step, or steps where there are none.
+        """
+        title = f"method {self.title}"
+        for what, value, known in (
+            ("base", self.base, (CHAIN, TICKET, SOURCE, REWIND)),
+            ("move", self.move, MOVES),
+        ):
+            if value not in known:
+                raise unknown(f"{what} of {title}", str(value), known)
+        if not isinstance(self.steps, tuple) or not all(isinstance(s, Mapping) for s in self.steps):
+            raise ElthError(
+                f"steps of {title} must be a tuple of steps, as ({{'reinit': 'all'}},); found "
+                f"{self.steps!r}"
+            )
+        if self.base == CHAIN and self.steps:
+            raise ElthError(f"{title} has steps, and the rounds of IMP take none")
+        for step in self.steps:
+            kinds = [kind for kind in STEPS if kind in step]
+            if len(kinds) != 1:
+                told = f"{dict(step)}; expected one of {', '.join(STEPS)}"
+                raise ElthError(f"{title} has a step that is none: {told}")
+            words = STEPS[kinds[0]]
+            if words and step[kinds[0]] not in words:
+                raise unknown(f"{kinds[0]} of {title}", str(step[kinds[0]]), words)
+            if kinds == ["call"] and set(step) != {"call"}:
+                raise ElthError(f"a call has a version by itself, in {title} found {dict(step)}")
 
 
 def _shuffle(kind: str) -> Mapping[str, Any]:

@@ -12,8 +12,10 @@ from pydantic import ValidationError
 
 from elth import plugins
 from elth.errors import ElthError, unknown
+from elth.remembered import remembered
 from orchestrator.experiment.complaints import first
-from orchestrator.experiment.sections import Experiment
+from orchestrator.experiment.methods import METHODS
+from orchestrator.experiment.sections import LAYOUTS, Experiment
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -52,8 +54,41 @@ def _use_plugins(path: Path, raw: dict[str, Any]) -> None:
     raw["plugins"] = [str((path.parent / one).absolute()) for one in given]
     try:
         plugins.use(raw["plugins"])
+        if raw["plugins"]:
+            remembered(check_names, plugins.in_use(), also=plugins.state())
     except ElthError as error:
         raise ElthError(f"in plugins: {error}") from error
+
+
+def check_names(paths: Sequence[str]) -> bool:
+    """Refuse listed modules that give a name of ours to something else; they are imported.
+
+    Raises:
+        ElthError: one does, or two give one name; or a module cannot be imported.
+    """
+    from elth.criteria import CRITERIA
+    from elth.data import DATASETS
+    from elth.elastic.plans import OPERATIONS
+    from elth.networks import NETWORKS
+    from elth.recipes import RECIPES
+
+    plugins.use(paths)
+    ours: dict[str, Mapping[str, Any]] = {
+        "NETWORKS": NETWORKS,
+        "CRITERIA": CRITERIA,
+        "METHODS": METHODS,
+        "RECIPES": RECIPES,
+        "DATASETS": DATASETS,
+        "LAYOUTS": dict.fromkeys(LAYOUTS),
+        "TRANSFORMATIONS": dict.fromkeys((*OPERATIONS, "double", "halve")),
+    }
+    for kind, known in ours.items():
+        for name, place in plugins.registered(kind).items():
+            if name in known and plugins.get(place)[name] is not known[name]:
+                raise ElthError(
+                    f"'{name}' in {place.replace(':', ', in ')} is a name of ours: give it another"
+                )
+    return True
 
 
 def _read(path: Path) -> dict[str, Any]:

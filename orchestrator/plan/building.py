@@ -14,7 +14,7 @@ from elth.counts import check_last_batch, iterations_per_epoch, rewind_step
 from elth.errors import ElthError
 from elth.networks import facts, version
 from elth.specs import Spec
-from orchestrator.experiment.methods import CHAIN, REWIND, SOURCE, Method, method_of
+from orchestrator.experiment.methods import CHAIN, METHODS, REWIND, SOURCE, Method, method_of
 from orchestrator.experiment.reading import load
 from orchestrator.experiment.sections import Cell, Experiment
 from orchestrator.plan.costs import kept_at, weights_of
@@ -83,7 +83,7 @@ class _Builder:
                 **settings,
             }
             start = self.rewind_point(cell.network, cell.dataset)
-            return self.retraining(cell, level, (start,), [step])
+            return self.retraining(cell, level, (start,), [step, *method.steps])
         ticket = self.ticket(cell.network, cell.dataset, level)
         if method.base == CHAIN:
             return ticket
@@ -99,6 +99,12 @@ class _Builder:
         )
         steps: list[Mapping[str, Any]] = [move.step] if move.step else []
         if cell.source_dataset != cell.dataset:
+            head = facts(cell.network, info_of(cell.dataset).shape).anatomy.head
+            if not head and method.move == Method.move:
+                raise ElthError(
+                    f"{cell.network} tells no anatomy, so it is not known which layer is its head, "
+                    f"which {cell.dataset} needs anew: let its function return elth.with_anatomy"
+                )
             steps.append({"move": method.move})
         elif method.move != Method.move:
             raise ElthError(
@@ -306,7 +312,8 @@ def _version_of(method: Method) -> Mapping[str, Any]:
     known = criteria.version(method.criterion)
     if known:
         return {"version": known}
-    return {"version": method.version} if method.version > 1 else {}
+    ours = METHODS.get(method.criterion, method)  # of a method from outside, by a criterion of ours
+    return {"version": ours.version} if ours.version > 1 else {}
 
 
 def _with_version(step: Mapping[str, Any], network: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from elth import criteria, data, elastic, networks, plugins
 from elth.errors import ElthError
 from elth.specs import Spec
-from orchestrator.plan.stage import Stage, dataset_of
+from orchestrator.plan.stage import Stage, dataset_of, shape_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +72,8 @@ def check_code(stage: Stage) -> None:
             raise CodeError(
                 f"{stage.title} was made by another version of {network} than the one that is here"
             )
+        if wanted:
+            networks.blueprint(network, shape_of(stage))  # it may fail, as where it reads a file
         if Spec.parse(place).name in data.DATASETS:
             return
         if data.info(place).identity() != stage.params["dataset"]:
@@ -104,6 +106,7 @@ def take(told: Mapping[str, object]) -> None:
             raise ElthError(
                 f"the module '{name}' ({plugins.find(name)}) is another here than where the "
                 f"command was given (it is made of {', '.join(sorted(own.files))}): give all "
-                "machines the same, by a folder that they share or by elth submit"
+                "machines the same, by a folder that they share or by elth submit; or, if it was "
+                "edited since, give the command again"
             )
         plugins.load(name)

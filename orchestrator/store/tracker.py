@@ -20,6 +20,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from elth import plugins
 from elth.errors import ElthError
 from orchestrator.plan.outside import CodeError
 from orchestrator.plan.stage import Stage
@@ -172,6 +173,11 @@ class Tracker:
             except CodeError:  # nothing is known to be wrong with it
                 raise
             except ElthError as error:
+                if "network_version" in stage.params and "does not fit" in str(error):
+                    raise CodeError(
+                        f"{stage.title} was made by another {stage.params['network']} than the one "
+                        f"that is here, whose version is the same: {error}"
+                    ) from error
                 raise DamagedError(stage.key, str(error)) from error
         if stage.kind == "round" and result.trained is None:
             raise DamagedError(stage.key, f"{path} lacks the trained weights of {stage.title}")
@@ -195,7 +201,8 @@ class Tracker:
                 continue
             run = self.client.get_run(one.run_id)
             try:
-                self.load_run(run)
+                with plugins.closed():  # a store has nothing run
+                    self.load_run(run)
             except DamagedError as error:
                 yield stage_of(run), str(error)
             except CodeError:

@@ -6,12 +6,14 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
+from elth import networks
 from elth.checkpoints import Checkpoint
 from elth.data import Dataset
 from elth.engine import Engine
 from elth.networks import build
 from elth.parallel import Group
 from elth.recipes import Recipe
+from elth.specs import Spec
 from elth.streams import stream
 from elth.tickets import Ticket
 from elth.training import Epoch, Training, evaluation_batch
@@ -48,6 +50,8 @@ class Engines:
                 compile=compile,
                 group=group,
             )
+        if networks.module(Spec.parse(spec).name):
+            return made  # what it keeps beside its state dict is not for the next training
         self.made[key] = made
         while len(self.made) > _KEPT_ENGINES:
             del self.made[next(iter(self.made))]

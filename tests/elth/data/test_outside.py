@@ -263,7 +263,7 @@ def test_a_declaration_that_cannot_be_so_is_refused(changes: dict[str, Any], mes
             "def f(root, *, mean=1): ...",
             "the option mean of the dataset data_4:f must have another",
         ),
-        ("def f(root, *, k=None): ...", "option k of the dataset data_4:f is None when nothing is"),
+        ("def f(root, *, k=None): ...", "option k of the dataset f is None when nothing is"),
     ],
 )
 def test_a_function_that_tells_nonsense_is_refused(text: str, message: str, tmp_path: Path) -> None:

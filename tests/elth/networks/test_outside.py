@@ -286,7 +286,7 @@ def test_its_version_is_declared_or_that_of_its_files(tmp_path: Path) -> None:
         "outside_3",
         "import elth\n@elth.version(2)\ndef f(shape): return nn.Linear(1, 1)\n",
     )
-    assert networks.version("outside_3:f") == "2"
+    assert networks.version("outside_3:f") == "outside_3:2"
 
 
 def test_a_plan_asks_for_it_without_torch(tmp_path: Path) -> None:
@@ -310,3 +310,71 @@ def test_a_plan_asks_for_it_without_torch(tmp_path: Path) -> None:
             check=True,
         )
         assert done.stdout == "25024 3 tiny_vit\n32\n"
+
+
+def test_a_declared_version_may_be_of_a_class_and_is_no_other_attribute(tmp_path: Path) -> None:
+    _module(
+        tmp_path,
+        "outside_4",
+        "import elth\n@elth.version(3)\nclass Net(nn.Linear):\n"
+        "    version = 7\n    def __init__(self, shape): super().__init__(64, 10)\n"
+        "class Other(Net):\n    pass\n"
+        "class Plain(nn.Linear):\n    version = 7\n"
+        "    def __init__(self, shape): super().__init__(64, 10)\n",
+    )
+    assert networks.version("outside_4:Net") == "outside_4:3"
+    assert networks.version("outside_4:Plain").startswith("sha256:")
+
+
+def test_one_that_no_seed_fixes_is_refused(tmp_path: Path) -> None:
+    _module(
+        tmp_path,
+        "outside_5",
+        "import numpy\ndef f(shape):\n    m = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+        "    with torch.no_grad(): m[1].weight.add_(float(numpy.random.rand()))\n    return m\n",
+    )
+    with pytest.raises(ElthError, match="'1.weight' of outside_5:f differs when it is made twice"):
+        facts("outside_5:f", SHAPE)
+
+
+def test_what_is_written_into_our_dict_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would have no version."""
+    monkeypatch.setitem(networks.NETWORKS, "mine", lambda shape: nn.Linear(1, 1))
+    with pytest.raises(ElthError, match="unknown network 'mine'"):
+        networks.version("mine")
+
+
+def test_every_file_that_may_be_imported_is_in_the_digest(tmp_path: Path) -> None:
+    lab = tmp_path / "outside_6"
+    lab.mkdir()
+    (lab / "__init__.py").write_text("from outside_6.parts import *\nfrom . import nets\n")
+    (tmp_path / "outside_6" / "parts").mkdir()
+    (lab / "parts" / "__init__.py").write_text("__all__ = ['layers']\n")
+    (lab / "parts" / "layers.py").write_text("W = 1\n")
+    (lab / "nets.py").write_text("import profile_of_lab\nfrom .parts.layers import W\n")
+    (tmp_path / "profile_of_lab.py").write_text("")
+    plugins.use([lab])
+    assert set(plugins.sources("outside_6").files) == {
+        "outside_6",
+        "outside_6.nets",
+        "outside_6.parts",
+        "outside_6.parts.layers",
+        "profile_of_lab",
+    }
+
+
+def test_a_helper_of_another_plugins_folder_is_refused(tmp_path: Path) -> None:
+    for folder, name in (("a", "outside_7"), ("b", "outside_8")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "outside_helper.py").write_text("")
+        (tmp_path / folder / f"{name}.py").write_text("import outside_helper\n")
+        plugins.use([tmp_path / folder / f"{name}.py"])
+    plugins.sources("outside_7")
+    with pytest.raises(ElthError, match=r"imports 'outside_helper', which is .*a/.* here and not"):
+        plugins.sources("outside_8")
+
+
+def test_a_module_that_exits_is_told(tmp_path: Path) -> None:
+    _module(tmp_path, "outside_9", "raise SystemExit(2)\n")
+    with pytest.raises(ElthError, match=r"importing 'outside_9' \(.*\) fails: SystemExit: 2"):
+        facts("outside_9:f", SHAPE)

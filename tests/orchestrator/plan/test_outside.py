@@ -19,7 +19,7 @@ from elth.recipes import RECIPES
 from orchestrator import plan
 from orchestrator.cli.main import cli
 from orchestrator.experiment import Experiment, Paper, load
-from orchestrator.experiment.methods import method_of, names
+from orchestrator.experiment.methods import Method, method_of, names
 from orchestrator.experiment.sections import recipes_by_name
 from orchestrator.plan import Plan
 from orchestrator.plan.outside import CodeError, outside, take
@@ -97,7 +97,7 @@ def test_keys_hold_versions_of_what_is_from_outside_and_of_nothing_else(lab: Pat
     assert {stage.params["network_version"] for stage in built.stages.values()} == {of_vit}
     found = {step.get("call", step.get("criterion")): step["version"] for step in _steps(built)}
     assert found == {
-        "ways:scale": "1",  # declared
+        "ways:scale": "ways:1",  # declared
         "smallest": of_ways,
         "twice": of_ways,
     }
@@ -260,7 +260,7 @@ def test_a_layout_that_is_not_here_is_said_and_no_more(
 def test_a_transformation_from_outside(lab: Path) -> None:
     _plan(lab)
     spec, version, module = elastic.outside("ways:scale( by=2 )")
-    assert (str(spec), version, module) == ("ways:scale(by=2.0)", "1", "ways")
+    assert (str(spec), version, module) == ("ways:scale(by=2.0)", "ways:1", "ways")
     assert elastic.is_outside("twice")
     assert not elastic.is_outside("append")
     for plan_of_ours in ("append:1-4x2", "drop:2-4 | append", "double:gaussian:0.05", "doubel:x"):
@@ -345,3 +345,50 @@ def test_what_was_made_by_other_code_is_not_taken_for_damaged(
     _forget(monkeypatch)
     _plan(tmp_path / "lab.yaml", "name=lab-outside")
     assert {why for _, why in tracker.verify(experiment.name)} == {""}  # nothing was set aside
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"base": "tikcet"}, "unknown base of method M 'tikcet'; did you mean 'ticket'"),
+        ({"move": "no head"}, "unknown move of method M 'no head'"),
+        ({"steps": ({"reint": "all"},)}, "method M has a step that is none: {'reint': 'all'}"),
+        ({"steps": ({"shuffle": "layers"},)}, "unknown shuffle of method M 'layers'"),
+        ({"steps": {"reinit": "all"}}, "steps of method M must be a tuple of steps"),
+        ({"steps": ({"call": "a:b", "version": 1},)}, "a call has a version by itself"),
+        ({"base": "chain", "steps": ({"reinit": "all"},)}, "the rounds of IMP take none"),
+    ],
+)
+def test_a_method_that_cannot_be_is_refused_where_it_is_written(
+    words: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ElthError, match=message):
+        Method(**({"title": "M", "base": "ticket", "about": "x"} | words))
+
+
+def test_steps_after_a_criterion_count(lab: Path) -> None:
+    file = lab.parent / "ways.py"
+    file.write_text(
+        f"{file.read_text()}\nMETHODS['late'] = Method(title='Late', base='rewind', "
+        "criterion='grasp', steps=({'reinit': 'all'},), about='x')\n"
+    )
+    _, built = _plan(lab, "grid=[{method: [late, grasp], network: resnet14, round: 1}]")
+    late, grasp = (
+        stage.params["ticket"] for stage in built.stages.values() if "ticket" in stage.params
+    )
+    assert late == [*grasp, {"reinit": "all"}]
+    assert grasp[0]["version"] == 2
+
+
+def test_a_name_of_ours_for_something_else_is_refused(lab: Path) -> None:
+    file = lab.parent / "ways.py"
+    text = file.read_text()
+    for line, name in (
+        ("NETWORKS = {'resnet20': smallest}", "'resnet20' in ways, in NETWORKS is a name of ours"),
+        ("TRANSFORMATIONS['auto'] = twice", "'auto' in ways, in TRANSFORMATIONS is a name of ours"),
+    ):
+        plugins.sources.cache_clear()
+        sys.modules.pop("ways", None)
+        file.write_text(f"{text}\n{line}\n")
+        with pytest.raises(ElthError, match=name):
+            _plan(lab)
