@@ -397,7 +397,8 @@ def _below(package: str) -> list[str]:
     """The modules of a package, any of which a star may import."""
     *_, last = [None, *_found(package)]
     places = last.submodule_search_locations if last is not None else None
-    return [f"{package}.{path.stem}" for place in places or () for path in Path(place).glob("*.py")]
+    files = (path for place in places or () for path in sorted(Path(place).glob("*.py")))
+    return [f"{package}.{path.stem}" for path in files if path.stem != "__init__"]
 
 
 def _check_beside(name: str, path: Path) -> None:

@@ -373,9 +373,8 @@ def test_steps_after_a_criterion_count(lab: Path) -> None:
         "criterion='grasp', steps=({'reinit': 'all'},), about='x')\n"
     )
     _, built = _plan(lab, "grid=[{method: [late, grasp], network: resnet14, round: 1}]")
-    late, grasp = (
-        stage.params["ticket"] for stage in built.stages.values() if "ticket" in stage.params
-    )
+    made = [stage.params.get("ticket") for stage in built.stages.values()]
+    late, grasp = (steps for steps in made if steps is not None)
     assert late == [*grasp, {"reinit": "all"}]
     assert grasp[0]["version"] == 2
 
