@@ -22,11 +22,11 @@ from orchestrator.experiment.sections import Experiment
 from orchestrator.report.ui import COLUMNS, address, serve
 from orchestrator.store.address import Store
 from orchestrator.store.opening import STAGES
-from orchestrator.store.provenance import owner
 from orchestrator.store.runlog import AXES, METRICS
 from orchestrator.store.tracker import Tracker
 from orchestrator.work.worker import Worker, run_job
 from tests.e2e.conftest import Project
+from tests.orchestrator.helpers import job_config
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -93,24 +93,9 @@ def _run(experiment: Experiment, store: Store) -> None:
     """What ``elth run`` does, in this process and without Ray."""
     built = plan.build(experiment)
     Tracker(store).grids.open(experiment.name, experiment.resolved(), built.stages, "")
-    common = {
-        "store": str(store),
-        "grid": experiment.name,
-        "experiment": experiment.resolved(),
-        "driver": owner(),
-        "stop": f"{owner()}/0",
-        "threads": 1,
-        "compile": False,
-        "workers": 1,
-        "inflight": str(store.inflight),
-        "outbox": str(store.outbox),
-        "checkpoint_minutes": 5,
-        "gpus": 0,
-        "data": {"root": "data", "download": False},
-    }
     worker = Worker()
     for job in built.jobs():
-        config = {**common, "stages": [stage.describe() for stage in job.stages]}
+        config = job_config(store, experiment, job.stages)
         assert not any(report.failed for report in run_job(config, worker))
 
 
