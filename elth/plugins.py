@@ -78,11 +78,13 @@ def declared(thing: object) -> str:
 
 
 def known_as(told: Mapping[str, Any]) -> str:
-    """The version of a thing from outside, as keys hold it.
+    """The version of a thing from outside, as keys hold it; nothing for ours.
 
     Args:
-        told: its ``module``, and the ``version`` that it declares, if any.
+        told: its ``module``, and the ``version`` that it declares, if any; ours have neither.
     """
+    if "module" not in told:
+        return ""
     if told["version"]:
         return f"{told['module']}:{told['version']}"
     return f"sha256:{sources(told['module']).digest}"
@@ -241,8 +243,14 @@ def registered(kind: str) -> dict[str, str]:
     return found
 
 
-def named(kind: str, name: str) -> Any:
+def named(kind: str, name: str, what: str, ours: Iterable[str] = ()) -> Any:
     """What a reference, or a name that a listed module gives, stands for.
+
+    Args:
+        kind: the dict in which a module holds such names, as ``NETWORKS``.
+        name: the reference or the name.
+        what: what it is, for the message, as ``network``.
+        ours: names that there are besides, for the message.
 
     Raises:
         ElthError: there is no such thing.
@@ -251,8 +259,14 @@ def named(kind: str, name: str) -> Any:
         return get(name)
     places = registered(kind)
     if name not in places:
-        raise unknown(kind.lower().rstrip("s"), name, places)
+        raise unknown(what, name, [*ours, *places])
     return get(places[name])[name]
+
+
+def module_of(kind: str, name: str) -> str:
+    """The module that ``named`` finds a thing in."""
+    place = name if is_reference(name) else registered(kind)[name]
+    return place.partition(":")[0]
 
 
 def keywords(

@@ -13,7 +13,7 @@ from elth import plugins
 from elth.criteria import _magnitude, grasp, snip, synflow, uniform
 from elth.criteria._gradients import Samples
 from elth.criteria._limits import AtLeast
-from elth.errors import ElthError, unknown
+from elth.errors import ElthError
 from elth.masks import Mask
 from elth.specs import DataShape
 
@@ -79,11 +79,7 @@ def criterion(name: str) -> Callable[..., Mask]:
     """
     if name in _OURS:
         return CRITERIA[name]
-    if not plugins.is_reference(name):
-        registered = plugins.registered("CRITERIA")
-        if name not in registered:
-            raise unknown("criterion", name, [*CRITERIA, *registered])
-    found: Callable[..., Mask] = plugins.named("CRITERIA", name)
+    found: Callable[..., Mask] = plugins.named("CRITERIA", name, "criterion", _OURS)
     if not callable(found):
         raise ElthError(f"{name} is no criterion: found {found!r}")
     missing = _GIVEN - {"self"} - set(inspect.signature(found).parameters)
@@ -103,14 +99,11 @@ def outside(name: str) -> dict[str, Any]:
     found = criterion(name)
     if together(found) is None:
         plugins.keywords(found, "criterion", _GIVEN)  # refuses what is no setting
-    module = name.partition(":")[0]
-    if not plugins.is_reference(name):
-        module = plugins.registered("CRITERIA")[name].partition(":")[0]
     lines = (inspect.getdoc(found) or "a criterion from outside").splitlines()
     return {
         **_told(found),
         "version": plugins.declared(found),
-        "module": module,
+        "module": plugins.module_of("CRITERIA", name),
         "about": lines[0],
     }
 

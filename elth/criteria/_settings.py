@@ -64,10 +64,7 @@ def version(name: str) -> str:
     Raises:
         ElthError: there is no such criterion.
     """
-    told = _of(name)
-    if "module" not in told:
-        return ""
-    return plugins.known_as(told)
+    return plugins.known_as(_of(name))
 
 
 def module(name: str) -> str:

@@ -189,7 +189,7 @@ def _command(spec: Spec) -> str:
 
 
 def _function(name: str) -> Callable[..., Any]:
-    function: Callable[..., Any] = plugins.named(_KIND, name)
+    function: Callable[..., Any] = plugins.named(_KIND, name, "dataset")
     if not callable(function):
         raise ElthError(
             f"{name} is no function of a dataset: expected def f(root, *, option=default) -> "
@@ -216,7 +216,6 @@ def _told(name: str, paths: Sequence[str]) -> dict[str, Any]:
                 f"option {key} of the dataset {name} is {default!r} when nothing is said; "
                 "expected a number, true or false, or a word"
             )
-    module = name if plugins.is_reference(name) else plugins.registered(_KIND)[name]
     declared: dict[tuple[tuple[str, Option], ...], Declaration] = {}
     for one in declarations(function):
         spec = specs.canonical(
@@ -228,6 +227,6 @@ def _told(name: str, paths: Sequence[str]) -> dict[str, Any]:
         declared[spec.options] = Declaration.of(plain)
     return {
         **told,
-        "module": module.partition(":")[0],
+        "module": plugins.module_of(_KIND, name),
         "declared": [one.plain() for one in declared.values()],
     }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from elth import plugins, specs
 from elth.elastic._notation import is_width
 from elth.elastic.plans import OPERATIONS
-from elth.errors import ElthError, unknown
+from elth.errors import ElthError
 from elth.networks import canonical
 from elth.remembered import remembered
 from elth.specs import Spec
@@ -18,6 +18,7 @@ from elth.specs import Spec
 if TYPE_CHECKING:
     from elth.tickets import Ticket
 
+_KIND = "TRANSFORMATIONS"
 _GIVEN = ("ticket", "to", "seed")
 
 
@@ -88,24 +89,17 @@ def apply(ticket: Ticket, text: str, to: str | Spec, seed: int) -> Ticket:
 
 
 def _function(name: str) -> Any:
-    if not plugins.is_reference(name):
-        registered = plugins.registered("TRANSFORMATIONS")
-        if name not in registered:
-            raise unknown("transformation", name, registered)
-    return plugins.named("TRANSFORMATIONS", name)
+    return plugins.named(_KIND, name, "transformation")
 
 
 def _registered(paths: Sequence[str]) -> list[str]:
     plugins.use(paths)
-    return list(plugins.registered("TRANSFORMATIONS"))
+    return list(plugins.registered(_KIND))
 
 
 def _told(name: str, paths: Sequence[str]) -> Mapping[str, Any]:
     plugins.use(paths)
     function = _function(name)
-    module = name.partition(":")[0]
-    if not plugins.is_reference(name):
-        module = plugins.registered("TRANSFORMATIONS")[name].partition(":")[0]
     try:
         parameters = dict(inspect.signature(function).parameters)
     except (TypeError, ValueError):
@@ -119,5 +113,5 @@ def _told(name: str, paths: Sequence[str]) -> Mapping[str, Any]:
     return {
         **plugins.keywords(function, "transformation", _GIVEN),
         "version": plugins.declared(function),
-        "module": module,
+        "module": plugins.module_of(_KIND, name),
     }

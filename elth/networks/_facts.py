@@ -47,10 +47,7 @@ def version(name: str) -> str:
     Raises:
         ElthError: there is no such network.
     """
-    told = _told(name)
-    if "module" not in told:
-        return ""
-    return plugins.known_as(told)
+    return plugins.known_as(_told(name))
 
 
 def module(name: str) -> str:

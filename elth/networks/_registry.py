@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from elth import plugins
 from elth.convolutions import is_strided_pixel
-from elth.errors import ElthError, unknown
+from elth.errors import ElthError
 from elth.networks import _options, conv4, imagenet, mlp, mobilenet, resnet, vgg
 from elth.networks._anatomy import Anatomy
 from elth.networks._network import Builder, Network
@@ -52,20 +52,17 @@ def outside(name: str) -> dict[str, Any]:
         ElthError: there is none of this name, or it is no function of a network.
     """
     builder = _builder(name)
-    module = name.partition(":")[0]
-    if not plugins.is_reference(name):
-        module = plugins.registered("NETWORKS")[name].partition(":")[0]
-    return {**_told(builder), "version": plugins.declared(builder), "module": module}
+    return {
+        **_told(builder),
+        "version": plugins.declared(builder),
+        "module": plugins.module_of("NETWORKS", name),
+    }
 
 
 def _builder(name: str) -> Builder:
     if name in _OURS:
         return NETWORKS[name]
-    if not plugins.is_reference(name):
-        registered = plugins.registered("NETWORKS")
-        if name not in registered:
-            raise unknown("network", name, [*NETWORKS, *registered])
-    builder: Builder = plugins.named("NETWORKS", name)
+    builder: Builder = plugins.named("NETWORKS", name, "network", _OURS)
     if not callable(builder):
         raise ElthError(
             f"{name} is no function of a network: expected def f(shape, *, option=default) -> "

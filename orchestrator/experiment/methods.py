@@ -224,13 +224,9 @@ def _registered(paths: Sequence[str]) -> list[str]:
 def _told(name: str, paths: Sequence[str]) -> dict[str, Any]:
     """The fields of a method from outside, as JSON values; its module is imported."""
     plugins.use(paths)
-    if plugins.is_reference(name):
-        found = plugins.get(name)
-    else:
-        ways, scored = plugins.registered("METHODS"), plugins.registered("CRITERIA")
-        if name not in ways and name not in scored:
-            raise unknown("method", name, [*METHODS, *ways, *scored])
-        found = plugins.named("METHODS" if name in ways else "CRITERIA", name)
+    scored = plugins.registered("CRITERIA")
+    kind = "CRITERIA" if name in scored else "METHODS"
+    found = plugins.named(kind, name, "method", [*METHODS, *scored])
     if isinstance(found, Method):
         return dataclasses.asdict(found)
     if not callable(found):

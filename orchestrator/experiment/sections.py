@@ -57,11 +57,7 @@ def _is_stored(info: ValidationInfo) -> bool:
 def check_layout(name: str, paths: Sequence[str]) -> None:
     """Refuse a layout from outside that is not there; its module is imported."""
     plugins.use(paths)
-    if not plugins.is_reference(name):
-        registered = plugins.registered("LAYOUTS")
-        if name not in registered:
-            raise unknown("layout", name, [*LAYOUTS, *registered])
-    if not callable(plugins.named("LAYOUTS", name)):
+    if not callable(plugins.named("LAYOUTS", name, "layout", LAYOUTS)):
         raise ElthError(f"{name} is no layout: expected a function from a Book to a list of Sheets")
 
 
@@ -315,11 +311,7 @@ def recipe_names(paths: Sequence[str]) -> list[str]:
 def recipe_fields(name: str, paths: Sequence[str]) -> dict[str, Any]:
     """The fields of a recipe from outside; its module is imported."""
     plugins.use(paths)
-    if not plugins.is_reference(name):
-        registered = plugins.registered("RECIPES")
-        if name not in registered:
-            raise unknown("recipe", name, [*RECIPES, *registered])
-    found = plugins.named("RECIPES", name)
+    found = plugins.named("RECIPES", name, "recipe", RECIPES)
     if not isinstance(found, Recipe):
         raise ElthError(f"{name} is no Recipe: found {found!r}")
     return found.full()

@@ -219,7 +219,7 @@ def lay_out(cells: Sequence[Cell], paper: Paper, dataset: str, last: int) -> lis
     if layout is None:
         if not plugins.is_reference(paper.layout) and not plugins.listed():
             raise unknown("layout", paper.layout, LAYOUTS)
-        layout = plugins.named("LAYOUTS", paper.layout)
+        layout = plugins.named("LAYOUTS", paper.layout, "layout", LAYOUTS)
     return layout(Book(cells, paper, dataset, paper.round or last))
 
 
