@@ -77,11 +77,11 @@ def find_store(place: str | None) -> Store:
     return Store.of(take_credentials(place) if place else None)
 
 
-def open_tracker(place: str | None) -> Tracker:
-    """The tracker of a store that must be there already."""
+def open_tracker(place: str | None, *, writing: bool = False) -> Tracker:
+    """The tracker of a store that must be there already; nothing is written unless ``writing``."""
     store = find_store(place)
     if not store.is_there:
         raise ElthError(f"there is no store in {store}; run an experiment, or name one by --store")
     from orchestrator.store.tracker import Tracker
 
-    return Tracker(store)
+    return Tracker(store, reading=not writing)

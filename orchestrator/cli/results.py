@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,38 +66,80 @@ def status(grid_or_config: str, overrides: tuple[str, ...], store: str | None) -
 @plugin_option
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @store_option
+@click.option("--set-aside", is_flag=True, help="Mark what is damaged, for elth run to do again.")
+@click.option("--absent", is_flag=True, help="With --set-aside: what is not there as well.")
+@click.option("--restore", is_flag=True, help="Take back what was set aside and is whole.")
 @click.option(
     "--faulty",
     is_flag=True,
     help="Set aside, instead, the stages whose gradients may have been wrong (docs/numerics.md).",
 )
 def verify(
-    grid_or_config: str | None, overrides: tuple[str, ...], store: str | None, faulty: bool
+    grid_or_config: str | None,
+    overrides: tuple[str, ...],
+    store: str | None,
+    set_aside: bool,
+    absent: bool,
+    restore: bool,
+    faulty: bool,
 ) -> None:
     """Read every file of the finished stages of a grid, or of all, and compare checksums.
 
-    A stage with a damaged file is set aside, and the next elth run does it again; so does one that
-    comes upon the damage. From a server every file is fetched.
+    Nothing is changed unless --set-aside, --restore or --faulty says so. An elth run that comes
+    upon a damaged stage sets it aside itself. From a server every file is fetched.
     """
-    tracker = open_tracker(store)
+    if absent and not set_aside:
+        raise click.UsageError("--absent goes with --set-aside")
+    if set_aside + restore + faulty > 1:
+        raise click.UsageError("give one of --set-aside, --restore and --faulty")
+    tracker = open_tracker(store, writing=set_aside or restore or faulty)
     grid = _grid(grid_or_config, overrides) if grid_or_config else None
     if faulty:
         _set_faulty_aside(tracker, grid)
-        return
-    count, damaged, unknown = 0, 0, 0
-    for stage, why in tracker.verify(grid):
-        count += 1
-        unknown += why is None
-        if why:
-            damaged += 1
-            line = f"damaged: {stage.title}: {why}"
-            out.print(line, highlight=False, markup=False, soft_wrap=True)
-    told = f"{count} finished stages in {tracker.store}: {count - damaged - unknown} whole"
-    told += f", {unknown} not looked at, as their code from outside is not here" if unknown else ""
-    told += f", {damaged} damaged and set aside; elth run does them again" if damaged else ""
-    out.print(told, highlight=False, markup=False, soft_wrap=True)
-    if damaged:
+    elif restore:
+        _restore(tracker, grid)
+    elif not _verify(tracker, grid, marked=("damaged", "absent")[: set_aside + absent]):
         sys.exit(EXIT_FAILED)
+
+
+def _verify(tracker: Tracker, grid: str | None, *, marked: Sequence[str]) -> bool:
+    """Look at all; set aside what is in a state that is to be marked; whether all is whole."""
+    from orchestrator.store.verifying import verify
+
+    counts: Counter[str] = Counter()
+    for found in verify(tracker, grid, absent="absent" in marked):
+        counts[found.state] += 1
+        if found.state in marked:
+            tracker.set_aside(found.run, found.reason)
+        if found.state in ("absent", "damaged"):
+            line = f"{found.state}: {found.stage.title}: {found.reason}"
+            out.print(line, highlight=False, markup=False, soft_wrap=True)
+    told = f"{counts.total()} finished stages in {tracker.store}: {counts['whole']} whole"
+    if counts["unknown"]:
+        told += f", {counts['unknown']} not looked at, as their code from outside is not here"
+    for state, words in (("absent", "whose files are not there"), ("damaged", "damaged")):
+        if counts[state]:
+            told += f", {counts[state]} {words}"
+            told += " and set aside; elth run does them again" if state in marked else ""
+    if counts["damaged"] and "damaged" not in marked:
+        told += "; elth verify --set-aside lets elth run do them again"
+    out.print(told, highlight=False, markup=False, soft_wrap=True)
+    return not (counts["absent"] or counts["damaged"])
+
+
+def _restore(tracker: Tracker, grid: str | None) -> None:
+    from orchestrator.store.verifying import restore
+
+    counts: Counter[bool] = Counter()
+    for found in restore(tracker, grid):
+        counts[found.state == "whole"] += 1
+        line = f"still {found.state}: {found.stage.title}: {found.reason}"
+        if found.state == "whole":
+            line = f"taken back: {found.stage.title}"
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
+    told = f"{counts[True]} stages in {tracker.store} count as finished again"
+    told += f", {counts[False]} stay set aside" if counts[False] else ""
+    out.print(told, highlight=False, markup=False, soft_wrap=True)
 
 
 @click.command(cls=Command, example="elth report quickstart --json > cells.json")
@@ -147,18 +191,19 @@ def ui(store: str | None, grid: str | None, port: int, no_browser: bool) -> None
     """Open the MLflow pages on the store, on this machine only (127.0.0.1)."""
     from orchestrator.report import ui as pages
 
-    sys.exit(pages.serve(open_tracker(store), grid=grid, port=port, browser=not no_browser))
+    tracker = open_tracker(store, writing=True)  # it keeps the view of what is compared
+    sys.exit(pages.serve(tracker, grid=grid, port=port, browser=not no_browser))
 
 
 def _set_faulty_aside(tracker: Tracker, grid: str | None) -> None:
-    from orchestrator.store.soundness import faulty, of_grid
+    from orchestrator.store.soundness import UNSOUND, faulty, of_grid
 
     chosen = faulty(tracker.stages())
     if grid is not None:
         chosen = of_grid(chosen, tracker.grids.keys(grid))
     for one in chosen:
         line = f"set aside: {one.stage.title} ({one.numerics})"
-        tracker.set_aside(tracker.get(one.run_id), "its gradients may have been wrong")
+        tracker.set_aside(tracker.get(one.run_id), UNSOUND)
         out.print(line, highlight=False, markup=False, soft_wrap=True)
     told = f"{len(chosen)} stages in {tracker.store} come from gradients that may be wrong"
     told += "; elth run does them again" if chosen else ""

@@ -19,7 +19,7 @@ from orchestrator.experiment.reading import load
 from orchestrator.experiment.sections import Cell, Experiment
 from orchestrator.plan.costs import kept_at, weights_of
 from orchestrator.plan.graph import Plan
-from orchestrator.plan.stage import Stage, info_of
+from orchestrator.plan.stage import Stage, data_labels, info_of
 from orchestrator.plan.transforming import transform
 
 
@@ -140,7 +140,7 @@ class _Builder:
         Raises:
             ElthError: it keeps fewer weights than are never pruned, or needs more rounds.
         """
-        total, whole = weights_of(network, dataset)
+        total, whole = weights_of(network, info_of(dataset).shape)
         pruning = self.experiment.pruning
         if not cell.target:
             kept = kept_at(pruning.rate, cell.round, total)
@@ -282,7 +282,7 @@ class _Builder:
             "seed": self.seed,
             "dataset": info.title,
             **({"target": level.target} if level.target else {}),
-            **({"place": info.name} if info.name != info.title else {}),
+            **data_labels(info),
         }
 
 

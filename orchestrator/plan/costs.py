@@ -6,15 +6,16 @@ import functools
 
 from elth.counts import kept_after
 from elth.networks import facts
-from orchestrator.plan.stage import Stage, dataset_of, info_of, iterations, recipe_of
+from elth.specs import DataShape
+from orchestrator.plan.stage import Stage, iterations, recipe_of, shape_of
 
 kept_at = functools.lru_cache(maxsize=4096)(kept_after)
 
 
 @functools.lru_cache(maxsize=4096)
-def weights_of(network: str, dataset: str) -> tuple[int, int]:
+def weights_of(network: str, shape: DataShape) -> tuple[int, int]:
     """Prunable weights of a network, and how many of them are never pruned."""
-    found = facts(network, info_of(dataset).shape)
+    found = facts(network, shape)
     return found.prunable, found.unpruned
 
 
@@ -31,19 +32,18 @@ def work(stage: Stage) -> float:
 def seconds_of_step(stage: Stage) -> float:
     """Rough cost of an iteration: seconds on one core of a laptop."""
     batch = recipe_of(stage).batch_size
-    return _step(stage.params["network"], dataset_of(stage), batch)
+    return _step(stage.params["network"], shape_of(stage), batch)
 
 
 @functools.lru_cache(maxsize=4096)
-def _step(network: str, dataset: str, batch: int) -> float:
-    shape = info_of(dataset).shape
+def _step(network: str, shape: DataShape, batch: int) -> float:
     found = facts(network, shape)
     return 3 * found.macs * batch / 50e9 + 5e-4 * found.layers
 
 
 def stored_bytes(stage: Stage, keep_weights: bool = False) -> int:
     """About how many bytes a stage leaves in the store."""
-    weights, _ = weights_of(stage.params["network"], dataset_of(stage))
+    weights, _ = weights_of(stage.params["network"], shape_of(stage))
     overhead = 60_000
     if stage.kind == "rewind_point":
         return overhead + 4 * weights

@@ -16,9 +16,11 @@ from typing import Any
 
 from elth import data
 from elth.counts import iterations_per_epoch, rewind_step
-from elth.data import info
+from elth.data import DatasetInfo, info
+from elth.errors import ElthError
 from elth.networks import DataShape
 from elth.recipes import Recipe
+from elth.specs import Spec
 
 VERSIONS = {"rewind_point": 1, "round": 1, "retraining": 1}
 """Raised when a kind comes to mean something else, which gives its stages new keys."""
@@ -115,7 +117,7 @@ info_of = functools.lru_cache(maxsize=256)(data.info)
 def iterations(stage: Stage) -> tuple[int, int]:
     """First and last iteration that a stage trains, counted from initialisation."""
     recipe = recipe_of(stage)
-    size = info_of(dataset_of(stage)).train_size
+    size = size_of(stage)
     start = rewind_step(size, recipe)
     if stage.kind == "rewind_point":
         return 0, start
@@ -134,7 +136,7 @@ def dataset_of(stage: Stage) -> str:
 
 def per_epoch(stage: Stage) -> int:
     """Iterations of an epoch."""
-    return iterations_per_epoch(info_of(dataset_of(stage)).train_size, recipe_of(stage))
+    return iterations_per_epoch(size_of(stage), recipe_of(stage))
 
 
 def count_kinds(stages: Iterable[Stage]) -> dict[str, int]:
@@ -145,6 +147,37 @@ def count_kinds(stages: Iterable[Stage]) -> dict[str, int]:
     return counts
 
 
+SHAPE, SIZES = "shape", "sizes"
+"""Labels by which a stage is read where its dataset is not: channels, side and classes of what a
+network is shown, and images in the training part and the other."""
+
+
+def data_labels(info: DatasetInfo) -> dict[str, Any]:
+    """What a stage tells of its dataset; of one of ours the name is enough."""
+    if Spec.parse(info.name).name in data.DATASETS and info.name == info.title:
+        return {}
+    shape = [info.shape.channels, info.shape.size, info.shape.classes]
+    place = {"place": info.name} if info.name != info.title else {}
+    return {**place, SHAPE: shape, SIZES: [info.train_size, info.test_size]}
+
+
 def shape_of(stage: Stage) -> DataShape:
     """The shape of the data that a stage trains on."""
+    if SHAPE in stage.labels:
+        try:
+            channels, size, classes = stage.labels[SHAPE]
+        except (TypeError, ValueError) as error:
+            found = stage.labels[SHAPE]
+            raise ElthError(
+                f"the stage {stage.title} should tell channels, side and classes of its dataset, "
+                f"found {found!r}"
+            ) from error
+        return DataShape(channels=channels, size=size, classes=classes)
     return info(dataset_of(stage)).shape
+
+
+def size_of(stage: Stage) -> int:
+    """The number of training images of a stage's dataset."""
+    if SIZES in stage.labels:
+        return int(stage.labels[SIZES][0])
+    return info_of(dataset_of(stage)).train_size

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from mlflow.exceptions import MlflowException
 from pydantic import ValidationError
@@ -20,9 +18,10 @@ from orchestrator.plan.graph import Plan
 from orchestrator.store.listing import Tracked
 from orchestrator.store.tracker import Tracker
 
-STATES = ("finished", "running", "interrupted", "failed", "blocked", "waiting")
-"""``interrupted``: its process is gone; the next ``elth run`` goes on with it. ``blocked``:
-something it needs has failed. ``waiting``: nothing of it is there yet."""
+STATES = ("finished", "running", "interrupted", "set aside", "failed", "blocked", "waiting")
+"""``interrupted``: its process is gone; the next ``elth run`` goes on with it. ``set aside``: its
+files are damaged; the next ``elth run`` does it again. ``blocked``: something it needs has failed.
+``waiting``: nothing of it is there yet."""
 
 _LINES = 3
 _LOGS = 5
@@ -80,6 +79,9 @@ def states(tracker: Tracker, grid: str) -> list[State]:
             found.append(
                 State(key=key, state="interrupted", title=title, reason="its process ended")
             )
+        elif one.status == "set aside":
+            again = f"{one.reason} (the next elth run does it again)"
+            found.append(State(key=key, state="set aside", title=title, reason=again))
         else:
             since = duration(max(time.time() - one.started / 1000, 0.0))
             reason = f"for {since}" if one.status == "running" else ""
@@ -129,10 +131,8 @@ def _plan(tracker: Tracker, grid: str) -> Plan:
 
 
 def _log(tracker: Tracker, run_id: str) -> tuple[str, ...]:
-    with tempfile.TemporaryDirectory(prefix="elth-") as folder:
-        try:
-            path = tracker.client.download_artifacts(run_id, "traceback.txt", folder)
-            text = Path(path).read_text(encoding="utf-8", errors="replace")
-        except (MlflowException, OSError):
-            return ()
+    try:
+        text = tracker.files.read(run_id, "traceback.txt").decode(errors="replace")
+    except (MlflowException, OSError):
+        return ()
     return tuple(line.rstrip() for line in text.splitlines() if line.strip())[-_LINES:]

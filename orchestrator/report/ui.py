@@ -26,6 +26,7 @@ from typing import IO, Any
 from mlflow.exceptions import MlflowException
 
 from elth.errors import ElthError
+from orchestrator.store.address import Store
 from orchestrator.store.opening import STAGES
 from orchestrator.store.tracker import Tracker
 
@@ -119,7 +120,7 @@ def serve(tracker: Tracker, *, grid: str | None, port: int, browser: bool) -> in
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryFile("w+") as log:
-        server = _start(uri, port, log)
+        server = _start(tracker.store, port, log)
         try:
             _wait(server, port)
             if server.poll() is None:
@@ -146,14 +147,21 @@ def _check(port: int) -> None:
             ) from error
 
 
-def _start(uri: str, port: int, log: IO[str]) -> subprocess.Popen[str]:
+def _start(store: Store, port: int, log: IO[str]) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port)]
+    if store.folder is not None:
+        command += ["--app-name", "elth"]
     command += ["--workers", "1", "--uvicorn-opts"]
     command += ["--no-access-log --log-level warning --timeout-graceful-shutdown 3"]
     return subprocess.Popen(
         command,
         # The address of a database may hold a password, which a command line would show to all.
-        env={**os.environ, **_QUIET, "MLFLOW_BACKEND_STORE_URI": uri},
+        env={
+            **os.environ,
+            **_QUIET,
+            "MLFLOW_BACKEND_STORE_URI": store.uri,
+            "ELTH_UI_FOLDER": str(store.folder),
+        },
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,

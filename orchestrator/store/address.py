@@ -26,6 +26,9 @@ class Store:
         directory.
         """
         place = str(place or os.environ.get("MLFLOW_TRACKING_URI") or "runs")
+        inside = re.fullmatch(r"sqlite:///(.+)/mlflow\.db", place)
+        if inside and (Path(inside[1]) / "artifacts").is_dir():  # such a directory's, by its file
+            place = inside[1]
         if re.match(r"^(https?|sqlite|postgresql|mysql|mssql)(\+\w+)?:", place):
             return Store(place, None)
         if re.match(r"^[a-z][a-z0-9+.-]+:", place):

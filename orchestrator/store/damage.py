@@ -1,4 +1,4 @@
-"""Damage: a finished stage whose files are not what was written, or are not there."""
+"""What can be amiss with a finished stage: its files are wrong, or they are not there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,19 @@ from elth.errors import ElthError
 
 
 class DamagedError(ElthError):
-    """The result of a stage cannot be used, and the stage has to be done again."""
+    """The files of a stage are not what was written; it has to be done again."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+        """The key of the stage."""
+
+
+class AbsentError(ElthError):
+    """Files of a stage are not there, and nothing is known to be wrong with them.
+
+    A disk may not be mounted, a folder left behind, or weights tidied away.
+    """
 
     def __init__(self, key: str, message: str) -> None:
         super().__init__(message)

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from orchestrator.plan import Stage
 from orchestrator.store.address import Store
 from orchestrator.store.away import is_away
 from orchestrator.store.board import GONE
+from orchestrator.store.files import Files
 from orchestrator.store.listing import Tracked, pages
 
 GRIDS = "elth-grids"
@@ -37,17 +37,24 @@ class Grids:
     """The grids of a store."""
 
     def __init__(
-        self, client: MlflowClient, experiment: str, store: Store, forget: Callable[[], None]
+        self,
+        client: MlflowClient,
+        files: Files,
+        experiment: str,
+        store: Store,
+        forget: Callable[[], None],
     ) -> None:
         """Prepare; nothing is asked of the store yet.
 
         Args:
             client: of the store.
+            files: of its runs.
             experiment: the id of ``elth-grids``.
             store: for messages.
             forget: is called where a run turns out to be gone.
         """
         self._client = client
+        self._files = files
         self._experiment = experiment
         self._store = store
         self._forget = forget
@@ -111,25 +118,21 @@ class Grids:
         if run is None:
             known = ", ".join(self.names()) or "none"
             raise ElthError(f"the store {self._store} has no grid '{grid}' (it has: {known})")
-        with tempfile.TemporaryDirectory(prefix="elth-") as folder:
-            try:
-                path = self._client.download_artifacts(run.info.run_id, name, folder)
-                text = Path(path).read_text(encoding="utf-8")
-                sums = [tag for tag in run.data.tags if tag.startswith(_checked(name, ""))]
-                if sums and _checked(name, text) not in sums:
-                    raise ValueError(
-                        f"{name} is damaged: its checksum is of no file that was written"
-                    )
-                return text
-            except (MlflowException, OSError, ValueError) as error:
-                if is_away(error):
-                    raise
-                raise self._half_begun(grid) from error
+        try:
+            text = self._files.read(run.info.run_id, name).decode()
+            sums = [tag for tag in run.data.tags if tag.startswith(_checked(name, ""))]
+            if sums and _checked(name, text) not in sums:
+                raise ValueError(f"{name} is damaged: its checksum is of no file that was written")
+            return text
+        except (MlflowException, OSError, ValueError) as error:
+            if is_away(error):
+                raise
+            raise self._half_begun(grid) from error
 
     def _log_file(self, run_id: str, name: str, text: str) -> None:
         """Write a file of a grid. Of two drivers that do so at once, either may be the last."""
         self._client.set_tag(run_id, _checked(name, text), "true")
-        self._client.log_text(run_id, text, name)
+        self._files.write(run_id, name, text.encode())
 
     def _half_begun(self, grid: str) -> ElthError:
         return ElthError(
@@ -145,7 +148,7 @@ class Grids:
         run = self.run(grid)
         if run is not None:
             for file in files:
-                self._client.log_artifact(run.info.run_id, str(file), "report")
+                self._files.add(run.info.run_id, file, "report")
 
     def join(self, run_ids: Iterable[str], grid: str) -> None:
         """Tag runs as belonging to a grid, which MLflow's pages show them by.

@@ -26,28 +26,29 @@ import hashlib
 import itertools
 import json
 import logging
-import tempfile
 import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Run, RunStatus, ViewType
 from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.entities import PagedList
 
 from elth.errors import ElthError
 from orchestrator.plan.costs import work
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.stage import Stage
+from orchestrator.store.files import Files
 from orchestrator.store.provenance import is_gone
 
 INDEX = "elth-index"
+
+DAMAGED = "elth.damaged"
+"""The tag of a run that is set aside, with the reason."""
 
 POINTER = "elth.index"
 """The tag of the experiment ``elth-index`` that names the index."""
@@ -78,9 +79,9 @@ class Tracked:
     What belongs to a grid is said by ``Tracker.grid_keys``.
     """
     status: str
-    """``finished``, ``running``, ``failed`` or ``killed``."""
+    """``finished``, ``running``, ``failed``, ``killed`` or ``set aside``."""
     reason: str
-    """Why it failed."""
+    """Why it failed, or is set aside."""
     is_final: bool
     """Whether doing it again would fail again."""
     nonzeros: int
@@ -125,13 +126,14 @@ def tracked(run: Run) -> Tracked:
     status = RunStatus.from_string(run.info.status)
     if status == RunStatus.RUNNING and is_gone(tags.get("elth.owner", "")):
         status = RunStatus.KILLED
+    is_aside = status == RunStatus.KILLED and DAMAGED in tags
     return Tracked(
         run_id=run.info.run_id,
         key=tags["elth.key"],
         stage=stage_of(run),
         grids=frozenset(t.removeprefix("grid.") for t in tags if t.startswith("grid.")),
-        status=_STATUS.get(status, "killed"),
-        reason=tags.get("elth.reason", ""),
+        status="set aside" if is_aside else _STATUS.get(status, "killed"),
+        reason=tags.get(DAMAGED if is_aside else "elth.reason", ""),
         is_final=tags.get("elth.final") == "true",
         nonzeros=int(params.get("nonzeros", 0)),
         prunable=int(params.get("prunable", 0)),
@@ -241,20 +243,26 @@ class Listing:
     def __init__(
         self,
         client: MlflowClient,
+        files: Files,
         experiment: str,
         make_experiment: Callable[[str], str],
         *,
         keep: bool,
+        reading: bool = False,
     ) -> None:
         """Prepare; nothing is asked of the store yet.
 
         Args:
             client: of the store.
+            files: of its runs.
             experiment: the id of the experiment with the stages.
             make_experiment: gives the id of an experiment by name, and makes it if need be.
             keep: whether a new index is written once a whole page of runs is not in it.
+            reading: whether nothing at all is written.
         """
         self._client = client
+        self._files = files
+        self._reading = reading
         self._experiment = experiment
         self._make_experiment = make_experiment
         self._keep = keep
@@ -275,7 +283,7 @@ class Listing:
         This is for what no mark can tell: one run removed and another one added, both before it.
         """
         with contextlib.suppress(MlflowException):
-            if self._pointer():
+            if not self._reading and self._pointer():
                 self._client.set_experiment_tag(self._make_experiment(INDEX), POINTER, "")
 
     def _finished(self) -> tuple[Tracked, ...]:
@@ -328,9 +336,7 @@ class Listing:
         while text:
             try:
                 place = json.loads(text)
-                with tempfile.TemporaryDirectory(prefix="elth-") as folder:
-                    path = self._client.download_artifacts(place["run"], place["file"], folder)
-                    data = Path(path).read_bytes()
+                data = self._files.read(place["run"], place["file"])
                 if hashlib.sha256(data).hexdigest() == place["sha256"]:
                     return Index.unpack(data, self._experiment)
             except (
@@ -353,10 +359,7 @@ class Listing:
         try:
             experiment = self._make_experiment(INDEX)
             home = self._home(experiment)
-            with tempfile.TemporaryDirectory(prefix="elth-") as folder:
-                path = Path(folder) / name
-                path.write_bytes(data)
-                self._client.log_artifact(home.info.run_id, str(path))
+            self._files.write(home.info.run_id, name, data)
             before = self._pointer()
             digest = hashlib.sha256(data).hexdigest()
             place = {"run": home.info.run_id, "file": name, "sha256": digest}
@@ -367,10 +370,7 @@ class Listing:
         with contextlib.suppress(Exception):  # not every store of artifacts lets files be removed
             old = json.loads(before)
             if old["run"] == home.info.run_id:
-                place_of = get_artifact_repository(
-                    home.info.artifact_uri, self._client.tracking_uri
-                )
-                place_of.delete_artifacts(old["file"])
+                self._files.remove(home.info.run_id, old["file"])
         return None
 
     def _home(self, experiment: str) -> Run:

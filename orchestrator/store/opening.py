@@ -38,15 +38,16 @@ def check_reachable(uri: str) -> None:
 
 
 @contextlib.contextmanager
-def alone(folder: Path | None) -> Iterator[None]:
+def alone(folder: Path | None, *, reading: bool = False) -> Iterator[None]:
     """Open a store's database alone: of several that create it at once, all but one fail.
 
-    Whoever holds the lock for long is asleep and not waited for.
+    Whoever holds the lock for long is asleep and not waited for. Who only reads makes no lock.
     """
-    if folder is None:
+    lock = folder / ".opening" if folder is not None else None
+    if lock is None or (reading and not lock.exists()):
         yield
         return
-    with (folder / ".opening").open("ab") as file:
+    with lock.open("rb" if reading else "ab") as file:
         end = time.monotonic() + _ALONE_SECONDS
         while time.monotonic() < end:
             try:

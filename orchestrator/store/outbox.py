@@ -121,7 +121,7 @@ def publish(tracker: Tracker, place: Path) -> None:
     else:
         params = [Param(name, value) for name, value in entry.params.items()]
         tags = [RunTag(name, value) for name, value in entry.tags.items()]
-        client.log_artifacts(entry.run_id, str(place / "files"))
+        tracker.files.add(entry.run_id, place / "files")
         client.log_batch(entry.run_id, params=params, tags=tags)
         for i in range(0, len(entry.metrics), _BATCH):
             points = [Metric(*point) for point in entry.metrics[i : i + _BATCH]]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +22,16 @@ from orchestrator.plan.outside import check_code
 from orchestrator.plan.stage import Stage, shape_of
 
 State = dict[str, Tensor]
+
+FILES = "elth.files"
+"""The tag of a run that tells which files its result has, with their sizes in bytes."""
+
+_BEFORE = {
+    "rewind_point": ("rewind.safetensors",),
+    "round": ("mask.safetensors", "trained.safetensors"),
+    "retraining": ("mask.safetensors",),
+}
+"""What stages left before runs told of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +69,27 @@ def write(result: Result, folder: Path, *, keep_weights: bool) -> None:
             for name, tensor in result.trained.items()
         }
         _write(folder / "trained.safetensors", kept, "trained weights")
+
+
+def told(folder: Path) -> str:
+    """What the tag ``elth.files`` says of a result that was written."""
+    return json.dumps({path.name: path.stat().st_size for path in sorted(folder.iterdir())})
+
+
+def files_of(stage: Stage, tags: Mapping[str, str]) -> dict[str, int | None]:
+    """The files that the result of a finished stage has, and their sizes where they are known.
+
+    Args:
+        stage: the stage.
+        tags: those of its run.
+    """
+    with contextlib.suppress(ValueError, AttributeError):
+        return dict(json.loads(tags[FILES]).items()) if FILES in tags else _before(stage)
+    return _before(stage)
+
+
+def _before(stage: Stage) -> dict[str, int | None]:
+    return dict.fromkeys(_BEFORE.get(stage.kind, ()))
 
 
 def _write(path: Path, state: State, kind: str) -> None:

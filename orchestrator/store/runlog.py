@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
@@ -43,8 +42,9 @@ _BATCH = 1000
 class RunLog:
     """The writing side of one run. Epochs go out from a thread, so that training never waits."""
 
-    def __init__(self, client: MlflowClient, run_id: str, lease: Lease | None = None) -> None:
-        self.client = client
+    def __init__(self, tracker: Tracker, run_id: str, lease: Lease | None = None) -> None:
+        self.client = tracker.client
+        self.files = tracker.files
         self.run_id = run_id
         self.lease = lease
         """Without which nothing is published, if there is one."""
@@ -97,7 +97,7 @@ class RunLog:
         with tempfile.TemporaryDirectory(prefix="elth-") as folder:
             self.write(result, Path(folder), keep_weights=keep_weights)
             try:
-                self.client.log_artifacts(self.run_id, folder)
+                self.files.add(self.run_id, Path(folder))
                 self._drain()
                 if self.lease is not None and self.lease.is_lost():
                     raise LostError(f"run {self.run_id} has lost its lease")
@@ -111,10 +111,12 @@ class RunLog:
 
     def write(self, result: Result, folder: Path, *, keep_weights: bool) -> None:
         """Write the files of a finished run."""
-        from orchestrator.store.result import write
+        from orchestrator.store.result import FILES, told, write
 
         (folder / "result").mkdir(exist_ok=True)
         write(result, folder / "result", keep_weights=keep_weights)
+        self._last_tags = [one for one in self._last_tags if one.key != FILES]
+        self._last_tags.append(RunTag(FILES, told(folder / "result")))
         for name, text in self.texts.items():
             (folder / name).write_text(text)
 
@@ -134,7 +136,7 @@ class RunLog:
     def fail(self, reason: str, *, final: bool, details: str) -> None:
         """Close the run as failed; ``final`` when doing it again would fail again."""
         with contextlib.suppress(MlflowException, OSError):
-            self.client.log_text(self.run_id, details, "traceback.txt")
+            self.files.write(self.run_id, "traceback.txt", details.encode())
         self._last_tags = []
         with contextlib.suppress(MlflowException, OSError):
             self._drain()
@@ -200,7 +202,7 @@ def begin_run(
         run_id = open_run(tracker, stage, grid=grid, driver=driver)
     else:
         run_id = lease.run_id
-    log = RunLog(tracker.client, run_id, lease)
+    log = RunLog(tracker, run_id, lease)
     log.tags({"elth.numerics": numerics, **of_modules(modules(stage))})
     axes = {name: stage.labels[name] for name in AXES}
     log.params({"kind": stage.kind, **{n: "-" if v == "" else v for n, v in axes.items()}})

@@ -6,10 +6,9 @@ from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING
 
 from elth import plugins
-from elth.data import info
 from elth.errors import ElthError
 from elth.networks import facts
-from orchestrator.plan.stage import dataset_of
+from orchestrator.plan.stage import shape_of
 
 if TYPE_CHECKING:
     from orchestrator.store.listing import Tracked
@@ -19,6 +18,9 @@ _REACHED = range(2, 8)
 """Input channels of a strided 1x1 convolution whose weight gradient oneDNN gets wrong with AVX2."""
 
 _X86 = ("cpu-AuthenticAMD", "cpu-GenuineIntel", "cpu-HygonGenuine", "cpu-x86_64")
+
+UNSOUND = "its gradients may have been wrong"
+"""Why such a run is set aside."""
 
 DO_AGAIN = (
     "elth verify --faulty sets them aside, and elth run does them and what came of them again"
@@ -37,7 +39,7 @@ def is_exposed(one: Tracked) -> bool:
         return False
     try:
         with plugins.closed():  # a store has nothing run
-            shape = info(dataset_of(one.stage)).shape
+            shape = shape_of(one.stage)
             strided = facts(one.stage.params["network"], shape).strided_pixels
     except ElthError:  # of a dataset or a network that is not here, or no more
         return False
@@ -55,7 +57,7 @@ def faulty(tracked: Iterable[Tracked]) -> list[Tracked]:
     """
     runs: dict[str, list[Tracked]] = {}
     for one in tracked:
-        if one.status in ("finished", "killed"):
+        if one.status in ("finished", "set aside", "killed"):
             runs.setdefault(one.key, []).append(one)
     known: dict[str, bool] = {}
 

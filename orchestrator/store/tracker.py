@@ -11,29 +11,34 @@ import contextlib
 import logging
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from elth import plugins
 from elth.errors import ElthError
 from orchestrator.plan.outside import CodeError
 from orchestrator.plan.stage import Stage
 from orchestrator.store.address import Store
-from orchestrator.store.away import AwayError, is_away
+from orchestrator.store.away import AwayError, is_away, plain
 from orchestrator.store.board import Board
-from orchestrator.store.damage import DamagedError
+from orchestrator.store.damage import AbsentError, DamagedError
+from orchestrator.store.files import ARTIFACTS, Files
 from orchestrator.store.grids import GRIDS, Grids
-from orchestrator.store.listing import Listing, Tracked, pages, stage_of, tracked
+from orchestrator.store.listing import DAMAGED, Listing, Tracked, pages, stage_of, tracked
 from orchestrator.store.opening import STAGES, alone, check_reachable, index_tags
 
 if TYPE_CHECKING:
     from orchestrator.store.result import Result
+
+
+RESULT = "result"
+"""The folder of a run with what its stage leaves."""
+
+_LOOKED_AT = 16
+"""Runs by which it is told whether a store's files are there."""
 
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -43,49 +48,60 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 class Tracker:
     """Everything that is asked of MLflow."""
 
-    def __init__(self, store: Store, *, keep_index: bool = False) -> None:
+    def __init__(self, store: Store, *, keep_index: bool = False, reading: bool = False) -> None:
         """Open the store, and create it if it is a directory that is not there yet.
 
         Args:
             store: where it is.
             keep_index: whether ``stages`` also brings the index of finished runs up to date.
+            reading: whether nothing is written, not even what is found to be damaged: the store
+                has to be there, and may be on a disk that cannot be written.
 
         Raises:
             ElthError: it cannot be created, written or reached, with the reason.
         """
         self.store = store
+        self.reading = reading
         self._artifacts = None
         if store.folder is not None:
-            try:
-                (store.folder / "artifacts").mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryFile(dir=store.folder):
-                    pass
-            except OSError as error:
-                raise ElthError(
-                    f"cannot write the store {store}: {error.strerror}; give another with --store"
-                ) from error
-            self._artifacts = (store.folder / "artifacts").as_uri()
+            self._artifacts = (store.folder / ARTIFACTS).as_uri()
+            if not reading:
+                _check_writing(store)
         check_reachable(store.uri)
         try:
-            with alone(store.folder):
+            with alone(store.folder, reading=reading):
                 self.client = MlflowClient(store.uri)
                 self.experiments = {name: self._experiment(name) for name in (STAGES, GRIDS)}
-            if store.folder is not None:
+            if store.folder is not None and not reading:
                 index_tags(store.folder / "mlflow.db")
+        except ElthError:
+            raise
         except Exception as error:  # MLflow's, SQLAlchemy's, Alembic's
             first = (str(error) or type(error).__name__).splitlines()[0]
             kind = AwayError if is_away(error) else ElthError
             raise kind(f"cannot use the store {store}: {first}") from error
+        self.files = Files(self.client, store.folder)
         self.board = Board(self.client, self._experiment, self._artifacts)
         self._listing = Listing(
-            self.client, self.experiments[STAGES], self._experiment, keep=keep_index
+            self.client,
+            self.files,
+            self.experiments[STAGES],
+            self._experiment,
+            keep=keep_index,
+            reading=reading,
         )
-        self.grids = Grids(self.client, self.experiments[GRIDS], store, self._listing.forget)
+        experiment = self.experiments[GRIDS]
+        self.grids = Grids(self.client, self.files, experiment, store, self._listing.forget)
 
     def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
+        if self.reading:
+            raise ElthError(
+                f"the store {self.store} has no experiment '{name}': it was not made by elth run, "
+                "or never begun to the end; give elth run, or name another by --store"
+            )
         try:
             return str(self.client.create_experiment(name, artifact_location=self._artifacts))
         except MlflowException:
@@ -128,7 +144,9 @@ class Tracker:
 
         Raises:
             DamagedError: no run of this key is finished, or its files are damaged: it is set aside.
-            ElthError: its files are not to be had, for another reason.
+            AbsentError: files of it are not there.
+            AwayError: nor are those of most other stages.
+            ElthError: they are not to be had, for another reason.
         """
         run = self.run_of(key)
         if run is None:
@@ -139,81 +157,85 @@ class Tracker:
     def load_run(self, run: Run) -> tuple[Stage, Result]:
         """The stage of a run and its result; as ``load``."""
         stage = stage_of(run)
-        with contextlib.suppress(DamagedError):  # it may have been the way and not the file
-            return self._load_run(stage, run)
         try:
-            return self._load_run(stage, run)
+            with contextlib.suppress(DamagedError):  # it may have been the way and not the file
+                return stage, self.result_of(stage, run)
+            return stage, self.result_of(stage, run)
+        except AbsentError as error:
+            self.check_files()
+            raise AbsentError(
+                stage.key,
+                f"{error}, while those of other stages are: put them back, or have elth run do it "
+                "again",
+            ) from error
         except DamagedError as error:
-            if run.info.status == "FINISHED":
+            name = run.info.run_id[:8]
+            if self.reading or run.info.status != "FINISHED":
+                text = f"{error} (elth verify --set-aside lets elth run do it again)"
+            else:
                 self.set_aside(run, str(error))
-            text = f"{error} (its run {run.info.run_id[:8]} is set aside: elth run does it again)"
+                text = f"{error} (its run {name} is set aside: elth run does it again)"
             raise DamagedError(stage.key, text) from error
 
-    def _load_run(self, stage: Stage, run: Run) -> tuple[Stage, Result]:
-        from orchestrator.store.result import read
-
-        uri = str(run.info.artifact_uri)
-        with tempfile.TemporaryDirectory(prefix="elth-") as folder:
-            place = None if uri.startswith("file:") else folder  # then nothing is copied
-            try:
-                # Not the client's own way, which without a place leaves a copy in /tmp.
-                files = get_artifact_repository(uri, self.client.tracking_uri)
-                path = files.download_artifacts("result", place)
-                for file in Path(path).iterdir():
-                    file.open("rb").close()
-            except (MlflowException, OSError) as error:
-                text = (
-                    f"the files of run {run.info.run_id} ({stage.title}) are not to be had: {error}"
-                )
-                if not self.client.list_artifacts(run.info.run_id, "result"):
-                    raise DamagedError(stage.key, text) from error
-                raise (AwayError if is_away(error) else ElthError)(text) from error
-            try:
-                result = read(stage, Path(path))
-            except CodeError:  # nothing is known to be wrong with it
-                raise
-            except ElthError as error:
-                if "network_version" in stage.params and "does not fit" in str(error):
-                    raise CodeError(
-                        f"{stage.title} was made by another {stage.params['network']} than the one "
-                        f"that is here, whose version is the same: {error}"
-                    ) from error
-                raise DamagedError(stage.key, str(error)) from error
-        if stage.kind == "round" and result.trained is None:
-            raise DamagedError(stage.key, f"{path} lacks the trained weights of {stage.title}")
-        return stage, result
-
-    def verify(self, grid: str | None = None) -> Iterator[tuple[Stage, str | None]]:
-        """Read the result of each finished stage of a grid, or of all, by its checksums.
-
-        Yields:
-            The stage, and what is damaged in it: nothing if it is whole, None if that cannot be
-            told, as its network or dataset is code from outside that is not here. A damaged one is
-            set aside.
+    def result_of(self, stage: Stage, run: Run) -> Result:
+        """What a run holds of its stage, read by checksums; nothing is set aside.
 
         Raises:
-            ElthError: there is no such grid, or files are not to be had for another reason.
+            DamagedError: a file is not what was written.
+            AbsentError: a file is not there.
+            CodeError: it cannot be told, as code from outside is not here.
+            ElthError: the files are not to be had, for another reason.
         """
-        if grid is not None:
-            self.grids.keys(grid)  # refuses what is no grid
-        for one in self.stages(grid):
-            if one.status != "finished":
-                continue
-            run = self.client.get_run(one.run_id)
-            try:
-                with plugins.closed():  # a store has nothing run
-                    self.load_run(run)
-            except DamagedError as error:
-                yield stage_of(run), str(error)
-            except CodeError:
-                yield stage_of(run), None
-            else:
-                yield stage_of(run), ""
+        from orchestrator.store.result import files_of, read
+
+        run_id = str(run.info.run_id)
+        wanted = files_of(stage, run.data.tags)
+        try:
+            with self.files.fetched(run_id, RESULT) as place:
+                have = {path.name: path.stat().st_size for path in place.iterdir()}
+                _check_there(stage, run_id, wanted, have)
+                for name in have:
+                    (place / name).open("rb").close()
+                return _checked(stage, lambda: read(stage, place))
+        except FileNotFoundError:
+            _check_there(stage, run_id, wanted or {RESULT: None}, {})
+            raise
+        except (MlflowException, OSError) as error:
+            text = f"the files of run {run_id} ({stage.title}) are not to be had: {plain(error)}"
+            raise (AwayError if is_away(error) else ElthError)(text) from error
+
+    def check_files(self, runs: Sequence[str] | None = None) -> None:
+        """Refuse a store of which most files are not there: nothing is wrong with it then.
+
+        Args:
+            runs: ids of finished runs that are looked at, a few of them; any when None.
+
+        Raises:
+            AwayError: of more than half of them the files are not there.
+        """
+        if runs is None:
+            runs = [one.run_id for one in self.stages() if one.status == "finished"]
+        some = runs[:: max(1, len(runs) // _LOOKED_AT)]
+        gone = sum(not self.files.sizes(run_id, RESULT) for run_id in some)
+        if 2 * gone > len(some):
+            where = f" in {self.store.folder / ARTIFACTS}" if self.store.folder else ""
+            raise AwayError(
+                f"the store {self.store} is there, and the files of its runs are not: of "
+                f"{len(some)} finished stages that were looked at, {gone} have none{where}. Is the "
+                "disk mounted, and was the folder moved whole? Nothing was changed. If they are "
+                "lost for good, elth verify --set-aside --absent lets elth run do them again"
+            )
 
     def set_aside(self, run: Run, reason: str) -> None:
-        """Let a finished run count as finished no longer, as its files are damaged; it is kept."""
-        self.client.set_tag(run.info.run_id, "elth.damaged", reason[:500])
+        """Let a finished run count as finished no longer; it is kept, with the reason."""
+        self.client.set_tag(run.info.run_id, DAMAGED, reason[:500])
         self.client.update_run(run.info.run_id, "KILLED")
+        self._listing.forget()
+
+    def take_back(self, run: Run) -> None:
+        """Let a run that was set aside count as finished again."""
+        self.client.update_run(run.info.run_id, "FINISHED")
+        self.client.delete_tag(run.info.run_id, DAMAGED)
         self._listing.forget()
 
     def get(self, run_id: str) -> Run:
@@ -236,3 +258,50 @@ class Tracker:
 def finished(runs: Iterable[Run]) -> Run | None:
     """The first of some runs that is finished."""
     return next((run for run in runs if run.info.status == "FINISHED"), None)
+
+
+def _check_writing(store: Store) -> None:
+    folder = store.folder
+    assert folder is not None
+    try:
+        (folder / ARTIFACTS).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ElthError(
+            f"cannot write the store {store}: {error.strerror}; give another with --store"
+        ) from error
+
+
+def _check_there(
+    stage: Stage, run_id: str, wanted: Mapping[str, int | None], have: Mapping[str, int]
+) -> None:
+    """Refuse a result of which files are not there, or not of the sizes that were written."""
+    missing = [name for name in wanted if name not in have]
+    if missing:
+        raise AbsentError(
+            stage.key,
+            f"{' and '.join(missing)} of {stage.title} (run {run_id[:8]}) "
+            f"{'is' if len(missing) == 1 else 'are'} not there",
+        )
+    for name, size in wanted.items():
+        if size is not None and have[name] != size:
+            raise DamagedError(
+                stage.key,
+                f"{name} of {stage.title} (run {run_id[:8]}) has {have[name]:,} bytes, and "
+                f"{size:,} were written",
+            )
+
+
+def _checked(stage: Stage, read: Callable[[], Result]) -> Result:
+    try:
+        return read()
+    except CodeError:  # nothing is known to be wrong with it
+        raise
+    except ElthError as error:
+        if "network_version" in stage.params and "does not fit" in str(error):
+            raise CodeError(
+                f"{stage.title} was made by another {stage.params['network']} than the one that "
+                f"is here, whose version is the same: {error}"
+            ) from error
+        raise DamagedError(stage.key, str(error)) from error

@@ -129,6 +129,8 @@ def _execute(
         if one.key in plan.stages and one.key not in finished
     }
     todo = [stage for key, stage in plan.stages.items() if key not in finished]
+    needed = {key for stage in todo for key in stage.parents if key in finished}
+    tracker.check_files([finished[key].run_id for key in needed])
     datasets = list(dict.fromkeys(dataset_of(stage) for stage in todo))
     root, download = experiment.data.root, experiment.data.download
     if todo:

@@ -34,14 +34,15 @@ def begin(tracker: Tracker, run_id: str, overrides: Sequence[str]) -> tuple[Expe
     name = run.info.run_id[:8]
     with tempfile.TemporaryDirectory(prefix="elth-") as folder:
         try:
-            path = tracker.client.download_artifacts(run.info.run_id, "experiment.yaml", folder)
+            path = Path(folder) / "experiment.yaml"
+            path.write_bytes(tracker.files.read(run.info.run_id, "experiment.yaml"))
         except (MlflowException, OSError) as error:
             raise ElthError(
                 f"run {name} ({stage.title}) is {run.info.status.lower()} and holds no experiment: "
                 "name a finished round of its chain, or give elth run with the file"
             ) from error
         if not any(text.startswith("plugins=") for text in overrides):
-            _check_plugins(Path(path), tracker)
+            _check_plugins(path, tracker)
         experiment, built = plans.of_file(path, overrides)
     if stage.key not in built.stages:
         raise ElthError(

@@ -7,10 +7,13 @@ import json
 import os
 import shutil
 import socket
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.error import HTTPError
+from urllib.parse import urlencode, urlsplit
+from urllib.request import urlopen
 
 import psutil
 import pytest
@@ -250,3 +253,26 @@ def test_a_port_that_is_taken(project: Project) -> None:
 def test_a_grid_that_is_not_there(project: Project) -> None:
     with pytest.raises(ElthError, match=r"has no grid 'small' \(it has: other, tiny\)"):
         serve(tracker_of(project), grid="small", port=1, browser=False)
+
+
+def test_the_pages_of_a_store_that_was_moved_show_its_files(tmp_path: Path) -> None:
+    """Of one that an earlier version made, too: its database names a folder that is no more."""
+    project = Project(tmp_path)
+    with tarfile.open(Path(__file__).parents[1] / "data" / "store_645568c.tar.xz") as packed:
+        packed.extractall(tmp_path, filter="data")
+    tracker = tracker_of(project)
+    run = next(one for one in tracker.stages() if one.stage.kind == "round")
+    recorded = str(tracker.client.get_run(run.run_id).info.artifact_uri)
+    assert recorded.startswith("file:///srv/lab/runs/")
+    with served(project, "--grid", "small") as url:
+        base = url.partition("/#/")[0]
+        words = urlencode({"run_id": run.run_id, "path": "result"})
+        with urlopen(f"{base}/ajax-api/2.0/mlflow/artifacts/list?{words}") as answer:
+            names = {one["path"] for one in json.load(answer)["files"]}
+        assert names == {"result/mask.safetensors", "result/trained.safetensors"}
+        words = urlencode({"run_uuid": run.run_id, "path": "layers.json"})
+        with urlopen(f"{base}/get-artifact?{words}") as answer:
+            assert answer.read() == tracker.files.read(run.run_id, "layers.json")
+        words = urlencode({"run_uuid": run.run_id, "path": "../../../mlflow.db"})
+        with pytest.raises(HTTPError):
+            urlopen(f"{base}/get-artifact?{words}")

@@ -31,6 +31,7 @@ from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.building import build
 from orchestrator.plan.costs import size_of
 from orchestrator.plan.schedule import Schedule
+from orchestrator.store import verifying
 from orchestrator.store.address import Store
 from orchestrator.store.tracker import Tracker
 from orchestrator.work import progress, runner
@@ -550,15 +551,27 @@ def test_verify(elth: Elth, finished: Finished, monkeypatch: pytest.MonkeyPatch)
     refused = elth("verify", "nonsense", "--store", finished.store)
     assert refused.code == 2
     assert "has no grid 'nonsense' (it has: " in refused.err
-    stage = next(iter(finished.plan.stages.values()))
-    found = [(stage, "a file is gone"), (stage, "")]
-    monkeypatch.setattr(Tracker, "verify", lambda self, grid: iter(found))
+    run = finished.tracker.run_of(key := next(iter(finished.plan.stages)))
+    assert run is not None
+    stage = finished.plan.stages[key]
+    found = [
+        verifying.Found(run=run, stage=stage, state="damaged", reason="a byte is another"),
+        verifying.Found(run=run, stage=stage, state="whole"),
+    ]
+    monkeypatch.setattr(verifying, "verify", lambda *_, **__: iter(found))
     done = elth("verify", "--store", finished.store)
     assert done.code == 3
     assert done.out == (
-        f"damaged: {stage.title}: a file is gone\n2 finished stages in {finished.store}: 1 whole, "
-        "1 damaged and set aside; elth run does them again\n"
+        f"damaged: {stage.title}: a byte is another\n2 finished stages in {finished.store}: "
+        "1 whole, 1 damaged; elth verify --set-aside lets elth run do them again\n"
     )
+    marked: list[str] = []
+    monkeypatch.setattr(Tracker, "set_aside", lambda _, run, why: marked.append(why))
+    done = elth("verify", "--set-aside", "--store", finished.store)
+    assert (done.code, marked) == (3, ["a byte is another"])
+    assert done.out.endswith("1 damaged and set aside; elth run does them again\n")
+    assert elth("verify", "--absent", "--store", finished.store).code == 2
+    assert elth("verify", "--set-aside", "--restore", "--store", finished.store).code == 2
 
 
 def test_report_as_a_table(elth: Elth, finished: Finished, done_config: Path) -> None:

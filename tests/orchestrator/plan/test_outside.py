@@ -28,6 +28,7 @@ from orchestrator.report.forms import to_csv, write
 from orchestrator.report.status import states
 from orchestrator.store.address import Store
 from orchestrator.store.tracker import Tracker
+from orchestrator.store.verifying import verify
 from orchestrator.work.resume import begin as begin_again
 from orchestrator.work.worker import Worker, run_job
 from tests.orchestrator.helpers import job_config, write_yaml
@@ -323,7 +324,7 @@ def test_what_was_made_by_other_code_is_not_taken_for_damaged(
 ) -> None:
     store, experiment, built = done
     tracker = Tracker(store)
-    assert {why for _, why in tracker.verify(experiment.name)} == {""}
+    assert {one.state for one in verify(tracker, experiment.name)} == {"whole"}
     file = tmp_path / "vit.py"
     text = file.read_text()
     file.write_text(text.replace("2 * width", "3 * width"))  # the masks of before do not fit
@@ -332,7 +333,7 @@ def test_what_was_made_by_other_code_is_not_taken_for_damaged(
     last = list(built.stages.values())[-1]
     with pytest.raises(CodeError, match="was made by another version of vit:vit"):
         Tracker(store).load(last.key)
-    assert {why for _, why in tracker.verify(experiment.name)} == {None}
+    assert {one.state for one in verify(tracker, experiment.name)} == {"unknown"}
     file.unlink()
     _forget(monkeypatch)
     with pytest.raises(CodeError, match="was made by code that is not here: no module 'vit' is"):
@@ -344,7 +345,9 @@ def test_what_was_made_by_other_code_is_not_taken_for_damaged(
     file.write_text(text)
     _forget(monkeypatch)
     _plan(tmp_path / "lab.yaml", "name=lab-outside")
-    assert {why for _, why in tracker.verify(experiment.name)} == {""}  # nothing was set aside
+    assert {one.state for one in verify(tracker, experiment.name)} == {
+        "whole"
+    }  # nothing was set aside
 
 
 @pytest.mark.parametrize(

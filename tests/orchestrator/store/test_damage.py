@@ -16,8 +16,9 @@ from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.schedule import Schedule, Snapshot
 from orchestrator.store.address import Store
-from orchestrator.store.damage import DamagedError
+from orchestrator.store.damage import AbsentError, DamagedError
 from orchestrator.store.tracker import Tracker
+from orchestrator.store.verifying import verify
 from orchestrator.work.search import PlanSearch
 from orchestrator.work.trials import JobTrial
 from orchestrator.work.worker import Worker, run_job
@@ -49,12 +50,8 @@ def _remove_all(path: Path) -> None:
     shutil.rmtree(path.parent)
 
 
-WAYS: dict[str, Callable[[Path], None]] = {
-    "flipped": _flip,
-    "cut": _cut,
-    "deleted": Path.unlink,
-    "all deleted": _remove_all,
-}
+WAYS: dict[str, Callable[[Path], None]] = {"flipped": _flip, "cut": _cut}
+GONE: dict[str, Callable[[Path], None]] = {"deleted": Path.unlink, "all deleted": _remove_all}
 
 
 class Shelf:
@@ -113,7 +110,7 @@ def shelf(store: Store, tracker: Tracker) -> Shelf:
 
 
 @pytest.mark.parametrize(
-    ("name", "way"), [("rewind", "cut"), ("mask", "flipped"), ("trained", "deleted")]
+    ("name", "way"), [("rewind", "cut"), ("mask", "flipped"), ("trained", "cut")]
 )
 def test_a_damaged_stage_is_set_aside_and_done_again_within_the_run(
     shelf: Shelf, name: str, way: str
@@ -161,12 +158,39 @@ def test_every_damage_is_noticed(tracker: Tracker, name: str, way: str) -> None:
         tracker.load(stage.key)
 
 
-@pytest.mark.parametrize("way", ["flipped", "cut", "deleted"])
+@pytest.mark.parametrize("way", GONE)
+@pytest.mark.parametrize("name", ["rewind", "mask", "trained"])
+def test_what_is_absent_is_not_taken_for_damaged(tracker: Tracker, name: str, way: str) -> None:
+    start, before, last, _ = chain("absent", seeds=[82])
+    stage = start if name == "rewind" else last
+    for other in (start, before, last):
+        if other is stage:
+            continue  # most of the store is there
+        others = begin(tracker, other)
+        others.finish(rewind_result() if other is start else round_result(600), keep_weights=True)
+    log = begin(tracker, stage)
+    log.finish(rewind_result() if name == "rewind" else round_result(600), keep_weights=True)
+    GONE[way](artifact(tracker, log.run_id, f"result/{name}.safetensors"))
+    with pytest.raises(AbsentError, match=rf"{name}.safetensors.* not there, while those of other"):
+        tracker.load(stage.key)
+    run = tracker.client.get_run(log.run_id)
+    assert run.info.status == "FINISHED"
+    assert "elth.damaged" not in run.data.tags
+    for one in (start, before, last):
+        for run in tracker.runs_of(one.key):
+            tracker.client.delete_run(run.info.run_id)
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_verify_finds_what_no_run_reads(shelf: Shelf, way: str) -> None:
     shelf.tracker.grids.open("shelf", shelf.experiment.resolved(), shelf.plan.stages, "")
 
     def verified() -> dict[str, bool]:
-        return {stage.key: bool(why) for stage, why in shelf.tracker.verify("shelf")}
+        found = {one.stage.key: one for one in verify(shelf.tracker, "shelf")}
+        for one in found.values():
+            if one.state == "damaged":
+                shelf.tracker.set_aside(one.run, one.reason)
+        return {key: one.state == "damaged" for key, one in found.items()}
 
     whole = dict.fromkeys(shelf.plan.stages, False)
     assert verified() == whole
@@ -200,7 +224,7 @@ def test_the_index_lists_a_damaged_stage_no_longer_as_finished(shelf: Shelf) -> 
     shelf.tracker.set_aside(run, "for a test")
     for tracker in (keeper, shelf.tracker):
         status = {one.run_id: one.status for one in tracker.stages()}
-        assert status[run.info.run_id] == "killed"
+        assert status[run.info.run_id] == "set aside"
     shelf.go()
 
 

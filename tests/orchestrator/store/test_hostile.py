@@ -25,6 +25,7 @@ from orchestrator import experiment
 from orchestrator.store.inflight import InFlight
 from orchestrator.store.listing import INDEX, POINTER, Index, tracked
 from orchestrator.store.outbox import publish_all
+from orchestrator.store.result import FILES
 from orchestrator.store.tracker import Tracker
 from tests.orchestrator.helpers import artifact, begin, chain, rewind_result, round_result
 
@@ -121,6 +122,7 @@ def test_the_files_of_a_finished_stage(payload: Payload, tracker: Tracker, name:
     log = begin(tracker, one)
     log.finish(rewind_result() if name == "rewind" else round_result(600), keep_weights=True)
     artifact(tracker, log.run_id, f"result/{name}.safetensors").write_bytes(payload.data)
+    tracker.client.delete_tag(log.run_id, FILES)  # else its size gives it away
     with pytest.raises(ElthError, match=f"{name}.safetensors is no whole safetensors file"):
         tracker.load(one.key)
     payload.check()

@@ -41,7 +41,8 @@ class Shelf:
         self.runs: list[str] = []
 
     def listing(self, *, keep: bool) -> Listing:
-        return Listing(self.client, self.experiment, self.tracker._experiment, keep=keep)
+        files, make = self.tracker.files, self.tracker._experiment
+        return Listing(self.client, files, self.experiment, make, keep=keep)
 
     def begin(self, stage: Stage | None = None) -> str:
         self.clock += 10
@@ -311,16 +312,17 @@ def test_an_index_that_is_replaced_while_it_is_read_is_read_again(
 ) -> None:
     shelf.finish(10)
     shelf.keeper.read()
-    download, shelf.clock = shelf.client.download_artifacts, shelf.clock
+    files = shelf.tracker.files
+    read = files.read
 
-    def late(*words: Any) -> str:
-        monkeypatch.setattr(shelf.client, "download_artifacts", download)
+    def late(*words: Any) -> bytes:
+        monkeypatch.setattr(files, "read", read)
         shelf.finish(3)
         shelf.keeper.read()  # another process, which also removes the file
         reads.runs = 0
-        return str(download(*words))
+        return read(*words)
 
-    monkeypatch.setattr(shelf.client, "download_artifacts", late)
+    monkeypatch.setattr(files, "read", late)
     assert len(shelf.reader.read()) == 13
     assert reads.runs == 1
 
@@ -331,15 +333,16 @@ def test_two_keepers_at_once_leave_a_true_index(
     shelf.finish(10)
     shelf.keeper.read()
     shelf.finish(3)
-    log, other = shelf.client.log_artifact, shelf.listing(keep=True)
+    files, other = shelf.tracker.files, shelf.listing(keep=True)
+    write = files.write
 
     def overtaken(*words: Any) -> None:
-        monkeypatch.setattr(shelf.client, "log_artifact", log)
+        monkeypatch.setattr(files, "write", write)
         shelf.finish(3)
         other.read()
-        log(*words)
+        write(*words)
 
-    monkeypatch.setattr(shelf.client, "log_artifact", overtaken)
+    monkeypatch.setattr(files, "write", overtaken)
     assert len(shelf.keeper.read()) == 13
     shelf.check()
     assert len(shelf.full()) == 16
@@ -351,7 +354,7 @@ def test_a_store_that_takes_no_index_is_told_and_listed(
     def refuse(*_: Any) -> None:
         raise MlflowException("no space")
 
-    monkeypatch.setattr(shelf.client, "log_artifact", refuse)
+    monkeypatch.setattr(shelf.tracker.files, "write", refuse)
     shelf.finish(5)
     with caplog.at_level(logging.WARNING):
         assert shelf.keeper.read() == shelf.full()

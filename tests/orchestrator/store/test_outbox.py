@@ -131,12 +131,13 @@ def test_patience_ends(sleeps: list[float], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 class Away:
-    """Some calls of a client fail for a while."""
+    """Some calls to a store fail for a while."""
 
     def __init__(self, tracker: Tracker, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
         self.left = 0
         for name in names:
-            monkeypatch.setattr(tracker.client, name, self._wrapped(getattr(tracker.client, name)))
+            owner = tracker.files if name == "add" else tracker.client
+            monkeypatch.setattr(owner, name, self._wrapped(getattr(owner, name)))
 
     def _wrapped(self, call: Any) -> Any:
         def wrapped(*args: Any, **words: Any) -> Any:
@@ -174,7 +175,7 @@ def _check(tracker: Tracker, key: str, log: RunLog) -> None:
     }
 
 
-@pytest.mark.parametrize("at", ["log_artifacts", "log_batch", "set_terminated"])
+@pytest.mark.parametrize("at", ["add", "log_batch", "set_terminated"])
 def test_a_stage_that_ends_while_the_store_is_away_is_published_once(
     tracker: Tracker,
     tmp_path: Path,
@@ -215,7 +216,7 @@ def test_publishing_twice_does_no_harm(
     tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, log, lease, result = _begun(tracker, 111)
-    away = Away(tracker, monkeypatch, "log_artifacts")
+    away = Away(tracker, monkeypatch, "add")
     away.left = 1
     next(deliver(tracker, log, key, result, tmp_path, keep_weights=False))
     place = tmp_path / log.run_id
@@ -234,7 +235,7 @@ def test_what_another_has_taken_over_is_not_published(
 ) -> None:
     key, log, lease, result = _begun(tracker, 112, driver=ELSEWHERE)
     stage = chain("outbox", seeds=[112])[0]
-    away = Away(tracker, monkeypatch, "log_artifacts")
+    away = Away(tracker, monkeypatch, "add")
     away.left = 1
     steps = deliver(tracker, log, key, result, tmp_path, keep_weights=False)
     next(steps)
@@ -266,7 +267,7 @@ def test_an_entry_of_another_store_is_left_alone(
     tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, log, lease, result = _begun(tracker, 113)
-    away = Away(tracker, monkeypatch, "log_artifacts")
+    away = Away(tracker, monkeypatch, "add")
     away.left = 1
     next(deliver(tracker, log, key, result, tmp_path, keep_weights=False))
     path = tmp_path / log.run_id / "entry.json"
@@ -281,7 +282,7 @@ def test_an_entry_whose_files_are_not_whole_is_set_aside(
     tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, log, lease, result = _begun(tracker, 114)
-    away = Away(tracker, monkeypatch, "log_artifacts")
+    away = Away(tracker, monkeypatch, "add")
     away.left = 1
     next(deliver(tracker, log, key, result, tmp_path, keep_weights=False))
     path = tmp_path / log.run_id / "files/result/rewind.safetensors"
@@ -296,7 +297,7 @@ def test_an_outbox_that_cannot_be_written_is_an_error_with_both_reasons(
     tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, log, lease, result = _begun(tracker, 115)
-    away = Away(tracker, monkeypatch, "log_artifacts")
+    away = Away(tracker, monkeypatch, "add")
     away.left = 1
     (tmp_path / "file").touch()
     with pytest.raises(ElthError, match="cannot write the results .* and the outbox .* cannot be"):
@@ -341,7 +342,7 @@ def test_a_job_gives_up_after_a_while_and_the_next_command_publishes(
     (start, *_) = plan.build(found).stages.values()
     worker = Worker()
     mine = worker.tracker(str(store))
-    away = Away(mine, monkeypatch, "log_artifacts", "search_runs")
+    away = Away(mine, monkeypatch, "add", "search_runs")
     reports = run_job(job_config(store, found, [start]), worker)
     assert next(reports).fraction == 1.0
     away.left = 99

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import http.server
 import json
+import re
 import socket
 import sqlite3
 import threading
@@ -27,6 +28,7 @@ from orchestrator.plan.stage import Stage
 from orchestrator.store import listing, opening
 from orchestrator.store.address import Store
 from orchestrator.store.board import BOARDS, ROOT
+from orchestrator.store.damage import AbsentError
 from orchestrator.store.listing import INDEX
 from orchestrator.store.opening import alone, check_reachable
 from orchestrator.store.provenance import owner
@@ -381,9 +383,9 @@ def test_files_that_are_gone_are_an_error_that_names_the_run(tracker: Tracker) -
     path = artifact(tracker, run_id, "result/rewind.safetensors")
     path.unlink()
     path.parent.rmdir()
-    message = rf"the files of run {run_id} \({TINY.replace('(', '.').replace(')', '.')} rewind poi"
-    with pytest.raises(ElthError, match=message):
-        tracker.load(start.key)
+    message = rf"rewind.safetensors of {re.escape(start.title)} \(run {run_id[:8]}\) is not there"
+    with pytest.raises(AbsentError, match=message):
+        tracker.result_of(start, tracker.client.get_run(run_id))
 
 
 # Finding

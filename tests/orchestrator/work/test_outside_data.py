@@ -202,10 +202,10 @@ def test_a_store_is_read_where_the_module_is_no_more(done: Done) -> None:
         assert len(collect(done.tracker, "cells").cells) == 3
         one = done.tracker.stages("cells")[0]
         old = dataclasses.replace(one, numerics="cpu-GenuineIntel-AVX2/torch")
-        assert not is_exposed(old)  # as nothing is known of it
+        assert is_exposed(old), "its run tells the shape of its images"
         tracked = done.tracker.stages()
         other = plan.build(tiny("other"))  # of the same network, on digits
-        assert seconds_per_work(tracked, other) is None
+        assert seconds_per_work(tracked, other), "and how many there are"
         with pytest.raises(ElthError, match="in plugins: there is no plugin .*outside_cells.py"):
             begin(done.tracker, one.run_id, ())
     finally:

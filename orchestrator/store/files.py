@@ -1,0 +1,134 @@
+"""The files of runs: where they lie, by the store's folder and the run's id.
+
+A store that is a directory can be moved, copied, packed up, and seen at two paths at once. MLflow's
+database holds for each run the address that its files had when it began, and MLflow's own client
+follows that: to a place that is no more, or, of a copy, into the original. So all reading and
+writing of files goes through here, and of a directory that address is never followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+from elth.errors import ElthError
+from orchestrator.store.away import is_away
+
+ARTIFACTS = "artifacts"
+"""The folder of a store in which the files of all its runs lie."""
+
+_RECORDED = re.compile(rf"/{ARTIFACTS}/([0-9a-f]{{32}})/artifacts(?:/|$)")
+
+
+def folder_of(store: Path, run_id: str) -> Path:
+    """Where the files of a run lie, of a store that is a directory."""
+    return store / ARTIFACTS / run_id / "artifacts"
+
+
+def relocated(address: str, store: Path) -> str:
+    """An address that a database recorded, as one in the store's folder as it is now.
+
+    Example:
+        >>> relocated(f"file:///old/runs/artifacts/{'0f' * 16}/artifacts/result", Path("/new"))
+        'file:///new/artifacts/0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f/artifacts/result'
+    """
+    found = _RECORDED.search(address)
+    if found is None:
+        return address
+    rest = address[found.end() :]
+    return folder_of(store, found[1]).as_uri() + (f"/{rest}" if rest else "")
+
+
+class Files:
+    """The files of a store's runs; names are relative to a run's folder, with ``/``."""
+
+    def __init__(self, client: MlflowClient, folder: Path | None) -> None:
+        """Prepare; nothing is asked of the store yet.
+
+        Args:
+            client: of the store.
+            folder: the store's, if it is a directory; else MLflow says where files lie.
+        """
+        self._client = client
+        self._folder = folder
+
+    def _repository(self, run_id: str) -> ArtifactRepository:
+        if self._folder is not None:
+            address = folder_of(self._folder, run_id).as_uri()
+        else:
+            address = str(self._client.get_run(run_id).info.artifact_uri)
+            uri = self._client.tracking_uri
+            if uri.startswith("http") and (address.startswith("file:") or ":/" not in address):
+                raise ElthError(
+                    f"the server {uri} has the files of its runs in {address}, which is a folder "
+                    "of its own machine and is not handed out: start it with "
+                    "--artifacts-destination, on a new database; or name that store's directory by "
+                    "--store"
+                )
+        return get_artifact_repository(address, self._client.tracking_uri)
+
+    def sizes(self, run_id: str, folder: str = "") -> dict[str, int]:
+        """The files in a folder of a run, by name, and their sizes in bytes; none if it is not.
+
+        Raises:
+            MlflowException, OSError: it cannot be told.
+        """
+        found = self._repository(run_id).list_artifacts(folder or None)
+        return {one.path.rpartition("/")[2]: int(one.file_size or 0) for one in found}
+
+    @contextlib.contextmanager
+    def fetched(self, run_id: str, name: str) -> Iterator[Path]:
+        """A file or a folder of a run, until the block ends: in place, or as a copy.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            MlflowException, OSError: it is not to be had, for another reason.
+        """
+        files = self._repository(run_id)
+        if self._folder is not None:
+            place = folder_of(self._folder, run_id) / name
+            place.stat()
+            yield place
+            return
+        with tempfile.TemporaryDirectory(prefix="elth-") as here:
+            try:
+                path = files.download_artifacts(name, here)
+            except (MlflowException, OSError) as error:
+                parent, _, last = name.rpartition("/")
+                if not is_away(error) and last not in self.sizes(run_id, parent):
+                    raise FileNotFoundError(f"run {run_id} has no {name}") from error
+                raise
+            yield Path(path)
+
+    def read(self, run_id: str, name: str) -> bytes:
+        """The content of a file; as ``fetched``."""
+        with self.fetched(run_id, name) as path:
+            return path.read_bytes()
+
+    def write(self, run_id: str, name: str, content: bytes) -> None:
+        """Write a file, in the place of one of this name."""
+        parent, _, last = name.rpartition("/")
+        with tempfile.TemporaryDirectory(prefix="elth-") as here:
+            path = Path(here) / last
+            path.write_bytes(content)
+            self._repository(run_id).log_artifact(str(path), parent or None)
+
+    def add(self, run_id: str, path: Path, folder: str = "") -> None:
+        """Add a file, or what a folder holds, to a run, or to a folder of it."""
+        files = self._repository(run_id)
+        if path.is_dir():
+            files.log_artifacts(str(path), folder or None)
+        else:
+            files.log_artifact(str(path), folder or None)
+
+    def remove(self, run_id: str, name: str) -> None:
+        """Remove a file."""
+        self._repository(run_id).delete_artifacts(name)
