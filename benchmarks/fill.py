@@ -21,7 +21,7 @@ from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.stage import Stage, dataset_of
 from orchestrator.store.address import Store
-from orchestrator.store.provenance import owner
+from orchestrator.store.processes import owner
 from orchestrator.store.result import Result
 from orchestrator.store.runlog import AXES, RunLog, begin_run
 from orchestrator.store.tracker import Tracker

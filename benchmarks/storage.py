@@ -25,7 +25,7 @@ from orchestrator import plan as plans
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.stage import Stage
 from orchestrator.store.address import Store
-from orchestrator.store.provenance import owner
+from orchestrator.store.processes import owner
 from orchestrator.store.result import Result
 from orchestrator.store.runlog import begin_run
 from orchestrator.store.tracker import Tracker

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,14 +19,17 @@ from orchestrator.cluster import arithmetic, machines
 from orchestrator.experiment.sections import Experiment
 from orchestrator.store import storage
 from orchestrator.store.address import Store
-from orchestrator.store.provenance import is_gone
+from orchestrator.store.processes import in_words, is_alive
 from orchestrator.store.soundness import DO_AGAIN, faulty
 
 PACKAGES = ("elth", "torch", "torchvision", "ray", "mlflow", "numpy")
 _CLOCK_SECONDS = 2.0
 _FREE_BYTES = 2 * 10**9
 _FREE_SHARE = 0.05
-_SILENT_SECONDS = 86_400.0
+_SILENT_SECONDS = 600.0
+"""Of a process that cannot be seen from here; a lease is some seconds, and clocks differ."""
+_OLD_SECONDS = 86_400.0
+"""The same of one whose version tells no time of its signs of life: since its run began."""
 
 _USUAL: tuple[Mapping[str, Any], ...] = (
     {
@@ -98,6 +100,7 @@ def examine(
 
 def check_store(store: Store) -> Iterator[Finding]:
     """Whether the store can be reached and written, and runs in it whose process is gone."""
+    from orchestrator.store.leases import last_seen
     from orchestrator.store.opening import STAGES, check_reachable
     from orchestrator.store.tracker import Tracker
 
@@ -122,10 +125,14 @@ def check_store(store: Store) -> Iterator[Finding]:
     gone, silent = [], []
     for run in tracker.search("attributes.status = 'RUNNING'"):
         owner = run.data.tags.get("elth.owner", "")
-        if owner and is_gone(owner):
+        lives, seen = is_alive(owner), last_seen(run)
+        told_at, limit = (
+            (run.info.start_time / 1000, _OLD_SECONDS) if seen is None else (seen, _SILENT_SECONDS)
+        )
+        if lives is False:
             gone.append(run.info.run_id)
-        elif time.time() - run.info.start_time / 1000 > _SILENT_SECONDS and not _is_here(owner):
-            silent.append(f"{run.info.run_id} ({owner.partition(':')[0] or 'no owner'})")
+        elif lives is None and time.time() - told_at > limit:
+            silent.append(f"{run.info.run_id} ({in_words(owner)})")
     if gone:
         yield Finding(
             about="runs",
@@ -135,8 +142,10 @@ def check_store(store: Store) -> Iterator[Finding]:
     if silent:
         yield Finding(
             about="runs",
-            what=f"{len(silent)} runs began more than a day ago on other machines: {_some(silent)}",
-            do="look there whether elth run still lives; if not, give it again",
+            what=f"{len(silent)} runs are marked as running and have not been heard of for long, "
+            f"by processes that cannot be seen from here: {_some(silent)}",
+            do="look there whether elth run still lives; if not, give it again: it goes on with "
+            "them once they have been silent for a lease",
         )
     if not gone and not silent:
         yield _well("runs", "none is left behind")
@@ -149,10 +158,6 @@ def check_store(store: Store) -> Iterator[Finding]:
             f"{_some(list(networks))}: see docs/numerics.md",
             do=DO_AGAIN,
         )
-
-
-def _is_here(owner: str) -> bool:
-    return owner.partition(":")[0] == socket.gethostname()
 
 
 def check_storage(given: str | None, store: Store) -> Iterator[Finding]:

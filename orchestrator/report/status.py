@@ -15,13 +15,16 @@ from orchestrator import plan as plans
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.costs import duration
 from orchestrator.plan.graph import Plan
+from orchestrator.store.leases import last_seen
 from orchestrator.store.listing import Tracked
+from orchestrator.store.processes import in_words, is_alive
 from orchestrator.store.tracker import Tracker
 
 STATES = ("finished", "running", "interrupted", "set aside", "failed", "blocked", "waiting")
-"""``interrupted``: its process is gone; the next ``elth run`` goes on with it. ``set aside``: its
-files are damaged; the next ``elth run`` does it again. ``blocked``: something it needs has failed.
-``waiting``: nothing of it is there yet."""
+"""``running``: its process is not known to have ended; whether one elsewhere lives is not seen from
+here. ``interrupted``: its process is gone; the next ``elth run`` goes on with it. ``set aside``:
+its files are damaged; the next ``elth run`` does it again. ``blocked``: something it needs has
+failed. ``waiting``: nothing of it is there yet."""
 
 _LINES = 3
 _LOGS = 5
@@ -83,10 +86,26 @@ def states(tracker: Tracker, grid: str) -> list[State]:
             again = f"{one.reason} (the next elth run does it again)"
             found.append(State(key=key, state="set aside", title=title, reason=again))
         else:
-            since = duration(max(time.time() - one.started / 1000, 0.0))
-            reason = f"for {since}" if one.status == "running" else ""
+            reason = _running(tracker, one) if one.status == "running" else ""
             found.append(State(key=key, state=one.status, title=title, reason=reason))
     return found
+
+
+def _running(tracker: Tracker, one: Tracked) -> str:
+    """For how long a stage has run, and what is known of its process where that is not here."""
+    now = time.time()
+    text = f"for {duration(max(now - one.started / 1000, 0.0))}"
+    try:
+        run = tracker.client.get_run(one.run_id)
+    except MlflowException:  # removed since it was listed
+        return text
+    owner = run.data.tags.get("elth.owner", "")
+    if is_alive(owner):
+        return text
+    seen = last_seen(run)
+    if seen is None:
+        return f"{text} by {in_words(owner)}, which cannot be seen from here"
+    return f"{text} by {in_words(owner)}, last sign of life {duration(max(now - seen, 0.0))} ago"
 
 
 def _missing(

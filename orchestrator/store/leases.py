@@ -2,7 +2,7 @@
 
 A holder tells that it lives by a tag on its run that changes every quarter of the lease's length.
 No two clocks are compared: whoever waits takes the stage over once the tag has stayed the same for
-that length on its own clock, or at once if the holder was a process of this host that has ended.
+that length on its own clock, or at once if the holder is known to have ended (``processes``).
 The run of a holder that is taken over is deleted, and MLflow refuses all that is written to it: a
 process that was stopped and wakes up cannot publish.
 """
@@ -17,16 +17,18 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from mlflow import MlflowClient
-from mlflow.entities import LifecycleStage, Run
+from mlflow.entities import LifecycleStage, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from orchestrator.plan.stage import Stage
 from orchestrator.store.board import GONE
 from orchestrator.store.opening import STAGES
-from orchestrator.store.provenance import environment, is_gone
+from orchestrator.store.processes import is_gone
+from orchestrator.store.provenance import environment
 
 if TYPE_CHECKING:
     from orchestrator.store.tracker import Tracker
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 
 BEAT = "elth.beat"
 """The tag by which an attempt tells that it lives: a number that grows, and its lease's length."""
+
+SEEN = "elth.seen"
+"""The tag with the time of the last sign of life by its process's clock: for people alone."""
 
 _BEATS = 4
 
@@ -96,7 +101,8 @@ class Lease:
         while not self._over.wait(seconds / _BEATS):
             count += 1
             try:
-                self._tracker.client.set_tag(self.run_id, BEAT, _beat(count, seconds))
+                tags = [RunTag(*tag) for tag in _signs(count, seconds).items()]
+                self._tracker.client.log_batch(self.run_id, tags=tags)
             except MlflowException as error:  # it may be away for a while
                 self.seems_lost = error.error_code in GONE
             if self.seems_lost:
@@ -165,7 +171,7 @@ def claim(
             token += f" {uuid.uuid4().hex}"  # the store was away, for them as well: count anew
         if watched is None or watched[0] != token or watched[1] < longest:
             return Held(token)
-    mine = open_run(tracker, stage, grid=grid, driver=driver, tags={BEAT: _beat(0, length())})
+    mine = open_run(tracker, stage, grid=grid, driver=driver, tags=_signs(0, length()))
     if not tracker.board.take(stage.key, number + 1, mine):
         tracker.client.delete_run(mine)
         return Held(uuid.uuid4().hex)
@@ -178,8 +184,18 @@ def claim(
 
 def is_dead(run: Run, driver: str) -> bool:
     """Whether an unfinished run's process is known to have ended, or was this driver's own."""
-    owner = run.data.tags.get("elth.owner", "")
+    owner = _owner(run)
     return run.info.status == "RUNNING" and bool(owner) and (owner == driver or is_gone(owner))
+
+
+def last_seen(run: Run) -> float | None:
+    """When a run's process gave its last sign of life, in seconds since 1970 by its own clock.
+
+    For people: it is no judgement, as clocks differ. None if an older version has begun the run.
+    """
+    with contextlib.suppress(ValueError):
+        return datetime.fromisoformat(run.data.tags.get(SEEN, "")).timestamp()
+    return None
 
 
 def is_active(run: Run) -> bool:
@@ -205,8 +221,14 @@ def _first(runs: Iterable[Run], status: str) -> Run | None:
     return next((run for run in runs if run.info.status == status), None)
 
 
-def _beat(count: int, seconds: float) -> str:
-    return f"{count} {seconds:g}"
+def _owner(run: Run) -> str:
+    return run.data.tags.get("elth.owner", "")
+
+
+def _signs(count: int, seconds: float) -> dict[str, str]:
+    """The tags by which an attempt tells that it lives."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {BEAT: f"{count} {seconds:g}", SEEN: now}
 
 
 def _told(run: Run) -> tuple[str, float]:

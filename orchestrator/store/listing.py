@@ -43,7 +43,7 @@ from orchestrator.plan.costs import work
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.stage import Stage
 from orchestrator.store.files import Files
-from orchestrator.store.provenance import is_gone
+from orchestrator.store.processes import is_gone
 
 INDEX = "elth-index"
 

@@ -1,10 +1,9 @@
-"""Where a result comes from: the process, the host, the versions, the commit."""
+"""Where a result comes from: the host, the versions, the commit."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import platform
 import socket
 import subprocess
@@ -12,26 +11,7 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
-import psutil
-
 from elth import plugins
-
-
-def owner() -> str:
-    """Who this process is: host, process id and its time of start."""
-    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
-
-
-def is_gone(name: str) -> bool:
-    """Whether a process of this host, as named by ``owner``, has ended; False for other hosts."""
-    host, _, process = name.partition(":")
-    if host != socket.gethostname():
-        return False
-    pid, started = process.split(":")
-    try:
-        return abs(psutil.Process(int(pid)).create_time() - float(started)) > 2
-    except psutil.NoSuchProcess:
-        return True
 
 
 def of_modules(names: Iterable[str]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from orchestrator.plan.outside import outside
 from orchestrator.plan.schedule import Schedule
 from orchestrator.store import storage
 from orchestrator.store.address import Store
-from orchestrator.store.provenance import owner
+from orchestrator.store.processes import owner
 from orchestrator.work import stopping
 from orchestrator.work.passing import passed
 from orchestrator.work.search import Forget, PlanSearch, Stopping

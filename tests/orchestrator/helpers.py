@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ from orchestrator.plan.graph import Plan
 from orchestrator.plan.outside import Outside
 from orchestrator.plan.stage import Stage
 from orchestrator.store.address import Store
-from orchestrator.store.provenance import owner
+from orchestrator.store.processes import Process, owner
 from orchestrator.store.result import Result
 from orchestrator.store.runlog import RunLog, begin_run
 from orchestrator.store.tracker import Tracker
@@ -40,11 +38,19 @@ RECIPE = {"length": "2ep", "rewind": "1ep", "batch_size": 64, "milestones": ["1e
 INFINITE = {"length": "2ep", "rewind": "1it", "lr": 1e30}
 """The first step goes so far that the second loss is infinite."""
 
-GONE = f"{socket.gethostname()}:{os.getpid()}:1"
-"""A process of this host that had this id in 1970."""
+
+def like_this_one(**changes: Any) -> str:
+    """A process as this one, with parts of its identity replaced."""
+    here = Process.of(owner())
+    assert here is not None
+    return str(replace(here, mark="other", **changes))
+
+
+GONE = like_this_one(start="1")
+"""A process of this boot that had this id a tick after it."""
 
 ELSEWHERE = "another-host.invalid:1:1"
-"""A process of another host, of which nothing is known."""
+"""A process of another host and an older version, of which nothing is known."""
 
 
 def experiment(**changes: Any) -> Experiment:

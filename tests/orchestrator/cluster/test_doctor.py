@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from orchestrator.cluster import doctor, machines
 from orchestrator.cluster.doctor import Finding
 from orchestrator.cluster.machines import Node
 from orchestrator.store.address import Store
+from orchestrator.store.leases import SEEN
+from orchestrator.store.processes import owner
 from orchestrator.store.tracker import Tracker
 from tests.orchestrator.helpers import ELSEWHERE, GONE, Finished, begin, chain, tiny
 
@@ -96,7 +99,17 @@ def test_runs_that_were_left_behind(store: Store, tracker: Tracker) -> None:
         tracker.experiments["elth"], start_time=long_ago, tags={"elth.owner": ELSEWHERE}
     )
     (finding,) = _wrong(doctor.check_store(store))
-    assert finding.startswith("runs: 1 runs began more than a day ago on other machines: ")
+    assert finding == (
+        "runs: 1 runs are marked as running and have not been heard of for long, by processes "
+        f"that cannot be seen from here: {old.info.run_id} (process 1 on another-host.invalid)"
+    )
+    now = datetime.now(UTC)
+    for minutes, is_silent in ((5, False), (20, True)):
+        seen = (now - timedelta(minutes=minutes)).isoformat()
+        tracker.client.set_tag(old.info.run_id, SEEN, seen)
+        assert bool(_wrong(doctor.check_store(store))) is is_silent
+    tracker.client.set_tag(old.info.run_id, "elth.owner", owner())
+    assert _wrong(doctor.check_store(store)) == [], "it is there"
     for run_id in (far.run_id, old.info.run_id):
         tracker.client.delete_run(run_id)
 

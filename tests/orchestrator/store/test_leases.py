@@ -15,7 +15,17 @@ from orchestrator import plan
 from orchestrator.plan.stage import Stage
 from orchestrator.store.address import Store
 from orchestrator.store.board import BOARDS, ROOT, Board
-from orchestrator.store.leases import BEAT, Held, Lease, LostError, _told, claim, open_run
+from orchestrator.store.leases import (
+    BEAT,
+    SEEN,
+    Held,
+    Lease,
+    LostError,
+    _told,
+    claim,
+    last_seen,
+    open_run,
+)
 from orchestrator.store.tracker import Tracker
 from orchestrator.work.telling import Report
 from orchestrator.work.worker import Worker, run_job
@@ -223,6 +233,9 @@ def test_a_holder_tells_that_it_lives_until_its_run_is_gone(
         return tracker.client.get_run(holder.run_id).data.tags[BEAT]
 
     assert beat() == "0 0.2" or int(beat().split()[0]) > 0
+    seen = last_seen(tracker.client.get_run(holder.run_id))
+    assert seen is not None
+    assert abs(time.time() - seen) < 20
     _wait_for(lambda: int(beat().split()[0]) >= 2)
     tracker.client.delete_run(holder.run_id)
     _wait_for(lambda: holder.seems_lost)
@@ -239,6 +252,17 @@ def test_a_run_that_a_repeated_request_has_made_is_removed(tracker: Tracker) -> 
     assert [run.info.run_id for run in tracker.runs_of(stage.key)] == [lease.run_id]
     assert tracker.client.get_run(twin).info.lifecycle_stage == "deleted"
     lease.give_up()
+
+
+def test_a_time_that_is_told_is_for_people(tracker: Tracker) -> None:
+    stage = chain("clocks", seeds=[75])[0]
+    long_ago = {BEAT: "7 60", SEEN: "2001-01-01T00:00:00+00:00"}
+    run_id = open_run(tracker, stage, grid="one", driver=ELSEWHERE, tags=long_ago)
+    assert _held(tracker, stage, ALSO) == f"{run_id}:7 60"
+    assert last_seen(tracker.client.get_run(run_id)) == 978307200.0
+    tracker.client.set_tag(run_id, SEEN, "yesterday")
+    assert last_seen(tracker.client.get_run(run_id)) is None
+    tracker.client.delete_run(run_id)
 
 
 # Jobs

@@ -13,7 +13,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from mlflow.entities import Metric
@@ -31,7 +30,7 @@ from orchestrator.store.board import BOARDS, ROOT
 from orchestrator.store.damage import AbsentError
 from orchestrator.store.listing import INDEX
 from orchestrator.store.opening import alone, check_reachable
-from orchestrator.store.provenance import owner
+from orchestrator.store.processes import owner
 from orchestrator.store.result import Result
 from orchestrator.store.runlog import AXES, METRICS
 from orchestrator.store.tracker import Tracker
@@ -43,6 +42,7 @@ from tests.orchestrator.helpers import (
     begin,
     chain,
     epoch,
+    like_this_one,
     rewind_result,
     round_result,
 )
@@ -317,8 +317,13 @@ def _status(tracker: Tracker, key: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("driver", "status"),
-    [(GONE, "killed"), (owner(), "running"), (ELSEWHERE, "running")],
-    ids=["gone", "own", "elsewhere"],
+    [
+        (GONE, "killed"),
+        (owner(), "running"),
+        (ELSEWHERE, "running"),
+        (like_this_one(start="1", namespace="1.1"), "running"),
+    ],
+    ids=["gone", "own", "elsewhere", "another namespace"],
 )
 def test_the_run_of_a_dead_process_counts_as_killed(
     tracker: Tracker, driver: str, status: str
@@ -334,9 +339,7 @@ def test_a_new_attempt_clears_away_the_dead_and_leaves_the_living(tracker: Track
     dead = begin(tracker, start, driver=GONE)
     far = begin(tracker, start, driver=ELSEWHERE)
     assert _status(tracker, start.key) == {far.run_id: "running"}
-    parent = psutil.Process().parent() or psutil.Process()
-    living = f"{socket.gethostname()}:{parent.pid}:{parent.create_time():.0f}"
-    near = begin(tracker, start, driver=living)
+    near = begin(tracker, start, driver=like_this_one())
     failed = begin(tracker, start, driver="third-host.invalid:1:1")
     failed.fail("x", final=True, details="")
     mine = begin(tracker, start)

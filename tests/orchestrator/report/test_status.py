@@ -1,0 +1,50 @@
+"""What ``elth status`` says of stages that are marked as running."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from orchestrator import plan
+from orchestrator.report.status import states
+from orchestrator.store.leases import BEAT, SEEN, open_run
+from orchestrator.store.processes import owner
+from orchestrator.store.tracker import Tracker
+from tests.orchestrator.helpers import ELSEWHERE, GONE, like_this_one, tiny
+
+
+def test_what_is_known_of_a_process_is_said_and_no_more(tracker: Tracker) -> None:
+    found = tiny("seen", seeds=[90, 91, 92, 93])
+    built = plan.build(found)
+    tracker.grids.open(found.name, found.resolved(), built.stages, "")
+    starts = [stage for stage in built.stages.values() if stage.kind == "rewind_point"]
+    seen = (datetime.now(UTC) - timedelta(hours=3, seconds=1)).isoformat()
+    box = like_this_one(host="box", pid=77, namespace="4711.1")
+    runs = [
+        open_run(tracker, stage, grid=found.name, driver=driver, tags=tags)
+        for stage, driver, tags in zip(
+            starts,
+            (owner(), box, ELSEWHERE, GONE),
+            ({}, {BEAT: "9 60", SEEN: seen}, {BEAT: "9 60"}, {BEAT: "9 60", SEEN: seen}),
+            strict=True,
+        )
+    ]
+    here, there, older, gone = (
+        next(one for one in states(tracker, found.name) if one.key == stage.key) for stage in starts
+    )
+    assert (here.state, there.state, older.state, gone.state) == (
+        *("running", "running", "running"),
+        "interrupted",
+    )
+    assert re.fullmatch(r"for \d+ s", here.reason)
+    assert re.fullmatch(
+        r"for \d+ s by process 77 on box \(PID namespace 4711\), last sign of life 3 h 00 min ago",
+        there.reason,
+    )
+    assert re.fullmatch(
+        r"for \d+ s by process 1 on another-host.invalid, which cannot be seen from here",
+        older.reason,
+    )
+    assert gone.reason == "its process ended"
+    for run_id in runs:
+        tracker.client.delete_run(run_id)
