@@ -49,15 +49,26 @@ class Board:
 
     def latest(self, key: str) -> tuple[int, str]:
         """The number of a stage's last lease and the run that holds it; 0 if there was none."""
-        prefix = f"lease/{key}/"
-        params = self._client.get_run(self._board(key)).data.params
-        numbers = [int(name.removeprefix(prefix)) for name in params if name.startswith(prefix)]
-        number = max(numbers, default=0)
-        return number, params.get(f"{prefix}{number}", "")
+        leases = self._leases(key)
+        number = max(leases, default=0)
+        return number, leases.get(number, "")
+
+    def holders(self, key: str) -> list[str]:
+        """The runs that have held a stage's leases, first to last."""
+        return [run_id for _, run_id in sorted(self._leases(key).items())]
 
     def take(self, key: str, number: int, run_id: str) -> bool:
         """Take a lease for a run; whether it is its own now."""
         return self._log_once(self._board(key), f"lease/{key}/{number}", run_id) == run_id
+
+    def _leases(self, key: str) -> dict[int, str]:
+        prefix = f"lease/{key}/"
+        params = self._client.get_run(self._board(key)).data.params
+        return {
+            int(name.removeprefix(prefix)): run_id
+            for name, run_id in params.items()
+            if name.startswith(prefix)
+        }
 
     def _board(self, key: str) -> str:
         part = key[:2]

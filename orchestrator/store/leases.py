@@ -5,6 +5,12 @@ No two clocks are compared: whoever waits takes the stage over once the tag has 
 that length on its own clock, or at once if the holder is known to have ended (``processes``).
 The run of a holder that is taken over is deleted, and MLflow refuses all that is written to it: a
 process that was stopped and wakes up cannot publish.
+
+A driver that lived and lost a stage was taken for dead, and may be as wrong about who has it now:
+from then on it goes by the other's signs of life alone. From the second time on it also waits for
+longer without one, twice as long after each loss. So even drivers that misjudge each other do not
+take a stage from each other for ever: each does so once without waiting, and a silence that is
+twice as long each time is longer, in the end, than any of a driver that lives, or than the stage.
 """
 
 from __future__ import annotations
@@ -12,22 +18,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import threading
 import time
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from mlflow import MlflowClient
-from mlflow.entities import LifecycleStage, Run, RunTag
+from mlflow.entities import LifecycleStage, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
 from orchestrator.plan.stage import Stage
 from orchestrator.store.board import GONE
+from orchestrator.store.listing import pages
 from orchestrator.store.opening import STAGES
-from orchestrator.store.processes import is_gone
+from orchestrator.store.processes import in_words, is_gone
 from orchestrator.store.provenance import environment
 
 if TYPE_CHECKING:
@@ -58,6 +67,8 @@ class Held:
 
     token: str
     """The last sign of life; as long as it stays the same, there was none."""
+    note: str = ""
+    """What a person should know: that the stage was lost again and again."""
 
 
 class Lease:
@@ -86,14 +97,32 @@ class Lease:
                 self._tracker.client.delete_run(run.info.run_id)
         return _first(others, "FINISHED") is not None or len(others) == len(runs)
 
+    def is_superseded(self) -> bool:
+        """Whether its own driver, which took this process for dead, has begun the stage anew."""
+        number, run_id = self._tracker.board.latest(self.key)
+        if number == self.number:
+            return False
+        try:
+            return _owner(self._tracker.client.get_run(run_id)) == self._driver
+        except MlflowException as error:
+            if error.error_code not in GONE:
+                raise
+            return False
+
     def end(self) -> None:
         """Stop telling."""
         self._over.set()
 
-    def give_up(self) -> None:
-        """Stop telling, and remove the run, as nothing of it is worth keeping."""
+    def give_up(self, *, lost: bool = False) -> None:
+        """Stop telling, and remove the run, as nothing of it is worth keeping.
+
+        Args:
+            lost: whether it was taken away; else it does not count as such.
+        """
         self.end()
         with contextlib.suppress(MlflowException):
+            if not lost:
+                self._tracker.client.update_run(self.run_id, "KILLED")
             self._tracker.client.delete_run(self.run_id)
 
     def _live(self) -> None:
@@ -163,14 +192,18 @@ def claim(
                 return found
             if is_active(found):
                 others[last] = found
-    alive = [r for r in others.values() if r.info.status == "RUNNING" and not is_dead(r, driver)]
+    alive = [r for r in others.values() if r.info.status == "RUNNING" and _owner(r) != driver]
+    losses = _losses(tracker, stage.key, driver) if alive and number > 1 else []
+    if not losses:  # else those that seem to have ended may live, as this driver did
+        alive = [run for run in alive if not is_dead(run, driver)]
     if alive:
         token = " ".join(sorted(f"{run.info.run_id}:{_told(run)[0]}" for run in alive))
         longest = max(_told(run)[1] for run in alive)
         if time.monotonic() - since > longest / _BEATS:
             token += f" {uuid.uuid4().hex}"  # the store was away, for them as well: count anew
-        if watched is None or watched[0] != token or watched[1] < longest:
-            return Held(token)
+        patience = longest * _lengths(len(losses), f"{driver} {stage.key}")
+        if watched is None or watched[0] != token or watched[1] < patience:
+            return Held(token, _note(stage, losses, patience))
     mine = open_run(tracker, stage, grid=grid, driver=driver, tags=_signs(0, length()))
     if not tracker.board.take(stage.key, number + 1, mine):
         tracker.client.delete_run(mine)
@@ -221,8 +254,41 @@ def _first(runs: Iterable[Run], status: str) -> Run | None:
     return next((run for run in runs if run.info.status == status), None)
 
 
-def _owner(run: Run) -> str:
-    return run.data.tags.get("elth.owner", "")
+def _losses(tracker: Tracker, key: str, driver: str) -> list[str]:
+    """To whom leases of a stage went that this driver held and had not ended, first to last.
+
+    The board knows, so that it holds for all processes of a driver, and after the death of each.
+    """
+    text = f"tags.`elth.key` = '{key}'"
+    found = pages(tracker.client, tracker.experiments[STAGES], text, view=ViewType.ALL)
+    runs = {run.info.run_id: run for page in found for run in page}
+    return [
+        _owner(runs.get(after))
+        for before, after in pairwise(tracker.board.holders(key))
+        if before in runs and runs[before].info.status == "RUNNING"
+        if _owner(runs[before]) == driver != _owner(runs.get(after))
+    ]
+
+
+def _owner(run: Run | None) -> str:
+    return run.data.tags.get("elth.owner", "") if run is not None else ""
+
+
+def _lengths(losses: int, who: str) -> float:
+    """For how many lengths of its lease a holder must be silent; two that wait differ in it."""
+    if losses < 2:
+        return 1.0
+    return 2.0 ** (losses - 1) * random.Random(f"{who} {losses}").uniform(1.0, 1.5)
+
+
+def _note(stage: Stage, losses: list[str], patience: float) -> str:
+    if len(losses) < 2:
+        return ""
+    return (
+        f"{stage.title} was taken over from this driver {len(losses)} times while it was at work, "
+        f"last by {in_words(losses[-1])}: it is left to that, and taken back only after "
+        f"{patience:.0f} s without a sign of life"
+    )
 
 
 def _signs(count: int, seconds: float) -> dict[str, str]:

@@ -178,7 +178,7 @@ def _do(
     while True:
         claimed = yield from _told(waiting(functools.partial(ask, since=time.monotonic()), store))
         if isinstance(claimed, Held):
-            yield Report(index=0, held=claimed.token)
+            yield Report(index=0, held=claimed.token, note=claimed.note)
             return
         if isinstance(claimed, Run):  # another grid's or another driver's, done meanwhile
             join = functools.partial(tracker.grids.join, [claimed.info.run_id], grid)
@@ -191,7 +191,10 @@ def _do(
         except (LostError, MlflowException) as error:  # another driver was quicker: look again
             if isinstance(error, MlflowException) and (is_away(error) or not claimed.is_lost()):
                 raise
-            claimed.give_up()
+            claimed.give_up(lost=True)
+            if patiently(claimed.is_superseded, store):  # to begin it again would take it back
+                yield Report(index=0, stopped=True)
+                return
         finally:
             claimed.end()
 

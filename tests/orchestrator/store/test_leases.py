@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from orchestrator.store.leases import (
     Held,
     Lease,
     LostError,
+    _lengths,
     _told,
     claim,
     last_seen,
@@ -36,6 +38,7 @@ from tests.orchestrator.helpers import (
     chain,
     epoch,
     job_config,
+    like_this_one,
     rewind_result,
     tiny,
 )
@@ -254,6 +257,86 @@ def test_a_run_that_a_repeated_request_has_made_is_removed(tracker: Tracker) -> 
     lease.give_up()
 
 
+# Drivers that take each other for dead
+
+A, B = like_this_one(start="2"), like_this_one(start="3")
+"""Two that live, as they claim their stages here, and seem to have ended to whoever looks."""
+
+
+def _silent(tracker: Tracker, stage: Stage, driver: str, seconds: float) -> Lease:
+    """Claim once more, after what was told has stayed the same for so many seconds."""
+    token = _held(tracker, stage, driver)
+    return _lease(tracker, stage, driver, watched=(token, seconds))
+
+
+def test_who_lost_a_stage_goes_by_signs_of_life_alone(tracker: Tracker) -> None:
+    stage = chain("misjudged", seeds=[72])[0]
+    first = _lease(tracker, stage, A)
+    second = _lease(tracker, stage, B)  # at once, as A seems to have ended
+    assert first.is_lost()
+    first.give_up(lost=True)
+    # So does B to A, which knows better now; it was so for ever, ten times in a minute.
+    token = _held(tracker, stage, A)
+    assert _held(tracker, stage, A, watched=(token, 59.0)) == token
+    for _ in range(5):
+        assert _held(tracker, stage, A) == token
+    assert not second.is_lost()
+    third = _lease(tracker, stage, A, watched=(token, 60.0))
+    assert (third.number, second.is_lost()) == (3, True)
+    assert _held(tracker, stage, B), "both know now"
+    second.end()
+    third.give_up()
+
+
+def test_who_lost_a_stage_twice_says_so_and_waits_longer_each_time(tracker: Tracker) -> None:
+    stage = chain("thieves", seeds=[73])[0]
+    box = like_this_one(host="box", pid=77, start="4", namespace="4711.1")
+    mine = _lease(tracker, stage, A)
+    other = _lease(tracker, stage, box)  # at once, as A seems to have ended
+    mine.give_up(lost=True)
+    waits = []
+    for losses in range(1, 5):  # each of both is silent for as long as the other waits
+        held = _claim(tracker, stage, A)
+        assert isinstance(held, Held)
+        wait = 60 * _lengths(losses, f"{A} {stage.key}")
+        said = (
+            f"{stage.title} was taken over from this driver {losses} times while it was at work, "
+            "last by process 77 on box (PID namespace 4711): it is left to that, and taken back "
+            f"only after {wait:.0f} s without a sign of life"
+        )
+        assert held.note == ("" if losses == 1 else said)
+        _held(tracker, stage, A, watched=(held.token, wait - 0.1))
+        mine = _lease(tracker, stage, A, watched=(held.token, wait))
+        other.give_up(lost=True)
+        other = _silent(tracker, stage, box, 60 * _lengths(losses, f"{box} {stage.key}"))
+        mine.give_up(lost=True)
+        waits.append(wait)
+    assert waits[0] == 60.0
+    assert all(after >= 1.3 * before for before, after in pairwise(waits))
+    assert waits[-1] >= 8 * 60
+    assert _lengths(3, A) != _lengths(3, B), "two that wait for each other do not keep time"
+    other.give_up()
+
+
+def test_only_what_was_taken_away_counts_as_lost(tracker: Tracker) -> None:
+    stage = chain("given", seeds=[74])[0]
+    _lease(tracker, stage, A).give_up()  # it could not be prepared, say
+    failing = _lease(tracker, stage, A)
+    failing.end()
+    tracker.client.set_terminated(failing.run_id, "FAILED")
+    other = _lease(tracker, stage, B)
+    mine = _lease(tracker, stage, A)  # at once: B seems to have ended, and A has lost nothing
+    assert mine.number == 4
+    again = _lease(tracker, stage, A)  # its own later attempt is no loss, either
+    tracker.client.delete_run(again.run_id)
+    other.end()
+    mine.end()
+    again.end()
+    assert isinstance(_claim(tracker, stage, A), Lease)
+    for run in tracker.runs_of(stage.key):
+        tracker.client.delete_run(run.info.run_id)
+
+
 def test_a_time_that_is_told_is_for_people(tracker: Tracker) -> None:
     stage = chain("clocks", seeds=[75])[0]
     long_ago = {BEAT: "7 60", SEEN: "2001-01-01T00:00:00+00:00"}
@@ -309,6 +392,39 @@ def test_a_worker_that_was_stopped_takes_what_another_has_finished_meanwhile(
         run_view_type=ViewType.DELETED_ONLY,
     )
     assert [gone.info.run_id for gone in deleted] == [run.info.run_id]
+
+
+def test_a_worker_whose_driver_took_it_for_dead_ends(store: Store, tracker: Tracker) -> None:
+    """Its driver has begun the stage anew, on another node say; to take it back would go on."""
+    found = tiny("orphan", seeds=[76], pruning={"rate": 0.5, "rounds": 1})
+    (start, *_) = plan.build(found).stages.values()
+    orphan = run_job(job_config(store, found, [start]), Worker())
+    assert next(orphan).fraction == 1.0
+    again = run_job(job_config(store, found, [start]), Worker())
+    assert next(again).fraction == 1.0
+    assert list(orphan) == [Report(index=0, stopped=True)]
+    assert list(again) == [Report(index=1)]
+    (one,) = tracker.runs_of(start.key)
+    assert one.info.status == "FINISHED"
+    assert tracker.board.latest(start.key) == (2, one.info.run_id)
+
+
+def test_a_job_tells_that_its_stage_was_lost_again_and_again(
+    store: Store, tracker: Tracker
+) -> None:
+    found = tiny("robbed", seeds=[77])
+    (start, *_) = plan.build(found).stages.values()
+    mine = _lease(tracker, start, A)
+    taker = _lease(tracker, start, ALSO)  # at once, as A seems to have ended
+    again = _silent(tracker, start, A, 60.0)
+    last = _silent(tracker, start, ALSO, 60.0)
+    for lease in (mine, taker, again, last):
+        lease.end()
+    (report,) = run_job(job_config(store, found, [start], driver=A), Worker())
+    assert report.held
+    assert report.note.startswith(f"{start.title} was taken over from this driver 2 times while ")
+    assert "last by process 1 on third-host.invalid: it is left to that" in report.note
+    tracker.client.delete_run(last.run_id)
 
 
 def test_what_cannot_be_prepared_leaves_no_run(store: Store, tracker: Tracker) -> None:

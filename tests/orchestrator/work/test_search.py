@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import astuple
 
 import pytest
 from ray.tune.search import Searcher
@@ -12,6 +13,7 @@ from orchestrator.plan.schedule import Schedule
 from orchestrator.plan.stage import Stage
 from orchestrator.work.search import PlanSearch
 from orchestrator.work.stopping import Stop
+from orchestrator.work.telling import Report
 from orchestrator.work.trials import JobTrial
 from tests.orchestrator.helpers import (
     TINY_DEEPER,
@@ -77,6 +79,17 @@ def test_a_search_is_over_once_the_run_is_to_end(finished: Finished) -> None:
     assert search.suggest("1") is None, "nothing else is ready"
     stop._signalled(signal.SIGTERM, None)
     assert search.suggest("2") == Searcher.FINISHED, "with None Tune would wait for ten minutes"
+
+
+def test_a_search_notes_that_a_stage_is_lost_again_and_again(finished: Finished) -> None:
+    schedule = Schedule(finished.plan, (), {}, slots=1)
+    search = PlanSearch(schedule)
+    config = search.suggest("a")
+    report = Report(index=0, held="alive 1", note="it was taken over twice")
+    search.on_trial_complete("a", {"report": astuple(report)})
+    now = schedule.snapshot()
+    assert (now.elsewhere, now.failed, now.notes) == (1, {}, ("it was taken over twice",))
+    assert search.suggest("b")["stages"] != config["stages"], "others go first"
 
 
 def test_a_search_tells_of_failures(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
