@@ -292,6 +292,8 @@ def cases(references: References, moments: int, together: int) -> Iterator[Case]
         yield Case(f"disk full at: {point}", ALONE, fills)
     yield Case("two drivers at once", ALONE, scenes.drivers(2))
     yield Case("ten drivers at once", ALONE, scenes.drivers(10))
+    apart = scenes.in_two_namespaces(references)
+    yield Case("two drivers in two namespaces", LONG, apart)
     sleeps = scenes.stopped_for_longer_than_its_lease
     yield Case("stopped for longer than its lease", LONG, sleeps)
     broken = scenes.slow_failing_and_killed_tracker

@@ -92,6 +92,8 @@ class Project:
     environment: dict[str, str] = field(default_factory=dict)
     words: tuple[str, ...] = ()
     """Further words of ``elth run``."""
+    before: tuple[str, ...] = ()
+    """A command that begins each command, as in a namespace."""
     around: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     """What is there until the case is over, as a server or a cluster."""
     begun: list[subprocess.Popen[str]] = field(default_factory=list)
@@ -137,7 +139,7 @@ class Project:
         """Begin a command; its output goes to a file."""
         with (self.path / "output.txt").open("a") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "orchestrator.cli", *words],
+                [*self.before, sys.executable, "-m", "orchestrator.cli", *words],
                 cwd=self.path,
                 env={
                     **os.environ,

@@ -13,6 +13,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 from faults.cluster import Cluster
 from faults.project import LIMIT, TOGETHER, NotHere, Project, require
@@ -23,6 +24,13 @@ BEGUN = (
     "where status = 'RUNNING' and lifecycle_stage = 'active' and tags.key = 'elth.key'"
 )
 """Runs of stages that are being computed."""
+
+
+class References(Protocol):
+    """What undisturbed runs leave (``cases.References``)."""
+
+    def of(self, config: str) -> tuple[dict[str, Any], float]:
+        """What that of a config leaves, and how many seconds it took."""
 
 
 # Several drivers
@@ -41,6 +49,49 @@ def drivers(count: int) -> Callable[[Project], None]:
         require(not twice, f"stages were trained by several: {twice}")
 
     return disturb
+
+
+NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+"""A PID namespace of its own, as a container has; the host name stays."""
+
+SLOWER = 1.2
+"""How much longer than one driver two may take that share a grid and cannot see each other."""
+
+
+def in_two_namespaces(references: References) -> Callable[[Project], None]:
+    """Two drivers on one store, each in a PID namespace of its own: each stage is begun once."""
+
+    def disturb(project: Project) -> None:
+        try:
+            subprocess.run([*NAMESPACE, "true"], capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            why = getattr(error, "stderr", "") or error
+            raise NotHere(f"no PID namespace can be made: {str(why).strip()}") from error
+        _, alone = references.of(project.config)
+        project.before = NAMESPACE
+        began = time.monotonic()
+        first = project.begin()
+        there = project.wait_for(lambda: bool(project.query(BEGUN)), first)
+        require(there, f"it was over before:\n{project.output()}")
+        second = project.begin()  # long enough after it to differ in more than the namespace
+        codes = [project.wait(driver) for driver in (first, second)]
+        took = time.monotonic() - began
+        project.before = ()
+        require(codes == [0, 0], f"they ended with {codes}:\n{project.output()}")
+        begun = Counter(key for key, _ in project.query(_LEASES))
+        twice = {key: n for key, n in begun.items() if n > 1}
+        require(not twice, f"stages were begun by several: {twice}")
+        print(f"       alone {alone:.1f} s, in two namespaces {took:.1f} s: {took / alone:.2f}")
+        require(took <= SLOWER * alone, f"{took:.0f} s, and {alone:.0f} s alone")
+
+    return disturb
+
+
+_LEASES = (
+    "select tags.value, params.value from params join tags on tags.run_uuid = params.value "
+    "where params.key like 'lease/%' and tags.key = 'elth.key'"
+)
+"""Key and run of each lease that was ever taken."""
 
 
 def stopped_for_longer_than_its_lease(project: Project) -> None:
