@@ -105,11 +105,16 @@ class Board:
 
     def _log_once(self, run_id: str, name: str, value: str) -> str:
         """Log a parameter that nobody has logged; the value that stands then."""
-        try:
-            self._client.log_param(run_id, name, value)
-        except MlflowException as error:
-            stands = self._client.get_run(run_id).data.params.get(name)
-            if error.error_code not in GONE or stands is None:
-                raise
-            return str(stands)
-        return value
+        return log_once(self._client, run_id, name, value)
+
+
+def log_once(client: MlflowClient, run_id: str, name: str, value: str) -> str:
+    """Log a parameter that nobody has logged; the value that stands then."""
+    try:
+        client.log_param(run_id, name, value)
+    except MlflowException as error:
+        stands = client.get_run(run_id).data.params.get(name)
+        if error.error_code not in GONE or stands is None:
+            raise
+        return str(stands)
+    return value

@@ -2,6 +2,12 @@
 
 Each grid has a run of its own in ``elth-grids``, with the resolved experiment, the keys of its
 plan, and the last report. The runs of its stages are tagged with it, for MLflow's pages.
+
+What a grid consists of has numbered versions. Each is a folder that one driver has written, named
+by the parameter ``content/N`` of the grid's run. MLflow logs a parameter once: of two drivers that
+would both make version N one succeeds, and the other looks again at what it would add to, so that
+what it has not seen is not lost. A grid of before has one version, with neither folder nor number.
+Which run is a grid's is settled in the same way, on the board (``store/board.py``).
 """
 
 from __future__ import annotations
@@ -10,25 +16,33 @@ import contextlib
 import hashlib
 import json
 import re
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from pydantic import ValidationError
 
+from elth import plugins
 from elth.errors import ElthError
-from orchestrator.experiment import NAME
-from orchestrator.plan import Stage
+from orchestrator.experiment import NAME, Experiment
+from orchestrator.plan import Plan, Stage, build
 from orchestrator.store.address import Store
 from orchestrator.store.away import is_away
-from orchestrator.store.board import GONE
+from orchestrator.store.board import GONE, Board, log_once
+from orchestrator.store.content import Change, Content, grown
 from orchestrator.store.files import Files
 from orchestrator.store.listing import Tracked, pages
 
 GRIDS = "elth-grids"
+_EXPERIMENT = "experiment.yaml"
+_KEYS = "keys.json"
+_VERSION = "content/"
+_NUMBER = "elth.grid.number"
+"""The tag that tells, where several runs have a grid's name, which of them came last."""
 _JOINED = "joined.json"
 _JOIN = 1000
 
@@ -42,6 +56,7 @@ class Grids:
         files: Files,
         experiment: str,
         store: Store,
+        board: Board,
         forget: Callable[[], None],
     ) -> None:
         """Prepare; nothing is asked of the store yet.
@@ -51,73 +66,215 @@ class Grids:
             files: of its runs.
             experiment: the id of ``elth-grids``.
             store: for messages.
+            board: where it is settled which run is a grid's.
             forget: is called where a run turns out to be gone.
         """
         self._client = client
         self._files = files
         self._experiment = experiment
         self._store = store
+        self._board = board
         self._forget = forget
 
     def _search(self, text: str) -> Iterator[Run]:
         for page in pages(self._client, self._experiment, text):
             yield from page
 
+    # Reading
+
     def run(self, grid: str) -> Run | None:
         """The run that holds a grid's experiment, keys and report."""
         if not re.fullmatch(NAME, grid):
             return None
-        return next(self._search(f"tags.`elth.grid` = '{grid}'"), None)
+        found = self._search(f"tags.`elth.grid` = '{grid}'")
+        return max(found, key=_number, default=None)
 
     def names(self) -> list[str]:
         """Names of the grids that the store knows."""
         return sorted({run.data.tags["elth.grid"] for run in self._search("")})
 
-    def open(self, grid: str, resolved: str, plan: Mapping[str, Stage], text: str) -> str:
-        """Note what a grid consists of now; returns the id of its run."""
-        run = self.run(grid)
-        if run is None:
-            run = self._client.create_run(self._experiment, run_name=grid, tags={"elth.grid": grid})
-        run_id = str(run.info.run_id)
-        labels = {key: dict(stage.labels) for key, stage in plan.items()}
-        self._log_file(run_id, "experiment.yaml", resolved)
-        self._log_file(run_id, "keys.json", json.dumps(labels))
-        self._client.set_tag(run_id, "mlflow.note.content", text)
-        self._client.set_terminated(run_id, "FINISHED")
-        return run_id
-
     def keys(self, grid: str) -> dict[str, dict[str, Any]]:
-        """The keys of a grid, as of its last ``elth run``, each with what it is in this grid.
-
-        A run may be shared with a grid in which it is something else: one count of weights, kept by
-        magnitude, belongs to round 4 at 36 % a round and to round 8 at 20 %.
+        """The keys of a grid, each with what it is in this grid: ``Content.keys``.
 
         Raises:
             ElthError: the store has no such grid; the message says which it has.
         """
-        text = self._file(grid, "keys.json")
+        return self._keys(grid, self._known(grid))
+
+    def experiment(self, grid: str) -> dict[str, Any]:
+        """The experiment of a grid, with the seeds of all its stages, as plain values.
+
+        Raises:
+            ElthError: the store has no such grid; the message says which it has.
+        """
+        return self._content(grid, self._known(grid), keys={}).experiment
+
+    def content(self, grid: str) -> Content:
+        """What a grid consists of: its experiment and its keys, of one version.
+
+        Raises:
+            ElthError: the store has no such grid; the message says which it has.
+        """
+        run = self._known(grid)
+        return self._content(grid, run, keys=self._keys(grid, run))
+
+    def _known(self, grid: str) -> Run:
+        run = self.run(grid)
+        if run is None:
+            known = ", ".join(self.names()) or "none"
+            raise ElthError(f"the store {self._store} has no grid '{grid}' (it has: {known})")
+        return run
+
+    def _keys(self, grid: str, run: Run) -> dict[str, dict[str, Any]]:
+        text = self._file(grid, run, f"{self._folder(grid, run)}{_KEYS}")
         try:
             return dict(json.loads(text))
         except (ValueError, TypeError) as error:  # no JSON, or of another form
             raise self._half_begun(grid) from error
 
-    def experiment(self, grid: str) -> dict[str, Any]:
-        """The experiment of a grid as of its last ``elth run``, as plain values.
+    def _content(self, grid: str, run: Run, keys: Mapping[str, Mapping[str, Any]]) -> Content:
+        text = self._file(grid, run, f"{self._folder(grid, run)}{_EXPERIMENT}")
+        content = Content(text=text, keys=keys)
+        try:
+            _ = content.experiment  # refused here, where it can be told of which grid it is
+        except ValueError as error:
+            raise self._half_begun(grid) from error
+        return content
+
+    # Beginning and growing
+
+    def change(self, experiment: Experiment, plan: Plan, *, replace: bool = False) -> Change:
+        """What a plan would make of the grid of its name; nothing is written.
 
         Raises:
-            ElthError: the store has no such grid; the message says which it has.
+            ElthError: what the grid holds is not to be had.
         """
-        try:
-            experiment = yaml.safe_load(self._file(grid, "experiment.yaml"))
-        except (yaml.YAMLError, ValueError) as error:  # ValueError: a date as 2001-13-45
-            raise self._half_begun(grid) from error
-        return experiment if isinstance(experiment, dict) else {}
+        return self._change(self.run(experiment.name), experiment, plan, replace=replace)
 
-    def _file(self, grid: str, name: str) -> str:
-        run = self.run(grid)
-        if run is None:
-            known = ", ".join(self.names()) or "none"
-            raise ElthError(f"the store {self._store} has no grid '{grid}' (it has: {known})")
+    def _change(
+        self, run: Run | None, experiment: Experiment, plan: Plan, *, replace: bool
+    ) -> Change:
+        name, before, is_whole = experiment.name, None, True
+        if run is not None:
+            try:
+                before, is_whole = self._whole_or_mended(name, run)
+            except ElthError as error:
+                if is_away(error) or (_is_begun(run) and not replace):
+                    raise
+        asked = Content.of(experiment, plan)
+        return Change(
+            grid=name,
+            store=str(self._store),
+            asked=asked,
+            before=before,
+            after=asked if before is None or replace else grown(before, experiment, plan),
+            replaces=replace,
+            seen=_seen(run),
+            mends=not is_whole,
+        )
+
+    def _whole_or_mended(self, grid: str, run: Run) -> tuple[Content, bool]:
+        """What a grid consists of; if one of its files is gone or damaged, as the other tells it.
+
+        Raises:
+            ElthError: both are.
+        """
+        keys: Mapping[str, Mapping[str, Any]] = {}
+        try:
+            keys = self._keys(grid, run)
+            return self._content(grid, run, keys=keys), True
+        except ElthError as error:
+            if is_away(error):
+                raise
+            if keys:
+                return Content(text="", keys=keys), False
+            plain = self._content(grid, run, keys={}).experiment
+            try:
+                with plugins.closed():  # a store has nothing run
+                    experiment = Experiment.model_validate(plain)
+                    return Content.of(experiment, build(experiment)), False
+            except (ElthError, ValidationError):  # it is of another version, or its data is gone
+                raise error from None
+
+    def extend(self, experiment: Experiment, plan: Plan, change: Change) -> Change:
+        """Add a plan to the grid of its name, which is begun if need be; returns what came of it.
+
+        Args:
+            experiment: the experiment of the plan.
+            plan: what the grid shall hold.
+            change: what ``change`` told of it, which is worked out anew if the grid is another now.
+
+        Raises:
+            ElthError: the grid would lose something (see ``Change.refusal``); nothing is written.
+        """
+        while True:
+            run = self.run(experiment.name)
+            if change.seen != _seen(run):
+                change = self._change(run, experiment, plan, replace=change.replaces)
+            if change.refusal:
+                raise ElthError(change.refusal)
+            if change.after == change.before and not change.mends:
+                return change
+            home = self._home(experiment.name)
+            # Else another driver has come first, and what it added is not in this change.
+            is_it = run is None or run.info.run_id == home.info.run_id
+            is_as_seen = is_it and _version(home) == change.seen[1]
+            if is_as_seen and self._write(home, change.after, experiment.description):
+                return change
+
+    def open(self, grid: str, resolved: str, plan: Mapping[str, Stage], text: str) -> str:
+        """Let a grid be this, whatever it was; returns the id of its run. See ``extend``."""
+        labels = {key: dict(stage.labels) for key, stage in plan.items()}
+        content = Content(text=resolved, keys=labels)
+        while True:
+            run = self._home(grid)
+            if self._write(run, content, text):
+                return str(run.info.run_id)
+
+    def _write(self, run: Run, content: Content, text: str) -> bool:
+        """Write the next version of a grid; whether it is that, and no other driver's."""
+        run_id = str(run.info.run_id)
+        name = f"{_VERSION}{_version(run) + 1}"
+        folder = f"{name}-{uuid.uuid4().hex[:12]}/"
+        self._log_file(run_id, f"{folder}{_EXPERIMENT}", content.text)
+        self._log_file(run_id, f"{folder}{_KEYS}", json.dumps(content.keys))
+        if log_once(self._client, run_id, name, folder) != folder:
+            return False
+        self._client.set_tag(run_id, "mlflow.note.content", text)
+        self._client.set_terminated(run_id, "FINISHED")
+        return True
+
+    def _home(self, grid: str) -> Run:
+        """The run of a grid that all who write agree on; it is made if there is none."""
+        key = hashlib.sha256(f"grid {grid}".encode()).hexdigest()
+        while True:
+            number, run_id = self._board.latest(key)
+            found = list(self._search(f"tags.`elth.grid` = '{grid}'"))
+            for run in found:
+                if run.info.run_id == run_id:
+                    if _NUMBER not in run.data.tags:
+                        self._client.set_tag(run_id, _NUMBER, str(number))
+                    return run
+            # None is settled, or the one that was is deleted.
+            mine = found[0] if found else self._create(grid)
+            if not self._board.take(key, number + 1, mine.info.run_id) and not found:
+                self._client.delete_run(mine.info.run_id)
+
+    def _create(self, grid: str) -> Run:
+        tags = {"elth.grid": grid}
+        return self._client.create_run(self._experiment, run_name=grid, tags=tags)
+
+    # Files
+
+    def _folder(self, grid: str, run: Run) -> str:
+        """The folder of a grid's latest version, as part of a file's name."""
+        number = _version(run)
+        folder = run.data.params.get(f"{_VERSION}{number}", "")
+        if number and not re.fullmatch(rf"{_VERSION}\d+-[0-9a-f]+/", folder):
+            raise self._half_begun(grid)  # it is of somebody else, and might lead out
+        return folder
+
+    def _file(self, grid: str, run: Run, name: str) -> str:
         try:
             text = self._files.read(run.info.run_id, name).decode()
             sums = [tag for tag in run.data.tags if tag.startswith(_checked(name, ""))]
@@ -137,7 +294,7 @@ class Grids:
     def _half_begun(self, grid: str) -> ElthError:
         return ElthError(
             f"the grid '{grid}' in the store {self._store} was never begun to the end, or "
-            "its files are gone: give elth run with its file again"
+            "its files are gone: give elth run with its file again, and --replace if it asks for it"
         )
 
     def add_report(self, grid: str, files: Iterable[Path]) -> None:
@@ -182,12 +339,35 @@ class Grids:
             return
         joined = set()
         with contextlib.suppress(ElthError, ValueError):
-            joined = set(json.loads(self._file(grid, _JOINED)))
+            joined = set(json.loads(self._file(grid, run, _JOINED)))
         rest = [run_id for run_id in rest if run_id not in joined]
         for i in range(0, len(rest), _JOIN):
             self.join(rest[i : i + _JOIN], grid)
             joined.update(rest[i : i + _JOIN])
             self._log_file(run.info.run_id, _JOINED, json.dumps(sorted(joined)))
+
+
+def _version(run: Run) -> int:
+    """The number of a grid's latest version; 0 for a grid of before."""
+    texts = [n.removeprefix(_VERSION) for n in run.data.params if n.startswith(_VERSION)]
+    return max((int(text) for text in texts if text.isdecimal()), default=0)
+
+
+def _number(run: Run) -> int:
+    """How many runs of a grid's name came before it, as far as they were settled on the board."""
+    text = run.data.tags.get(_NUMBER, "")
+    return int(text) if text.isdecimal() else 0
+
+
+def _seen(run: Run | None) -> tuple[str, int]:
+    """What a change is worked out from: the run of a grid and its version."""
+    return (str(run.info.run_id), _version(run)) if run is not None else ("", 0)
+
+
+def _is_begun(run: Run) -> bool:
+    """Whether a grid was begun to the end: its files are written before what tells of them."""
+    tags = run.data.tags
+    return _version(run) > 0 or any(tag.startswith(_checked(_KEYS, "")) for tag in tags)
 
 
 def _checked(name: str, text: str) -> str:

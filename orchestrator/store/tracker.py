@@ -24,6 +24,7 @@ from orchestrator.plan.stage import Stage
 from orchestrator.store.address import Store
 from orchestrator.store.away import AwayError, is_away, plain
 from orchestrator.store.board import Board
+from orchestrator.store.content import Content
 from orchestrator.store.damage import AbsentError, DamagedError
 from orchestrator.store.files import ARTIFACTS, Files
 from orchestrator.store.grids import GRIDS, Grids
@@ -90,8 +91,8 @@ class Tracker:
             keep=keep_index,
             reading=reading,
         )
-        experiment = self.experiments[GRIDS]
-        self.grids = Grids(self.client, self.files, experiment, store, self._listing.forget)
+        experiment, forget = self.experiments[GRIDS], self._listing.forget
+        self.grids = Grids(self.client, self.files, experiment, store, self.board, forget)
 
     def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)
@@ -117,14 +118,15 @@ class Tracker:
         for page in pages(self.client, self.experiments[STAGES], text):
             yield from page
 
-    def stages(self, grid: str | None = None) -> list[Tracked]:
-        """What the store knows of all stages, or of those of one grid, oldest first.
+    def stages(self, grid: str | Content | None = None) -> list[Tracked]:
+        """What the store knows of all stages, or of those of one grid or file, oldest first.
 
-        The keys of a grid are those of its last ``elth run``; of a grid whose own run is gone only
-        tags tell.
+        Of a grid whose own run is gone only tags tell.
         """
         if grid is None:
             return self._listing.read()
+        if isinstance(grid, Content):
+            return [one for one in self.stages() if one.key in grid.keys]
         if self.grids.run(grid) is None:
             found = self.search(f"tags.`grid.{grid}` = 'true'")
             return [tracked(run) for run in found if "elth.key" in run.data.tags]

@@ -10,6 +10,7 @@ from mlflow.entities import Run
 from elth import plugins
 from orchestrator.plan.outside import CodeError
 from orchestrator.plan.stage import Stage
+from orchestrator.store.content import Content
 from orchestrator.store.damage import AbsentError, DamagedError
 from orchestrator.store.listing import stage_of
 from orchestrator.store.soundness import UNSOUND
@@ -30,21 +31,23 @@ class Found:
     reason: str = ""
 
 
-def verify(tracker: Tracker, grid: str | None = None, *, absent: bool = False) -> Iterator[Found]:
+def verify(
+    tracker: Tracker, grid: str | Content | None = None, *, absent: bool = False
+) -> Iterator[Found]:
     """Read the results of the finished stages of a grid, or of all, by their checksums.
 
     Nothing is changed.
 
     Args:
         tracker: of the store.
-        grid: its name; all stages when None.
+        grid: its name, or what a file asks for; all stages when None.
         absent: whether to go on where most of the files are not there.
 
     Raises:
         AwayError: most of the files are not there.
         ElthError: there is no such grid, or files are not to be had for another reason.
     """
-    if grid is not None:
+    if isinstance(grid, str):
         tracker.grids.keys(grid)  # refuses what is no grid
     runs = [one.run_id for one in tracker.stages(grid) if one.status == "finished"]
     if not absent:
@@ -72,7 +75,7 @@ def look(tracker: Tracker, run: Run) -> Found:
     return Found(run=run, stage=stage, state=state, reason=reason)
 
 
-def restore(tracker: Tracker, grid: str | None = None) -> Iterator[Found]:
+def restore(tracker: Tracker, grid: str | Content | None = None) -> Iterator[Found]:
     """Take back each run that was set aside and is whole, if its stage was not done again.
 
     What was set aside as its gradients may have been wrong stays so.

@@ -156,6 +156,14 @@ def artifact(tracker: Tracker, run_id: str, path: str) -> Path:
     return Path(uri.removeprefix("file://")) / path
 
 
+def grid_file(tracker: Tracker, grid: str, name: str) -> Path:
+    """A file of a grid's latest version, in the store itself."""
+    run = tracker.grids.run(grid)
+    assert run is not None
+    versions = {k: v for k, v in run.data.params.items() if k.startswith("content/")}
+    return artifact(tracker, run.info.run_id, f"{versions[f'content/{len(versions)}']}{name}")
+
+
 def epoch(number: int, accuracy: float = 50.0) -> Epoch:
     """What is measured at the end of an epoch."""
     return Epoch(

@@ -397,7 +397,7 @@ def test_a_run_tracks_reports_and_goes_on(elth: Elth, store: Store, tmp_path: Pa
     assert grid is not None
     kept = artifact(tracker, grid.info.run_id, "report/cells.json")
     assert kept.read_bytes() == (folder / "cells.json").read_bytes()
-    assert "rounds: 2" in artifact(tracker, grid.info.run_id, "experiment.yaml").read_text()
+    assert tracker.grids.experiment("cli-run")["pruning"] == {"rate": 0.5, "rounds": 2}
 
 
 @pytest.mark.usefixtures("no_ray")

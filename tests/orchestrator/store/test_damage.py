@@ -27,6 +27,7 @@ from tests.orchestrator.helpers import (
     artifact,
     begin,
     chain,
+    grid_file,
     job_config,
     of_kind,
     rewind_result,
@@ -260,34 +261,42 @@ def test_what_was_only_read_badly_is_read_again(
 # A grid's own files
 
 
+GRID_WAYS: dict[str, Callable[[Path], object]] = {
+    **WAYS,
+    "binary": lambda path: path.write_bytes(b"\xff\xfe\x00"),
+}
+UNREADABLE = "was never begun to the end, or its files are gone: give elth run with its file again"
+
+
 @pytest.mark.parametrize("name", ["keys.json", "experiment.yaml"])
 @pytest.mark.parametrize("way", ["flipped", "cut", "deleted", "binary"])
 def test_a_damaged_file_of_a_grid_is_told_and_mended_by_the_next_run(
     shelf: Shelf, name: str, way: str
 ) -> None:
-    tracker, built = shelf.tracker, shelf.plan.stages
-    text = shelf.experiment.resolved()
-    tracker.grids.open("mended", text, built, "")
-    grid = tracker.grids.run("mended")
-    assert grid is not None
-    path = artifact(tracker, grid.info.run_id, name)
-    WAYS.get(way, lambda path: path.write_bytes(b"\xff\xfe\x00"))(path)
-    with pytest.raises(ElthError, match="was never begun to the end, or its files are gone: give"):
-        (tracker.grids.keys if name == "keys.json" else tracker.grids.experiment)("mended")
-    tracker.grids.open("mended", text, built, "")
-    assert set(tracker.grids.keys("mended")) == set(built)
-    assert tracker.grids.experiment("mended")["name"] == "shelf"
+    """The other one tells what the grid holds, so that nothing of it is lost."""
+    grids = shelf.tracker.grids
+    both = shelf.experiment.model_copy(update={"name": "mended", "seeds": (0, 1)})
+    one = both.model_copy(update={"seeds": (1,)})
+    grids.open("mended", both.resolved(), plan.build(both).stages, "")
+    GRID_WAYS[way](grid_file(shelf.tracker, "mended", name))
+    with pytest.raises(ElthError, match=UNREADABLE):
+        (grids.keys if name == "keys.json" else grids.experiment)("mended")
+    grids.extend(one, plan.build(one), grids.change(one, plan.build(one)))
+    assert grids.keys("mended").keys() == plan.build(both).stages.keys()
+    assert grids.experiment("mended")["seeds"] == [0, 1]
 
 
-def test_the_files_of_a_grid_that_two_drivers_write_at_once_are_whole(shelf: Shelf) -> None:
-    tracker, built = shelf.tracker, shelf.plan.stages
-    tracker.grids.open("twice", "name: one\n", built, "")
-    grid = tracker.grids.run("twice")
-    assert grid is not None
-    tracker.grids.open("twice", "name: two\n", built, "")
-    # The first one's file is written after the second one's checksum.
-    tracker.client.log_text(grid.info.run_id, "name: one\n", "experiment.yaml")
-    assert tracker.grids.experiment("twice") == {"name": "one"}
+def test_a_grid_whose_files_are_both_gone_is_not_begun_anew_without_being_asked(
+    shelf: Shelf,
+) -> None:
+    grids, found = shelf.tracker.grids, shelf.experiment.model_copy(update={"name": "gone"})
+    grids.open("gone", found.resolved(), shelf.plan.stages, "")
+    for name in ("keys.json", "experiment.yaml"):
+        grid_file(shelf.tracker, "gone", name).unlink()
+    with pytest.raises(ElthError, match=f"{UNREADABLE}, and --replace if it asks for it"):
+        grids.change(found, shelf.plan)
+    grids.extend(found, shelf.plan, grids.change(found, shelf.plan, replace=True))
+    assert grids.keys("gone").keys() == shelf.plan.stages.keys()
 
 
 def test_a_damaged_list_of_joined_runs_is_made_again(shelf: Shelf) -> None:

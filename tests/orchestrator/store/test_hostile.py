@@ -27,7 +27,14 @@ from orchestrator.store.listing import INDEX, POINTER, Index, tracked
 from orchestrator.store.outbox import publish_all
 from orchestrator.store.result import FILES
 from orchestrator.store.tracker import Tracker
-from tests.orchestrator.helpers import artifact, begin, chain, rewind_result, round_result
+from tests.orchestrator.helpers import (
+    artifact,
+    begin,
+    chain,
+    grid_file,
+    rewind_result,
+    round_result,
+)
 
 
 class Trap:
@@ -145,7 +152,9 @@ def test_the_files_of_a_grid(payload: Payload, tracker: Tracker, name: str) -> N
     for tag in list(tracker.client.get_run(run_id).data.tags):
         if tag.startswith("elth.sha256"):  # whoever writes the file writes its checksum, too
             tracker.client.delete_tag(run_id, tag)
-    with open(artifact(tracker, run_id, name), "wb") as file:
+    is_joined = name == "joined.json"
+    path = artifact(tracker, run_id, name) if is_joined else grid_file(tracker, "hostile", name)
+    with open(path, "wb") as file:
         file.write(payload.data)
     for read in (tracker.grids.keys, tracker.grids.experiment):
         with contextlib.suppress(ElthError):
@@ -154,6 +163,18 @@ def test_the_files_of_a_grid(payload: Payload, tracker: Tracker, name: str) -> N
     tracker.grids.join_finished([tracked(tracker.get(log.run_id))], "hostile")
     tracker.client.delete_run(log.run_id)
     payload.check()
+
+
+@pytest.mark.parametrize("folder", ["../../outside/", "/", "content/1/../../", "file:///"])
+def test_the_folder_of_a_grid_that_leads_out(tracker: Tracker, folder: str) -> None:
+    name = "hostile-folder"
+    run_id = tracker.grids.open(name, "name: hostile\n", {}, "")
+    tracker.client.log_param(run_id, "content/99", folder)
+    tracker.client.log_param(run_id, "content/x", folder)
+    for read in (tracker.grids.keys, tracker.grids.experiment):
+        with pytest.raises(ElthError, match="was never begun to the end, or its files are gone"):
+            read(name)
+    tracker.client.delete_run(run_id)
 
 
 def test_the_index(payload: Payload, tracker: Tracker, tmp_path: Path) -> None:

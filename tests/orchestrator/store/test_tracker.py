@@ -42,6 +42,7 @@ from tests.orchestrator.helpers import (
     begin,
     chain,
     epoch,
+    grid_file,
     like_this_one,
     rewind_result,
     round_result,
@@ -441,7 +442,7 @@ def test_a_grid_is_one_run_however_often_it_is_opened(tracker: Tracker) -> None:
     assert run is not None
     assert (run.info.status, run.info.run_name) == ("FINISHED", "grid-1")
     assert run.data.tags["mlflow.note.content"] == "The second."
-    assert artifact(tracker, first, "experiment.yaml").read_text() == "a: 2\n"
+    assert grid_file(tracker, "grid-1", "experiment.yaml").read_text() == "a: 2\n"
     assert tracker.grids.names().count("grid-1") == 1
 
 

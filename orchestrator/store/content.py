@@ -1,0 +1,259 @@
+"""What a grid consists of, and what another plan of the same name would make of it.
+
+A grid is its cells and not its name. A plan that holds all that the grid holds is its
+continuation. Seeds that are given apart add up: the grid is then the newer plan with the seeds of
+both, and that has to hold all. A plan that would drop a cell, or give it another result, is
+refused. None of this needs MLflow.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from orchestrator.experiment.methods import rank, title
+from orchestrator.experiment.sections import Experiment
+from orchestrator.plan.building import build
+from orchestrator.plan.graph import Plan
+
+_AXES = ("dataset", "network", "method", "source", "transform", "round", "target", "seed")
+_IDLE = {"name", "description", "paper", "plugins", "seeds", "data", "resources"}
+"""Parts of an experiment that give no cell another result; seeds are told apart from the rest."""
+
+_LINES = 3
+_FIELDS = 4
+_WIDTH = 40
+
+Place = tuple[Any, ...]
+"""Where a stage stands in a grid: its values of ``_AXES``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What a grid, or a file, consists of."""
+
+    text: str
+    """The resolved experiment, as YAML."""
+    keys: Mapping[str, Mapping[str, Any]]
+    """The keys of its stages, each with what it is in this grid.
+
+    A run may be shared with a grid in which it is something else: one count of weights, kept by
+    magnitude, belongs to round 4 at 36 % a round and to round 8 at 20 %.
+    """
+
+    @staticmethod
+    def of(experiment: Experiment, plan: Plan) -> Content:
+        """What a file asks for."""
+        labels = {key: dict(stage.labels) for key, stage in plan.stages.items()}
+        return Content(text=experiment.resolved(), keys=labels)
+
+    @functools.cached_property
+    def experiment(self) -> dict[str, Any]:
+        """The experiment as plain values; none where the text holds no mapping.
+
+        Raises:
+            ValueError: it is no YAML.
+        """
+        try:
+            plain = yaml.safe_load(self.text)
+        except yaml.YAMLError as error:
+            raise ValueError(str(error)) from error
+        return plain if isinstance(plain, dict) else {}
+
+    @functools.cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of its stages."""
+        return tuple(sorted({labels["seed"] for labels in self.keys.values()}))
+
+    @functools.cached_property
+    def places(self) -> frozenset[tuple[Place, str]]:
+        """Each place with the key of its stage. Where its dataset lies is no part of it."""
+        return frozenset(
+            (tuple(labels.get(axis, "") for axis in _AXES), key)
+            for key, labels in self.keys.items()
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What a plan makes of the grid of its name."""
+
+    grid: str
+    store: str
+    """For messages."""
+    asked: Content
+    """What the file asks for."""
+    before: Content | None
+    """The grid as it is; None if there is none."""
+    after: Content
+    """The grid as it would be."""
+    replaces: bool = False
+    """Whether the grid shall be what the file says, whatever it drops."""
+    seen: tuple[str, int] = ("", 0)
+    """The run and the version of the grid that this was worked out from."""
+    mends: bool = False
+    """Whether one of the grid's files is gone or damaged, and has to be written anew."""
+
+    @functools.cached_property
+    def lost(self) -> frozenset[tuple[Place, str]]:
+        """What the grid would hold no longer, or with another result."""
+        return self.before.places - self.after.places if self.before else frozenset()
+
+    @property
+    def refusal(self) -> str:
+        """Why this may not be; empty if it may."""
+        if self.before is None or self.replaces or not self.lost:
+            return ""
+        stay = {place for place, _ in self.after.places}
+        changed = [place for place, _ in self.lost if place in stay]
+        dropped = [place for place, _ in self.lost if place not in stay]
+        would = " and ".join(
+            f"{verb} {spell(places)}"
+            for verb, places in (("drop", dropped), ("change", changed))
+            if places
+        )
+        what = _fields(self.before.experiment, self.after.experiment)
+        why = f" ({what})" if what else ""
+        if changed and not what:
+            why = " (no field differs: the code or the data that they are made by does)"
+        return (
+            f"the grid '{self.grid}' in {self.store} is of another plan, and this one would "
+            f"{would}{why}: give it a name of its own by name=OTHER, what is finished is shared; "
+            "or let the grid be what this file says by --replace, no run is deleted"
+        )
+
+    @property
+    def told(self) -> str:
+        """What becomes of the grid, in a line."""
+        if self.before is None:
+            return f"The grid {self.grid} is new in {self.store}."
+        if self.lost:
+            count = sum(key not in self.after.keys for _, key in self.lost)
+            return (
+                f"The grid {self.grid} in {self.store} is what this file says now; {count:,} "
+                "stages that it held besides stay in the store."
+            )
+        count = len(self.after.keys.keys() - self.before.keys.keys())
+        if not count:
+            differs = beside(self.grid, self.before, self.asked)
+            return differs or f"The grid {self.grid} in {self.store} stays as it is."
+        more = sorted(set(self.after.seeds) - set(self.before.seeds))
+        seeds = f", {spell_seeds(more)} to {spell_seeds(self.before.seeds)}" if more else ""
+        return (
+            f"The grid {self.grid} in {self.store} goes on: {count:,} stages are added to its "
+            f"{len(self.before.keys):,}{seeds}."
+        )
+
+
+def grown(before: Content, experiment: Experiment, plan: Plan) -> Content:
+    """A grid with a plan added: the plan, also for those seeds that only the grid has."""
+    asked = Content.of(experiment, plan)
+    seeds = tuple(sorted({*before.seeds, *experiment.seeds}))
+    if seeds == experiment.seeds:
+        return asked
+    whole = experiment.model_copy(update={"seeds": seeds})
+    if whole.resolved() == before.text and asked.places <= before.places:
+        return before  # as the same plan of ten thousand stages takes seconds
+    return Content.of(whole, build(whole))
+
+
+def beside(grid: str, held: Content, asked: Content) -> str:
+    """How a grid differs from what a file asks for, in a line; empty if it does not."""
+    more, less = held.places - asked.places, asked.places - held.places
+    if not more and not less:
+        return ""
+    besides = spell(place for place, _ in more)
+    if not less:
+        seeds = set(held.seeds) - set(asked.seeds)
+        if seeds and {p[:-1] for p, _ in held.places} == {p[:-1] for p, _ in asked.places}:
+            besides = spell_seeds(seeds)
+        return (
+            f"The grid {grid} holds more than this file asks for, which is shown by its name: "
+            f"{besides}."
+        )
+    what = _fields(held.experiment, asked.experiment)
+    return (
+        f"The grid {grid} is another: it lacks {len(less):,} of the {len(asked.keys):,} stages of "
+        f"this file"
+        + (f", and holds besides {besides}" if more else "")
+        + (f" ({what})" if what else "")
+        + "."
+    )
+
+
+def spell_seeds(seeds: Iterable[int]) -> str:
+    """Seeds as people write them: ``seed 0``, ``seeds 0, 2``, ``seeds 0 to 9``."""
+    found = sorted(set(seeds))
+    return f"seed{'s' if len(found) != 1 else ''} {_numbers(found)}"
+
+
+def _numbers(found: list[int]) -> str:
+    """Sorted numbers; more than three in a row by the first and the last."""
+    parts: list[str] = []
+    while found:
+        length = 1
+        while length < len(found) and found[length] == found[0] + length:
+            length += 1
+        row, found = found[:length], found[length:]
+        parts += [f"{row[0]} to {row[-1]}"] if length > 3 else map(str, row)
+    return ", ".join(parts)
+
+
+def spell(places: Iterable[Place]) -> str:
+    """Cells as the lines that they belong to, as ``imp on resnet20, rounds 4, 5, seed 0``."""
+    lines: dict[Place, list[dict[str, Any]]] = {}
+    found = [dict(zip(_AXES, place, strict=True)) for place in places]
+    found.sort(key=lambda one: (one["dataset"], one["network"], rank(one["method"]), str(one)))
+    cells = [one for one in found if one["method"] != "rewind"]
+    for one in cells or found:
+        line = tuple(one[axis] for axis in ("method", "source", "transform", "network", "dataset"))
+        lines.setdefault(line, []).append(one)
+    told = []
+    for (method, source, transform, network, dataset), some in list(lines.items())[:_LINES]:
+        plan = "" if transform in ("", "identity") else f" {transform}"
+        text = f"{title(method)}{f' <- {source}{plan}' if source else ''} on {network}, {dataset}"
+        rounds = sorted({one["round"] for one in some if not one["target"] and one["round"]})
+        targets = sorted({float(one["target"]) for one in some if one["target"]})
+        if rounds:
+            text += f", round{'s' if len(rounds) > 1 else ''} {_numbers(rounds)}"
+        if targets:
+            text += f", sparsity {', '.join(map(repr, targets))}"
+        told.append(f"{text}, {spell_seeds(one['seed'] for one in some)}")
+    rest = len(lines) - len(told)
+    return "; ".join(told) + (f"; and {rest} lines more" if rest else "")
+
+
+def _fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """The fields by which two experiments differ, as ``recipe.lr is 0.1 there and 0.2 here``."""
+    there, here = ({k: v for k, v in one.items() if k not in _IDLE} for one in (before, after))
+    found = list(_differences("", there, here))
+    told = [
+        f"{name} is {_value(old)} there and {_value(new)} here"
+        for name, old, new in found[:_FIELDS]
+    ]
+    return ", ".join(told) + (f", and {len(found) - _FIELDS} more" if found[_FIELDS:] else "")
+
+
+def _differences(name: str, there: Any, here: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Dotted names, as overrides write them, with the values of both; None where there is none."""
+    if all(isinstance(one, list) and one and isinstance(one[0], dict) for one in (there, here)):
+        there, here = dict(enumerate(there)), dict(enumerate(here))
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        for key in {**there, **here}:
+            full = f"{name}.{key}" if name else str(key)
+            yield from _differences(full, there.get(key), here.get(key))
+    elif _given(there) != _given(here):
+        yield name, there, here
+
+
+def _given(value: Any) -> Any:
+    return None if value in ({}, []) else value
+
+
+def _value(value: Any) -> str:
+    text = "not given" if _given(value) is None else str(value)
+    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 3]}..."
