@@ -16,6 +16,7 @@ from matplotlib.transforms import ScaledTranslation
 from elth.files import write_atomic
 from orchestrator.experiment.methods import rank
 from orchestrator.report.cells import network_order
+from orchestrator.store.content import spell_seeds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -171,7 +172,8 @@ def _panel(
             transform=axis.transData + _aside(figure, place - (len(lines) - 1) / 2),
         )
     _sparsity_axis(axis, [c.sparsity for c in cells if c.round])
-    axis.set_ylabel("test accuracy (%)")
+    seeds = spell_seeds(seed for cell in cells for seed in cell.seeds)
+    axis.set_ylabel(f"test accuracy (%), {seeds}")
     axis.grid(axis="y", color="#dddddd", linewidth=0.6)
     axis.legend(
         frameon=False, fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=beside

@@ -19,6 +19,7 @@ from orchestrator.experiment.methods import rank, title
 from orchestrator.report.cells import Cell, Report, difference, network_order
 from orchestrator.report.layouts import LAYOUTS, lay_out
 from orchestrator.report.sheets import Sheet, sheet_csv, sheet_markdown, sheet_table
+from orchestrator.store.content import spell_seeds
 from orchestrator.store.soundness import DO_AGAIN
 
 _COLUMNS = 6
@@ -36,7 +37,10 @@ def to_csv(report: Report) -> str:
     writer = csv.writer(out, lineterminator="\n")
     names = ("network", "method", "source", "transform", "round", "target", "dataset")
     writer.writerow(
-        (*names, "sparsity", "seeds", "nonzeros", "accuracy_mean", "accuracy_sd", "minus_imp")
+        (
+            *(*names, "sparsity", "seeds", "nonzeros", "accuracy_mean", "accuracy_sd", "minus_imp"),
+            "which_seeds",
+        )
     )
     for cell in report.cells:
         gap = difference(cell, report.cells)
@@ -49,6 +53,7 @@ def to_csv(report: Report) -> str:
                 f"{cell.mean:.4f}",
                 "" if cell.deviation is None else f"{cell.deviation:.4f}",
                 "" if gap is None else f"{gap:.4f}",
+                " ".join(map(str, cell.seeds)),
             )
         )
     return out.getvalue()
@@ -61,7 +66,8 @@ def to_tables(report: Report) -> RenderableType:
     networks = dict.fromkeys((cell.dataset, cell.network) for cell in report.shown)
     for dataset, network in networks:
         cells = [c for c in report.shown if (c.dataset, c.network) == (dataset, network)]
-        parts.append(_table(f"{network} on {dataset}", cells))
+        seeds_told = spell_seeds(seed for cell in cells for seed in cell.seeds)
+        parts.append(_table(f"{network} on {dataset}, {seeds_told}", cells))
     notes = []
     seeds = sorted({len(cell.seeds) for cell in report.cells})
     if seeds:

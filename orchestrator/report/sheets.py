@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.store.content import spell_seeds
+
 if TYPE_CHECKING:
     from orchestrator.report.cells import Cell
 
@@ -69,10 +71,17 @@ def texts_of(sheet: Sheet) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
+def _title(sheet: Sheet) -> str:
+    """The title, with the seeds that its numbers of ours are of."""
+    cells = [entry.cell for _, entries in sheet.rows for entry in entries if entry.cell]
+    seeds = {seed for cell in cells for seed in cell.seeds}
+    return f"{sheet.title}, {spell_seeds(seeds)}" if seeds else sheet.title
+
+
 def sheet_table(sheet: Sheet) -> Table:
     """The sheet for a terminal; printed numbers are dim."""
     head, rows = texts_of(sheet)
-    table = Table(title=sheet.title, title_justify="left", title_style="bold", header_style="")
+    table = Table(title=_title(sheet), title_justify="left", title_style="bold", header_style="")
     table.add_column(head[0], no_wrap=True)
     for name in head[1:]:
         table.add_column(name, justify="right", style="dim" if name == "paper" else "")
@@ -84,7 +93,7 @@ def sheet_table(sheet: Sheet) -> Table:
 def sheet_markdown(sheet: Sheet) -> str:
     """The sheet as a table of Markdown."""
     head, rows = texts_of(sheet)
-    lines = [f"**{sheet.title}**", "", _line(head), _line(["---"] + ["---:"] * (len(head) - 1))]
+    lines = [f"**{_title(sheet)}**", "", _line(head), _line(["---"] + ["---:"] * (len(head) - 1))]
     return "\n".join([*lines, *map(_line, rows)]) + "\n"
 
 

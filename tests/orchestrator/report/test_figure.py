@@ -58,7 +58,12 @@ def test_png_and_svg_are_valid(tmp_path: Path) -> None:
     assert text.rstrip().endswith("</svg>")
     for word in ("IMP", "ETT ← resnet14 append", "Reinit", "Random", "Magnitude", "dense"):
         assert f">{word}</text>" in text
-    for title in ("resnet20, digits", "resnet32, digits", "sparsity (%)", "test accuracy (%)"):
+    for title in (
+        "resnet20, digits",
+        "resnet32, digits",
+        "sparsity (%)",
+        "test accuracy (%), seeds 0, 1",
+    ):
         assert f">{title}</text>" in text
 
 

@@ -397,7 +397,7 @@ def sheet() -> Sheet:
 
 def test_markdown(sheet: Sheet) -> None:
     assert sheet_markdown(sheet).splitlines() == [
-        f"**{LEVEL}: cifar10**",
+        f"**{LEVEL}: cifar10, seeds 0, 1**",
         "",
         "| method | resnet20 | paper | resnet32 |",
         "| --- | ---: | ---: | ---: |",
@@ -424,7 +424,7 @@ def test_a_table_for_a_terminal(sheet: Sheet) -> None:
     console.print(sheet_table(sheet))
     assert isinstance(console.file, io.StringIO)
     title, *lines = console.file.getvalue().splitlines()
-    assert title.strip() == f"{LEVEL}: cifar10"
+    assert title.strip() == f"{LEVEL}: cifar10, seeds 0, 1"
     rows = [[text.strip() for text in line.split("│")[1:-1]] for line in lines if "│" in line]
     assert rows == [["IMP", "91.00 ± 1.41", "-", "-"], ["SNIP", "-", "85.50", "80.00"]]
 

@@ -321,23 +321,24 @@ def test_csv() -> None:
     assert rows[0] == [
         *axes,
         *("sparsity", "seeds", "nonzeros", "accuracy_mean", "accuracy_sd", "minus_imp"),
+        "which_seeds",
     ]
     assert rows[1:] == [
         [
             *("resnet20", "dense", "", "", "0", "", "digits"),
-            *("0.000000", "1", "1000.0", "96.0000", "", ""),
+            *("0.000000", "1", "1000.0", "96.0000", "", "", "0"),
         ],
         [
             *("resnet20", "imp", "", "", "2", "", "digits"),
-            *("0.750000", "3", "250.0", "94.0000", "4.5826", ""),
+            *("0.750000", "3", "250.0", "94.0000", "4.5826", "", "0 2 3"),
         ],
         [
             *("resnet20", "ett", "resnet14", "append", "2", "", "digits"),
-            *("0.740000", "3", "260.0", "77.6667", "23.9653", "0.0000"),
+            *("0.740000", "3", "260.0", "77.6667", "23.9653", "0.0000", "0 1 2"),
         ],
         [
             *("resnet20", "random", "", "", "2", "", "digits"),
-            *("0.750000", "1", "250.0", "70.0000", "", "-20.0000"),
+            *("0.750000", "1", "250.0", "70.0000", "", "-20.0000", "0"),
         ],
     ]
 
@@ -345,7 +346,7 @@ def test_csv() -> None:
 def test_a_table_for_each_network() -> None:
     report = _report([*_all(), _tracked("imp", 88.0, network="resnet14", nonzeros=500)])
     text = _text(report)
-    assert text.index("resnet14 on digits") < text.index("resnet20 on digits")
+    assert text.index("resnet14 on digits, seed 0") < text.index("resnet20 on digits, seeds 0 to 3")
     lines = {line.split("│")[1].strip(): line for line in text.splitlines() if "│" in line}
     assert "94.00 ± 4.58" in lines["IMP"]
     assert "77.67 ± 23.97 (+0.00)" in lines["ETT <- resnet14 append"]
