@@ -40,7 +40,7 @@ WRITES = (
 """Points at which the disk becomes full: before the next writing of each kind."""
 
 POINTS = {
-    "grid noted": ("orchestrator.store.grids", "Grids.open", "after"),
+    "grid noted": ("orchestrator.store.grids", "Grids.extend", "after"),
     "run begun": ("orchestrator.store.runlog", "begin_run", "after"),
     "checkpoint due": ("orchestrator.store.inflight", "InFlight.save_if_due", "before"),
     "checkpoint written": ("orchestrator.store.inflight", "InFlight.save_if_due", "after"),

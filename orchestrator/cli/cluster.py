@@ -19,6 +19,7 @@ from orchestrator.cli.common import (
     Command,
     find_store,
     out,
+    replace_option,
     store_option,
 )
 
@@ -45,6 +46,7 @@ def _address_option(command: Any) -> Any:
 @_address_option
 @click.option("--storage", metavar="DIR_OR_URL", help="As of elth run.")
 @click.option("--retry-failed", is_flag=True, help="As of elth run.")
+@replace_option
 @click.option("--follow/--no-follow", default=True, help="Show the log until the job has ended.")
 @click.option(
     "--env", "names", multiple=True, metavar="NAME", help="A variable to pass on, hidden."
@@ -60,6 +62,7 @@ def submit(
     store: str | None,
     storage: str | None,
     retry_failed: bool,
+    replace: bool,
     follow: bool,
     names: tuple[str, ...],
     python: str,
@@ -100,6 +103,7 @@ def submit(
         words.append(f"resources.storage={storages.place(experiment.resources.storage, found)}")
     words += ["--address", "auto", "--store", str(found)]
     words += ["--retry-failed"] if retry_failed else []
+    words += ["--replace"] if replace else []
     os.environ.pop("MLFLOW_TRACKING_URI", None)  # --store says it, without credentials
     out = [root, found.folder, None if storage is None else Path(storage)]
     client = Jobs(address)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +14,7 @@ from elth.errors import ElthError
 
 if TYPE_CHECKING:
     from orchestrator.store.address import Store
+    from orchestrator.store.content import Content
     from orchestrator.store.tracker import Tracker
 
 
@@ -50,6 +53,16 @@ def store_option(command: Any) -> Any:
     )(command)
 
 
+def replace_option(command: Any) -> Any:
+    """Add ``--replace`` to a command that runs a plan."""
+    return click.option(
+        "--replace",
+        is_flag=True,
+        help="Let the grid be what the file says, also where it held other cells. No run is "
+        "deleted: their stages stay in the store.",
+    )(command)
+
+
 def _use(context: click.Context, parameter: click.Parameter, paths: tuple[str, ...]) -> None:
     from elth import plugins
 
@@ -85,3 +98,21 @@ def open_tracker(place: str | None, *, writing: bool = False) -> Tracker:
     from orchestrator.store.tracker import Tracker
 
     return Tracker(store, reading=not writing)
+
+
+def asked(grid_or_config: str, overrides: Sequence[str] = ()) -> tuple[str, Content | None]:
+    """The name of the grid that is meant and, of a config, what that asks for.
+
+    Raises:
+        ElthError: the config cannot be read, or there are overrides and no config.
+    """
+    path = Path(grid_or_config)
+    if path.suffix in (".yaml", ".yml"):
+        from orchestrator import plan as plans
+        from orchestrator.store.content import Content
+
+        experiment, built = plans.of_file(path, overrides)
+        return experiment.name, Content.of(experiment, built)
+    if overrides:
+        raise ElthError(f"'{overrides[0]}' can change a config only, and {path} names a grid")
+    return grid_or_config, None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from elth.errors import ElthError, unknown
-from orchestrator.cli.common import find_store, open_tracker, out
+from orchestrator.cli.common import asked, find_store, open_tracker, out
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +46,7 @@ def run(
     *,
     store: str | Path | None = None,
     retry_failed: bool = False,
+    replace: bool = False,
     address: str | None = None,
     quiet: bool = False,
 ) -> Results:
@@ -59,19 +60,24 @@ def run(
         store: where runs are kept, a directory or an MLflow address; by default
             ``MLFLOW_TRACKING_URI``, else ``runs``.
         retry_failed: do stages again whose loss was not finite.
+        replace: let the grid be what the file says, also where it held other cells; no run is
+            deleted.
         address: a Ray cluster to run on; by default ``RAY_ADDRESS``, else a Ray of its own here.
         quiet: print neither progress nor tables.
 
     Returns:
-        The results of the experiment, as ``results`` gives them.
+        The results of what the config asks for, as ``results`` gives them. The grid of its name
+        may hold more, such as seeds that were given before.
 
     Raises:
-        ElthError: the config is wrong or cannot be met here, or stages failed; all others are
-            finished then.
+        ElthError: the config is wrong or cannot be met here, its grid holds other cells, or stages
+            failed; all others are finished then.
         KeyboardInterrupt: it was stopped; what is tracked stays.
     """
     from orchestrator import plan as plans
     from orchestrator.cluster import machines
+    from orchestrator.report.cells import collect
+    from orchestrator.store.content import Content
     from orchestrator.work.driver import execute
 
     given = [overrides] if isinstance(overrides, str) else list(overrides)
@@ -83,6 +89,7 @@ def run(
         find_store(_place(store)),
         Console(quiet=True) if quiet else out,
         retry_failed=retry_failed,
+        replace=replace,
         machines=machines.cluster(address, experiment.resources.cpus) if address else None,
     )
     if failed:
@@ -93,14 +100,21 @@ def run(
             f"not begin: {reasons[0]}{more}; what is finished is in "
             f"orchestrator.results('{experiment.name}')"
         )
-    return results(experiment.name, store=store)
+    tracker = open_tracker(_place(store))
+    return Results(
+        report=collect(tracker, experiment.name, Content.of(experiment, built)), tracker=tracker
+    )
 
 
-def results(grid: str, *, store: str | Path | None = None) -> Results:
+def results(
+    grid: str | Path, overrides: Sequence[str] = (), *, store: str | Path | None = None
+) -> Results:
     """The finished stages of a grid, read from the store alone.
 
     Args:
-        grid: the name of an experiment, as ``quickstart``.
+        grid: the name of an experiment, as ``quickstart``: all that its grid holds; or a YAML file,
+            for the cells that it asks for.
+        overrides: what is changed in the file.
         store: as of ``run``.
 
     Raises:
@@ -109,7 +123,8 @@ def results(grid: str, *, store: str | Path | None = None) -> Results:
     from orchestrator.report.cells import collect
 
     tracker = open_tracker(_place(store))
-    return Results(report=collect(tracker, grid), tracker=tracker)
+    given = [overrides] if isinstance(overrides, str) else list(overrides)
+    return Results(report=collect(tracker, *asked(str(grid), given)), tracker=tracker)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

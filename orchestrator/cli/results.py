@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from elth.errors import ElthError
 from orchestrator.cli.common import (
     EXIT_FAILED,
     Command,
+    asked,
     open_tracker,
     out,
     plugin_option,
@@ -22,6 +22,7 @@ from orchestrator.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from orchestrator.store.content import Content
     from orchestrator.store.tracker import Tracker
 
 
@@ -34,13 +35,21 @@ _SHOWN = 20
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @store_option
 def status(grid_or_config: str, overrides: tuple[str, ...], store: str | None) -> None:
-    """Tell how far a grid is: what runs, waits, failed or is blocked, and why."""
+    """Tell how far a grid is: what runs, waits, failed or is blocked, and why.
+
+    Of a config, it tells of the stages that the config asks for.
+    """
     from orchestrator.report.status import STATES, states
+    from orchestrator.store.content import beside
 
     tracker = open_tracker(store)
-    grid = _grid(grid_or_config, overrides)
-    found = states(tracker, grid)
+    grid, content = asked(grid_or_config, overrides)
+    held = tracker.grids.content(grid)
+    found = states(tracker, content or held)
     out.print(f"{grid} in {tracker.store}", highlight=False, markup=False, soft_wrap=True)
+    differs = beside(grid, held, content) if content else ""
+    if differs:
+        out.print(differs, highlight=False, markup=False, soft_wrap=True)
     table = Table()
     table.add_column("state")
     table.add_column("stages", justify="right")
@@ -83,7 +92,7 @@ def verify(
     restore: bool,
     faulty: bool,
 ) -> None:
-    """Read every file of the finished stages of a grid, or of all, and compare checksums.
+    """Read every file of the finished stages of a grid or config, or of all: are they whole?
 
     Nothing is changed unless --set-aside, --restore or --faulty says so. An elth run that comes
     upon a damaged stage sets it aside itself. From a server every file is fetched.
@@ -93,7 +102,10 @@ def verify(
     if set_aside + restore + faulty > 1:
         raise click.UsageError("give one of --set-aside, --restore and --faulty")
     tracker = open_tracker(store, writing=set_aside or restore or faulty)
-    grid = _grid(grid_or_config, overrides) if grid_or_config else None
+    grid: str | Content | None = None
+    if grid_or_config:
+        name, content = asked(grid_or_config, overrides)
+        grid = content or name
     if faulty:
         _set_faulty_aside(tracker, grid)
     elif restore:
@@ -102,7 +114,7 @@ def verify(
         sys.exit(EXIT_FAILED)
 
 
-def _verify(tracker: Tracker, grid: str | None, *, marked: Sequence[str]) -> bool:
+def _verify(tracker: Tracker, grid: str | Content | None, *, marked: Sequence[str]) -> bool:
     """Look at all; set aside what is in a state that is to be marked; whether all is whole."""
     from orchestrator.store.verifying import verify
 
@@ -127,7 +139,7 @@ def _verify(tracker: Tracker, grid: str | None, *, marked: Sequence[str]) -> boo
     return not (counts["absent"] or counts["damaged"])
 
 
-def _restore(tracker: Tracker, grid: str | None) -> None:
+def _restore(tracker: Tracker, grid: str | Content | None) -> None:
     from orchestrator.store.verifying import restore
 
     counts: Counter[bool] = Counter()
@@ -161,7 +173,11 @@ def report(
     provenance: bool,
     output: Path | None,
 ) -> None:
-    """Print the results of a grid, from the store alone."""
+    """Print the results of a grid, from the store alone.
+
+    Of a config, changed by KEY=VALUE, it prints the cells that the config asks for, and says how
+    the grid of its name differs.
+    """
     from orchestrator.report.cells import collect
     from orchestrator.report.forms import to_csv, to_json, to_tables, write
 
@@ -170,7 +186,9 @@ def report(
     if provenance and not as_json:
         raise click.UsageError("--provenance goes with --json")
     tracker = open_tracker(store)
-    found = collect(tracker, _grid(grid_or_config, overrides))
+    found = collect(tracker, *asked(grid_or_config, overrides))
+    if (as_json or as_csv) and found.beside:
+        click.echo(f"note: {found.beside}", err=True)
     if as_json:
         click.echo(to_json(found, provenance=provenance), nl=False)
     elif as_csv:
@@ -195,12 +213,13 @@ def ui(store: str | None, grid: str | None, port: int, no_browser: bool) -> None
     sys.exit(pages.serve(tracker, grid=grid, port=port, browser=not no_browser))
 
 
-def _set_faulty_aside(tracker: Tracker, grid: str | None) -> None:
+def _set_faulty_aside(tracker: Tracker, grid: str | Content | None) -> None:
     from orchestrator.store.soundness import UNSOUND, faulty, of_grid
 
     chosen = faulty(tracker.stages())
     if grid is not None:
-        chosen = of_grid(chosen, tracker.grids.keys(grid))
+        keys = tracker.grids.keys(grid) if isinstance(grid, str) else grid.keys
+        chosen = of_grid(chosen, keys)
     for one in chosen:
         line = f"set aside: {one.stage.title} ({one.numerics})"
         tracker.set_aside(tracker.get(one.run_id), UNSOUND)
@@ -208,24 +227,6 @@ def _set_faulty_aside(tracker: Tracker, grid: str | None) -> None:
     told = f"{len(chosen)} stages in {tracker.store} come from gradients that may be wrong"
     told += "; elth run does them again" if chosen else ""
     out.print(told, highlight=False, markup=False, soft_wrap=True)
-
-
-def _grid(grid_or_config: str, overrides: tuple[str, ...] = ()) -> str:
-    """The name of a grid; overrides of a config may change it, as ``scale=smoke`` does."""
-    path = Path(grid_or_config)
-    if path.suffix in (".yaml", ".yml"):
-        from orchestrator.experiment.reading import load
-
-        for text in overrides:
-            if not text.startswith(("scale=", "name=")):
-                raise ElthError(
-                    f"'{text}' changes what is run, and results are those of the last elth run: "
-                    "only scale=... and name=... say which grid is meant"
-                )
-        return load(path, overrides).name
-    if overrides:
-        raise ElthError(f"'{overrides[0]}' can change a config only, and {path} names a grid")
-    return grid_or_config
 
 
 COMMANDS = (status, report, verify, ui)

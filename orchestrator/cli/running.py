@@ -17,6 +17,7 @@ from orchestrator.cli.common import (
     find_store,
     open_tracker,
     out,
+    replace_option,
     store_option,
 )
 from orchestrator.plan.costs import size_of
@@ -24,6 +25,7 @@ from orchestrator.plan.costs import size_of
 if TYPE_CHECKING:
     from orchestrator.experiment.sections import Experiment
     from orchestrator.plan.graph import Plan
+    from orchestrator.store.content import Change
     from orchestrator.store.listing import Tracked
 
 
@@ -38,9 +40,13 @@ def plan(config: Path, overrides: tuple[str, ...], store: str | None) -> None:
 
     experiment = load(config, overrides)
     built = plans.build(experiment)
-    place, tracked = _look(store)
+    place, tracked, change = _look(store, experiment, built)
     finished = {t.key for t in tracked if t.status == "finished"} & set(built.stages)
     _print_plan(experiment, built, finished, tracked, place)
+    told = f"The grid {experiment.name} is new in {place}."
+    if change is not None:
+        told = f"elth run would refuse: {change.refusal}." if change.refusal else change.told
+    out.print(told, highlight=False, markup=False, soft_wrap=True)
 
 
 @click.command(cls=Command, example="elth run tune_configs/quickstart.yaml seeds=[0] --store runs")
@@ -48,6 +54,7 @@ def plan(config: Path, overrides: tuple[str, ...], store: str | None) -> None:
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @store_option
 @click.option("--retry-failed", is_flag=True, help="Do stages again whose loss was not finite.")
+@replace_option
 @click.option(
     "--address",
     metavar="HOST:PORT",
@@ -65,12 +72,15 @@ def run(
     overrides: tuple[str, ...],
     store: str | None,
     retry_failed: bool,
+    replace: bool,
     address: str | None,
     storage: str | None,
 ) -> None:
     """Run CONFIG: every stage that is not finished in the store, then report.
 
-    Give the same command again after any interruption, and it goes on.
+    Give the same command again after any interruption, and it goes on. A plan that holds all that
+    the grid of its name holds continues it, and seeds add up; one that would drop or change a cell
+    is refused.
     """
     from orchestrator import plan as plans
     from orchestrator.cluster import machines
@@ -85,7 +95,13 @@ def run(
 
     there = machines.cluster(address, experiment.resources.cpus) if address else None
     failed = execute(
-        experiment, built, find_store(store), out, retry_failed=retry_failed, machines=there
+        experiment,
+        built,
+        find_store(store),
+        out,
+        retry_failed=retry_failed,
+        replace=replace,
+        machines=there,
     )
     _exit(failed)
 
@@ -94,11 +110,13 @@ def run(
 @click.argument("run_id")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @store_option
-def resume(run_id: str, overrides: tuple[str, ...], store: str | None) -> None:
+@replace_option
+def resume(run_id: str, overrides: tuple[str, ...], store: str | None, replace: bool) -> None:
     """Go on from a tracked stage: run the experiment that its run holds, on any machine.
 
     RUN_ID is the id of a run or the key of its stage, or the beginning of one. What is finished in
-    the store is not done again, so with pruning.rounds=N the chain goes on to round N.
+    the store is not done again, so with pruning.rounds=N the chain goes on to round N. Where the
+    grid has grown since, by rounds or seeds, the experiment is that of the grid.
     """
     from orchestrator.work import stopping
 
@@ -110,7 +128,7 @@ def resume(run_id: str, overrides: tuple[str, ...], store: str | None) -> None:
     out.print(told, highlight=False, markup=False, soft_wrap=True)
     from orchestrator.work.driver import execute
 
-    _exit(execute(experiment, built, tracker.store, out, retry_failed=False))
+    _exit(execute(experiment, built, tracker.store, out, retry_failed=False, replace=replace))
 
 
 def _exit(failed: Mapping[str, str]) -> None:
@@ -153,12 +171,18 @@ def _print_outside(built: Plan) -> None:
         out.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _look(place: str | None) -> tuple[str, list[Tracked]]:
-    """The stages of a store, none if it is not there; nothing is created."""
+def _look(
+    place: str | None, experiment: Experiment, built: Plan
+) -> tuple[str, list[Tracked], Change | None]:
+    """The stages of a store, and what a run would do to its grid.
+
+    None of both if it is not there; nothing is created.
+    """
     store = find_store(place)
     if not store.is_there:
-        return str(store), []
-    return str(store), open_tracker(place).stages()
+        return str(store), [], None
+    tracker = open_tracker(place)
+    return str(store), tracker.stages(), tracker.grids.change(experiment, built)
 
 
 def _print_plan(

@@ -14,6 +14,7 @@ from typing import Any
 from elth.errors import ElthError
 from orchestrator.experiment.methods import rank, title
 from orchestrator.experiment.sections import Paper
+from orchestrator.store.content import Content, beside
 from orchestrator.store.listing import Tracked
 from orchestrator.store.soundness import faulty
 from orchestrator.store.tracker import Tracker
@@ -119,6 +120,8 @@ class Report:
     """Stages whose gradients may have been wrong, as they were computed by an earlier version."""
     asked: frozenset[tuple[str, str]] = frozenset()
     """Datasets and networks that the grid names as targets; others are only on the way."""
+    beside: str = ""
+    """How the grid in the store differs, of a report of a file."""
 
     @property
     def shown(self) -> tuple[Cell, ...]:
@@ -132,13 +135,19 @@ class Report:
         return tuple(sorted({name for cell in self.cells for name in cell.numerics}))
 
 
-def collect(tracker: Tracker, grid: str) -> Report:
+def collect(tracker: Tracker, grid: str, asked: Content | None = None) -> Report:
     """Read a grid from the store.
+
+    Args:
+        tracker: of the store.
+        grid: its name.
+        asked: what a file asks for: the report is of that, and says how the grid differs.
 
     Raises:
         ElthError: the store has no such grid.
     """
-    labels = tracker.grids.keys(grid)
+    held = tracker.grids.content(grid)
+    labels = (asked or held).keys
     by_key: dict[str, Tracked] = {}
     everything = tracker.stages()
     wrong = {one.run_id for one in faulty(everything)}
@@ -146,7 +155,7 @@ def collect(tracker: Tracker, grid: str) -> Report:
         if tracked.key in labels and tracked.status == "finished":
             stage = replace(tracked.stage, labels=labels[tracked.key])
             by_key.setdefault(tracked.key, replace(tracked, stage=stage))
-    experiment = tracker.grids.experiment(grid)
+    experiment = (asked or held).experiment
     paper, dataset = experiment.get("paper"), str(experiment.get("dataset", ""))
     # An image folder is called by its manifest in the experiment, and by its own name in labels.
     titles = {one["place"]: one["dataset"] for one in labels.values() if "place" in one}
@@ -165,6 +174,7 @@ def collect(tracker: Tracker, grid: str) -> Report:
             for name in entry.get("dataset") or [dataset]
             for network in entry["network"]
         ),
+        beside=beside(grid, held, asked) if asked else "",
     )
 
 

@@ -68,7 +68,7 @@ def to_tables(report: Report) -> RenderableType:
         cells = [c for c in report.shown if (c.dataset, c.network) == (dataset, network)]
         seeds_told = spell_seeds(seed for cell in cells for seed in cell.seeds)
         parts.append(_table(f"{network} on {dataset}, {seeds_told}", cells))
-    notes = []
+    notes = [report.beside] if report.beside else []
     seeds = sorted({len(cell.seeds) for cell in report.cells})
     if seeds:
         spread = "mean ± standard deviation" if seeds != [1] else "accuracy"
@@ -96,7 +96,8 @@ def to_tables(report: Report) -> RenderableType:
     if len(lost) > _TOLD:
         notes.append(f"So have {len(lost) - _TOLD} more cells: see provenance.json.")
     if report.missing:
-        notes.append(f"{report.missing} stages of this grid are not finished.")
+        of = "report" if report.beside else "grid"
+        notes.append(f"{report.missing} stages of this {of} are not finished.")
     if report.faulty:
         shown = "; ".join(report.faulty[:_TOLD])
         more = f" and {len(report.faulty) - _TOLD} more" if len(report.faulty) > _TOLD else ""

@@ -15,6 +15,7 @@ from orchestrator import plan as plans
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.costs import duration
 from orchestrator.plan.graph import Plan
+from orchestrator.store.content import Content
 from orchestrator.store.leases import last_seen
 from orchestrator.store.listing import Tracked
 from orchestrator.store.processes import in_words, is_alive
@@ -42,18 +43,19 @@ class State:
     """The last lines of what it logged, of one that failed."""
 
 
-def states(tracker: Tracker, grid: str) -> list[State]:
-    """The state of every stage of a grid, in the order of its plan.
+def states(tracker: Tracker, grid: str | Content) -> list[State]:
+    """The state of every stage of a grid, or of what a file asks for, in the order of its plan.
 
     Raises:
         ElthError: the store has no such grid.
     """
-    keys = tracker.grids.keys(grid)
+    content = tracker.grids.content(grid) if isinstance(grid, str) else grid
+    keys = content.keys
     known: dict[str, Tracked] = {}
     for one in tracker.stages():
         if one.key in keys and (one.key not in known or known[one.key].status != "finished"):
             known[one.key] = one
-    built = _plan(tracker, grid)
+    built = _plan(content)
     roots = _roots(built, {key for key, one in known.items() if one.status == "failed"})
     found: list[State] = []
     logs = 0
@@ -136,14 +138,14 @@ def _roots(built: Plan, failed: set[str]) -> dict[str, str]:
     return roots
 
 
-def _plan(tracker: Tracker, grid: str) -> Plan:
+def _plan(content: Content) -> Plan:
     """The plan of a grid as it was run last; an empty one if its file is of another version.
 
     Or if it names code from outside that is not listed here: a store has nothing run.
     """
     try:
         with plugins.closed():
-            experiment = Experiment.model_validate(tracker.grids.experiment(grid))
+            experiment = Experiment.model_validate(content.experiment)
             return plans.build(experiment)
     except (ElthError, ValidationError):
         return Plan({})

@@ -84,6 +84,7 @@ def execute(
     console: Console,
     *,
     retry_failed: bool,
+    replace: bool = False,
     machines: AbstractContextManager[Machines] | None = None,
 ) -> Mapping[str, str]:
     """Do what is left of a plan, then report; returns the reasons of failed stages by key.
@@ -94,15 +95,18 @@ def execute(
         store: where results are found and go.
         console: where progress and tables are printed.
         retry_failed: whether stages that failed for good are done again.
+        replace: whether the grid shall be this plan alone, whatever it held.
         machines: where trials run, entered for as long as they do; this machine when None.
 
     Raises:
-        ElthError: the store or the dataset cannot be had, the machines are too small, or one of
-            them cannot see what the others write.
+        ElthError: the grid would lose cells, the store or the dataset cannot be had, the machines
+            are too small, or one of them cannot see what the others write.
     """
     check_recipes(experiment)
     with machines or nullcontext(ThisMachine()) as found:
-        return _execute(experiment, plan, store, console, found, retry_failed=retry_failed)
+        return _execute(
+            experiment, plan, store, console, found, retry_failed=retry_failed, replace=replace
+        )
 
 
 def _execute(
@@ -113,9 +117,13 @@ def _execute(
     machines: Machines,
     *,
     retry_failed: bool,
+    replace: bool,
 ) -> Mapping[str, str]:
     count = machines.slots(experiment)
     tracker = Tracker(store, keep_index=True)
+    change = tracker.grids.change(experiment, plan, replace=replace)
+    if change.refusal:
+        raise ElthError(change.refusal)
     publish_all(tracker, store.outbox)
     tracked = tracker.stages()
     finished: dict[str, Tracked] = {}
@@ -139,7 +147,10 @@ def _execute(
     if todo:
         for note in machines.check(experiment, store, datasets, outside(todo)):
             console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
-    tracker.grids.open(experiment.name, experiment.resolved(), plan.stages, experiment.description)
+    change = tracker.grids.extend(experiment, plan, change)
+    if (change.before is not None and change.after != change.asked) or change.lost:
+        console.print(f"note: {change.told}", highlight=False, markup=False, soft_wrap=True)
+    del change
     tracker.grids.join_finished(finished.values(), experiment.name)
     others = {one.numerics for one in finished.values()} - expected
     if others and expected:

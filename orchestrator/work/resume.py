@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from orchestrator import plan as plans
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.stage import Stage
+from orchestrator.store.content import Content
 from orchestrator.store.listing import stage_of
 from orchestrator.store.tracker import Tracker
 
@@ -43,7 +45,7 @@ def begin(tracker: Tracker, run_id: str, overrides: Sequence[str]) -> tuple[Expe
             ) from error
         if not any(text.startswith("plugins=") for text in overrides):
             _check_plugins(path, tracker)
-        experiment, built = plans.of_file(path, overrides)
+        experiment, built = plans.of_file(_latest(path, tracker, overrides), overrides)
     if stage.key not in built.stages:
         raise ElthError(
             f"run {name} ({stage.title}) is no part of the experiment {experiment.name} with these "
@@ -60,6 +62,24 @@ def begin(tracker: Tracker, run_id: str, overrides: Sequence[str]) -> tuple[Expe
         f"{experiment.name}: on from {stage.title} (run {name}); of the {len(chain)} rounds of its "
         f"chain {len(todo)} are left, of all {len(built.stages)} stages {rest}",
     )
+
+
+def _latest(path: Path, tracker: Tracker, overrides: Sequence[str]) -> Path:
+    """The experiment of a run, or that of its grid where the grid has grown from it since.
+
+    The grid may have got more rounds or seeds, which an older experiment would seem to take back.
+    """
+    given = [text for text in overrides if text.startswith("plugins=")]
+    with contextlib.suppress(ElthError):  # it is told of where the overrides are there, too
+        experiment, built = plans.of_file(path, given)
+        held = tracker.grids.content(experiment.name)
+        if Content.of(experiment, built).places < held.places:
+            newer = path.with_name("grid.yaml")
+            newer.write_text(held.text, encoding="utf-8")
+            if not given:
+                _check_plugins(newer, tracker)
+            return newer
+    return path
 
 
 def _check_plugins(path: Path, tracker: Tracker) -> None:

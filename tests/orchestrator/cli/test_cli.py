@@ -34,10 +34,11 @@ from orchestrator.plan.schedule import Schedule
 from orchestrator.store import verifying
 from orchestrator.store.address import Store
 from orchestrator.store.tracker import Tracker
-from orchestrator.work import progress, runner
+from orchestrator.work import driver, progress, runner
 from orchestrator.work.worker import run_job
 from tests.orchestrator.helpers import (
     INFINITE,
+    RECIPE,
     TINY,
     TINY_DEEPER,
     Finished,
@@ -239,8 +240,7 @@ def test_a_bad_request_is_one_line(
         ),
         (["status", "done", "seeds=1"], "'seeds=1' can change a config only, and done names a gri"),
         (["report", "CONFIG", "scale=smoke"], "small.yaml 'smoke' (there is: full)"),
-        (["report", "CONFIG", "seeds=[7]"], "'seeds=[7]' changes what is run, and results are tho"),
-        (["status", "CONFIG", "criteria.snip.at=init"], "'criteria.snip.at=init' changes what is"),
+        (["report", "CONFIG", "seeds=[7]", "name=seven"], "has no grid 'seven' (it has: "),
         (["report", "done", "--json", "--csv"], "give --json or --csv, not both"),
         (["report", "done", "--provenance"], "--provenance goes with --json"),
         (["ticket", "show", "0123abcd"], "has no run or stage '0123abcd'"),
@@ -419,7 +419,9 @@ def test_a_chain_goes_on_from_any_of_its_runs_without_the_file(
     )
     assert "4 of 4 stages done, 3 of them found finished in " in done.out
     again = elth("resume", first.key[:12], "--store", store)
-    assert "of the 2 rounds of its chain 0 are left, of all 3 stages 0" in again.out
+    # The run's experiment is of one round; that of its grid is of two by now, and is kept.
+    assert "of the 3 rounds of its chain 0 are left, of all 4 stages 0" in again.out
+    assert tracker.grids.experiment("cli-resume")["pruning"]["rounds"] == 2
     changed = elth("resume", first.key, "pruning.rate=0.5", "seeds=[53]", "--store", store)
     assert changed.code == 2
     assert "is no part of the experiment cli-resume with these changes" in changed.err
@@ -441,6 +443,75 @@ def test_a_grid_takes_what_another_has_finished(
     assert "24 of 24 stages done, 24 of them found finished" in done.out
     cells = elth("report", "cli-sharing", "--json", "--store", finished.store).out
     assert cells == elth("report", "done", "--json", "--store", finished.store).out
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_seeds_given_apart_are_one_grid(elth: Elth, finished: Finished, tmp_path: Path) -> None:
+    here = ("--store", finished.store)
+    grid = [{"method": "imp", "network": TINY}]
+    path = tmp_path / "apart.yaml"
+    path.write_text(tiny("apart", grid=grid).resolved(), encoding="utf-8")
+    assert "The grid apart is new in " in elth("plan", path, *here).out
+    done = elth("run", path, "seeds=[0]", *here)
+    assert "note: " not in done.out
+    assert f"{TINY} on digits, seed 0" in done.out
+    told = f"The grid apart in {finished.store} goes on: 4 stages are added to its 4"
+    told += ", seed 1 to seed 0."
+    assert told in elth("plan", path, "seeds=[1]", *here).out
+    done = elth("run", path, "seeds=[1]", *here)
+    assert f"note: {told}\n" in done.out
+    assert "4 of 4 stages done, 4 of them found finished in " in done.out, "only its own"
+    assert f"{TINY} on digits, seeds 0, 1" in done.out
+    cells = json.loads(elth("report", "apart", "--json", *here).out)
+    assert [cell["seeds"] for cell in cells] == [[0, 1]] * 3
+    assert finished.tracker.grids.experiment("apart")["seeds"] == [0, 1]
+    # Either of the two once more, and it stays as it is.
+    done = elth("run", path, "seeds=[0]", *here)
+    assert "note: The grid apart holds more than this file asks for, which is shown b" in done.out
+    assert json.loads(elth("report", "apart", "--json", *here).out) == cells
+    assert "The grid apart in " in (out := elth("plan", path, "seeds=[0, 1]", *here).out)
+    assert " stays as it is.\n" in out
+    # From one of its runs it goes on with both.
+    run = next(one for one in finished.tracker.stages("apart") if one.stage.labels["seed"] == 1)
+    done = elth("resume", run.run_id, "name=apart-on", *here)
+    assert "apart-on: on from " in done.out
+    assert "of all 24 stages 0\n" in done.out  # of the grid in which that stage was done
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_a_plan_that_would_drop_cells_is_refused_before_anything_is_done(
+    elth: Elth, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = ("--store", finished.store)
+    path = tmp_path / "fewer.yaml"
+    path.write_text(tiny("fewer").resolved(), encoding="utf-8")
+    assert elth("run", path, *here).code == 0
+    before = finished.tracker.grids.content("fewer")
+    why = (
+        f"the grid 'fewer' in {finished.store} is of another plan, and this one would drop IMP on "
+        f"{TINY}, digits, round 2, seed 0 (pruning.rounds is 2 there and 1 here): give it a name "
+    )
+    words = (path, "pruning.rounds=1", "data.root=nowhere", "dataset=digits")
+    plan = elth("plan", *words, *here)
+    assert (plan.code, plan.err) == (0, "")
+    assert f"elth run would refuse: {why}" in plan.out
+    with monkeypatch.context() as patched:
+        patched.setattr(driver, "publish_all", None)
+        patched.setattr(driver, "read_datasets", None)
+        _refused(elth("run", *words, *here), why)
+    assert finished.tracker.grids.content("fewer") == before
+    # The ways on that it names.
+    done = elth("run", *words, "name=fewer-rounds", *here)
+    assert "3 of 3 stages done, 3 of them found finished in " in done.out
+    done = elth("run", *words, "--replace", *here)
+    assert (done.code, done.err) == (0, "")
+    assert (
+        f"note: The grid fewer in {finished.store} is what this file says now; 1 stages that it "
+        "held besides stay in the store.\n"
+    ) in done.out
+    assert len(json.loads(elth("report", "fewer", "--json", *here).out)) == 2
+    done = elth("run", path, *here)
+    assert "4 of 4 stages done, 4 of them found finished in " in done.out
 
 
 @pytest.mark.usefixtures("no_ray")
@@ -594,26 +665,90 @@ def test_report_as_json_and_csv(elth: Elth, finished: Finished) -> None:
 
 
 def test_the_grid_of_a_config_at_a_scale(elth: Elth, finished: Finished, tmp_path: Path) -> None:
-    tracker, stages = finished.tracker, of_kind(finished.plan, "round")
-    for name, count in (("paired", 1), ("paired-smoke", 2)):
-        tracker.grids.open(name, "", {stage.key: stage for stage in stages[:count]}, "")
-        runs = [tracker.run_of(stage.key) for stage in stages[:count]]
-        tracker.grids.join([run.info.run_id for run in runs if run is not None], name)
+    grids = finished.tracker.grids
     fields = {
         "dataset": "digits",
         "seeds": [0],
-        "recipe": "digits_resnet",
+        "recipe": RECIPE,
+        "pruning": {"rate": 0.5, "rounds": 1},
         "grid": [{"method": "imp", "network": TINY}],
         "scales": {"smoke": {"pruning": {"rounds": 2}}},
     }
     path = write_yaml(tmp_path / "paired.yaml", fields)
-    for words, count in (((), 1), (("scale=full",), 1), (("scale=smoke",), 2)):
-        found = elth("report", path, *words, "--json", "--store", finished.store)
-        assert (found.code, found.err) == (0, "")
-        assert len(json.loads(found.out)) == count
+    for scale in ("full", "smoke"):
+        one = load(path, [f"scale={scale}"])
+        grids.open(one.name, one.resolved(), build(one).stages, "")
+    for words, count in (((), 2), (("scale=full",), 2), (("scale=smoke",), 3)):
+        done = elth("report", path, *words, "--json", "--store", finished.store)
+        assert (done.code, done.err) == (0, "")
+        assert len(json.loads(done.out)) == count
     status = elth("status", path, "scale=smoke", "--store", finished.store).out
     assert status.startswith(f"paired-smoke in {finished.store}\n")
-    assert _table(status)["finished"] == ["2"]
+    assert _table(status)["finished"] == ["4"]
+
+
+def test_a_report_of_a_file_is_of_that_file(
+    elth: Elth, finished: Finished, done_config: Path
+) -> None:
+    """With what is changed in it; the grid may hold more, and then the report says so."""
+    here = ("--store", finished.store)
+    whole = json.loads(elth("report", "done", "--json", *here).out)
+    words = (done_config, "seeds=[1]", "pruning.rounds=1", "grid.2.method=[reinit]")
+    done = elth("report", *words, "--json", *here)
+    cells = json.loads(done.out)
+    assert {tuple(cell["seeds"]) for cell in cells} == {(1,)}
+    imp = next(c for c in cells if (c["network"], c["round"], c["method"]) == (TINY, 1, "imp"))
+    same = next(c for c in whole if (c["network"], c["round"], c["method"]) == (TINY, 1, "imp"))
+    assert imp["accuracy"] == same["accuracy"][1:]
+    told = "note: The grid done is another: it lacks 2 of the 8 stages of this file, and holds besi"
+    assert done.err.startswith(told)
+    table = elth("report", *words, *here)
+    assert table.err == ""
+    assert "The grid done is another: it lacks 2 of the 8 stages of this" in table.out
+    assert "2 stages of this report are not finished." in table.out
+    one = elth("report", done_config, "seeds=[1]", *here).out
+    assert (
+        "The grid done holds more than this file asks for, which is shown by its name: seed 0."
+        in one
+    )
+    assert f"{TINY} on digits, seed 1" in one
+    status = elth("status", done_config, "seeds=[1]", *here)
+    assert _table(status.out)["finished"] == ["12"]
+    assert "which is shown by its name: seed 0.\n" in status.out
+    verified = elth("verify", done_config, "seeds=[1]", *here)
+    assert verified.out == f"12 finished stages in {finished.store}: 12 whole\n"
+
+
+def test_two_files_of_one_name_are_not_one_grid(
+    elth: Elth, finished: Finished, done_config: Path, tmp_path: Path
+) -> None:
+    """Each is called by its own name, config; the one that comes second is refused."""
+    here = ("--store", finished.store)
+    fields = {
+        "dataset": "digits",
+        "seeds": [0],
+        "recipe": RECIPE,
+        "pruning": {"rate": 0.5, "rounds": 2},
+        "grid": [{"method": "imp", "network": TINY}],
+    }
+    for folder, recipe in (("a", RECIPE), ("b", RECIPE | {"batch_size": 32})):
+        (tmp_path / folder).mkdir()
+        write_yaml(tmp_path / folder / "config.yaml", fields | {"recipe": recipe})
+    first, second = tmp_path / "a" / "config.yaml", tmp_path / "b" / "config.yaml"
+    assert elth("run", first, *here).code == 0
+    _refused(
+        elth("run", second, *here),
+        f"the grid 'config' in {finished.store} is of another plan, and this one would change "
+        f"dense on {TINY}, digits, seed 0; IMP on {TINY}, digits, rounds 1, 2, seed 0 "
+        "(recipe.batch_size is 64 there and 32 here): give it a name of its own by name=OTHER, "
+        "what is finished is shared; or let the grid be what this file says by --replace, no run "
+        "is deleted\n",
+    )
+    done = elth("report", first, "--json", *here)
+    assert (len(json.loads(done.out)), done.err) == (3, "")
+    done = elth("report", second, "--json", *here)
+    assert json.loads(done.out) == []
+    assert "note: The grid config is another: it lacks 4 of the 4 stages of this file" in done.err
 
 
 def test_report_to_a_folder(elth: Elth, finished: Finished, tmp_path: Path) -> None:

@@ -122,6 +122,31 @@ def test_what_is_finished_is_not_run_again(
         orchestrator.run(config, "pruning.rate=2", store=finished.store.folder)
 
 
+def test_results_of_a_file_are_those_that_it_asks_for(
+    finished: Finished, found: orchestrator.Results, tmp_path: Path, no_training: None
+) -> None:
+    """Of the grid, which holds another seed, the name gives all."""
+    config = tmp_path / "done.yaml"
+    config.write_text(finished.experiment.resolved(), encoding="utf-8")
+    place = finished.store.folder
+    one = orchestrator.run(config, "seeds=[1]", store=place, quiet=True)
+    assert set(one.frame().seed) == {1}
+    assert one.ticket(network=TINY, method="imp", round=2).origin["seed"] == 1
+    again = orchestrator.results(config, ["seeds=[1]"], store=place)
+    assert again.frame().equals(one.frame())
+    assert set(orchestrator.results("done", store=place).frame().seed) == {0, 1}
+    with pytest.raises(
+        ElthError, match="the grid 'done' in .* would drop IMP on .* round 2, seeds"
+    ):
+        orchestrator.run(config, "pruning.rounds=1", store=place, quiet=True)
+    assert orchestrator.results("done", store=place).frame().equals(found.frame())
+    name = "name=done-again"
+    orchestrator.run(config, name, store=place, quiet=True)
+    words = [name, "pruning.rounds=1"]
+    fewer = orchestrator.run(config, words, store=place, quiet=True, replace=True)
+    assert max(fewer.frame()["round"]) == 1
+
+
 def test_failed_stages_are_an_error(
     tmp_path: Path, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
