@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Project
+from tests.e2e.conftest import SHARED, Project, finish
 
 pytestmark = pytest.mark.e2e
 
@@ -60,3 +61,22 @@ def test_two_drivers_do_every_stage_once(together: Project) -> None:
     lines = together.output.splitlines()
     assert sum(line.startswith(f"{STAGES} of {STAGES} stages done") for line in lines) == 2
     assert not list((together.path / "runs/inflight").glob("*"))
+
+
+def test_seeds_that_are_begun_at_the_same_time_are_one_grid(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    project.write("shared.yaml", SHARED)
+    words = ("run", "shared.yaml", "recipe.length=2ep", "recipe.milestones=[]")
+    drivers = [project.start(*words, f"seeds=[{seed}]") for seed in (0, 1)]
+    try:
+        for driver in drivers:
+            finish(driver)
+    finally:
+        for driver in drivers:
+            driver.kill()
+    assert len(project.done()) == 2 * STAGES
+    cells = project.cells("shared")
+    assert {tuple(cell["seeds"]) for cell in cells} == {(0, 1)}
+    assert len(cells) == STAGES - 1
+    kept = project.path / "runs/reports/shared/table.txt"
+    assert "resnet14(width=4) on digits, seeds 0, 1" in kept.read_text(encoding="utf-8")
