@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,11 +20,20 @@ from orchestrator.experiment.sections import (
     Resources,
 )
 
+_SHOWN = reprlib.Repr()
+_SHOWN.maxstring = _SHOWN.maxother = 200
+_SHOWN.maxlist = _SHOWN.maxtuple = _SHOWN.maxdict = 20
+
+
+def place_of(error: ValidationError) -> tuple[str | int, ...]:
+    """Where the first complaint is: keys, and places in lists."""
+    return tuple(part for part in error.errors()[0]["loc"] if "[" not in str(part))
+
 
 def first(error: ValidationError) -> str:
     """The first complaint as one line: where, what was found, what was expected."""
     details = error.errors()[0]
-    where = ".".join(str(part) for part in details["loc"] if "[" not in str(part))
+    where = ".".join(str(part) for part in place_of(error))
     inner = details.get("ctx", {}).get("error")
     if details["type"] == "extra_forbidden":
         *parents, key = details["loc"]
@@ -33,10 +43,28 @@ def first(error: ValidationError) -> str:
         return f"key '{where}' is missing"
     if isinstance(inner, ElthError):
         return f"in {where}: {inner}" if where else str(inner)
+    found = _SHOWN.repr(details["input"])
     if details["type"] == "model_type":
-        return f"{where}: expected a mapping of keys to values, found {details['input']!r}"
+        return f"{where}: expected a mapping of keys to values, found {found}"
     message = details["msg"].replace("tuple", "list").replace("Tuple", "list")
-    return f"{where}: {message[0].lower()}{message[1:]}, found {details['input']!r}"
+    hint = _hint(details["type"], details["input"])
+    return f"{where}: {message[0].lower()}{message[1:]}, found {found}{hint}"
+
+
+def _hint(kind: str, found: Any) -> str:
+    """What to write instead of a value that YAML, or a person, took for another kind."""
+    if kind in ("string_type", "path_type"):
+        if found is None:
+            return ", which is what YAML takes ~ and nothing at all for: write it in quotes"
+        if isinstance(found, dict):
+            return ": to YAML a text with { }, or with ': ', is a mapping: put it in quotes"
+        return ": put it in quotes" if isinstance(found, bool | int | float) else ""
+    if kind == "int_type":
+        if isinstance(found, float) and found.is_integer():
+            return f": write {int(found)}"
+        if isinstance(found, str) and found.strip().lstrip("+-0").isdecimal():
+            return f": write {int(found)}, without quotes or zeros before it"
+    return ""
 
 
 def _keys_at(parents: Sequence[int | str]) -> list[str]:

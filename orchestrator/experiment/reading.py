@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from elth import plugins
 from elth.errors import ElthError, unknown
 from elth.remembered import remembered
-from orchestrator.experiment.complaints import first
+from orchestrator.experiment.complaints import first, place_of
 from orchestrator.experiment.methods import METHODS
+from orchestrator.experiment.notation import Text, parse
 from orchestrator.experiment.sections import LAYOUTS, Experiment
 
 
@@ -27,21 +27,24 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
             value is YAML. ``scale=NAME`` takes a profile of the file, before all others.
 
     Raises:
-        ElthError: one line that names the file, the key, what was found and what was expected.
+        ElthError: one line that names the file, the key, its line, what was found and what was
+            expected.
     """
     path = Path(path)
-    raw = _read(path)
-    raw.setdefault("name", re.sub(r"[^A-Za-z0-9_-]", "-", path.stem))
-    scales = [text.removeprefix("scale=") for text in overrides if text.startswith("scale=")]
-    raw = _scaled(path, raw, scales[-1] if scales else "full")
+    text = _read(path)
+    text.value.setdefault("name", re.sub(r"[^A-Za-z0-9_-]", "-", path.stem))
+    scales = [one.removeprefix("scale=") for one in overrides if one.startswith("scale=")]
+    _scale(path, text, scales[-1] if scales else "full")
     for override in overrides:
         if not override.startswith("scale="):
-            _override(raw, override)
+            _override(text, override)
+    raw = text.value
     try:
         _use_plugins(path, raw)
         return Experiment.model_validate(raw)
     except ValidationError as error:
-        raise ElthError(f"{path}: {first(error)}") from error
+        line = text.line(place_of(error))
+        raise ElthError(f"{path}: {first(error)}{f' (line {line})' * bool(line)}") from error
     except ElthError as error:
         raise ElthError(f"{path}: {error}") from error
 
@@ -91,39 +94,37 @@ def check_names(paths: Sequence[str]) -> bool:
     return True
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Text:
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ElthError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ElthError(f"{path} is no text in UTF-8: {error}") from error
-    try:
-        raw = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date as 2001-13-45
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ElthError(f"{path} is no valid YAML{where}: {problem}") from error
-    if raw is None:
-        raise ElthError(f"{path} is empty; an experiment needs at least dataset, seeds and grid")
-    if not isinstance(raw, dict):
         raise ElthError(
-            f"{path} must hold a mapping of keys to values, found a {type(raw).__name__}"
+            f"{path} is no text in UTF-8 ({error.reason} at byte {error.start}): let your editor "
+            "save it as UTF-8"
+        ) from error
+    text = parse(content, str(path))
+    if text.value is None:
+        raise ElthError(f"{path} is empty; an experiment needs at least dataset, seeds and grid")
+    if not isinstance(text.value, dict):
+        raise ElthError(
+            f"{path} must hold a mapping of keys to values, found a {type(text.value).__name__}"
         )
-    return raw
+    return text
 
 
-def _scaled(path: Path, raw: dict[str, Any], scale: str) -> dict[str, Any]:
-    """The file with one of its profiles merged in; ``full`` is the file itself.
+def _scale(path: Path, text: Text, scale: str) -> None:
+    """Merge one of a file's profiles into the rest; ``full`` is the file itself.
 
     A mapping is merged key by key, any other value replaced, a recipe as a whole. ``replace`` of a
     profile says which network or dataset stands in for one wherever grid, paper and recipes name
     it. What a paper prints belongs to its own setting, and is left out.
     """
+    raw: dict[str, Any] = text.value
     scales = raw.pop("scales", None) or {}
     if scale == "full":
-        return raw
+        return
     if not isinstance(scales, dict):
         raise ElthError(f"{path}: scales must hold a mapping of profiles, found {scales!r}")
     if scale not in scales:
@@ -152,9 +153,13 @@ def _scaled(path: Path, raw: dict[str, Any], scale: str) -> dict[str, Any]:
     for key, value in profile.items():
         before = merged.get(key)
         if isinstance(before, dict) and isinstance(value, dict) and key != "recipe":
+            for inner in value:
+                text.move(("scales", scale, key, inner), (key, inner))
             value = {**before, **value}
+        else:
+            text.move(("scales", scale, key), (key,))
         merged[key] = value
-    return merged
+    text.value = merged
 
 
 def _renamed(value: Any, names: Mapping[str, str]) -> Any:
@@ -165,14 +170,12 @@ def _renamed(value: Any, names: Mapping[str, str]) -> Any:
     return names.get(value, value) if isinstance(value, str) else value
 
 
-def _override(raw: dict[str, Any], text: str) -> None:
+def _override(file: Text, text: str) -> None:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ElthError(f"cannot read the override '{text}': write key=value, as seeds=[0,1]")
-    try:
-        parsed = yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ElthError(f"the value of the override '{text}' is no valid YAML") from error
+    parsed = parse(value, f"the value of the override '{text}'", lined=False).value
+    raw: dict[str, Any] = file.value
     *path, last = key.split(".")
     node: Any = raw
     if key.startswith("recipe.") and isinstance(raw.get("recipe"), str):
@@ -182,19 +185,20 @@ def _override(raw: dict[str, Any], text: str) -> None:
         recipes |= {
             k: {"base": v} for k, v in recipes.items() if k == path[1] and isinstance(v, str)
         }
+    where: list[str | int] = []
     for part in path:
         if isinstance(node, list):
-            node = node[_index(node, part, text)]
+            where.append(_index(node, part, text))
         else:
+            where.append(part)
             if node.get(part) is None:
                 node[part] = {}
-            node = node[part]
+        node = node[where[-1]]
         if not isinstance(node, dict | list):
             raise ElthError(f"the override '{text}' goes below '{part}', which is a single value")
-    if isinstance(node, list):
-        node[_index(node, last, text)] = parsed
-    else:
-        node[last] = parsed
+    where.append(_index(node, last, text) if isinstance(node, list) else last)
+    node[where[-1]] = parsed
+    file.forget(tuple(where))
 
 
 def _index(node: list[Any], part: str, text: str) -> int:

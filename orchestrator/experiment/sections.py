@@ -19,6 +19,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    Strict,
     ValidationInfo,
     create_model,
     field_validator,
@@ -33,6 +34,7 @@ from elth.recipes import RECIPES, Recipe, Step
 from elth.remembered import remembered
 from elth.specs import Spec
 from orchestrator.experiment.methods import SOURCE, method_of
+from orchestrator.experiment.notation import number
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 
@@ -68,6 +70,17 @@ def _as_tuple(value: Any) -> Any:
 OneOrMore = BeforeValidator(_as_tuple)
 
 
+def _as_number(value: Any) -> Any:
+    found = number(value) if isinstance(value, str) else None
+    return value if found is None else found
+
+
+Whole = Annotated[int, Strict()]
+"""A whole number: neither ``true`` nor ``1.0`` nor a text."""
+Number = Annotated[float, Strict(), BeforeValidator(_as_number)]
+"""A number, or a text of one, as YAML 1.1 takes ``1e-3`` for; not ``true``."""
+
+
 def _as_rounds(value: Any) -> Any:
     return value if value == "all" else _as_tuple(value)
 
@@ -88,9 +101,9 @@ def _dataset(name: str) -> str:
 class Pruning(Section):
     """Iterative magnitude pruning."""
 
-    rate: float = Field(default=0.2, gt=0, lt=1)
+    rate: Number = Field(default=0.2, gt=0, lt=1)
     """Fraction of the remaining weights that a round removes."""
-    rounds: int = Field(default=13, ge=1)
+    rounds: Whole = Field(default=13, ge=1)
     """Number of prunings; the last ticket is that of round ``rounds``."""
 
 
@@ -109,10 +122,10 @@ class Entry(Section):
     """ett: the dataset on which it was found; the experiment's when left out."""
     transform: Annotated[tuple[str, ...], OneOrMore] = ("auto",)
     """ett: the plan, as ``append``, ``drop:1-4`` or ``double``."""
-    round: Annotated[tuple[int, ...] | Literal["all"], BeforeValidator(_as_rounds)] = ()
+    round: Annotated[tuple[Whole, ...] | Literal["all"], BeforeValidator(_as_rounds)] = ()
     """Rounds of IMP: of the ticket, or of the number of non-zeros that is matched. Left out: every
     round for imp, the last one for other methods; ``all``: every round."""
-    sparsity: Annotated[tuple[float, ...], OneOrMore] = ()
+    sparsity: Annotated[tuple[Number, ...], OneOrMore] = ()
     """Sparsities between those of two rounds, as 0.9: reached exactly by a last, smaller round."""
 
     @model_validator(mode="after")
@@ -167,7 +180,7 @@ class Printed(Section):
 
     network: str
     method: str
-    accuracy: float
+    accuracy: Number
     """Accuracy in percent."""
     source: str = ""
     source_dataset: str = ""
@@ -199,7 +212,7 @@ class Paper(Section):
 
     title: str
     """As ``E-LTH, Table 1``."""
-    round: int | None = Field(default=None, ge=1)
+    round: Whole | None = Field(default=None, ge=1)
     """The round that its numbers are of; the last one when left out."""
     layout: str = "curves"
     """How our numbers are laid out: one of ``LAYOUTS``."""
@@ -236,20 +249,20 @@ class Data(Section):
 class Resources(Section):
     """What a trial gets. Never part of a key."""
 
-    cpus: int = Field(default=1, ge=1)
+    cpus: Whole = Field(default=1, ge=1)
     """Cores of a trial's worker, and threads of its training."""
-    gpus: float = Field(default=0, ge=0, le=1)
+    gpus: Number = Field(default=0, ge=0, le=1)
     """GPUs of a trial's worker; a fraction lets trials share one."""
-    workers: int = Field(default=1, ge=1)
+    workers: Whole = Field(default=1, ge=1)
     """Processes that train a network together, each with its part of every batch."""
     placement: Literal["pack", "strict_pack", "spread", "strict_spread"] = "pack"
     """How a trial's workers lie on the nodes of a cluster: on few, on one, on many, on one each."""
-    concurrent: int | None = Field(default=None, ge=1)
+    concurrent: Whole | None = Field(default=None, ge=1)
     """Trials at a time; as many as the resources allow when left out."""
     compile: Literal["auto"] | bool = "auto"
     """Whether networks are compiled; ``auto``: those whose training is long enough to pay for it.
     Part of the numerics class."""
-    checkpoint_minutes: float = Field(default=5, ge=0)
+    checkpoint_minutes: Number = Field(default=5, ge=0)
     """Minutes between two checkpoints of a training: what is lost at most if its process dies."""
     storage: str | None = None
     """Where these checkpoints lie: a directory, or an address as ``s3://BUCKET/PATH``. Beside the
@@ -264,7 +277,7 @@ def _recipe_model() -> type[BaseModel]:
     """The fields of ``elth.Recipe`` as a section, so that they are stated once."""
     hints = get_type_hints(Recipe)
     step = Annotated[Step, BeforeValidator(_to_step)]
-    types = {Step: step, tuple[Step, ...]: tuple[step, ...]}
+    types = {Step: step, tuple[Step, ...]: tuple[step, ...], int: Whole, float: Number}
     return create_model(
         "RecipeSection",
         __config__=ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True),
@@ -351,7 +364,7 @@ class Experiment(BaseModel):
     """The table or figure that this is the setting of."""
     dataset: str
     """Name of the dataset."""
-    seeds: Annotated[tuple[int, ...], OneOrMore] = Field(min_length=1)
+    seeds: Annotated[tuple[Whole, ...], OneOrMore] = Field(min_length=1)
     """Seeds; each fixes initialisation, data order and every draw."""
     recipe: Annotated[Recipe, BeforeValidator(_to_recipe)]
     """How every network of the experiment is trained."""
@@ -373,7 +386,13 @@ class Experiment(BaseModel):
     @field_validator("recipes")
     @classmethod
     def _known_datasets(cls, recipes: dict[str, Recipe]) -> dict[str, Recipe]:
-        return {_dataset(name): recipe for name, recipe in recipes.items()}
+        known: dict[str, Recipe] = {}
+        for name, recipe in recipes.items():
+            canonical = _dataset(name)
+            if canonical in known:
+                raise ElthError(f"two recipes are for {canonical}: keep one of them")
+            known[canonical] = recipe
+        return known
 
     @field_validator("criteria")
     @classmethod
@@ -477,7 +496,10 @@ def _criterion_settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     ``at`` is common to all: the weights that are scored, ``rewind`` (the default) or ``init``.
     """
     criteria.options(name)  # refuses what is none
-    settings = dict(given)
+    settings = {
+        key: _as_number(value) if "e" in str(value).lower() else value
+        for key, value in given.items()  # 1e-3: the quotes of any other number are meant
+    }
     at = settings.pop("at", "rewind")
     if at not in ("rewind", "init"):
         raise ElthError(f"at of criterion {name} is rewind or init, found {at!r}")
