@@ -62,7 +62,7 @@ def main() -> None:
         rows = _rows(part, given)
         results[part] = {**where, "rows": rows}
         show(PARTS[part], rows, given.device)
-        given.output.write_text(json.dumps(results, indent=1) + "\n")
+        given.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {given.output}")
 
 

@@ -67,6 +67,7 @@ def _asked(width: int, threads: int, isa: str, way: str) -> str:
             cwd=Path(__file__).parents[1],
             capture_output=True,
             text=True,
+            encoding="utf-8",
             timeout=_SECONDS,
             check=False,
         )

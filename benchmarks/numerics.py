@@ -570,7 +570,7 @@ def levels() -> list[str]:
     """The instruction sets to which oneDNN can be limited here, and at last no limit."""
     flags: set[str] = set()
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("flags"):
                 flags.update(line.partition(":")[2].split())
     own = [name for name, needs in _machine._LEVELS if flags.issuperset(needs.split())]
@@ -598,6 +598,7 @@ def examine(setting: Setting, number: int, how: How, only: str = "") -> list[Tal
             env=setting.environment(),
             capture_output=True,
             text=True,
+            encoding="utf-8",
             check=False,
             timeout=how.seconds + how.patience + 120,
         )
@@ -724,7 +725,7 @@ def main() -> None:
         _table(str(setting), "family", ((one.family, [one]) for one in found[setting]))
     _tell(found)
     if given.output:
-        given.output.write_text(_written(found, given))
+        given.output.write_text(_written(found, given), encoding="utf-8")
         print(f"wrote {given.output}")
     if not all(one.is_sound() for tallies in found.values() for one in tallies):
         raise SystemExit(3)

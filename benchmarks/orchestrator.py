@@ -130,7 +130,7 @@ def _server(folder: Path) -> Iterator[str]:
     command += ["--port", str(port), "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
     command += ["--artifacts-destination", str(folder / "served-artifacts")]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "server.log").open("w") as log:
+    with (folder / "server.log").open("w", encoding="utf-8") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
     try:
@@ -236,7 +236,11 @@ def _peak(imports: str, *words: str) -> float:
         "    print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, *words],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=True,
     )
     return float(done.stdout.split()[-1]) * 1024 / 1e6
 
@@ -268,7 +272,7 @@ def stages(folder: Path, seeds: int) -> list[dict[str, Any]]:
     command += ["--store", str(folder / "runs")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     samples: list[tuple[int, float]] = []
-    with (folder / "log").open("w") as log:
+    with (folder / "log").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     watched = psutil.Process(process.pid)
     while process.poll() is None:
@@ -278,7 +282,7 @@ def stages(folder: Path, seeds: int) -> list[dict[str, Any]]:
     ends = _ends(folder / "runs")
     expected = len(plans.build(experiment).stages)
     if process.returncode or len(ends) != expected:
-        text = (folder / "log").read_text()[-2000:]
+        text = (folder / "log").read_text(encoding="utf-8")[-2000:]
         raise RuntimeError(f"{len(ends)} of {expected} stages finished: {text}")
     tenth = len(ends) // 10
     parts = [(ends[i + tenth] - ends[i]) / 1000 / tenth for i in range(0, len(ends) - tenth, tenth)]

@@ -85,7 +85,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
 def _processor() -> str:
     """The processor's name, and which narrow types it multiplies natively."""
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return platform.processor() or platform.machine()
     fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)

@@ -29,6 +29,7 @@ def _commit() -> str:
         cwd=LOG.parent,
         capture_output=True,
         text=True,
+        encoding="utf-8",
         check=False,
     )
     return done.stdout.strip() or "unknown"
@@ -41,7 +42,7 @@ class Log:
         self.commit = commit
         self.passed: dict[str, bool] = {}
         if LOG.exists() and not commit.endswith("-dirty"):
-            lines = [json.loads(line) for line in LOG.read_text().splitlines()]
+            lines = [json.loads(line) for line in LOG.read_text(encoding="utf-8").splitlines()]
             self.passed = {x["case"]: True for x in lines if x["commit"] == commit and x["passed"]}
         self.before = 0
         self.not_here = 0
@@ -56,7 +57,7 @@ class Log:
             "seconds": round(seconds, 1),
             "why": why,
         }
-        with LOG.open("a") as log:
+        with LOG.open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
         print(f"{'FAILED' if why else 'ok':6} {seconds:6.1f} s  {case.name}")
         if why:

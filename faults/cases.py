@@ -216,7 +216,7 @@ def _damaged_result(name: str, harm: Callable[[Path], None]) -> Callable[[Projec
         files = [place / "result" / f"{name}.safetensors" for place in project.places()]
         harm(next(file for file in files if file.exists()))
         code = project.wait(project.start("verify", project.name))
-        text = (project.path / "output.txt").read_text()
+        text = (project.path / "output.txt").read_text(encoding="utf-8")
         noticed = "1 damaged and set aside" in text
         require(code == 3 and noticed, f"it was not noticed ({code}):\n{text}")
 
@@ -239,7 +239,7 @@ def _damaged_checkpoint(harm: Callable[[Path], None]) -> Callable[[Project], Non
             harm(path)
         if harm is not Path.unlink:
             project.run()
-            text = (project.path / "output.txt").read_text()
+            text = (project.path / "output.txt").read_text(encoding="utf-8")
             require("a checkpoint is set aside and not used" in text, f"not noticed:\n{text}")
 
     return disturb

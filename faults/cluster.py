@@ -38,7 +38,7 @@ class Cluster:
         self.port, self.dashboard = _port(), _port()
         self.folder = Path(tempfile.mkdtemp(prefix="elth-ray-"))
         token = self.folder / "token"
-        token.write_text(uuid.uuid4().hex)
+        token.write_text(uuid.uuid4().hex, encoding="utf-8")
         self.environment = {
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
@@ -105,7 +105,7 @@ class Cluster:
         """What Ray has written about itself and its jobs."""
         for path in self.folder.rglob("*"):
             if path.is_file() and path.suffix in (".log", ".out", ".err", ".txt", ".json"):
-                yield path.read_text(errors="replace")
+                yield path.read_text(encoding="utf-8", errors="replace")
 
     def end(self) -> None:
         """End every process that was started here."""

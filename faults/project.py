@@ -103,7 +103,7 @@ class Project:
     def __post_init__(self) -> None:
         """Write the config."""
         self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / "faults.yaml").write_text(self.config)
+        (self.path / "faults.yaml").write_text(self.config, encoding="utf-8")
 
     @property
     def name(self) -> str:
@@ -137,7 +137,7 @@ class Project:
 
     def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
         """Begin a command; its output goes to a file."""
-        with (self.path / "output.txt").open("a") as output:
+        with (self.path / "output.txt").open("a", encoding="utf-8") as output:
             process = subprocess.Popen(
                 [*self.before, sys.executable, "-m", "orchestrator.cli", *words],
                 cwd=self.path,
@@ -151,6 +151,7 @@ class Project:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 text=True,
+                encoding="utf-8",
                 start_new_session=True,
             )
         self.begun.append(process)
@@ -187,7 +188,7 @@ class Project:
 
     def output(self) -> str:
         """The last lines that commands printed."""
-        return "\n".join((self.path / "output.txt").read_text().splitlines()[-15:])
+        return "\n".join((self.path / "output.txt").read_text(encoding="utf-8").splitlines()[-15:])
 
     def processes(self, name: str) -> list[psutil.Process]:
         """Processes of this project's commands whose command line begins with a name."""
@@ -279,7 +280,7 @@ class Project:
         if not folder.exists():
             folder = self.path / "runs/reports"
         return {
-            "report": (folder / self.name / "cells.json").read_text(),
+            "report": (folder / self.name / "cells.json").read_text(encoding="utf-8"),
             "tickets": {key: dict(_digests(self._place(uri))) for key, _, uri in sorted(stages)},
             "metrics": metrics,
         }

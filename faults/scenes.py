@@ -178,7 +178,7 @@ def slow_failing_and_killed_tracker(project: Project) -> None:
     server.start()
     code = project.wait(driver)
     require(code == 0, f"it ended with {code}:\n{project.output()}")
-    text = (project.path / "output.txt").read_text()
+    text = (project.path / "output.txt").read_text(encoding="utf-8")
     require("a finished stage waits in" in text, "nobody was told that a stage waits")
     require(not list(outbox.iterdir()), "the outbox is not empty")
     twice = {key: n for key, n in _trained(project).items() if n > 1}
@@ -197,7 +197,7 @@ def full_disk(point: Mapping[str, tuple[str, str, str]]) -> Callable[[Project], 
         variables = project.arm(point, "fill")
         code = project.run(**variables, ELTH_FILL=str(runs))
         require(not project.still_armed(), "nothing came to that point")
-        text = (project.path / "output.txt").read_text()
+        text = (project.path / "output.txt").read_text(encoding="utf-8")
         said = re.search(r"No space left on device|disk is full", text)
         require(code not in (0, 130) and said is not None, f"no clear error ({code}):\n{text}")
         unclear = re.search(r"Traceback|\[SQL", text)
@@ -211,7 +211,7 @@ def full_disk(point: Mapping[str, tuple[str, str, str]]) -> Callable[[Project], 
 def _small_disk(project: Project, place: Path) -> None:
     place.mkdir()
     words = ["mount", "-t", "tmpfs", "-o", "size=64m", "elth-faults", str(place)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, encoding="utf-8", check=False)
     if done.returncode:
         raise NotHere(f"a small file system cannot be made: {done.stderr.strip()}")
     project.around.callback(subprocess.run, ["umount", "--lazy", str(place)], check=False)
@@ -249,11 +249,13 @@ def killed_node_under_a_submitted_job(project: Project) -> None:
     until = project.wait_for
     there = until(lambda: bool(project.done() and [*flights.glob("*/*.safetensors")]), first)
     require(there, f"it was over before:\n{project.output()}")
-    jobs = re.findall(r"^(faults-\w+) runs on", (project.path / "output.txt").read_text(), re.M)
+    jobs = re.findall(
+        r"^(faults-\w+) runs on", (project.path / "output.txt").read_text(encoding="utf-8"), re.M
+    )
     stop = project.start("stop", jobs[0], "--address", cluster.url)
     codes = project.wait(stop), project.wait(first)
     require(codes == (0, 130), f"elth stop and submit ended with {codes}:\n{project.output()}")
-    text = (project.path / "output.txt").read_text()
+    text = (project.path / "output.txt").read_text(encoding="utf-8")
     require("stopped; the same command goes on from what is tracked" in text, "it did not say so")
     before, tracked = project.done(), set(project.stages())
     require(bool([*flights.glob("*/*.safetensors")]), "what was begun was not kept")
@@ -293,7 +295,7 @@ def large_and_small_on_one_cluster(project: Project) -> None:
         require(first.poll() is None, "the small ones were over before the large one")
         code = small.wait(first, 2 * LIMIT)
         require(code == 0, f"the small ones ended with {code}:\n{small.output()}")
-        text = (small.path / "output.txt").read_text()
+        text = (small.path / "output.txt").read_text(encoding="utf-8")
         require("waits for room on this cluster" in text, "nobody was told that they made room")
         small.state()
     finally:
@@ -316,7 +318,7 @@ def _nothing_held(project: Project, cluster: Cluster) -> None:
     while True:
         doctor = project.start("doctor", "--address", cluster.address)
         project.wait(doctor)
-        text = (project.path / "output.txt").read_text()
+        text = (project.path / "output.txt").read_text(encoding="utf-8")
         found = re.findall(r"^(ok|WRONG) +placement: (.*)$", text, re.M)
         require(bool(found), f"elth doctor says nothing of placement groups:\n{text}")
         if found[-1][0] == "ok":

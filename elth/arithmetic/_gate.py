@@ -385,7 +385,7 @@ def _only_one(key: str) -> Iterator[None]:
     with contextlib.suppress(OSError, RuntimeError):  # no room, no right, or no home
         folder = cache_folder("arithmetic")
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / f"{key[:2]}.lock").open("a")
+        lock = (folder / f"{key[:2]}.lock").open("ab")
     try:
         end = time.monotonic() + _PATIENCE
         while lock is not None and time.monotonic() < end:

@@ -79,7 +79,7 @@ def _hardware() -> tuple[str, str]:
     """The maker, and the highest of oneDNN's instruction sets that the processor has."""
     vendor, flags = platform.machine(), set[str]()
     with contextlib.suppress(OSError):
-        text = Path("/proc/cpuinfo").read_text()
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
         if found := re.search(r"^vendor_id\s*: (\S+)", text, re.M):
             vendor = found[1]
         elif found := re.search(r"^CPU implementer\s*: (\S+)", text, re.M):

@@ -93,7 +93,7 @@ def _is_prepared(manifest: Mapping[str, Any]) -> bool:
 def _read_manifest(path: Path, changed: int) -> dict[str, Any]:
     """A manifest and its fingerprint; ``changed`` is the file's time of modification."""
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(path.read_text(encoding="utf-8"))
         described = {part: manifest["parts"][part] for part in PARTS}
         if manifest["format"] == PREPARED:
             whole = _is_prepared(manifest)

@@ -366,7 +366,7 @@ def _claimed(destination: Path, settings: Mapping[str, Any]) -> Iterator[None]:
             )
     try:
         destination.mkdir(parents=True, exist_ok=True)
-        lock = (destination / _LOCK).open("w")
+        lock = (destination / _LOCK).open("wb")
     except OSError as error:
         raise ElthError(f"cannot write into {destination}: {error.strerror}") from error
     with lock:
@@ -381,7 +381,7 @@ def _claimed(destination: Path, settings: Mapping[str, Any]) -> Iterator[None]:
         text = json.dumps(settings, indent=1) + "\n"
         if not noted.is_file():
             write_atomic(noted, text.encode())
-        elif (found := noted.read_text()) != text:
+        elif (found := noted.read_text(encoding="utf-8")) != text:
             raise ElthError(
                 f"{destination} was begun with other settings: {_told(found)}, now "
                 f"{_told(text)}; give the same ones, or another folder"

@@ -6,6 +6,7 @@ Ctrl-C.
 
 from __future__ import annotations
 
+import io
 import sys
 
 import click
@@ -33,8 +34,16 @@ def _is_of_the_store(error: Exception) -> bool:
     return any(kind.__name__ == "MlflowException" for kind in type(error).__mro__)
 
 
+def _print_anything() -> None:
+    """Have ``?`` printed for what the terminal's encoding lacks, and never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def main() -> None:
     """Run the command line; a refused request is one line and exit code 2."""
+    _print_anything()
     try:
         cli(standalone_mode=False)
     except ElthError as error:
@@ -52,6 +61,14 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         click.echo("elth: stopped; the same command goes on from what is tracked", err=True)
         sys.exit(EXIT_STOPPED)
+    except UnicodeEncodeError as error:  # of a file's name: texts of ours are UTF-8 everywhere
+        lacking = error.object[error.start : error.end]
+        click.echo(
+            f"elth: error: names of files are in {error.encoding} by this locale, which has no "
+            f"{lacking!a}: set LC_ALL=C.UTF-8, or PYTHONUTF8=1",
+            err=True,
+        )
+        sys.exit(EXIT_REFUSED)
     except Exception as error:
         if not _is_of_the_store(error):
             raise

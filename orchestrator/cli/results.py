@@ -190,9 +190,9 @@ def report(
     if (as_json or as_csv) and found.beside:
         click.echo(f"note: {found.beside}", err=True)
     if as_json:
-        click.echo(to_json(found, provenance=provenance), nl=False)
+        click.echo(to_json(found, provenance=provenance).encode(), nl=False)  # UTF-8
     elif as_csv:
-        click.echo(to_csv(found), nl=False)
+        click.echo(to_csv(found).encode(), nl=False)
     else:
         out.print(to_tables(found))
     if output is not None:

@@ -275,7 +275,7 @@ def _marks(folders: Iterable[str]) -> Iterator[dict[str, str]]:
             mark = f".elth-mark-{uuid.uuid4().hex}"
             try:
                 Path(folder).mkdir(parents=True, exist_ok=True)
-                (Path(folder) / mark).write_text(socket.gethostname())
+                (Path(folder) / mark).write_text(socket.gethostname(), encoding="utf-8")
             except OSError as error:
                 raise ElthError(f"cannot write {folder}: {error.strerror}") from error
             marks[folder] = mark
@@ -349,7 +349,7 @@ def _look_at(folder: Path, mark: str) -> str | None:
     if not (folder / mark).exists():
         return f"it does not see in {folder} what this machine wrote there: {_REMEDY}"
     try:
-        (folder / f"{mark}.{uuid.uuid4().hex}").write_text("")
+        (folder / f"{mark}.{uuid.uuid4().hex}").write_text("", encoding="utf-8")
     except OSError as error:
         return f"it cannot write {folder} ({error.strerror}): let this user write there"
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,11 @@ def _override(file: Text, text: str) -> None:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ElthError(f"cannot read the override '{text}': write key=value, as seeds=[0,1]")
+    if not text.isprintable() and any("\udc80" <= letter <= "\udcff" for letter in text):
+        raise ElthError(
+            f"the override {text!a} has letters that are none in this locale's encoding, "
+            f"{sys.getfilesystemencoding()}: set LC_ALL=C.UTF-8, or PYTHONUTF8=1"
+        )
     parsed = parse(value, f"the value of the override '{text}'", lined=False).value
     raw: dict[str, Any] = file.value
     *path, last = key.split(".")

@@ -119,7 +119,7 @@ def serve(tracker: Tracker, *, grid: str | None, port: int, browser: bool) -> in
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
-    with tempfile.TemporaryFile("w+") as log:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         server = _start(tracker.store, port, log)
         try:
             _wait(server, port)
@@ -166,6 +166,8 @@ def _start(store: Store, port: int, log: IO[str]) -> subprocess.Popen[str]:
         stdout=log,
         stderr=log,
         text=True,
+        encoding="utf-8",
+        errors="replace",
         # A group of its own, so that Ctrl-C reaches only us, and we end all of it.
         start_new_session=True,
     )

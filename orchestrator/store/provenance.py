@@ -50,6 +50,7 @@ def environment() -> dict[str, str]:
                 cwd=Path(__file__).parent,
                 capture_output=True,
                 text=True,
+                encoding="utf-8",
                 check=True,
             ).stdout.strip()
     return _ENVIRONMENT

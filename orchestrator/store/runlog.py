@@ -118,7 +118,7 @@ class RunLog:
         self._last_tags = [one for one in self._last_tags if one.key != FILES]
         self._last_tags.append(RunTag(FILES, told(folder / "result")))
         for name, text in self.texts.items():
-            (folder / name).write_text(text)
+            (folder / name).write_text(text, encoding="utf-8")
 
     def noted(self) -> dict[str, Any]:
         """All that was noted for the run, sent or not, as JSON values."""

@@ -197,7 +197,7 @@ class ObjectStore:
             self.system.create_dir(f"{self.path}/{folder}", recursive=True)
             self._send(path, f"{folder}/{name}")
             marker = Path(here) / "marker"
-            marker.write_text(json.dumps({"bytes": path.stat().st_size}))
+            marker.write_text(json.dumps({"bytes": path.stat().st_size}), "utf-8")
             self._send(marker, f"{folder}/{name}{_MARKER}")
 
     @contextlib.contextmanager

@@ -43,6 +43,7 @@ def begin(tracker: Tracker, run_id: str, overrides: Sequence[str]) -> tuple[Expe
                 f"run {name} ({stage.title}) is {run.info.status.lower()} and holds no experiment: "
                 "name a finished round of its chain, or give elth run with the file"
             ) from error
+        _as_utf8(path)
         if not any(text.startswith("plugins=") for text in overrides):
             _check_plugins(path, tracker)
         experiment, built = plans.of_file(_latest(path, tracker, overrides), overrides)
@@ -80,6 +81,15 @@ def _latest(path: Path, tracker: Tracker, overrides: Sequence[str]) -> Path:
                 _check_plugins(newer, tracker)
             return newer
     return path
+
+
+def _as_utf8(path: Path) -> None:
+    """Write a file anew that an earlier version wrote in a locale's encoding, Latin-1 as a rule."""
+    content = path.read_bytes()
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        path.write_text(content.decode("latin-1"), encoding="utf-8")
 
 
 def _check_plugins(path: Path, tracker: Tracker) -> None:

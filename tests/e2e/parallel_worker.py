@@ -162,9 +162,9 @@ def main() -> None:
         assert isinstance(data, MemoryDataset)
         told = dict(story(data, workers))
     if workers.rank == 0:
-        Path(sys.argv[1]).write_text(json.dumps(told))
+        Path(sys.argv[1]).write_text(json.dumps(told), encoding="utf-8")
     else:
-        Path(f"{sys.argv[1]}.{workers.rank}").write_text(json.dumps(told))
+        Path(f"{sys.argv[1]}.{workers.rank}").write_text(json.dumps(told), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -219,3 +219,15 @@ def test_a_loss_that_is_not_finite_is_a_result_with_a_status(tmp_path: Path) -> 
     assert "Traceback" not in done.stderr
     status = project.elth("status", "small")
     assert "failed: " in status.stdout
+
+
+def test_a_run_under_a_locale_without_umlauts_is_gone_on_with(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    project.write("odd.yaml", ODD + 'description: "90 % → ETT, Müller"\n')
+    variables = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = project.elth("run", "odd.yaml", "grid.0.method=imp", "criteria={}", **variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = next(run for run, title in project.done().items() if "round 1" in title)
+    again = project.elth("resume", run, "description=ETT")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "of the 2 rounds of its chain 0 are left" in again.stdout

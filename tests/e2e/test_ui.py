@@ -211,7 +211,7 @@ def test_runs_are_listed_and_compare(page: Page, project: Project, tmp_path: Pat
         page.get_by_label("layers.json").click()
         for run in pair:
             path = tracker.client.download_artifacts(run.info.run_id, "layers.json", str(tmp_path))
-            weights = json.loads(Path(path).read_text())
+            weights = json.loads(Path(path).read_text(encoding="utf-8"))
             expect(page.locator("pre", has_text=f'"{list(weights)[-2]}"').first).to_be_visible()
         page.set_viewport_size(SIZE)
         base = url.partition("/#/")[0]

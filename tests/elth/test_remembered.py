@@ -188,7 +188,7 @@ def test_what_it_depends_on_besides_is_part_of_the_question(tmp_path: Path) -> N
 
 
 def _written(path: Path, text: str) -> None:
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
 
 
 def _folder(path: Path) -> None:
@@ -197,8 +197,10 @@ def _folder(path: Path) -> None:
 
 
 HARM: dict[str, Callable[[Path], Any]] = {
-    "cut short": lambda path: _written(path, path.read_text()[:-3]),
-    "another number": lambda path: _written(path, path.read_text().replace("more", "less")),
+    "cut short": lambda path: _written(path, path.read_text(encoding="utf-8")[:-3]),
+    "another number": lambda path: _written(
+        path, path.read_text(encoding="utf-8").replace("more", "less")
+    ),
     "empty": lambda path: _written(path, ""),
     "not text": lambda path: path.write_bytes(b"\xff\xfe\n{}"),
     "a folder": _folder,
@@ -216,7 +218,7 @@ def test_a_damaged_file_is_looked_past(harm: str, tmp_path: Path) -> None:
 
 
 def test_a_place_that_cannot_be_written_to_is_looked_past(tmp_path: Path) -> None:
-    (tmp_path / "cache").write_text("a file, where a folder should be")
+    (tmp_path / "cache").write_text("a file, where a folder should be", encoding="utf-8")
     for time in (1, 2):
         assert _counted(tmp_path) == [f"[{time}, {{'more': 2}}]", "beside"]
 
@@ -236,7 +238,7 @@ def test_other_sources_and_versions_are_another_question(
     package = tmp_path / "elth"
     for name in ("a.py", "b/__init__.py", "b/c.py"):
         (package / name).parent.mkdir(parents=True, exist_ok=True)
-        (package / name).write_text(f"# {name}")
+        (package / name).write_text(f"# {name}", encoding="utf-8")
     monkeypatch.setattr(remembered, "__file__", str(package / "a.py"))
     of_now: Callable[[], str] = remembered._sources.__wrapped__
     versions = {"torch": "1", "torchvision": "2"}
@@ -248,13 +250,13 @@ def test_other_sources_and_versions_are_another_question(
         return seen.count(seen[-1]) == 1
 
     assert not is_new()
-    (package / "notes.txt").write_text("no source")
+    (package / "notes.txt").write_text("no source", encoding="utf-8")
     assert not is_new()
-    (package / "b/c.py").write_text("# b/c.py ")
+    (package / "b/c.py").write_text("# b/c.py ", encoding="utf-8")
     assert is_new()
     (package / "b/c.py").rename(package / "b/d.py")
     assert is_new()
-    (package / "a.py").write_text("")
+    (package / "a.py").write_text("", encoding="utf-8")
     assert is_new()
     versions["torchvision"] = "3"
     assert is_new()

@@ -26,14 +26,16 @@ FILES = sorted(path for path in DEPLOY.iterdir() if path.is_file())
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_each_says_that_it_was_not_run_on_a_real_cluster(path: Path) -> None:
-    head = path.read_text().split("\n\n")[0]
+    head = path.read_text(encoding="utf-8").split("\n\n")[0]
     lines = [line for line in head.splitlines() if line.startswith("#")]
     assert re.search("Not (run on|built)", " ".join(lines))
 
 
 def test_ray_takes_the_cluster() -> None:
-    config = yaml.safe_load((DEPLOY / "ray-cluster.yaml").read_text())
-    schema = json.loads((Path(ray.__file__).parent / "autoscaler/ray-schema.json").read_text())
+    config = yaml.safe_load((DEPLOY / "ray-cluster.yaml").read_text(encoding="utf-8"))
+    schema = json.loads(
+        (Path(ray.__file__).parent / "autoscaler/ray-schema.json").read_text(encoding="utf-8")
+    )
     jsonschema.validate(config, schema)
     for name in ("head_start_ray_commands", "worker_start_ray_commands"):
         (command,) = config[name]
@@ -46,7 +48,9 @@ def test_ray_takes_the_cluster() -> None:
 # Kubernetes
 
 KUBERNETES = [
-    one for one in yaml.safe_load_all((DEPLOY / "kuberay.yaml").read_text()) if one is not None
+    one
+    for one in yaml.safe_load_all((DEPLOY / "kuberay.yaml").read_text(encoding="utf-8"))
+    if one is not None
 ]
 
 
@@ -99,7 +103,9 @@ def test_services_lead_to_pods() -> None:
     for name, service in _kind("Service").items():
         assert service["spec"]["selector"] in labels
         assert service["spec"].get("type", "ClusterIP") == "ClusterIP", "none is open to outside"
-        assert name in (DEPLOY / "kuberay.yaml").read_text().replace(f"name: {name}", "")
+        assert name in (DEPLOY / "kuberay.yaml").read_text(encoding="utf-8").replace(
+            f"name: {name}", ""
+        )
 
 
 def test_volumes_are_there() -> None:
@@ -114,7 +120,11 @@ def test_volumes_are_there() -> None:
 
 
 def test_no_password_stands_in_the_file() -> None:
-    created = set(re.findall(r"create secret generic (\S+)", (DEPLOY / "kuberay.yaml").read_text()))
+    created = set(
+        re.findall(
+            r"create secret generic (\S+)", (DEPLOY / "kuberay.yaml").read_text(encoding="utf-8")
+        )
+    )
     used = set()
     for _, pod in _pods():
         for container in pod["containers"]:
@@ -162,9 +172,9 @@ def site(tmp_path: Path) -> dict[str, str]:
     }
     for name, text in commands.items():
         path = tmp_path / name
-        path.write_text(f"#!/bin/bash\n{text}\n")
+        path.write_text(f"#!/bin/bash\n{text}\n", encoding="utf-8")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    (tmp_path / "token").write_text("token")
+    (tmp_path / "token").write_text("token", encoding="utf-8")
     return {
         "PATH": f"{tmp_path}:/usr/bin:/bin",
         "HOME": str(tmp_path),
@@ -188,7 +198,7 @@ WORDS = ["bash", str(DEPLOY / "slurm.sh"), "c.yaml", "seeds=[0, 1]", "--store", 
 def test_a_script_that_ends_by_itself(site: dict[str, str], code: int) -> None:
     done = subprocess.run(WORDS, env={**site, "CODE": str(code)}, timeout=30, check=False)
     assert done.returncode == code
-    log = Path(site["LOG"]).read_text()
+    log = Path(site["LOG"]).read_text(encoding="utf-8")
     assert "elth run c.yaml seeds=[0, 1] --store /s --address auto\n" in log
     assert "ray symmetric-run --address node7:21234 --min-nodes 2 " in log
     assert "requeue" not in log
@@ -205,4 +215,4 @@ def test_the_warning_signal_ends_elth_and_requeues(site: dict[str, str]) -> None
         time.sleep(0.02)
     script.send_signal(signal.SIGUSR1)  # to the batch shell alone, as --signal=B: does
     assert script.wait(30) == 0
-    assert Path(site["LOG"]).read_text().endswith("scontrol requeue 1234\n")
+    assert Path(site["LOG"]).read_text(encoding="utf-8").endswith("scontrol requeue 1234\n")
