@@ -1,4 +1,4 @@
-"""Writing files: never half of one."""
+"""Places of files as people give them, and writing: never half of a file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,25 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise ElthError(f"cannot write {path}: {error.strerror or error}{remedy}") from error
 
 
+def expanded(place: str | Path) -> Path:
+    """A path as a person gives it, where ``~`` and ``~NAME`` are home folders.
+
+    A folder that is called so is given as ``./~``.
+
+    Raises:
+        ElthError: there is no such home folder.
+    """
+    found = Path(os.path.expanduser(place))  # pathlib takes ./~ for ~
+    name = found.parts[0] if found.parts else ""
+    if name.startswith("~") and str(place).startswith("~"):
+        raise ElthError(
+            f"cannot tell which folder {place} is: {name} is nobody's home here; give the whole "
+            f"path, or ./{place} if it is called so"
+        )
+    return found
+
+
 def cache_folder(name: str) -> Path:
     """Where something may be kept on this machine from run to run: ``~/.cache/elth/NAME``."""
-    place = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    place = expanded(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
     return place / "elth" / name

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from elth.errors import ElthError, unknown
+from elth.files import expanded
 
 T = TypeVar("T")
 
@@ -104,7 +105,7 @@ def use(paths: Iterable[str | Path]) -> None:
         ElthError: there is no such file, it is no module, or its name is another module's.
     """
     for given in paths:
-        path = Path(given).absolute()
+        path = expanded(given).absolute()
         is_package = (path / "__init__.py").is_file()
         if not path.exists():
             raise ElthError(f"there is no plugin {given} (looked for {path})")

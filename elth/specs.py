@@ -13,6 +13,8 @@ from elth.errors import ElthError, unknown
 Option = int | float | bool | str
 
 _SPEC = re.compile(r"\s*((?:[A-Za-z_][\w.]*:)?[A-Za-z][\w-]*)\s*(?:\((.*)\))?\s*", re.DOTALL)
+_QUOTES = ('"', "'")
+_PART = re.compile(r"""\s*(?:[^,=]+=\s*(?:"[^"]*"|'[^']*')\s*(?=,|$)|[^,]+)""")
 _FLOAT = re.compile(r"-?(\d+\.\d*|\.\d+|\d+(?=e))(e[-+]?\d+)?", re.IGNORECASE)
 
 
@@ -80,6 +82,7 @@ class Spec:
     def parse(text: str | Spec) -> Spec:
         """Read ``name`` or ``name(option=value, ...)``: numbers, true or false, words.
 
+        A word with a comma in it stands in quotes, as ``folder(manifest="/a,b/c.json")``.
         A name may be that of something in a module, as ``my_lab.nets:wide``.
 
         Raises:
@@ -96,7 +99,7 @@ class Spec:
             )
         name, inside = match.groups()
         options: dict[str, Option] = {}
-        for part in filter(None, (p.strip() for p in (inside or "").split(","))):
+        for part in filter(None, (p.strip() for p in _PART.findall(inside or ""))):
             key, equals, value = (p.strip() for p in part.partition("="))
             if not (key and equals and value):
                 raise ElthError(
@@ -104,14 +107,15 @@ class Spec:
                 )
             if key in options:
                 raise ElthError(f"the network '{text}' gives the option {key} twice")
-            options[key] = _value(value)
+            quoted = len(value) > 1 and value[0] == value[-1] and value[0] in _QUOTES
+            options[key] = value[1:-1] if quoted else _value(value)
         return Spec(name, tuple(sorted(options.items())))
 
     def __str__(self) -> str:
         """Write the notation that ``parse`` reads."""
         if not self.options:
             return self.name
-        inside = ", ".join(f"{key}={spell(value)}" for key, value in self.options)
+        inside = ", ".join(f"{key}={written(value)}" for key, value in self.options)
         return f"{self.name}({inside})"
 
 
@@ -126,6 +130,23 @@ def _value(text: str) -> Option:
 def spell(value: Option) -> str:
     """An option as it is written: ``true`` for True."""
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def written(value: Option) -> str:
+    """An option as ``Spec.parse`` reads it again: in quotes where it must be.
+
+    Raises:
+        ElthError: it has commas and both kinds of quotes in it.
+    """
+    if not isinstance(value, str):
+        return spell(value)
+    bare = value.strip() == value != "" and value[0] not in _QUOTES and "," not in value
+    if bare and _value(value) == value:
+        return value
+    quotes = [quote for quote in _QUOTES if quote not in value]
+    if not quotes:
+        raise ElthError(f"{value} has commas and both kinds of quotes in it: give it another name")
+    return f"{quotes[0]}{value}{quotes[0]}"
 
 
 def canonical(

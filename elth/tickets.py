@@ -19,6 +19,7 @@ from torch import Tensor
 
 from elth import masks
 from elth.errors import ElthError
+from elth.files import expanded
 from elth.masks import Mask
 from elth.networks import Network, blueprint, build, canonical, check_state, prunable
 from elth.specs import DataShape, Spec
@@ -94,7 +95,7 @@ class Ticket:
             "prunable": masks.total(self.mask),
             "origin": dict(self.origin),
         }
-        write_tensors(Path(path), tensors, metadata)
+        write_tensors(expanded(path), tensors, metadata)
 
     @staticmethod
     def load(path: str | Path) -> Ticket:
@@ -104,7 +105,7 @@ class Ticket:
             ElthError: no such file, a truncated or foreign one, a network that is not known, or
                 weights or mask that do not fit it or are not those that were written.
         """
-        path = Path(path)
+        path = expanded(path)
         tensors, metadata = read_tensors(path, kind="ticket")
         if metadata.get("format") != FORMAT:
             raise ElthError(

@@ -18,6 +18,7 @@ from elth.data._info import DatasetInfo
 from elth.data._outside import OutsideSource
 from elth.data._sources import FOLDER, IMAGENET, MemorySource, Source
 from elth.errors import ElthError, unknown
+from elth.files import expanded
 from elth.specs import Option, Spec
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def describe(name: str, root: str | Path = "data") -> Declaration:
         raise ElthError(
             f"the dataset {spec.name} is described already: name a function, as my_lab.data:cells"
         )
-    return _outside.describe(spec, Path(root))
+    return _outside.describe(spec, expanded(root))
 
 
 def load(
@@ -177,4 +178,4 @@ def load(
     """
     described = info(name)
     source = _source(Spec.parse(described.name).name)
-    return source.load(described, Path(root), download=download, full=full)
+    return source.load(described, expanded(root), download=download, full=full)

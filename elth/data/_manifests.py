@@ -12,6 +12,7 @@ from typing import Any
 
 from elth.data._info import DatasetInfo
 from elth.errors import ElthError
+from elth.files import expanded
 from elth.specs import Spec
 
 PARTS = ("train", "val")
@@ -127,7 +128,7 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     Raises:
         ElthError: no such file, or one of another format.
     """
-    path = Path(path).expanduser().absolute()
+    path = expanded(path).absolute()
     try:
         changed = path.stat().st_mtime_ns
     except OSError as error:
@@ -137,4 +138,4 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
 
 def manifest_path(info: DatasetInfo) -> Path:
     """The manifest of a described folder or store."""
-    return Path(str(dict(Spec.parse(info.name).options)["manifest"])).expanduser()
+    return expanded(str(dict(Spec.parse(info.name).options)["manifest"]))

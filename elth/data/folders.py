@@ -28,7 +28,7 @@ from elth.data._manifests import (
 )
 from elth.data._stream import FolderDataset, centre_crop
 from elth.errors import ElthError
-from elth.files import write_atomic
+from elth.files import expanded, write_atomic
 
 __all__ = [
     "FolderDataset",
@@ -128,7 +128,7 @@ def make_manifest(
         ElthError: the folder has another layout, or the name another form.
     """
     check_name(name)
-    parts = list_folder(Path(folder))
+    parts = list_folder(expanded(folder))
     manifest = {
         "format": FORMAT,
         "name": name,
@@ -136,7 +136,7 @@ def make_manifest(
         "parts": {part: _describe(one, full=True) for part, one in parts.items()},
     }
     if write_to is not None:
-        write_atomic(Path(write_to), (json.dumps(manifest, indent=1) + "\n").encode())
+        write_atomic(expanded(write_to), (json.dumps(manifest, indent=1) + "\n").encode())
     return manifest
 
 

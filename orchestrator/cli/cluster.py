@@ -13,9 +13,11 @@ import click
 from rich.table import Table
 
 from elth.errors import ElthError
+from elth.files import expanded
 from orchestrator.cli.common import (
     EXIT_FAILED,
     EXIT_STOPPED,
+    PLACE,
     Command,
     find_store,
     out,
@@ -41,7 +43,7 @@ def _address_option(command: Any) -> Any:
     example="elth submit tune_configs/fig6_cifar_resnets.yaml --address http://HEAD:8265 "
     "--store http://TRACKER:5000 --storage s3://BUCKET/elth",
 )
-@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("config", type=PLACE)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @_address_option
 @click.option("--storage", metavar="DIR_OR_URL", help="As of elth run.")
@@ -75,7 +77,7 @@ def submit(
     """
     from orchestrator import plan as plans
     from orchestrator.cluster.jobs import Jobs
-    from orchestrator.experiment.reading import load
+    from orchestrator.experiment.reading import load, spelled
     from orchestrator.store import storage as storages
     from orchestrator.work.passing import passed
 
@@ -85,7 +87,7 @@ def submit(
             f"{config} does not lie below {project}, which is what is sent to the cluster: give "
             "the command in a folder above it"
         )
-    more = () if storage is None else (f"resources.storage={storage}",)
+    more = () if storage is None else (spelled("resources.storage", storage),)
     experiment = load(config, (*overrides, *more))
     _check_sent(plans.build(experiment), experiment.plugins, project)
     missing = [name for name in names if name not in os.environ]
@@ -98,14 +100,15 @@ def submit(
             "server on it and give its address by --store"
         )
     root = experiment.data.root.absolute()
-    words = ["run", os.path.relpath(config, project), *overrides, f"data.root={root}"]
+    words = ["run", os.path.relpath(config, project), *overrides, spelled("data.root", str(root))]
     if experiment.resources.storage is not None:
-        words.append(f"resources.storage={storages.place(experiment.resources.storage, found)}")
+        there = storages.place(experiment.resources.storage, found)
+        words.append(spelled("resources.storage", there))
     words += ["--address", "auto", "--store", str(found)]
     words += ["--retry-failed"] if retry_failed else []
     words += ["--replace"] if replace else []
     os.environ.pop("MLFLOW_TRACKING_URI", None)  # --store says it, without credentials
-    out = [root, found.folder, None if storage is None else Path(storage)]
+    out = [root, found.folder, None if storage is None else expanded(storage)]
     client = Jobs(address)
     job = client.submit(
         experiment.name,
@@ -199,7 +202,7 @@ def stop(job: str, address: str | None) -> None:
     cls=Command,
     example="elth doctor tune_configs/fig6_cifar_resnets.yaml --address auto",
 )
-@click.argument("config", type=click.Path(path_type=Path), required=False)
+@click.argument("config", type=PLACE, required=False)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option(
     "--address",

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 
 from elth.errors import ElthError
+from elth.files import expanded
 
 if TYPE_CHECKING:
     from orchestrator.store.address import Store
@@ -26,6 +27,18 @@ out = Console()
 
 if not out.is_terminal and "COLUMNS" not in os.environ:
     out = Console(width=120)  # a file or a pipe has no width, and 80 columns break tables
+
+
+class _Place(click.Path):
+    """A path, in which ``~`` is a home folder wherever the shell leaves it as it is."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path that is meant."""
+        return expanded(str(super().convert(value, param, ctx)))
+
+
+PLACE = _Place()
+"""The kind of every argument and option that is a path."""
 
 
 class Command(click.Command):
@@ -86,8 +99,10 @@ def find_store(place: str | None) -> Store:
     from orchestrator.store.address import Store
     from orchestrator.work.passing import take_credentials
 
-    place = place or os.environ.get("MLFLOW_TRACKING_URI") or None
-    return Store.of(take_credentials(place) if place else None)
+    if place:
+        return Store.of(take_credentials(place))
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    return Store.of(take_credentials(given) if given else None, said_by="MLFLOW_TRACKING_URI")
 
 
 def open_tracker(place: str | None, *, writing: bool = False) -> Tracker:
@@ -106,8 +121,8 @@ def asked(grid_or_config: str, overrides: Sequence[str] = ()) -> tuple[str, Cont
     Raises:
         ElthError: the config cannot be read, or there are overrides and no config.
     """
-    path = Path(grid_or_config)
-    if path.suffix in (".yaml", ".yml"):
+    path = expanded(grid_or_config)
+    if path.suffix.lower() in (".yaml", ".yml"):
         from orchestrator import plan as plans
         from orchestrator.store.content import Content
 

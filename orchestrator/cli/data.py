@@ -8,7 +8,8 @@ import click
 from rich.table import Table
 
 from elth.errors import ElthError
-from orchestrator.cli.common import Command, out, plugin_option
+from elth.specs import written
+from orchestrator.cli.common import PLACE, Command, out, plugin_option
 from orchestrator.plan.costs import size_of
 
 
@@ -51,7 +52,7 @@ def data_list() -> None:
 @click.argument("name")
 @click.option(
     "--root",
-    type=click.Path(path_type=Path),
+    type=PLACE,
     default=Path("data"),
     show_default=True,
     help="The folder that its function is given.",
@@ -74,9 +75,9 @@ def data_describe(name: str, root: Path) -> None:
     example="elth data manifest data/flowers --name flowers -o flowers.json\n"
     "elth plan my.yaml 'dataset=folder(manifest=flowers.json,size=64)'",
 )
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PLACE)
 @click.option("--name", required=True, help="Its name, and that of its folder in data.root.")
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="[default: NAME.json]")
+@click.option("--output", "-o", type=PLACE, help="[default: NAME.json]")
 def data_manifest(folder: Path, name: str, output: Path | None) -> None:
     """Describe a folder of images (train/CLASS/*, val/CLASS/*) in a file, once.
 
@@ -88,7 +89,8 @@ def data_manifest(folder: Path, name: str, output: Path | None) -> None:
     manifest = make_manifest(folder, name, output)
     sizes = ", ".join(f"{part['images']:,} {word}" for word, part in manifest["parts"].items())
     click.echo(f"{name}: {len(manifest['classes'])} classes, images: {sizes}")
-    click.echo(f"wrote {output}; in a config: dataset: folder(manifest={output},size=64)")
+    place = written(str(output))
+    click.echo(f"wrote {output}; in a config: dataset: folder(manifest={place},size=64)")
 
 
 @data.command(
@@ -97,8 +99,8 @@ def data_manifest(folder: Path, name: str, output: Path | None) -> None:
     example="elth data prepare data/imagenet data/imagenet256\n"
     "elth plan my.yaml 'dataset=folder(manifest=data/imagenet256/manifest.json)'",
 )
-@click.argument("source", type=click.Path(path_type=Path))
-@click.argument("destination", type=click.Path(path_type=Path))
+@click.argument("source", type=PLACE)
+@click.argument("destination", type=PLACE)
 @click.option("--name", help="What the dataset is called. [default: that of DESTINATION]")
 @click.option(
     "--short", default=256, show_default=True, help="Pixels of an image's shorter side, at most."
@@ -140,7 +142,8 @@ def data_prepare(
     click.echo(
         f"{manifest['name']}: {len(manifest['classes'])} classes, images: {sizes}; {size_of(size)}"
     )
-    click.echo(f"wrote {path}; in a config: dataset: folder(manifest={path},size=224)")
+    place = written(str(path))
+    click.echo(f"wrote {path}; in a config: dataset: folder(manifest={place},size=224)")
 
 
 COMMANDS = (data,)

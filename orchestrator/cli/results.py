@@ -13,6 +13,7 @@ from rich.table import Table
 
 from orchestrator.cli.common import (
     EXIT_FAILED,
+    PLACE,
     Command,
     asked,
     open_tracker,
@@ -161,9 +162,7 @@ def _restore(tracker: Tracker, grid: str | Content | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the cells as JSON.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print the cells as CSV.")
 @click.option("--provenance", is_flag=True, help="With --json: run ids, numerics and times too.")
-@click.option(
-    "--output", type=click.Path(path_type=Path), help="Folder for table, CSV, JSON and figure."
-)
+@click.option("--output", type=PLACE, help="Folder for table, CSV, JSON and figure.")
 def report(
     grid_or_config: str,
     overrides: tuple[str, ...],

@@ -13,6 +13,7 @@ from rich.table import Table
 from elth.errors import ElthError
 from orchestrator.cli.common import (
     EXIT_FAILED,
+    PLACE,
     Command,
     find_store,
     open_tracker,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command, example="elth plan tune_configs/fig6_cifar_resnets.yaml scale=smoke")
-@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("config", type=PLACE)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @store_option
 def plan(config: Path, overrides: tuple[str, ...], store: str | None) -> None:
@@ -50,7 +51,7 @@ def plan(config: Path, overrides: tuple[str, ...], store: str | None) -> None:
 
 
 @click.command(cls=Command, example="elth run tune_configs/quickstart.yaml seeds=[0] --store runs")
-@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("config", type=PLACE)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @store_option
 @click.option("--retry-failed", is_flag=True, help="Do stages again whose loss was not finite.")
@@ -84,11 +85,12 @@ def run(
     """
     from orchestrator import plan as plans
     from orchestrator.cluster import machines
+    from orchestrator.experiment.reading import spelled
     from orchestrator.work import stopping
 
     stopping.like_ctrl_c()
     if storage is not None:
-        overrides = (*overrides, f"resources.storage={storage}")
+        overrides = (*overrides, spelled("resources.storage", storage))
     experiment, built = plans.of_file(config, overrides)
     address = machines.address_of(address)
     from orchestrator.work.driver import execute

@@ -8,7 +8,8 @@ from typing import Any
 import click
 from rich.table import Table
 
-from orchestrator.cli.common import Command, open_tracker, out, plugin_option, store_option
+from elth.files import expanded
+from orchestrator.cli.common import PLACE, Command, open_tracker, out, plugin_option, store_option
 
 
 @click.group()
@@ -44,14 +45,14 @@ def ticket_show(ticket_or_run: str, store: str | None) -> None:
     name="transform",
     example="elth ticket transform resnet14.safetensors --to resnet56 --plan append",
 )
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PLACE)
 @plugin_option
 @click.option("--to", "target", required=True, help="The network to go to, as resnet56.")
 @click.option(
     "--plan", "text", default="auto", show_default=True, help="As append, drop:1-4 or double."
 )
 @click.option("--seed", default=0, show_default=True, help="For plans that draw: double:gaussian.")
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="[default: FILE-TO]")
+@click.option("--output", "-o", type=PLACE, help="[default: FILE-TO]")
 def ticket_transform(file: Path, target: str, text: str, seed: int, output: Path | None) -> None:
     """Stretch or squeeze a ticket file into another network of its family."""
     from elth import elastic
@@ -87,7 +88,7 @@ def ticket_transform(file: Path, target: str, text: str, seed: int, output: Path
 )
 @click.argument("run_id")
 @plugin_option
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="[default: NETWORK-KEY]")
+@click.option("--output", "-o", type=PLACE, help="[default: NETWORK-KEY]")
 @store_option
 def ticket_export(run_id: str, output: Path | None, store: str | None) -> None:
     """Write the ticket of a tracked run (its id or key, or the beginning of one) to a file."""
@@ -101,8 +102,8 @@ def ticket_export(run_id: str, output: Path | None, store: str | None) -> None:
 def _ticket(ticket_or_run: str, store: str | None) -> Any:
     from elth.tickets import Ticket
 
-    path = Path(ticket_or_run)
-    if path.exists() or path.suffix == ".safetensors":
+    path = expanded(ticket_or_run)
+    if path.exists() or path.suffix.lower() == ".safetensors":
         return Ticket.load(path)
     tracker = open_tracker(store)
     from orchestrator.work.tickets import tracked_ticket

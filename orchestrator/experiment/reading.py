@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +14,7 @@ from pydantic import ValidationError
 
 from elth import plugins
 from elth.errors import ElthError, unknown
+from elth.files import expanded
 from elth.remembered import remembered
 from orchestrator.experiment.complaints import first, place_of
 from orchestrator.experiment.methods import METHODS
@@ -31,7 +34,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
         ElthError: one line that names the file, the key, its line, what was found and what was
             expected.
     """
-    path = Path(path)
+    path = expanded(path)
     text = _read(path)
     text.value.setdefault("name", re.sub(r"[^A-Za-z0-9_-]", "-", path.stem))
     scales = [one.removeprefix("scale=") for one in overrides if one.startswith("scale=")]
@@ -55,7 +58,7 @@ def _use_plugins(path: Path, raw: dict[str, Any]) -> None:
     given = raw.get("plugins") or []
     if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
         raise ElthError(f"plugins is a list of files, as [./nets.py]; found {given!r}")
-    raw["plugins"] = [str((path.parent / one).absolute()) for one in given]
+    raw["plugins"] = [str((path.parent / expanded(one)).absolute()) for one in given]
     try:
         plugins.use(raw["plugins"])
         if raw["plugins"]:
@@ -205,6 +208,14 @@ def _override(file: Text, text: str) -> None:
     where.append(_index(node, last, text) if isinstance(node, list) else last)
     node[where[-1]] = parsed
     file.forget(tuple(where))
+
+
+def spelled(key: str, value: str) -> str:
+    """An override that sets a key to a text, whatever is in it."""
+    with contextlib.suppress(ElthError):
+        if parse(value, "", lined=False).value == value:
+            return f"{key}={value}"
+    return f"{key}={json.dumps(value)}"
 
 
 def _index(node: list[Any], part: str, text: str) -> int:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -29,6 +30,7 @@ from pydantic import (
 from elth import criteria, data, plugins
 from elth.apart import apart
 from elth.errors import ElthError, unknown
+from elth.files import expanded
 from elth.networks import canonical
 from elth.recipes import RECIPES, Recipe, Step
 from elth.remembered import remembered
@@ -94,7 +96,7 @@ def _dataset(name: str) -> str:
     spec = Spec.parse(data.canonical(name))
     options = dict(spec.options)
     if spec.name == "folder" and "manifest" in options:
-        options["manifest"] = str(Path(str(options["manifest"])).absolute())
+        options["manifest"] = str(expanded(str(options["manifest"])).absolute())
     return data.info(str(Spec(spec.name, tuple(options.items())))).name
 
 
@@ -240,7 +242,7 @@ class Paper(Section):
 class Data(Section):
     """Where the dataset lies. Never part of a key."""
 
-    root: Path = Path("data")
+    root: Annotated[Path, AfterValidator(expanded)] = Path("data")
     """Folder, laid out as torchvision does."""
     download: bool = False
     """Whether a dataset that is missing is downloaded."""

@@ -9,6 +9,11 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from elth.errors import ElthError
+from elth.files import expanded
+
+_VARIABLE = "MLFLOW_TRACKING_URI"
+_ADDRESS = r"(https?|sqlite|postgresql|mysql|mssql)(\+\w+)?:"
+_WAYS = "give a directory, an MLflow server as http://HOST:5000, or a database as sqlite:///FILE"
 
 
 @dataclass(frozen=True)
@@ -19,28 +24,48 @@ class Store:
     folder: Path | None
 
     @staticmethod
-    def of(place: str | Path | None) -> Store:
+    def of(place: str | Path | None, *, said_by: str = "--store") -> Store:
         """Understand ``--store``: a directory, or an address as ``http://host:5000``.
 
         Without one, ``MLFLOW_TRACKING_URI`` of the environment, else ``runs`` below the current
         directory.
+
+        Args:
+            place: a directory or an address.
+            said_by: the option or variable that gives it, for messages.
+
+        Raises:
+            ElthError: it is no place where runs can be kept.
         """
-        place = str(place or os.environ.get("MLFLOW_TRACKING_URI") or "runs")
-        inside = re.fullmatch(r"sqlite:///(.+)/mlflow\.db", place)
+        if not place and os.environ.get(_VARIABLE):
+            place, said_by = os.environ[_VARIABLE], _VARIABLE
+        text = str(place or "runs")
+        reason = _refused(text)
+        if reason:
+            raise ElthError(f"cannot use the store '{text}': {reason} ({said_by} says this one)")
+        inside = re.fullmatch(r"sqlite:///(.+)/mlflow\.db", text)
         if inside and (Path(inside[1]) / "artifacts").is_dir():  # such a directory's, by its file
-            place = inside[1]
-        if re.match(r"^(https?|sqlite|postgresql|mysql|mssql)(\+\w+)?:", place):
-            return Store(place, None)
-        if re.match(r"^[a-z][a-z0-9+.-]+:", place):
-            raise ElthError(
-                f"cannot use the store '{place}': give a directory, an MLflow server as "
-                "http://host:5000, or a database as sqlite:///file"
-            )
-        folder = Path(os.path.abspath(place))
+            text = inside[1]
+        if re.match(_ADDRESS, text, re.IGNORECASE):
+            scheme, _, rest = text.partition(":")
+            server = scheme.lower() in ("http", "https")
+            return Store(f"{scheme.lower()}:{rest.rstrip('/') if server else rest}", None)
+        folder = Path(os.path.abspath(expanded(text)))
         if set("?%") & set(str(folder)):
             raise ElthError(
                 f"cannot use the store {folder}: in a database's address ? and % mean something "
                 "else; give a directory without them"
+            )
+        if folder.is_file():
+            whole = "its directory" if folder.name == "mlflow.db" else f"sqlite:///{folder}"
+            raise ElthError(
+                f"cannot use the store {folder}, which is a file: give {whole}, or a directory"
+            )
+        if not (folder / "mlflow.db").exists() and any(folder.glob("*/meta.yaml")):
+            raise ElthError(
+                f"{folder} holds runs in files, as MLflow kept them before it had a database, and "
+                "it writes none so any more: give another directory by --store; mlflow "
+                "migrate-filestore takes the old runs over into a database"
             )
         return Store(f"sqlite:///{folder / 'mlflow.db'}", folder)
 
@@ -65,6 +90,22 @@ class Store:
         """Whether it has been used before; a server is taken to be there."""
         file = self.uri.removeprefix("sqlite:///")
         return file == self.uri or Path(file.partition("?")[0]).exists()
+
+
+def _refused(text: str) -> str:
+    """Why an address is none of a store, and what to do; empty if it is, or is a directory."""
+    scheme = text.partition(":")[0].lower()
+    if scheme in ("databricks", "databricks-uc", "uc"):
+        return f"runs are not kept in Databricks; {_WAYS}"
+    if scheme == "file":
+        path = re.sub("^file:(//(localhost)?(?=/))?", "", text, flags=re.IGNORECASE)
+        return f"MLflow keeps no runs in files any more; give the directory itself, {path}"
+    if re.fullmatch(r"(\[[\da-f:]+\]|[\w.-]+):\d{1,5}(/.*)?", text, re.IGNORECASE):
+        return f"it lacks a scheme; write http://{text}, or ./{text} if a directory is called so"
+    if re.match(_ADDRESS, text, re.IGNORECASE):
+        known = not text.lower().startswith("http") or urlsplit(text).hostname
+        return "" if known else "it names no host; write http://HOST:5000"
+    return _WAYS if re.match(r"[a-z][a-z0-9+.-]+:", text, re.IGNORECASE) else ""
 
 
 def without_credentials(address: str) -> str:

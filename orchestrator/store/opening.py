@@ -5,36 +5,79 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import http.client
+import os
 import sqlite3
 import ssl
 import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from elth.errors import ElthError
 from orchestrator.store.away import AwayError
 
 STAGES = "elth"
 _ALONE_SECONDS = 120.0
 _ANSWER_SECONDS = 10.0
+_OF_PROXIES = (403, 407, 502, 503, 504)
+"""What a proxy answers that does not reach a server, or does not want to."""
 
 
 def check_reachable(uri: str) -> None:
-    """Refuse a server that does not answer at once; MLflow would try again for minutes."""
+    """Refuse a server that does not answer at once; MLflow would try again for minutes.
+
+    Raises:
+        AwayError: it does not answer.
+        ElthError: it is this machine, and a proxy would be asked for it.
+    """
     if not uri.startswith("http"):
         return
+    check_proxy(uri)
+    proxy = proxy_of(uri)
+    hint = f" (asked by way of the proxy of {proxy}: NO_PROXY names hosts that need none)"
     try:
         urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_ANSWER_SECONDS).close()
     except urllib.error.HTTPError as error:  # it answers; it may ask for a password
         error.close()
+        if proxy and error.code in _OF_PROXIES:
+            raise AwayError(
+                f"cannot reach the MLflow server {uri}: {error.code} {error.reason}{hint}"
+            ) from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         if not isinstance(reason, ssl.SSLError):  # MLflow has settings of its own for certificates
             why = getattr(reason, "strerror", None) or reason
             raise AwayError(
-                f"cannot reach the MLflow server {uri}: {why}; is it running, and is the address "
-                "right?"
+                f"cannot reach the MLflow server {uri}: {why}{hint * bool(proxy)}; is it running, "
+                "and is the address right?"
             ) from error
+
+
+def proxy_of(uri: str) -> str:
+    """The variable whose proxy requests to a server go to; empty if they go there themselves."""
+    parts = urlsplit(uri)
+    if urllib.request.proxy_bypass(parts.hostname or ""):
+        return ""
+    names = (f"{parts.scheme}_proxy", "all_proxy")
+    found = (name for low in names for name in (low, low.upper()) if os.environ.get(name))
+    return next(found, "")
+
+
+def check_proxy(uri: str) -> None:
+    """Refuse to ask a proxy for a server of this machine.
+
+    Raises:
+        ElthError: with the variable that says so, and the one that mends it.
+    """
+    host = urlsplit(uri).hostname or ""
+    variable = proxy_of(uri)
+    if variable and (host in ("localhost", "::1") or host.startswith("127.")):
+        before = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+        raise ElthError(
+            f"{variable} is set, and a proxy cannot reach {uri}, which is this machine: set "
+            f"NO_PROXY={before + ',' if before else ''}{host}"
+        )
 
 
 @contextlib.contextmanager

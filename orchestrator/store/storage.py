@@ -17,8 +17,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote, urlsplit
 
 from elth.errors import ElthError
+from elth.files import expanded
 from orchestrator.store.address import Store
 
 if TYPE_CHECKING:
@@ -82,10 +84,13 @@ def of(place: str | Path | Storage) -> Storage:
     if not isinstance(place, str | Path):
         return place
     text = str(place)
-    if text.startswith("file://"):
-        text = text.removeprefix("file://")
+    if text.startswith("file:"):
+        parts = urlsplit(text)
+        if parts.netloc not in ("", "localhost"):
+            raise ElthError(f"the storage {text} names a machine: give a directory as this one's")
+        text = unquote(parts.path)
     if not re.match(r"^[a-z][a-z0-9+.-]+://", text):
-        return Directory(Path(text).absolute())
+        return Directory(expanded(text).absolute())
     if "@" in text.split("://")[1].split("/")[0]:
         raise ElthError(
             "the address of the storage holds credentials, which logs would show: give them by "

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from elth.errors import ElthError
-from elth.files import write_atomic
+from elth.files import expanded, write_atomic
 
 
 def test_write_replaces_the_file(tmp_path: Path) -> None:
@@ -61,3 +61,13 @@ def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ElthError, match=r"cannot write .*x.bin: Not a directory"):
         write_atomic(tmp_path / "file" / "x.bin", b"")
+
+
+def test_home_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expanded("~") == tmp_path
+    assert expanded(Path("~/a,b")) == tmp_path / "a,b"
+    assert expanded("a/~") == Path("a/~")
+    assert expanded("./~") == Path("~")
+    with pytest.raises(ElthError, match=r"which folder ~nobody-9/x is: ~nobody-9 is nobody's home"):
+        expanded("~nobody-9/x")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from elth.errors import ElthError
 from elth.networks import DataShape
-from elth.specs import Spec
+from elth.specs import Spec, written
 
 words = st.from_regex(r"[a-z][a-z_0-9]{0,8}", fullmatch=True).filter(
     lambda word: word not in ("true", "false")
@@ -61,3 +61,27 @@ def test_shapes_are_whole_numbers(field: str, value: object) -> None:
 
 def test_shape_defaults_to_cifar() -> None:
     assert DataShape() == DataShape(channels=3, size=32, classes=10)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('folder(manifest="/a,b/c.json", size=8)', "/a,b/c.json"),
+        ("folder(size=8, manifest='/a,b/c.json')", "/a,b/c.json"),
+        ("folder(manifest=/it's/c.json, size=8)", "/it's/c.json"),
+        ("folder(manifest='/say \"x, y\"/c.json', size=8)", '/say "x, y"/c.json'),
+        ("folder(manifest=/a(1)/c=d.json, size=8)", "/a(1)/c=d.json"),
+        ('folder(manifest="8", size=8)', "8"),
+        ('folder(manifest="", size=8)', ""),
+        ('folder(manifest=" x ", size=8)', " x "),
+    ],
+)
+def test_words_with_commas_stand_in_quotes(text: str, value: str) -> None:
+    spec = Spec.parse(text)
+    assert dict(spec.options) == {"manifest": value, "size": 8}
+    assert Spec.parse(str(spec)) == spec
+
+
+def test_what_cannot_be_written_is_refused() -> None:
+    with pytest.raises(ElthError, match="has commas and both kinds of quotes in it"):
+        written("""a,"b",'c'""")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,13 +26,14 @@ from elth.recipes import RECIPES
 from elth.tickets import Ticket
 from orchestrator.cli import cluster, data, lists, results, running, ticket
 from orchestrator.cli.main import cli, main
+from orchestrator.experiment import reading
 from orchestrator.experiment.methods import METHODS
 from orchestrator.experiment.reading import load
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.building import build
 from orchestrator.plan.costs import size_of
 from orchestrator.plan.schedule import Schedule
-from orchestrator.store import verifying
+from orchestrator.store import storage, verifying
 from orchestrator.store.address import Store
 from orchestrator.store.tracker import Tracker
 from orchestrator.work import driver, progress, runner
@@ -122,6 +124,38 @@ def _files(folder: Path) -> set[str]:
     return {path.name for path in folder.rglob("*")}
 
 
+def test_a_home_folder_in_every_path(
+    elth: Elth, config: Path, finished: Finished, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.move(config, tmp_path / "small.YAML")
+    (tmp_path / "lab_of_home.py").touch()
+    words = ("data.root=~/data,1", "plugins=[~/lab_of_home.py]", "resources.storage=~/kept")
+    done = elth("plan", "~/small.YAML", *words, "--store", "~/runs")
+    assert (done.code, done.err) == (0, "")
+    assert f"in {tmp_path}/runs" in done.out
+    found = load("~/small.YAML", words)
+    assert found.data.root == tmp_path / "data,1"
+    assert found.plugins == (str(tmp_path / "lab_of_home.py"),)
+    assert storage.place(found.resources.storage, Store.of("~/runs")) == str(tmp_path / "kept")
+    report = ("report", "done", "--store", finished.store.folder or "")
+    assert elth(*report, "--output", "~/out").code == 0
+    assert (tmp_path / "out" / "cells.json").is_file()
+    assert "has no grid 'small'" in elth("status", "~/small.YAML", *report[2:]).err
+    run = finished.tracker.stages()[-1].run_id
+    assert elth("ticket", "export", run, *report[2:], "-o", "~/t.SAFETENSORS").code == 0
+    assert elth("ticket", "show", "~/t.SAFETENSORS").code == 0
+    _refused(elth("plan", "~nobody-9/x.yaml"), "~nobody-9 is nobody's home here")
+    _refused(elth("plan", "~/small.YAML", "data.root=~nobody-9"), "~nobody-9 is nobody's home")
+    assert [path.name for path in Path().iterdir()] == []  # no folder that is called ~
+
+
+def test_places_with_any_letters_reach_the_config(config: Path, tmp_path: Path) -> None:
+    for place in ("/a,b", "/a: b", "/a #b", "[x]", "~", "1", "é", "s3://b/c"):
+        text = reading.spelled("resources.storage", place)
+        assert load(config, [text]).resources.storage == place
+
+
 # Words
 
 
@@ -198,7 +232,7 @@ def test_version(elth: Elth) -> None:
         (["plan", "CONFIG", "scale=smoke"], "small.yaml 'smoke' (there is: full)"),
         (["run", "CONFIG", "scale=smoke"], "small.yaml 'smoke' (there is: full)"),
         (["plan", "CONFIG", "--store", "ftp://x"], "cannot use the store 'ftp://x': give a dire"),
-        (["run", "CONFIG", "--store", "CONFIG"], "cannot write the store "),
+        (["run", "CONFIG", "--store", "CONFIG"], "small.yaml, which is a file: give "),
         (["run", "CONFIG", "--nonsense"], "No such option"),
         (["status", "q"], "there is no store in "),
         (["status", "none.yaml"], "there is no store in "),

@@ -86,7 +86,8 @@ def test_an_owner_tells_boot_namespace_number_and_ticks() -> None:
 @LINUX
 def test_its_parts_are_those_of_the_kernel() -> None:
     here = _here()
-    assert here.boot == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+    assert here.boot == boot
     assert here.namespace.partition(".")[0] in os.readlink("/proc/self/ns/pid")
     since_boot = time.clock_gettime(time.CLOCK_BOOTTIME)
     age = since_boot - int(here.start) / os.sysconf("SC_CLK_TCK")
