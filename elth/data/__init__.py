@@ -16,7 +16,14 @@ from elth.data import _outside, digits, vision
 from elth.data._declaration import Declaration, dataset
 from elth.data._info import DatasetInfo
 from elth.data._outside import OutsideSource
-from elth.data._sources import FOLDER, IMAGENET, MemorySource, Source
+from elth.data._sources import (
+    FOLDER,
+    IMAGENET,
+    CountedSource,
+    FolderSource,
+    MemorySource,
+    Source,
+)
 from elth.errors import ElthError, unknown
 from elth.files import expanded
 from elth.specs import Option, Spec
@@ -58,6 +65,7 @@ __all__ = [
     "info",
     "load",
     "make_manifest",
+    "memory_bytes",
     "module",
     "names",
     "options",
@@ -140,6 +148,23 @@ def info(name: str) -> DatasetInfo:
     """
     spec = _canonical(name)
     return _source(spec.name).describe(spec)
+
+
+def memory_bytes(name: str) -> int:
+    """Bytes of memory that all images of a dataset take, as they are kept while it is trained on.
+
+    None for folders of images, which are read batch by batch.
+
+    Raises:
+        ElthError: as ``info``.
+    """
+    spec = _canonical(name)
+    source = _source(spec.name)
+    if isinstance(source, FolderSource | CountedSource):
+        return 0
+    found = source.info if isinstance(source, MemorySource) else source.describe(spec)
+    channels, height, width = found.shape.image
+    return (found.train_size + found.test_size) * channels * height * width
 
 
 def describe(name: str, root: str | Path = "data") -> Declaration:

@@ -226,11 +226,12 @@ def _print_plan(
         line = f"Nothing to do: every stage is finished in {place}."
         out.print(line, highlight=False, markup=False, soft_wrap=True)
         return
+    count, places = 1, "1 trial at a time"
     try:
-        count = local_slots(experiment)
+        slots = local_slots(experiment)
+        count, places = slots.count, str(slots)
     except ElthError as error:
         out.print(f"Not on this machine: {error}.", highlight=False, markup=False, soft_wrap=True)
-        count = 1
     jobs = built.jobs(finished)
     known = None
     if tracked:  # else MLflow need not be imported
@@ -245,8 +246,8 @@ def _print_plan(
     )
     size = sum(plans.stored_bytes(stage) for stage in todo)
     out.print(
-        f"Time: about {duration(seconds)}, {count} trial{'s' if count > 1 else ''} at a time "
-        f"({how}).\nDisk: about {size_of(size)} in {place}.",
+        f"Time: about {duration(seconds)} ({how}), {places}.\n"
+        f"Disk: about {size_of(size)} in {place}.",
         highlight=False,
         markup=False,
         soft_wrap=True,

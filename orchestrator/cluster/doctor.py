@@ -232,13 +232,15 @@ def check_slots(
     want = experiment.resources
     try:
         check_recipes(experiment)
-        count = local_slots(experiment) if nodes is None else machines.slots(experiment, nodes)
+        of = f"of {want.cpus} cpus and {want.gpus:g} gpus"
+        if nodes is None:
+            told = f"{local_slots(experiment)}, {of}"
+        else:
+            told = f"{machines.slots(experiment, nodes)} trials at a time {of}"
     except ElthError as error:
         yield Finding(about="resources", what=str(error), do="lower it, or take larger machines")
     else:
-        yield _well(
-            "resources", f"{count} trials at a time of {want.cpus} cpus and {want.gpus:g} gpus"
-        )
+        yield _well("resources", told)
 
 
 def check_threads(experiment: Experiment | None) -> Iterator[Finding]:

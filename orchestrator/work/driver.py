@@ -64,13 +64,14 @@ class ThisMachine:
 
     def slots(self, experiment: Experiment) -> int:
         """How many trials run at a time."""
-        return local_slots(experiment)
+        return local_slots(experiment).count
 
     def check(
         self, experiment: Experiment, store: Store, datasets: Iterable[str], code: Outside
     ) -> list[str]:
-        """It sees what it writes."""
-        return []
+        """It sees what it writes; where memory lets fewer trials run than cores do, it says so."""
+        slots = local_slots(experiment)
+        return [str(slots)] if slots.by_memory else []
 
     def numerics(self, classes: Iterable[tuple[int, float, str, int]]) -> set[str]:
         """The numerics classes here."""

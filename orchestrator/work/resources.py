@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from elth import data, plugins
@@ -14,33 +14,73 @@ from elth.errors import ElthError
 from orchestrator.experiment.sections import Experiment, Resources
 from orchestrator.plan.costs import seconds_of_step
 from orchestrator.plan.stage import Stage, per_epoch, recipe_of
+from orchestrator.work import quotas
 
 _CPU_SECONDS = 600.0
 """Estimated seconds of a whole training on one core, from which on it pays to compile."""
+_PROCESS_BYTES = 650 * 10**6
+"""What a trial's process has of its own after a ResNet-20 on digits: .62 to .64 GB, measured."""
+_RAY_BYTES = 500 * 10**6
+"""What Ray's own processes take, about."""
 _GPU_ITERATIONS = 2000
 """Iterations of a whole training on a GPU, from which on it pays to compile."""
 
 
-def local_slots(experiment: Experiment) -> int:
-    """How many trials run at a time on this machine.
+@dataclass(frozen=True, kw_only=True)
+class Slots:
+    """How many trials run at a time, and what bounds that."""
+
+    count: int
+    bound: str
+    """As ``cores (cgroup quota of 2.0)``."""
+    by_memory: bool = False
+
+    def __str__(self) -> str:
+        """As ``2 trials at a time, by cores (8 of this machine)``."""
+        return f"{self.count} trial{'s' * (self.count > 1)} at a time, by {self.bound}"
+
+
+def local_slots(experiment: Experiment) -> Slots:
+    """How many trials run at a time on this machine, and why no more.
+
+    The least of what was asked for, cores, GPUs and memory. What a trial takes of memory is known
+    from below only, so that one runs whatever is free.
 
     Raises:
         ElthError: not even one; the message has the numbers.
     """
     want = experiment.resources
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    have = cpus // (want.cpus * want.workers)
+    cores = quotas.cores()
+    found = [Slots(count=cores.count // (want.cpus * want.workers), bound=f"cores ({cores.told})")]
     gpus = 0
     if want.gpus:
         gpus = apart(count_gpus) if _may_have_gpus() else 0  # no worker lies across two of them
-        have = min(have, gpus * int(1 / want.gpus) // want.workers)
-    if have < 1:
+        count = gpus * int(1 / want.gpus) // want.workers
+        found.append(Slots(count=count, bound=f"GPUs ({gpus} of this machine)"))
+    if min(one.count for one in found) < 1:
         lower = "resources.workers, " if want.workers > 1 else ""
+        told = f" ({cores.told})" if "of this machine" not in cores.told else ""
         raise ElthError(
             f"{asking(want)} for {want.cpus} cpus and {want.gpus:g} gpus, and this machine has "
-            f"{cpus} cpus and {gpus} gpus: lower {lower}resources.cpus or resources.gpus"
+            f"{cores.count} cpus{told} and {gpus} gpus: lower {lower}resources.cpus or "
+            "resources.gpus"
         )
-    return min(have, want.concurrent or have)
+    memory, each = quotas.memory(), want.workers * _trial_bytes(experiment)
+    bound = f"memory ({memory.told}, and a trial takes {each / 1e9:.1f} GB or more)"
+    count = max(1, (memory.free - _RAY_BYTES) // each)
+    found.append(Slots(count=count, bound=bound, by_memory=True))
+    if want.concurrent is not None:
+        found.append(Slots(count=want.concurrent, bound="resources.concurrent"))
+    return min(found, key=lambda one: one.count)
+
+
+def _trial_bytes(experiment: Experiment) -> int:
+    """What a process of a trial takes of memory at least: its own part, and its largest dataset.
+
+    What a batch takes in the layers of its network is not counted.
+    """
+    names = {experiment.dataset, *(name for e in experiment.grid for name in e.dataset)}
+    return _PROCESS_BYTES + max(data.memory_bytes(name) for name in names)
 
 
 def asking(want: Resources) -> str:

@@ -325,7 +325,9 @@ def test_a_plan_counts_stages_time_and_disk(elth: Elth, config: Path, tmp_path: 
     assert table["round"] == ["10", "0", "10"]
     assert table["retraining"] == ["0", "0", "0"]
     assert table["all"] == ["12", "0", "12"]
-    assert re.search(r"Time: about .+, \d+ trials? at a time \(a rough guess, until", done.out)
+    assert re.search(
+        r"Time: about .+ \(a rough guess, until .+\), \d+ trials? at a time, by \w+", done.out
+    )
     assert re.search(rf"Disk: about [\d.]+ .B in {tmp_path}/here/runs\.", done.out)
 
 
@@ -361,7 +363,7 @@ def test_a_plan_for_a_larger_machine_can_be_made_here(elth: Elth, config: Path) 
     assert (done.code, done.err) == (0, "")
     assert "Not on this machine: a trial asks for 1 cpus and 0.25 gpus, and this ma" in done.out
     assert "Time: about " in done.out
-    assert ", 1 trial at a time (a rough guess" in done.out
+    assert "), 1 trial at a time." in done.out
     assert "Not on this machine" not in elth("plan", config).out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 import pytest
@@ -11,7 +12,10 @@ import torch
 from elth import arithmetic
 from elth.errors import ElthError
 from orchestrator import plan
-from orchestrator.work import resources
+from orchestrator.plan.outside import Outside
+from orchestrator.store.address import Store
+from orchestrator.work import quotas, resources
+from orchestrator.work.driver import ThisMachine
 from orchestrator.work.resources import check_recipes, compiles, local_slots, numerics
 from tests.orchestrator.helpers import tiny
 
@@ -20,6 +24,8 @@ from tests.orchestrator.helpers import tiny
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight cores, as an affinity mask, and three GPUs."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(quotas, "memory", lambda: quotas.Memory(free=64 * 10**9, told="64 GB free"))
     monkeypatch.setattr(resources, "_may_have_gpus", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
 
@@ -41,7 +47,38 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_slots(wanted: dict[str, Any], slots: int) -> None:
-    assert local_slots(tiny("slots", resources=wanted)) == slots
+    assert local_slots(tiny("slots", resources=wanted)).count == slots
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [
+        ({}, "8 trials at a time, by cores (8 of this machine)"),
+        ({"concurrent": 5}, "5 trials at a time, by resources.concurrent"),
+        ({"concurrent": 1}, "1 trial at a time, by resources.concurrent"),
+        ({"gpus": 1}, "3 trials at a time, by GPUs (3 of this machine)"),
+    ],
+)
+def test_what_bounds_the_slots_is_told(wanted: dict[str, Any], told: str) -> None:
+    assert str(local_slots(tiny("slots", resources=wanted))) == told
+
+
+def test_memory_bounds_the_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    def free(much: float) -> None:
+        found = quotas.Memory(free=int(much * 10**9), told=f"{much} GB free")
+        monkeypatch.setattr(quotas, "memory", lambda: found)
+
+    free(2.5)
+    told = "3 trials at a time, by memory (2.5 GB free, and a trial takes 0.7 GB or more)"
+    assert str(local_slots(tiny("slots"))) == told
+    assert ThisMachine().check(tiny("slots"), Store.of("runs"), [], Outside()) == [told]
+    assert local_slots(tiny("slots", resources={"workers": 2})).count == 1
+    cifar = tiny("slots", dataset="cifar10(size=224)")  # kept as they are, 184 MB
+    assert local_slots(cifar).bound == "memory (2.5 GB free, and a trial takes 0.8 GB or more)"
+    free(0.1)
+    assert local_slots(tiny("slots")).count == 1  # it may be enough
+    free(64)
+    assert ThisMachine().check(tiny("slots"), Store.of("runs"), [], Outside()) == []
 
 
 def test_a_machine_that_is_too_small_is_refused_with_the_numbers(
@@ -50,8 +87,14 @@ def test_a_machine_that_is_too_small_is_refused_with_the_numbers(
     message = "a trial asks for 9 cpus and 0 gpus, and this machine has 8 cpus and 0 gpus: lower"
     with pytest.raises(ElthError, match=message):
         local_slots(tiny("slots", resources={"cpus": 9}))
+    monkeypatch.setattr(quotas, "cores", lambda: quotas.Cores(count=2, told="cgroup quota of 2.5"))
+    message = "this machine has 2 cpus (cgroup quota of 2.5) and 0 gpus"
+    with pytest.raises(ElthError, match=re.escape(message)):
+        local_slots(tiny("slots", resources={"cpus": 3}))
+    monkeypatch.undo()
+    monkeypatch.setattr(resources, "_may_have_gpus", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    message = "asks for 1 cpus and 0.5 gpus, and this machine has 8 cpus and 0 gpus"
+    message = "asks for 1 cpus and 0.5 gpus, and this machine has .+ and 0 gpus"
     with pytest.raises(ElthError, match=message):
         local_slots(tiny("slots", resources={"gpus": 0.5}))
 
