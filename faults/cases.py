@@ -298,6 +298,8 @@ def cases(references: References, moments: int, together: int) -> Iterator[Case]
     yield Case("stopped for longer than its lease", LONG, sleeps)
     broken = scenes.slow_failing_and_killed_tracker
     yield Case("the tracker slow, failing, killed", LONG, broken)
+    for what, config in (("one process", ALONE), ("two workers", TOGETHER)):
+        yield Case(f"nobody else can connect, {what}", config, scenes.machine_with_a_route)
     yield Case("on a cluster: driver killed", ALONE, scenes.killed_driver_on_a_cluster)
     yield Case("on a cluster: node killed", ALONE, scenes.killed_node_under_a_submitted_job)
     yield Case("on a cluster: large and small", TOGETHER, scenes.large_and_small_on_one_cluster)

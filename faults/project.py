@@ -93,7 +93,7 @@ class Project:
     words: tuple[str, ...] = ()
     """Further words of ``elth run``."""
     before: tuple[str, ...] = ()
-    """A command that begins each command, as in a namespace."""
+    """Words before every command, as of a namespace, which end in running it."""
     around: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     """What is there until the case is over, as a server or a cluster."""
     begun: list[subprocess.Popen[str]] = field(default_factory=list)

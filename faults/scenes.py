@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import re
 import signal
 import subprocess
@@ -11,9 +13,11 @@ import urllib.error
 import urllib.request
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
+
+import psutil
 
 from faults.cluster import Cluster
 from faults.project import LIMIT, TOGETHER, NotHere, Project, require
@@ -215,6 +219,50 @@ def _small_disk(project: Project, place: Path) -> None:
     if done.returncode:
         raise NotHere(f"a small file system cannot be made: {done.stderr.strip()}")
     project.around.callback(subprocess.run, ["umount", "--lazy", str(place)], check=False)
+
+
+# The network
+
+
+_OUTWARD = (
+    "ip link set lo up && ip address add 198.51.100.1/32 dev lo && "
+    "ip route add default via 198.51.100.1 dev lo src 198.51.100.1 && "
+)
+"""Gives a network of its own a way out, which leads nowhere."""
+
+
+def machine_with_a_route(project: Project) -> None:
+    """Run where an address leads outward, and look at what every process listens on."""
+    apart = ("unshare", "--net", "sh", "-c", f'{_OUTWARD} exec "$@"', "sh")
+    if subprocess.run([*apart, "true"], capture_output=True, check=False).returncode:
+        raise NotHere("a network of its own cannot be made (unshare, ip, root)")
+    project.before = apart
+    driver = project.begin()
+    found: set[tuple[str, str]] = set()
+
+    def finished() -> bool:
+        found.update(_listening(driver))
+        return False
+
+    project.wait_for(finished, driver)
+    require(driver.returncode == 0, f"it ended with {driver.returncode}:\n{project.output()}")
+    names = {name for _, name in found}
+    known = {"gcs_server", "raylet", "ray::DashboardAgent"}
+    require(known <= names, f"not all was looked at: {sorted(names)}")
+    others = [one for one in sorted(found) if not ipaddress.ip_address(one[0]).is_loopback]
+    require(not others, f"others are listened to: {others}")
+
+
+def _listening(driver: subprocess.Popen[str]) -> Iterator[tuple[str, str]]:
+    """Address and process of each socket that is listened on by what a driver has begun."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        first = psutil.Process(driver.pid)
+        for process in (first, *first.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess, IndexError):
+                name = Path(process.cmdline()[0]).name.split()[0].partition(".")[0]
+                for one in process.net_connections():
+                    if one.status == psutil.CONN_LISTEN:
+                        yield one.laddr.ip.removeprefix("::ffff:"), name
 
 
 # A cluster

@@ -16,7 +16,7 @@ import ray
 import torch
 import torch.distributed as dist
 from ray import train
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 from ray.train.torch import get_device as get_train_device
 from ray.util.queue import Queue
 
@@ -24,6 +24,7 @@ from elth.parallel import Group
 from orchestrator.plan.stage import Stage
 from orchestrator.store import storage
 from orchestrator.work.passing import Passed
+from orchestrator.work.rendezvous import Rendezvous
 from orchestrator.work.telling import SIGN_SECONDS
 from orchestrator.work.worker import WORKER, follow, run_job
 
@@ -73,7 +74,7 @@ def fit(config: Mapping[str, Any], reports: Queue, environment: Passed) -> None:
     TorchTrainer(
         work,
         train_loop_config={**config, "reports": reports, "environment": environment},
-        torch_config=TorchConfig(
+        torch_config=Rendezvous(
             backend="nccl" if config["gpus"] else "gloo", timeout_s=_SECONDS_ALONE
         ),
         scaling_config=train.ScalingConfig(

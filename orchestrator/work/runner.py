@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import os
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from orchestrator.plan.schedule import Schedule
 from orchestrator.store import storage
 from orchestrator.store.address import Store
 from orchestrator.store.processes import owner
-from orchestrator.work import stopping
+from orchestrator.work import local, stopping
 from orchestrator.work.passing import passed
 from orchestrator.work.search import Forget, PlanSearch, Stopping
 from orchestrator.work.sharing import Turns
@@ -69,9 +68,9 @@ def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) ->
         if ray.is_initialized():
             turns = Turns(owner(), yields=resources.workers == 1)
         else:
-            # Workers of one job talk to each other without a password: on this machine only.
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
-            _start_ray(count * resources.workers * resources.cpus)
+            reachable = local.start(count * resources.workers * resources.cpus)
+            if reachable:
+                schedule.note(reachable)
         stopping.like_ctrl_c()
         try:
             for number in itertools.count():
@@ -146,17 +145,3 @@ def _errors_to(path: Path) -> Iterator[None]:
         sys.stderr.flush()
         os.dup2(kept, 2)
         os.close(kept)
-
-
-def _start_ray(cpus: int) -> None:
-    for name in ("ray", "ray.tune", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    ray.init(
-        address="local",
-        num_cpus=cpus,
-        include_dashboard=False,
-        object_store_memory=128 * 2**20,  # results travel through the store, not through Ray
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        _node_ip_address="127.0.0.1",
-    )

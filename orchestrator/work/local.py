@@ -1,0 +1,125 @@
+"""A Ray of our own: it listens on this machine's loopback address, and asks for a token.
+
+Ray takes 127.0.0.1 for the address that leads out of the machine, where there is one, and then
+listens on every address. It keeps to the loopback address on machines that are in no cluster, which
+it takes those of Windows and macOS for, and any that is told so by a variable
+(``get_node_ip_address`` in ``ray/_private/services.py``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import logging
+import os
+import secrets
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import ray
+from ray._private import ray_constants
+
+from elth.errors import ElthError
+
+_INTERFACE = "lo0" if sys.platform == "darwin" else "lo"
+_TOKEN_ELSEWHERE = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+
+
+def start(cpus: int) -> str:
+    """Start it and connect to it.
+
+    Args:
+        cpus: cores that it gives away.
+
+    Returns:
+        what a person should know: that others can reach it; empty if they cannot.
+
+    Raises:
+        ElthError: its token cannot be written.
+    """
+    keep_token()
+    # Workers of one job talk to each other without a password.
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        os.environ.setdefault(name, _INTERFACE)
+    for name in ("ray", "ray.tune", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with _in_no_cluster():
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            object_store_memory=128 * 2**20,  # results travel through the store, not through Ray
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _node_ip_address="127.0.0.1",
+        )
+    address = ray.util.get_node_ip_address()
+    if is_loopback(address):
+        return ""
+    return (
+        f"Ray {ray.__version__} listens on {address}, where other machines may reach it; its token "
+        f"stands between. Ray 2.60 keeps to this machine"
+    )
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address of a node reaches no other machine."""
+    return ipaddress.ip_address(address).is_loopback
+
+
+@contextlib.contextmanager
+def _in_no_cluster() -> Iterator[None]:
+    """Have Ray take this machine for one that is in no cluster, as does all that it starts."""
+    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    variable, value = os.environ.get(name), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[name] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False  # read from the variable when Ray was imported
+    try:
+        yield
+    finally:  # a notebook may connect to a cluster next
+        ray_constants.ENABLE_RAY_CLUSTER = value
+        del os.environ[name]
+        if variable is not None:
+            os.environ[name] = variable
+
+
+def keep_token() -> None:
+    """Have Ray's token in a file that its owner alone can read; make one if there is none.
+
+    Whoever has it can run commands as the user of a Ray. Ray itself writes it for all to read.
+
+    Raises:
+        ElthError: it cannot be written.
+    """
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
+        return
+    if any(os.environ.get(name) for name in _TOKEN_ELSEWHERE):
+        return
+    file = Path.home() / ".ray/auth_token"
+    try:
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+        if not file.exists():
+            _write_once(file, secrets.token_hex(32))
+        for path, mode in ((file.parent, 0o700), (file, 0o600)):
+            known = path.stat()
+            if known.st_uid == os.getuid() and known.st_mode & 0o077:
+                path.chmod(mode)
+    except OSError as error:
+        raise ElthError(
+            f"Ray's token cannot be written to {file}: {error.strerror or error}; set HOME to a "
+            "folder that can be written, or RAY_AUTH_TOKEN to 64 random letters"
+        ) from error
+
+
+def _write_once(file: Path, text: str) -> None:
+    """Write a file unless another process does so first, whose text then stays."""
+    beside = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
+    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as made:
+        made.write(text)
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.link(beside, file)
+    finally:
+        beside.unlink()
