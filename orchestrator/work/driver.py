@@ -24,6 +24,7 @@ from orchestrator.store.away import patiently
 from orchestrator.store.listing import Tracked, seconds_per_work
 from orchestrator.store.outbox import publish_all
 from orchestrator.store.tracker import Tracker
+from orchestrator.work import shadows
 from orchestrator.work.progress import Progress
 from orchestrator.work.resources import (
     check_recipes,
@@ -103,6 +104,7 @@ def execute(
         ElthError: the grid would lose cells, the store or the dataset cannot be had, the machines
             are too small, or one of them cannot see what the others write.
     """
+    shadows.check()
     check_recipes(experiment)
     with machines or nullcontext(ThisMachine()) as found:
         return _execute(
