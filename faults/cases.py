@@ -176,6 +176,34 @@ def _process(name: str, done: int) -> Callable[[Project], None]:
     return disturb
 
 
+def _dies_each_time(said: str, action: str = "", **variables: str) -> Callable[[Project], None]:
+    """Have each process die that trains, until no more are begun; the reason is told and kept.
+
+    Args:
+        said: what the reason has to say.
+        action: what is done to it at a check of its training.
+        variables: of the environment, which do it harm.
+    """
+
+    def disturb(project: Project) -> None:
+        point = {"checkpoint due": POINTS["checkpoint due"]}
+        injected = project.arm(point, f"{action}-always") if action else {}
+        code = project.run(**injected, **variables)
+        text = (project.path / "output.txt").read_text()
+        require(code == 3, f"it ended with {code}, not 3:\n{text}")
+        require("common causes" not in text, f"all that Ray says is on the screen:\n{text}")
+        code = project.wait(project.start("status", project.name))
+        status = (project.path / "output.txt").read_text().removeprefix(text)
+        for name, shown in (("the end of elth run", text), ("elth status", status)):
+            found = [line for line in shown.splitlines() if "failed: " in line and said in line]
+            require(bool(found), f"{name} does not say '{said}':\n{shown}")
+            require(f"see runs/logs/{project.name}.log" in found[-1], f"no log: {found[-1]}")
+        if action == "crash":
+            require("string_at" in status, f"the place of the crash is not shown:\n{status}")
+
+    return disturb
+
+
 def _signalled(number: int, times: int = 1) -> Callable[[Project], None]:
     """Send the driver a signal once a stage is finished."""
 
@@ -278,6 +306,17 @@ def cases(references: References, moments: int, together: int) -> Iterator[Case]
     for name in ("ray::IDLE", "ray::JobTrial", "raylet", "gcs_server"):
         yield Case(f"killed: {name}", ALONE, _process(_path_of(name), 2))
     yield Case("killed: ray::RayTrainWorker", TOGETHER, _process("ray::RayTrainWorker", 2))
+    killed = _dies_each_time("killed without a word in its log, as SIGKILL does", "kill")
+    crashed = _dies_each_time("crashed in native code (SIGSEGV), in string_at", "crash")
+    starved = _dies_each_time(
+        "killed by Ray as memory ran out",
+        RAY_memory_usage_threshold="0.01",
+        RAY_memory_monitor_refresh_ms="100",
+    )
+    for what, config in (("one process", ALONE), ("two workers", TOGETHER)):
+        yield Case(f"killed each time, {what}", config, killed)
+        yield Case(f"a crash in native code each time, {what}", config, crashed)
+        yield Case(f"no memory each time, {what}", config, starved)
     yield Case("Ctrl-C", ALONE, _signalled(signal.SIGINT))
     yield Case("Ctrl-C twice", ALONE, _signalled(signal.SIGINT, times=2))
     yield Case("SIGTERM", ALONE, _signalled(signal.SIGTERM))

@@ -120,7 +120,7 @@ class Project:
 
         Args:
             points: module, function, and ``before`` or ``after`` its first call, by name.
-            action: ``kill`` or ``fill``.
+            action: ``kill``, ``crash`` or ``fill``; ``kill-always`` for each time.
         """
         self.armed.mkdir(exist_ok=True)
         faults = []

@@ -3,10 +3,12 @@
 ``ELTH_FAULTS`` holds some of ``MODULE:FUNCTION:WHEN:ACTION:FILE``, divided by semicolons. Before
 or after a call of the function, while the file is there (it is removed first, so it happens once),
 the process is killed; or, with the action ``fill``, the file system of the folder ``ELTH_FILL`` is
-filled to its last byte.
+filled to its last byte; ``crash`` reads a null pointer. With ``kill-always`` and ``crash-always``
+the file stays, and it happens each time.
 """
 
 import contextlib
+import ctypes
 import functools
 import importlib.abc
 import importlib.util
@@ -16,10 +18,16 @@ import sys
 
 
 def _act(action: str, file: str) -> None:
+    action, _, always = action.partition("-")
     try:
-        os.unlink(file)  # of several processes one alone succeeds
+        if always:
+            os.stat(file)
+        else:
+            os.unlink(file)  # of several processes one alone succeeds
     except FileNotFoundError:
         return
+    if action == "crash":
+        ctypes.string_at(0)
     if action == "fill":
         with (
             contextlib.suppress(OSError),

@@ -184,13 +184,18 @@ class Schedule:
                     stage=job.stages[index], fraction=fraction, accuracy=accuracy, since=since
                 )
 
-    def fail(self, trial: str, reason: str) -> None:
-        """Note that the stage a trial is at has failed; what needs it is blocked."""
+    def fail(self, trial: str, reason: str) -> Stage | None:
+        """Note that the stage a trial is at has failed; what needs it is blocked.
+
+        Returns the stage; None for a trial that is over.
+        """
         with self._lock:
-            if trial in self._progress:
-                stage = self._progress[trial].stage
-                self._failed[stage.key] = f"{stage.title}: {reason}"
-                self._block()
+            if trial not in self._progress:
+                return None
+            stage = self._progress[trial].stage
+            self._failed[stage.key] = f"{stage.title}: {reason}"
+            self._block()
+            return stage
 
     def hold(self, trial: str, token: str) -> None:
         """Note that another driver is at the stage of a trial: its job comes back after a while.
@@ -214,6 +219,11 @@ class Schedule:
                 due=now + min(max((now - began) / 4, _LOOK_SECONDS[0]), _LOOK_SECONDS[1]),
             )
 
+    def title(self, trial: str) -> str:
+        """The title of the stage that a trial is at; empty if it is over."""
+        with self._lock:
+            return self._progress[trial].stage.title if trial in self._progress else ""
+
     def watched(self, trial: str) -> tuple[str, float] | None:
         """What ``hold`` was told last of the stage that a trial begins with, and how long ago."""
         with self._lock:
@@ -231,7 +241,8 @@ class Schedule:
         """
         stage = self._plan.stages.get(key)
         if stage is None or self._redone[key] >= _REDONE:
-            return self.fail(trial, reason)
+            self.fail(trial, reason)
+            return
         self.note(f"{stage.title} is done again: {reason}")
         with self._lock:
             if key in self._finished:
@@ -243,7 +254,6 @@ class Schedule:
             if child is not None:
                 self._needs[child.key].add(key)
                 self._offer(child.key)
-        return None
 
     def give_back(self, trial: str) -> None:
         """Note that a trial has ended early, as it was told to: its job waits again."""
@@ -262,11 +272,19 @@ class Schedule:
         with self._lock:
             self._notes[text] = None
 
-    def end(self, trial: str) -> None:
+    def end(self, trial: str, why: str = "its process died") -> tuple[Stage, str] | None:
         """Note that a trial is over: if it left something undone, its process has died.
 
         What it was at is begun again after a pause, and has failed if that happens too often.
+
+        Args:
+            trial: the trial.
+            why: why its process has died.
+
+        Returns:
+            the stage that has failed by that, if one has, and the reason with the number of deaths.
         """
+        failed = None
         with self._lock:
             job, at = self._running.get(trial), self._progress.get(trial)
             left = self._left(job, at.stage) if job is not None and at is not None else ()
@@ -276,11 +294,14 @@ class Schedule:
                 if died < len(_PAUSES):
                     if self._put_back(trial) is not None:
                         self._resting[key] = time.monotonic() + _PAUSES[died]
+                        self._notes[f"{left[0].title} is begun again: {why}"] = None
                 else:
-                    self._failed[key] = f"{left[0].title}: its process died ({died + 1} times)"
+                    failed = left[0], f"{died + 1} times: {why}" if died else why
+                    self._failed[key] = f"{left[0].title}: {failed[1]}"
             self._running.pop(trial, None)
             self._progress.pop(trial, None)
             self._block()
+        return failed
 
     def snapshot(self) -> Snapshot:
         """How far everything is now."""

@@ -140,9 +140,7 @@ class RunLog:
         self._last_tags = []
         with contextlib.suppress(MlflowException, OSError):
             self._drain()
-        self.client.set_tag(self.run_id, "elth.reason", reason[:500])
-        self.client.set_tag(self.run_id, "elth.final", str(final).lower())
-        self.client.set_terminated(self.run_id, "FAILED")
+        _fail(self.client, self.run_id, reason, final=final)
 
     def _drain(self) -> None:
         self._metrics.put(None)
@@ -178,6 +176,41 @@ class RunLog:
                     self._failure = error
                 last, spent = time.monotonic(), time.thread_time() - spent
                 pause = max(_FLUSH_SECONDS, spent / _SHARE)
+
+
+def _fail(client: MlflowClient, run_id: str, reason: str, *, final: bool) -> None:
+    client.set_tag(run_id, "elth.reason", reason[:500])
+    client.set_tag(run_id, "elth.final", str(final).lower())
+    client.set_terminated(run_id, "FAILED")
+
+
+def fail_for_the_dead(
+    tracker: Tracker, stage: Stage, *, grid: str, driver: str, reason: str, details: str
+) -> None:
+    """Close the run of a stage as failed, in the place of a process that has died.
+
+    The next ``elth run`` does the stage again. What another driver has done, or is at, stays.
+
+    Args:
+        tracker: of the store.
+        stage: the stage; a run is made for it if its process had not come so far.
+        grid: for which grid.
+        driver: whose process it was.
+        reason: why it has died.
+        details: the last lines of its log.
+    """
+    runs = tracker.runs_of(stage.key)
+    left = [run for run in runs if run.info.status == "FAILED" or is_dead(run, driver)]
+    if len(left) < len(runs):
+        return
+    running = [run.info.run_id for run in left if run.info.status == "RUNNING"]
+    run_id = running[-1] if running else open_run(tracker, stage, grid=grid, driver=driver)
+    for run in left:
+        if run.info.run_id != run_id:
+            tracker.client.delete_run(run.info.run_id)
+    with contextlib.suppress(MlflowException, OSError):
+        tracker.client.log_text(run_id, details, "traceback.txt")
+    _fail(tracker.client, run_id, reason, final=False)
 
 
 def begin_run(

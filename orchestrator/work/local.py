@@ -116,7 +116,8 @@ def keep_token() -> None:
 def _write_once(file: Path, text: str) -> None:
     """Write a file unless another process does so first, whose text then stays."""
     beside = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
-    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as made:
+    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(handle, "w", encoding="utf-8") as made:
         made.write(text)
     try:
         with contextlib.suppress(FileExistsError):

@@ -7,7 +7,7 @@ import itertools
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,12 @@ from orchestrator.plan.schedule import Schedule
 from orchestrator.store import storage
 from orchestrator.store.address import Store
 from orchestrator.store.processes import owner
+from orchestrator.store.tracker import Tracker
 from orchestrator.work import local, stopping
+from orchestrator.work.deaths import Deaths
 from orchestrator.work.passing import passed
-from orchestrator.work.search import Forget, PlanSearch, Stopping
+from orchestrator.work.reasons import Reasons
+from orchestrator.work.search import Dying, Forget, PlanSearch, Stopping
 from orchestrator.work.sharing import Turns
 from orchestrator.work.trials import GroupTrial, JobTrial
 
@@ -72,11 +75,13 @@ def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) ->
             if reachable:
                 schedule.note(reachable)
         stopping.like_ctrl_c()
+        reasons = Reasons(lambda: Tracker(store), experiment.name, owner(), log)
+        deaths = Deaths()
         try:
             for number in itertools.count():
-                search = PlanSearch(schedule, stop)
-                watch = Stopping(stop, search, turns)
-                _tune(resources, common, search, watch, f"{scratch}/tune-{number}")
+                search = PlanSearch(schedule, stop, reasons)
+                callbacks = [Forget(), Dying(search, deaths), Stopping(stop, search, turns)]
+                _tune(resources, common, search, callbacks, f"{scratch}/tune-{number}")
                 schedule.give_back_all()
                 if turns is None or not stop.pauses or stop.asked or schedule.is_over:
                     break
@@ -84,6 +89,8 @@ def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) ->
                 stop.resume()
             if turns is not None:
                 turns.end()
+            if not reasons.try_again():
+                schedule.note(f"the store does not answer: why stages failed is in {log} alone")
         finally:
             ray.shutdown()
     if not schedule.is_over:  # Tune ends its loop on Ctrl-C and returns as if all were well
@@ -94,7 +101,7 @@ def _tune(
     resources: Resources,
     common: Mapping[str, Any],
     search: PlanSearch,
-    stop: Stopping,
+    callbacks: Sequence[tune.Callback],
     place: str,
 ) -> None:
     """Run trials until nothing is left to start, or until they are to end."""
@@ -110,7 +117,7 @@ def _tune(
             name="plan",
             storage_path=place,
             verbose=0,
-            callbacks=[Forget(), stop],
+            callbacks=list(callbacks),
             # Whatever died is begun again by the schedule, with pauses.
             failure_config=tune.FailureConfig(max_failures=0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),

@@ -11,6 +11,8 @@ from ray.tune.search import Searcher
 
 from orchestrator.plan.schedule import Schedule
 from orchestrator.work import stopping
+from orchestrator.work.deaths import Death, Deaths
+from orchestrator.work.reasons import Reasons
 from orchestrator.work.sharing import Turns
 from orchestrator.work.telling import Report
 
@@ -18,11 +20,18 @@ from orchestrator.work.telling import Report
 class PlanSearch(Searcher):
     """Tune's search algorithm: suggests the schedule's next job and tells it what became of it."""
 
-    def __init__(self, schedule: Schedule, stop: stopping.Stop | None = None) -> None:
+    def __init__(
+        self,
+        schedule: Schedule,
+        stop: stopping.Stop | None = None,
+        reasons: Reasons | None = None,
+    ) -> None:
         super().__init__()
         self.schedule = schedule
         self._stop = stop or stopping.Stop("")
+        self._reasons = reasons
         self._waits: dict[str, float] = {}
+        self._died: set[str] = set()
 
     @property
     def waits(self) -> float:
@@ -58,17 +67,44 @@ class PlanSearch(Searcher):
         elif report.stopped:
             self.schedule.give_back(trial_id)
         elif report.failed:
-            self.schedule.fail(trial_id, report.failed)
+            why = self._with_log(report.failed) if report.log else report.failed
+            stage = self.schedule.fail(trial_id, why)
+            if stage is not None and report.log and self._reasons is not None:
+                self._reasons.add(stage, why, report.log)  # nobody else is left who could
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Note that a trial is over."""
+        """Note that a trial is over; of one with an error Tune says next what that was."""
         if result is not None:
             self.on_trial_result(trial_id, result)
         self._waits.pop(trial_id, None)
-        if not (self._stop.asked or self._stop.pauses):  # else what is left of it is no failure
+        if self._stop.asked or self._stop.pauses:  # what is left of it is no failure
+            return
+        if error:
+            self._died.add(trial_id)
+        else:
             self.schedule.end(trial_id)
+
+    def died(self, trial_id: str, death: Death) -> None:
+        """Note why the process of a trial has died."""
+        if trial_id not in self._died:
+            return
+        self._died.remove(trial_id)
+        title = self.schedule.title(trial_id)
+        failed = self.schedule.end(trial_id, self._with_log(death.reason))
+        if self._reasons is not None:
+            self._reasons.told(title, death)
+            if failed is not None:
+                self._reasons.add(*failed, death.lines or death.told.splitlines())
+
+    def _with_log(self, reason: str) -> str:
+        return reason if self._reasons is None else f"{reason}; see {self._reasons.log}"
+
+    def unexplained(self) -> None:
+        """Note the trials that have ended with an error of which nothing was said."""
+        for trial_id in list(self._died):
+            self.died(trial_id, Death("its process died"))
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune keeps a copy of its parts on disk, and this one has its life here."""
@@ -94,6 +130,25 @@ class Forget(tune.Callback):
         trial.run_metadata.metric_analysis.clear()
         trial.run_metadata.metric_n_steps.clear()
         trial.invalidate_json_state()
+
+
+class Dying(tune.Callback):
+    """Finds out why the process of a trial has died."""
+
+    def __init__(self, search: PlanSearch, deaths: Deaths) -> None:
+        self._search = search
+        self._deaths = deaths
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Pass over what nothing was said of."""
+        self._search.unexplained()
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Look into it."""
+        error = trial.get_pickled_error() or RuntimeError(trial.get_error() or "its process died")
+        self._search.died(trial.trial_id, self._deaths.look(error))
 
 
 _MAKES_ROOM = (

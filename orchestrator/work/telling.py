@@ -28,6 +28,9 @@ class Report:
     redo: str = ""
     """The key of a stage that is needed and no longer finished; nothing follows."""
 
+    log: tuple[str, ...] = ()
+    """Of a process that died, so that the stage failed: where its log lies, and its last lines."""
+
     @property
     def is_last(self) -> bool:
         """Whether the job ends with it, before its end."""

@@ -17,6 +17,7 @@ import ray
 from ray import tune
 from ray.util.queue import Empty, Queue
 
+from orchestrator.work.deaths import Deaths
 from orchestrator.work.passing import Passed
 from orchestrator.work.telling import SIGN_SECONDS, Report
 
@@ -78,6 +79,7 @@ class GroupTrial(_Trial):
         """Launch the workers."""
         self._reports = Queue(actor_options={"num_cpus": 0})
         self._error: Exception | None = None
+        self._deaths = Deaths()
         self._last = Report(index=0)
         self._sign = time.monotonic()
         self._thread = threading.Thread(target=self._run, args=(config,), daemon=True)
@@ -95,8 +97,9 @@ class GroupTrial(_Trial):
         """Tell what the group has reported within about a second."""
         report, over = self._next()
         if over and self._error is not None and not self._last.failed:
-            text = str(self._error).strip() or type(self._error).__name__
-            report = Report(index=self._last.index, failed=text.splitlines()[-1])
+            death = self._deaths.look(self._error)
+            log = (death.log, *death.lines) if death.log else tuple(death.told.splitlines())
+            report = Report(index=self._last.index, failed=death.reason, log=log)
         if report is not None:
             self._last = report
         done = over or (report is not None and (bool(report.failed) or report.stopped))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import socket
 import time
 import traceback
@@ -35,11 +36,15 @@ from orchestrator.store.result import Result
 from orchestrator.store.runlog import RunLog, begin_run
 from orchestrator.store.tracker import Tracker
 from orchestrator.work import stopping, training
+from orchestrator.work.deaths import MORE_MEMORY
 from orchestrator.work.resources import compiles, numerics
 from orchestrator.work.telling import Report
 from orchestrator.work.tickets import ticket_of
 
 T = TypeVar("T")
+
+_NO_MEMORY = re.compile(r"can't allocate memory|[Cc]annot allocate memory|not enough memory")
+"""What PyTorch and the system say where a processor's memory is not enough."""
 
 _KEPT_RESULTS = 8
 _KEPT_BYTES = 256 * 2**20
@@ -340,6 +345,9 @@ def _notes(inflight: InFlight) -> Iterator[Report]:
 
 def _reason(error: Exception) -> str:
     text = plain(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or _NO_MEMORY.search(text):
+        first = text.splitlines()[0] if text else "no more is said"
+        return f"memory ran out ({first}): {MORE_MEMORY}"
     if isinstance(error, ElthError | NonFiniteLossError | MlflowException | OSError):
         return text
     return f"{type(error).__name__}: {text}"

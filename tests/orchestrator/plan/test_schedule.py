@@ -186,15 +186,21 @@ def test_what_a_process_that_died_was_at_is_begun_again_after_a_pause(
         assert job.stages[trial and 0] == stages[1 if trial else 0]
         if not trial:
             found.advance("0", 1, 0.5, None)
-        found.end(str(trial))
+        ended = found.end(str(trial), f"reason {trial // 2}")
         now = found.snapshot()
+        assert now.notes == tuple(
+            f"a0 round 0, seed 0 is begun again: reason {number}"
+            for number in range(min(trial, 2) // 2 + 1)
+        )
         if pause is not None:
+            assert ended is None
             assert now.failed == {}
             assert not found.is_over
             clock.now += pause - 0.1
             assert found.take("too soon") is None
             clock.now += 0.2
-    assert now.failed == {stages[1].key: "a0 round 0, seed 0: its process died (4 times)"}
+    assert ended == (stages[1], "4 times: reason 1")
+    assert now.failed == {stages[1].key: "a0 round 0, seed 0: 4 times: reason 1"}
     assert _counts(now) == (0, 1, 0, 0, 1, 2)
     assert found.is_over
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from dataclasses import astuple
+from pathlib import Path
 
 import pytest
 from ray.tune.search import Searcher
@@ -11,7 +13,9 @@ from ray.tune.search import Searcher
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.schedule import Schedule
 from orchestrator.plan.stage import Stage
-from orchestrator.work.search import PlanSearch
+from orchestrator.work.deaths import Death, Deaths
+from orchestrator.work.reasons import Reasons
+from orchestrator.work.search import Dying, PlanSearch
 from orchestrator.work.stopping import Stop
 from orchestrator.work.telling import Report
 from orchestrator.work.trials import JobTrial
@@ -104,7 +108,79 @@ def test_a_search_tells_of_failures(finished: Finished, monkeypatch: pytest.Monk
     search.suggest("b")
     search.on_trial_result("b", {"report": (1, 0.5, 10.0, "")})
     search.on_trial_complete("b", error=True)
+    assert len(schedule.snapshot().failed) == 1, "Tune tells next what the error was"
+    search.died("b", Death("its process fell asleep"))
+    search.died("of another loop", Death("no matter"))
     assert [text.partition(": ")[2] for text in schedule.snapshot().failed.values()] == [
         "not finite",
-        "its process died (1 times)",
+        "its process fell asleep",
+    ]
+
+
+class Kept(Reasons):
+    """Reasons that are kept here."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: None, "grid", "me", Path("runs/logs/grid.log"))  # type: ignore[arg-type, return-value]
+        self.deaths: list[tuple[str, Death]] = []
+        self.failed: list[tuple[str, str, tuple[str, ...]]] = []
+
+    def told(self, title: str, death: Death) -> None:
+        self.deaths.append((title, death))
+
+    def add(self, stage: Stage, reason: str, lines: Sequence[str]) -> None:
+        self.failed.append((stage.title, reason, tuple(lines)))
+
+
+def test_the_end_of_a_process_is_told_once_for_each_and_kept_with_the_last(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.plan.schedule._PAUSES", (0.0,))
+    schedule = Schedule(finished.plan, (), {}, slots=1)
+    kept = Kept()
+    search = PlanSearch(schedule, reasons=kept)
+    death = Death("its process fell", ("a line",), "/tmp/worker.err", "Ray said\nmuch")
+    for trial in "ab":
+        search.suggest(trial)
+        search.on_trial_complete(trial, error=True)
+        search.died(trial, death)
+    title = kept.deaths[0][0]
+    assert kept.deaths == [(title, death)] * 2
+    assert kept.failed == [
+        (title, "2 times: its process fell; see runs/logs/grid.log", ("a line",))
+    ]
+    now = schedule.snapshot()
+    assert now.notes == (f"{title} is begun again: its process fell; see runs/logs/grid.log",)
+    assert list(now.failed.values()) == [
+        f"{title}: 2 times: its process fell; see runs/logs/grid.log"
+    ]
+
+
+def test_an_error_of_which_tune_says_nothing_ends_its_trial_all_the_same(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.plan.schedule._PAUSES", ())
+    schedule = Schedule(finished.plan, (), {}, slots=1)
+    search = PlanSearch(schedule)
+    search.suggest("a")
+    search.on_trial_complete("a", error=True)
+    Dying(search, Deaths(Path("/nowhere"))).on_step_begin(1, [])
+    (reason,) = schedule.snapshot().failed.values()
+    assert reason.endswith(": its process died")
+
+
+def test_a_group_whose_process_died_is_kept_by_the_driver_and_another_failure_is_not(
+    finished: Finished,
+) -> None:
+    schedule = Schedule(finished.plan, (), {}, slots=2)
+    kept = Kept()
+    search = PlanSearch(schedule, reasons=kept)
+    for trial, log in (("a", ()), ("b", ("/tmp/worker.err", "a line"))):
+        search.suggest(trial)
+        report = Report(index=0, failed=f"{trial} failed", log=log)
+        search.on_trial_complete(trial, {"report": astuple(report)})
+    reasons = [text.partition(": ")[2] for text in schedule.snapshot().failed.values()]
+    assert reasons == ["a failed", "b failed; see runs/logs/grid.log"]
+    assert [one[1:] for one in kept.failed] == [
+        ("b failed; see runs/logs/grid.log", ("/tmp/worker.err", "a line"))
     ]

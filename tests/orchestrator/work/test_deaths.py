@@ -1,0 +1,171 @@
+"""Why a process died, from errors and logs as Ray 2.60 makes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError, RayTaskError
+
+from orchestrator.work import deaths
+from orchestrator.work.deaths import MORE_MEMORY, Death, Deaths
+
+BROKEN = (
+    "Worker unexpectedly exits with a connection error code 2. End of file. Some common causes "
+    "include: (1) the process was killed by the OOM killer due to high memory usage, (2) ray stop "
+    "--force was called, or (3) the worker crashed unexpectedly due to SIGSEGV or another "
+    "unexpected error."
+)
+EXITED = "Worker exits unexpectedly. Worker exits with an exit code 4."
+TERMINATED = "Worker exits with an exit code 1. The process receives a SIGTERM."
+FULL = (
+    "1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: "
+    "127.0.0.1, ID: db4d) was 23.18GB used / 23.54GB limit (0.98)\n"
+    "Selected to kill: (Task: job ID=01000000, pid=4711, actual memory used=0.05GB)"
+)
+CRASH = """\
+:job_id:01000000
+:actor_name:JobTrial
+a warning of some library
+*** SIGSEGV received at time=1795677623 on cpu 1 ***
+PC: @     0x7f172cb85ad8  (unknown)  (unknown)
+[2026-11-26 07:20:23,928 E 16666 16666] logging.cc:474: *** SIGSEGV received at time=1795677623 ***
+Fatal Python error: Segmentation fault
+
+Stack (most recent call first):
+  File "/usr/lib/python3.11/ctypes/__init__.py", line 519 in string_at
+  File "/home/me/elth/engine.py", line 9 in step
+  File "/home/me/ray/worker.py", line 1069 in main_loop
+
+Extension modules: msgpack._cmsgpack, google._upb._message (total: 16)
+"""
+
+
+def _died(said: str) -> RayActorError:
+    """The error of an actor that has died."""
+    text = "The actor died unexpectedly before finishing this task.\n\tpid: 4711\n\tip: 10.0.0.7\n"
+    return RayActorError(error_msg=f"{text}Worker exit type: SYSTEM_ERROR. {said}")
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Path:
+    """Logs in which nothing but Ray's own lines are."""
+    for kind in ("err", "out"):
+        (tmp_path / f"worker-af0c-01000000-4711.{kind}").write_text(":job_id:01000000\n")
+        (tmp_path / f"worker-beef-01000000-47110.{kind}").write_text("of another process\n")
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def killed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What the kernel has counted."""
+    counts = [3]
+    monkeypatch.setattr(deaths, "_killed_for_memory", lambda: iter(counts))
+    return counts
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (_died(EXITED), "its process ended with exit code 4"),
+        (_died(TERMINATED), "its process was ended by SIGTERM, by a person or a batch system"),
+        (
+            _died(BROKEN),
+            "its process was killed without a word in its log, as SIGKILL does: by a person, a "
+            "batch system, or a system without memory",
+        ),
+        (
+            OutOfMemoryError(FULL),
+            "its process was killed by Ray as memory ran out (23.18 of 23.54 GB used): "
+            + MORE_MEMORY,
+        ),
+        (RayActorError(error_msg="The actor died because its node has died."), "its node is gone"),
+        (
+            RayTaskError("f", "Traceback\nValueError: no\n", ValueError("no")),
+            "ValueError: no",
+        ),
+        (
+            ActorDiedError(RayTaskError("f", "Trace\nModuleNotFoundError: No x", ValueError("x"))),
+            "ModuleNotFoundError: No x",
+        ),
+        (RuntimeError("first\nlast\n"), "last"),
+        (None, "its process died"),
+    ],
+    ids=str,
+)
+def test_the_reason_is_one_line(logs: Path, error: Exception | None, reason: str) -> None:
+    death = Deaths(logs).look(error)
+    assert death.reason == reason
+    assert death.told == str(error or "")
+
+
+def test_a_crash_is_named_with_its_place_and_its_stack_ends_there(logs: Path) -> None:
+    log = logs / "worker-af0c-01000000-4711.err"
+    log.write_text(CRASH)
+    death = Deaths(logs).look(_died(BROKEN))
+    assert death.reason == (
+        "its process crashed in native code (SIGSEGV), in string_at (ctypes/__init__.py:519)"
+    )
+    assert death.log == str(log)
+    assert death.lines == (
+        "a warning of some library",
+        "*** SIGSEGV received at time=1795677623 on cpu 1 ***",
+        "PC: @     0x7f172cb85ad8  (unknown)  (unknown)",
+        "Fatal Python error: Segmentation fault",
+        '  File "/home/me/ray/worker.py", line 1069 in main_loop',
+        '  File "/home/me/elth/engine.py", line 9 in step',
+        '  File "/usr/lib/python3.11/ctypes/__init__.py", line 519 in string_at',
+    )
+
+
+def test_what_the_kernel_kills_for_memory_is_told_from_other_killing(
+    logs: Path, killed: list[int]
+) -> None:
+    found = Deaths(logs)
+    killed[0] += 1
+    first, second = found.look(_died(BROKEN)), found.look(_died(BROKEN))
+    assert first.reason == f"its process was killed by the system as memory ran out: {MORE_MEMORY}"
+    assert "SIGKILL" in second.reason, "it has killed no other one meanwhile"
+
+
+def test_of_a_long_log_the_end_is_kept_and_the_other_file_is_read_if_one_is_empty(
+    logs: Path,
+) -> None:
+    text = "".join(f"line {number}\n" for number in range(100))
+    (logs / "worker-af0c-01000000-4711.out").write_text(text)
+    death = Deaths(logs).look(_died(BROKEN))
+    assert death.lines == tuple(f"line {number}" for number in range(60, 100))
+
+
+def test_the_log_on_another_machine_is_named(tmp_path: Path) -> None:
+    death = Deaths(tmp_path).look(_died(BROKEN))
+    assert death.lines == ()
+    assert death.log == "/tmp/ray/session_latest/logs/worker-*-4711.err on node 10.0.0.7"
+
+
+class Group(Exception):
+    """As Ray Train's error of a group."""
+
+    def __init__(self, **failures: Exception) -> None:
+        super().__init__("Training failed due to worker errors")
+        self.worker_failures = failures
+
+
+class Unhealthy(Exception):
+    """As Ray Train's error of a worker that does not answer."""
+
+    def __init__(self, failure: Exception) -> None:
+        super().__init__("A worker health check failed.")
+        self.health_check_failure = failure
+
+
+def test_of_a_group_it_is_the_process_that_died_and_not_those_that_miss_it(logs: Path) -> None:
+    missing = RuntimeError("Connection closed by peer")
+    error = Group(first=missing, second=Unhealthy(_died(EXITED)))
+    assert Deaths(logs).look(error).reason == "its process ended with exit code 4"
+
+
+def test_a_group_of_which_none_died_says_the_last_line(logs: Path) -> None:
+    assert Deaths(logs).look(Group(first=ValueError("no"))) == Death(
+        "Training failed due to worker errors", told="Training failed due to worker errors"
+    )
