@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
@@ -209,7 +210,7 @@ def fail_for_the_dead(
         if run.info.run_id != run_id:
             tracker.client.delete_run(run.info.run_id)
     with contextlib.suppress(MlflowException, OSError):
-        tracker.client.log_text(run_id, details, "traceback.txt")
+        tracker.files.write(run_id, "traceback.txt", details.encode())
     _fail(tracker.client, run_id, reason, final=False)
 
 

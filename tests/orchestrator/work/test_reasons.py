@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 from orchestrator import plan
 from orchestrator.report import status
 from orchestrator.store.leases import Lease, claim
-from orchestrator.store.provenance import owner
+from orchestrator.store.processes import owner
 from orchestrator.store.tracker import Tracker
 from orchestrator.work.deaths import Death
 from orchestrator.work.reasons import Reasons
