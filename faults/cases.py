@@ -245,8 +245,13 @@ def _damaged_result(name: str, harm: Callable[[Path], None]) -> Callable[[Projec
         harm(next(file for file in files if file.exists()))
         code = project.wait(project.start("verify", project.name))
         text = (project.path / "output.txt").read_text(encoding="utf-8")
-        noticed = "1 damaged and set aside" in text
-        require(code == 3 and noticed, f"it was not noticed ({code}):\n{text}")
+        noticed = "1 whose files are not there" if harm is Path.unlink else "1 damaged"
+        require(code == 3 and noticed in text, f"it was not noticed ({code}):\n{text}")
+        words = ("--set-aside", "--absent") if harm is Path.unlink else ("--set-aside",)
+        code = project.wait(project.start("verify", project.name, *words))
+        text = (project.path / "output.txt").read_text(encoding="utf-8")
+        marked = f"{noticed} and set aside" in text
+        require(code == 3 and marked, f"it was not set aside ({code}):\n{text}")
 
     return disturb
 
@@ -329,6 +334,9 @@ def cases(references: References, moments: int, together: int) -> Iterator[Case]
     for point in WRITES:
         fills = scenes.full_disk({point: POINTS[point]})
         yield Case(f"disk full at: {point}", ALONE, fills)
+    yield Case("the store moved in the middle", ALONE, scenes.moved_in_the_middle)
+    yield Case("the store at another path, read-only", ALONE, scenes.mounted_elsewhere)
+    yield Case("the disk of a server away and back", ALONE, scenes.away_and_back)
     yield Case("two drivers at once", ALONE, scenes.drivers(2))
     yield Case("ten drivers at once", ALONE, scenes.drivers(10))
     apart = scenes.in_two_namespaces(references)

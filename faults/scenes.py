@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -216,6 +218,98 @@ def _small_disk(project: Project, place: Path) -> None:
     if done.returncode:
         raise NotHere(f"a small file system cannot be made: {done.stderr.strip()}")
     project.around.callback(subprocess.run, ["umount", "--lazy", str(place)], check=False)
+
+
+# Another place
+
+
+def moved_in_the_middle(project: Project) -> None:
+    """Kill a run, move its store, look at it there, copy it, and move it back."""
+    _killed_after(project, 4)
+    runs, kept, copy = (project.path / name for name in ("runs", "kept", "copy"))
+    runs.rename(kept)
+    before = _contents(kept)
+    shutil.copytree(kept, copy)
+    for store in (kept, copy):
+        _reads(project, str(store))
+    require(_contents(kept) == before, "who only reads has written")
+    code = project.wait(project.start("run", "faults.yaml", "--store", str(copy)))
+    require(code == 0, f"the copy did not go on ({code}):\n{project.output()}")
+    require(_contents(kept) == before, "the copy has written into the original")
+    require(not runs.exists(), "something was made where the store had been")
+    kept.rename(runs)
+
+
+def mounted_elsewhere(project: Project) -> None:
+    """Read a store at another path, where nothing can be written."""
+    require(project.run() == 0, f"it failed:\n{project.output()}")
+    runs, there = project.path / "runs", project.path / "mounted"
+    there.mkdir()
+    _mount(project, "--bind", str(runs), str(there))
+    _mount(project, "-o", "remount,bind,ro", str(there))
+    before = _contents(runs)
+    _reads(project, str(there))
+    require(_contents(runs) == before, "who only reads has written")
+
+
+def away_and_back(project: Project) -> None:
+    """Unmount the disk on which a server has the files of runs, and mount it again."""
+    server = Server(project.path / "runs")
+    project.around.callback(server.kill)
+    disk, place = project.path / "disk", project.path / "runs/artifacts"
+    disk.mkdir()
+    place.mkdir(parents=True)
+    _mount(project, "--bind", str(disk), str(place))
+    server.start()
+    project.words = ("--store", f"http://127.0.0.1:{server.port}")
+    _killed_after(project, 4)
+    before = _contents(disk)
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+    code = project.run()
+    text = (project.path / "output.txt").read_text(encoding="utf-8")
+    told = code == 2 and "Is the disk mounted" in text
+    require(told, f"it was not told in one line ({code}):\n{text}")
+    _mount(project, "--bind", str(disk), str(place))
+    require(_contents(disk) == before, "something was written meanwhile")
+    found = project.query("select count(*) from tags where key = 'elth.damaged'")
+    require(found == [(0,)], "something was set aside")
+
+
+def _killed_after(project: Project, count: int) -> None:
+    driver = project.begin()
+    there = project.wait_for(lambda: project.done() >= count, driver)
+    require(there, f"it was over before:\n{project.output()}")
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    time.sleep(2)  # what the driver began ends after it
+
+
+def _reads(project: Project, store: str) -> None:
+    """Have the commands that read a store do so."""
+    for words in (("verify",), ("status", project.name), ("report", project.name)):
+        code = project.wait(project.start(*words, "--store", store))
+        require(code == 0, f"elth {words[0]} ended with {code}:\n{project.output()}")
+    text = (project.path / "output.txt").read_text(encoding="utf-8")
+    whole = re.search(r"^(\d+) finished stages in .*: \1 whole$", text, re.M)
+    require(whole is not None, f"not all is whole:\n{text}")
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder with its checksum."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).digest() for path in files
+    }
+
+
+def _mount(project: Project, *words: str) -> None:
+    done = subprocess.run(
+        ["mount", *words], capture_output=True, text=True, encoding="utf-8", check=False
+    )
+    if done.returncode:
+        raise NotHere(f"nothing can be mounted: {done.stderr.strip()}")
+    if words[0] == "--bind":
+        project.around.callback(subprocess.run, ["umount", "--lazy", words[-1]], check=False)
 
 
 # The network

@@ -133,6 +133,11 @@ def test_a_process_is_not_its_namesake_where_little_is_told() -> None:
         "x",
         "a/b/c/d/e/f",
     ],
+    # Names hold this process's id, and all workers of a test run have to know a test alike.
+    ids=[
+        *("elsewhere", "of an older version", "another boot", "another namespace", "no boot"),
+        *("no namespace", "too large", "empty", "a letter", "letters"),
+    ],
 )
 def test_nothing_is_concluded_of_who_cannot_be_seen(name: str) -> None:
     assert is_alive(name) is None
