@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from elth.data._dataset import Batch, Batches, Dataset, Part
     from elth.data._memory import MemoryDataset, fingerprint
     from elth.data._stream import FolderDataset
-    from elth.data.folders import make_manifest
+    from elth.data.folders import ImagesError, make_manifest
     from elth.data.prepared import prepare
 else:
     __getattr__, __dir__ = lazily(
@@ -41,7 +41,7 @@ else:
             "elth.data._dataset": ("Batch", "Batches", "Dataset", "Part"),
             "elth.data._memory": ("MemoryDataset", "fingerprint"),
             "elth.data._stream": ("FolderDataset",),
-            "elth.data.folders": ("make_manifest",),
+            "elth.data.folders": ("ImagesError", "make_manifest"),
             "elth.data.prepared": ("prepare",),
         },
     )
@@ -54,6 +54,7 @@ __all__ = [
     "DatasetInfo",
     "Declaration",
     "FolderDataset",
+    "ImagesError",
     "MemoryDataset",
     "MemorySource",
     "Part",

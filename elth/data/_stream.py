@@ -43,6 +43,9 @@ class Images(Protocol):
             ElthError: it cannot be decoded; the error names it.
         """
 
+    def where(self, index: int) -> str:
+        """Image ``index`` for a message."""
+
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
     """Resize one image (C, H, W) of uint8 bilinearly, antialiased when smaller."""
@@ -159,7 +162,14 @@ class FolderDataset:
 
         def fill(places: Tensor, indices: list[int]) -> None:
             for place, index in zip(places, indices, strict=True):
-                place.copy_(prepare(images.decode(index), index))
+                image = images.decode(index)
+                try:
+                    place.copy_(prepare(image, index))
+                except RuntimeError as error:  # such as too little memory for one that is large
+                    reason = str(error).partition("\n")[0]
+                    raise ElthError(
+                        f"cannot crop and resize the image {images.where(index)} ({reason})"
+                    ) from error
 
         def submit(pool: ThreadPoolExecutor, batch: Tensor) -> tuple[Tensor, list[Future[None]]]:
             shape = (len(batch), size, size, 3)

@@ -1,23 +1,42 @@
 """Image folders in the layout of ImageNet: ``FOLDER/train/CLASS/*`` and ``FOLDER/val/CLASS/*``.
 
 Which images a folder must hold is fixed by a manifest, a JSON file that is made once
-(``make_manifest``); for ImageNet itself by its numbers of classes and images.
+(``make_manifest``), when every image is looked at; for ImageNet itself by its numbers of classes
+and images.
 """
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import json
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
 
+from elth.data._images import decode, shown
 from elth.data._info import DatasetInfo
+from elth.data._listing import (
+    Part,
+    Tell,
+    list_folder,
+    list_part,
+    list_parts,
+    same_classes,
+)
+from elth.data._looking import (
+    ImagesError,
+    Progress,
+    look,
+    refuse_bad,
+    refuse_shared,
+    tell_copies,
+    tell_traits,
+)
 from elth.data._manifests import (
     FORMAT,
     PARTS,
@@ -32,6 +51,7 @@ from elth.files import expanded, write_atomic
 
 __all__ = [
     "FolderDataset",
+    "ImagesError",
     "Part",
     "centre_crop",
     "decode",
@@ -42,75 +62,20 @@ __all__ = [
     "read_manifest",
 ]
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-"""Endings of the files that count as images, in either case."""
-
-
-# One image.
-
-
-def decode(path: str) -> Tensor:
-    """Decode an image file to (3, H, W) as uint8; grey and CMYK become RGB.
-
-    Raises:
-        ElthError: the file cannot be read.
-    """
-    from torchvision.io import ImageReadMode, decode_image
-
-    try:
-        return decode_image(path, mode=ImageReadMode.RGB)
-    except (RuntimeError, OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ElthError(
-            f"cannot decode the image {path} ({reason}); copy it again, or convert it to one of "
-            f"{' '.join(SUFFIXES)}"
-        ) from error
-
-
-# Listing.
-
-
-@dataclass(frozen=True)
-class Part:
-    """The images of one part of a folder, by class and then by path."""
-
-    root: Path
-    classes: tuple[str, ...]
-    paths: Sequence[str]
-    labels: Tensor
-    """Number of each image's class (N,), as int64 on the CPU."""
-
-    def decode(self, index: int) -> Tensor:
-        """Decode image ``index`` to (3, H, W) as uint8.
-
-        Raises:
-            ElthError: the file cannot be read.
-        """
-        return decode(self.paths[index])
-
-
-def list_part(root: Path) -> Part:
-    """List ``root/CLASS/*``.
-
-    Raises:
-        FileNotFoundError: there is no such folder, or a class without an image.
-    """
-    from torchvision.datasets import ImageFolder
-
-    found: Any = ImageFolder(str(root), is_valid_file=lambda path: path.lower().endswith(SUFFIXES))
-    return Part(
-        root=root,
-        classes=tuple(found.classes),
-        paths=[path for path, _ in found.samples],
-        labels=torch.tensor(found.targets, dtype=torch.int64),
-    )
-
 
 # Manifests.
 
 
 def make_manifest(
-    folder: str | Path, name: str, write_to: str | Path | None = None
+    folder: str | Path,
+    name: str,
+    write_to: str | Path | None = None,
+    *,
+    decode: bool = True,
+    allow_shared: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    tell: Tell | None = None,
 ) -> dict[str, Any]:
     """Describe a folder of images, so that others can be compared with it. Reads every file.
 
@@ -118,90 +83,82 @@ def make_manifest(
         folder: holds ``train/CLASS/*`` and ``val/CLASS/*``.
         name: what the dataset is called from now on: letters, digits, ``_`` and ``-``.
         write_to: a JSON file to write.
+        decode: whether every image is decoded, so that none stops a training later.
+        allow_shared: whether images of ``val`` may be in ``train`` too, byte for byte.
+        threads: how many images are worked on at a time; as many as there are processors when None.
+        progress: is told how many images are done.
+        tell: is told, in lines, what is left out and which images are shown in an unusual way.
 
     Returns:
-        ``name``, ``classes`` (sorted) and, for each part, the number of images, one sha256 over
-        the sorted (relative path, size, sha256 of the bytes) and, for each class, the number of
-        images, their bytes, and digests of the names and sizes and of the content.
+        ``name``, ``classes`` (sorted), whether the images were ``decoded`` and ``hidden`` ones are
+        of it (False; they were in manifests that do not say), and, for each part, the number of
+        images, one sha256 over the sorted (relative path, size, sha256 of the bytes) and, for each
+        class, the number of images, their bytes, and digests of the names and sizes and of the
+        content.
 
     Raises:
-        ElthError: the folder has another layout, or the name another form.
+        ImagesError: images that cannot be read, or that are in both parts; nothing is written.
+        ElthError: the folder has another layout or fewer than two classes, or the name another
+            form.
     """
     check_name(name)
-    parts = list_folder(expanded(folder))
+    place = None if write_to is None else expanded(write_to)
+    if place is not None:
+        _check_writable(place)
+    parts = list_folder(expanded(folder), tell)
+    looks = look(parts, decode=decode, threads=threads, progress=progress)
+    refuse_bad(parts, looks, "Repair or remove them; nothing was written")
+    sha256 = {part: one.sha256 for part, one in looks.items()}
+    if not allow_shared:
+        refuse_shared(parts, sha256)
+    if tell is not None:
+        tell_traits(parts, {part: one.traits for part, one in looks.items()}, tell)
+        tell_copies(parts, sha256, tell)
     manifest = {
         "format": FORMAT,
         "name": name,
+        "decoded": decode,
+        "hidden": False,
         "classes": list(parts["train"].classes),
-        "parts": {part: _describe(one, full=True) for part, one in parts.items()},
+        "parts": {
+            part: _describe(one, looks[part].sizes, sha256[part]) for part, one in parts.items()
+        },
     }
-    if write_to is not None:
-        write_atomic(expanded(write_to), (json.dumps(manifest, indent=1) + "\n").encode())
+    if place is not None:
+        write_atomic(place, (json.dumps(manifest, indent=1) + "\n").encode())
     return manifest
 
 
-def list_folder(folder: Path) -> dict[str, Part]:
-    """List the parts of a folder that is to become a dataset.
-
-    Raises:
-        ElthError: it has another layout, or its parts have different classes.
-    """
-    parts = _list(folder, f"the folder {folder}", "lay it out as train/CLASS/*, val/CLASS/*")
-    for part, one in parts.items():
-        _same_classes(f"part {part} of {folder}", one.classes, parts["train"].classes)
-    return parts
+def _check_writable(path: Path) -> None:
+    """Refuse a place that cannot be written before an hour is spent on what is to be written."""
+    folder = path.absolute().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK) or path.is_dir():
+        raise ElthError(f"cannot write {path}: give a file in a folder that is there and writable")
 
 
-def _list(folder: Path, what: str, advice: str) -> dict[str, Part]:
-    try:
-        return {part: list_part(folder / part) for part in PARTS}
-    except OSError as error:
-        raise ElthError(f"{what} cannot be listed ({error}); {advice}") from error
-
-
-def _same_classes(what: str, found: Sequence[str], expected: Sequence[str]) -> None:
-    for word, names in (
-        ("lacks", sorted(set(expected) - set(found))),
-        ("has", sorted(set(found) - set(expected))),
-    ):
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise ElthError(
-                f"{what} {word} the class {names[0]}{more}; {len(expected)} classes are expected"
-            )
-
-
-def _describe(part: Part, *, full: bool) -> dict[str, Any]:
-    """What a manifest says of a part; without digests of the content unless ``full``."""
-    paths = [Path(path) for path in part.paths]
-    names = [path.relative_to(part.root).as_posix() for path in paths]
-    sizes = [path.stat().st_size for path in paths]
-    lines = [f"{name}\t{size}" for name, size in zip(names, sizes, strict=True)]
-    by_class: list[list[int]] = [[] for _ in part.classes]
-    for number, label in enumerate(part.labels.tolist()):
-        by_class[label].append(number)
+def _describe(
+    part: Part, sizes: npt.NDArray[np.int64], sha256: npt.NDArray[np.uint8] | None
+) -> dict[str, Any]:
+    """What a manifest says of a part; without digests of the content if ``sha256`` is None."""
+    lines = [f"{part.name(number)}\t{size}" for number, size in enumerate(sizes.tolist())]
+    ends = np.searchsorted(part.labels.numpy(), np.arange(len(part.classes) + 1)).tolist()
+    members = [slice(start, end) for start, end in itertools.pairwise(ends)]
     classes: dict[str, dict[str, Any]] = {
         name: {
-            "images": len(members),
-            "bytes": sum(sizes[i] for i in members),
-            "listing": digest(lines[i] for i in members)[:16],
+            "images": mine.stop - mine.start,
+            "bytes": int(sizes[mine].sum()),
+            "listing": digest(lines[mine])[:16],
         }
-        for name, members in zip(part.classes, by_class, strict=True)
+        for name, mine in zip(part.classes, members, strict=True)
     }
-    described: dict[str, Any] = {"images": len(paths), "classes": classes}
-    if full:
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            hashes = pool.map(_file_digest, paths)
-            lines = [f"{line}\t{sha}" for line, sha in zip(lines, hashes, strict=True)]
+    described: dict[str, Any] = {"images": len(lines), "classes": classes}
+    if sha256 is not None:
+        for number, one in enumerate(sha256):
+            lines[number] = f"{lines[number]}\t{one.tobytes().hex()}"
         described["sha256"] = digest(lines)
-        for members, entry in zip(by_class, classes.values(), strict=True):
-            entry["content"] = digest(lines[i] for i in members)[:16]
+        for mine, entry in zip(members, classes.values(), strict=True):
+            entry["content"] = digest(lines[mine])[:16]
     return described
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # Folders that are compared with what is known of them.
@@ -222,12 +179,38 @@ def load_described(info: DatasetInfo, root: Path, *, full: bool) -> FolderDatase
             f"the dataset {info.known_as} is not in {root} and not beside its manifest {path}; "
             f"{info.how_to_get}"
         )
-    parts = _list(folder, f"the dataset {info.known_as}", info.how_to_get)
+    hidden = bool(manifest.get("hidden", True))
+    parts = list_parts(folder, f"the dataset {info.known_as}", info.how_to_get, hidden=hidden)
     for part, one in parts.items():
-        what = f"part {part} of {folder}"
-        _same_classes(what, one.classes, manifest["classes"])
-        _compare(what, _describe(one, full=full), manifest["parts"][part], info.known_as)
+        same_classes(f"part {part} of {folder}", one.classes, manifest["classes"])
+    described = manifest["parts"]
+    for part, one in parts.items():
+        found = _describe(one, _sizes(one), None)
+        _compare(f"part {part} of {folder}", found, described[part], info.known_as)
+    if full:
+        looks = look(parts, decode=False, threads=torch.get_num_threads())
+        refuse_bad(parts, looks, f"Copy the folder of {info.known_as} again")
+        for part, one in parts.items():
+            found = _describe(one, looks[part].sizes, looks[part].sha256)
+            _compare(f"part {part} of {folder}", found, described[part], info.known_as)
     return FolderDataset(info, parts["train"], parts["val"])
+
+
+def _sizes(part: Part) -> npt.NDArray[np.int64]:
+    """Bytes of each file (N,).
+
+    Raises:
+        ElthError: one is not there, as where a link leads nowhere.
+    """
+    sizes = np.zeros(len(part.paths), np.int64)
+    for number, path in enumerate(part.paths):
+        try:
+            sizes[number] = os.stat(path).st_size
+        except OSError as error:
+            raise ElthError(
+                f"cannot read the image {shown(path)} ({error.strerror}); copy it again"
+            ) from error
+    return sizes
 
 
 def _compare(what: str, found: Mapping[str, Any], expected: Mapping[str, Any], name: str) -> None:
@@ -258,7 +241,7 @@ def load_counted(info: DatasetInfo, root: Path) -> FolderDataset:
     """
     name = info.known_as or info.name
     folder = root / name
-    parts = _list(folder, f"the dataset {name}", info.how_to_get)
+    parts = list_parts(folder, f"the dataset {name}", info.how_to_get)
     for part, images in zip(PARTS, (info.train_size, info.test_size), strict=True):
         one = parts[part]
         for count, expected, word in (
@@ -270,5 +253,5 @@ def load_counted(info: DatasetInfo, root: Path) -> FolderDataset:
                     f"part {part} of {folder} has {count:,} {word}, expected {expected:,}; "
                     f"{info.how_to_get}"
                 )
-    _same_classes(f"part val of {folder}", parts["val"].classes, parts["train"].classes)
+    same_classes(f"part val of {folder}", parts["val"].classes, parts["train"].classes)
     return FolderDataset(info, parts["train"], parts["val"])

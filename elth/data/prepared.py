@@ -20,20 +20,26 @@ import itertools
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import safetensors
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image, decode_jpeg, encode_jpeg, read_file
+from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
+from elth.data._header import JPEG, Trait
+from elth.data._images import Unfit, decode_bytes, read_bytes, reason_of, shown
 from elth.data._info import DatasetInfo
+from elth.data._listing import Part, Tell, list_folder
+from elth.data._looking import ImagesError, Progress, refuse_shared, tell_copies, tell_traits
 from elth.data._manifests import (
     PARTS,
     PREPARED,
@@ -44,9 +50,8 @@ from elth.data._manifests import (
     read_manifest,
 )
 from elth.data._stream import FolderDataset, resize, resized_to
-from elth.data.folders import Part, list_folder
 from elth.errors import ElthError
-from elth.files import write_atomic
+from elth.files import expanded, write_atomic
 from elth.tensors import write_tensors
 
 __all__ = ["MANIFEST", "Shards", "load_prepared", "prepare"]
@@ -67,9 +72,6 @@ _COLUMNS = {
 }
 _PLACE = ("offset", "length", "height", "width")
 _REPAIR = "copy the store again, or give the command elth data prepare again that made it"
-
-Progress = Callable[[int, int], None]
-"""Is told of how many images are done, and of how many in all."""
 
 
 # Shards.
@@ -141,11 +143,13 @@ class _Shard:
 
     def is_of(self, job: _Job) -> bool:
         """Whether it was made of these images of a folder: names, sizes of files and labels."""
-        paths = job.part.paths[job.start : job.stop]
+        try:
+            sizes = [os.stat(path).st_size for path in job.part.paths[job.start : job.stop]]
+        except OSError:  # it is told of when it is to be read
+            return False
         return (
             _unpack(self.tensors["names"]) == _names(job)
-            and self.tensors["source_size"].tolist()
-            == [Path(path).stat().st_size for path in paths]
+            and self.tensors["source_size"].tolist() == sizes
             and torch.equal(self.tensors["label"], job.part.labels[job.start : job.stop])
         )
 
@@ -183,8 +187,7 @@ def _unpack(names: Tensor) -> list[str]:
 
 
 def _names(job: _Job) -> list[str]:
-    root, paths = job.part.root, job.part.paths[job.start : job.stop]
-    return [Path(path).relative_to(root).as_posix() for path in paths]
+    return [job.part.name(number) for number in range(job.start, job.stop)]
 
 
 # Reading.
@@ -218,16 +221,21 @@ class Shards:
         try:
             image: Tensor = decode_jpeg(data, mode=ImageReadMode.RGB)
         except RuntimeError as error:
-            raise self._damaged(number, index, str(error).partition("\n")[0]) from error
+            raise self._damaged(index, reason_of(error)) from error
         if list(image.shape[1:]) != size:
             reason = "it is {}x{}, the index says {}x{}".format(*image.shape[1:], *size)
-            raise self._damaged(number, index, reason)
+            raise self._damaged(index, reason)
         return image
 
-    def _damaged(self, number: int, index: int, reason: str) -> ElthError:
+    def _damaged(self, index: int, reason: str) -> ElthError:
+        return ElthError(f"cannot decode the image {self.where(index)} ({reason}); {_REPAIR}")
+
+    def where(self, index: int) -> str:
+        """Image ``index`` for a message: its first name, and its shard."""
+        number = bisect.bisect_right(self._firsts, index) - 1
         shard = self._shards[number]
         name = _unpack(shard.tensors["names"])[index - self._firsts[number]]
-        return ElthError(f"cannot decode the image {name} in {shard.path} ({reason}); {_REPAIR}")
+        return f"{shown(name)} in {shard.path}"
 
 
 def load_prepared(info: DatasetInfo, root: Path, *, full: bool) -> FolderDataset:
@@ -288,13 +296,16 @@ def prepare(
     name: str | None = None,
     short: int = 256,
     quality: int = 95,
+    allow_shared: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
+    tell: Tell | None = None,
 ) -> dict[str, Any]:
     """Make a store of an image folder, or go on making it; the same call makes the same bytes.
 
     A shard that is finished is verified and kept. Once all are, the manifest is written; if an
-    image cannot be decoded, it is not.
+    image cannot be read, or is in both parts, it is not. Which images are read is what
+    ``make_manifest`` reads.
 
     Args:
         source: holds ``train/CLASS/*`` and ``val/CLASS/*``.
@@ -302,8 +313,10 @@ def prepare(
         name: what the dataset is called; the destination's name when None.
         short: pixels of the shorter side of an image, at most.
         quality: of the JPEG files, 1 to 100.
+        allow_shared: whether images of ``val`` may be in ``train`` too, byte for byte.
         threads: how many images are worked on at a time; as many as there are processors when None.
         progress: is told of every image that is done.
+        tell: is told, in lines, what is left out and which images are shown in an unusual way.
 
     Returns:
         The manifest: ``name``, ``classes``, ``preprocessing``, the fingerprint that ``source`` has
@@ -311,17 +324,18 @@ def prepare(
         and checksum).
 
     Raises:
+        ImagesError: images that cannot be read, or that are in both parts.
         ElthError: another folder or other settings than those it was begun with, something else in
-            the destination, another process at work there, or images that cannot be decoded.
+            the destination, or another process at work there.
     """
-    source, destination = Path(source), Path(destination)
+    source, destination = expanded(source), expanded(destination)
     preprocessing = _preprocessing(short, quality)
     settings = {
         "format": PREPARED,
         "name": check_name(destination.absolute().name if name is None else name),
         "preprocessing": preprocessing,
     }
-    parts = list_folder(source)
+    parts = list_folder(source, tell)
     jobs = [
         _Job(destination / f"{name}-{number:05d}.safetensors", name, part, start, stop)
         for name, part in parts.items()
@@ -329,16 +343,29 @@ def prepare(
     ]
     with _claimed(destination, settings):
         done = _Count(sum(len(part.paths) for part in parts.values()), progress)
-        shards, bad = _make_all(jobs, preprocessing, threads, done)
+        traits = {name: np.zeros(len(part.paths), np.uint8) for name, part in parts.items()}
+        shards, bad = _make_all(jobs, preprocessing, threads, done, traits)
         if bad:
-            shown = "; ".join(bad[:5])
-            more = f"; and {len(bad) - 5:,} more" if len(bad) > 5 else ""
-            raise ElthError(
-                f"{len(bad):,} of {done.total:,} images cannot be decoded: {shown}{more}. Repair "
-                "or remove them and give the same command again: what is finished is kept"
+            raise ImagesError(
+                f"{len(bad):,} of {done.total:,} images cannot be read",
+                bad,
+                "Repair or remove them and give the same command again: what is finished is kept",
             )
         made = list(zip(jobs, shards, strict=True))
+        sha256 = {name: _source_sha256(made, name) for name in parts}
+        # What is published already stays so.
+        if not allow_shared and not (destination / MANIFEST).is_file():
+            refuse_shared(parts, sha256)
+        if tell is not None:
+            tell_traits(parts, traits, tell)
+            tell_copies(parts, sha256, tell)
         return _publish(destination, parts["train"].classes, settings, made)
+
+
+def _source_sha256(made: Sequence[tuple[_Job, _Shard]], name: str) -> npt.NDArray[np.uint8]:
+    """Checksums of the files that a part was made from (N, 32)."""
+    mine = [shard.tensors["source_sha256"] for job, shard in made if job.name == name]
+    return torch.cat(mine).numpy()
 
 
 def _cuts(count: int) -> list[tuple[int, int]]:
@@ -419,6 +446,7 @@ class _Image:
     width: int
     source_sha256: bytes
     source_size: int
+    traits: Trait
 
 
 @dataclass(frozen=True)
@@ -432,8 +460,16 @@ class _Job:
     stop: int
 
 
+_Traits = Mapping[str, npt.NDArray[np.uint8]]
+"""``Trait`` of the images of each part (N,), filled in as they are converted."""
+
+
 def _make_all(
-    jobs: Sequence[_Job], preprocessing: Mapping[str, int], threads: int | None, done: _Count
+    jobs: Sequence[_Job],
+    preprocessing: Mapping[str, int],
+    threads: int | None,
+    done: _Count,
+    traits: _Traits,
 ) -> tuple[list[_Shard], list[str]]:
     """Verify or make every shard: the shards, and what is wrong with which images."""
     pool = ThreadPoolExecutor(threads or len(os.sched_getaffinity(0)), "prepare")
@@ -445,7 +481,7 @@ def _make_all(
                 done.add(job.stop - job.start)
         missing = (job for job, shard in zip(jobs, kept, strict=True) if shard is None)
         bad: list[str] = []
-        made = _made(missing, pool, preprocessing, bad, done)
+        made = _made(missing, pool, preprocessing, bad, done, traits)
         shards = [shard or next(made) for shard in kept]
         return [shard for shard in shards if shard], bad
     finally:
@@ -478,6 +514,7 @@ def _made(
     preprocessing: Mapping[str, int],
     bad: list[str],
     done: _Count,
+    traits: _Traits,
 ) -> Iterator[_Shard | None]:
     """Make shards in their order, each while the images of the next ones are converted.
 
@@ -492,11 +529,12 @@ def _made(
             return
         job, futures = waiting.popleft()
         images, before = [], len(bad)
-        for future in futures:
+        for number, future in enumerate(futures, job.start):
             try:
-                images.append(future.result())
-            except ElthError as error:
-                bad.append(str(error))
+                images.append(image := future.result())
+                traits[job.name][number] = image.traits
+            except Unfit as error:
+                bad.append(f"{job.part.where(number)} ({error})")
             done.add(1)
         yield _write(job, images) if len(bad) == before else None
 
@@ -505,22 +543,23 @@ def _convert(path: str, *, short: int, quality: int) -> _Image:
     """Decode a file, make it small and encode it.
 
     Raises:
-        ElthError: it cannot be decoded.
+        Unfit: it cannot be read.
     """
+    source = read_bytes(path)
+    image, header = decode_bytes(source)
+    height, width = image.shape[1:]
     try:
-        source = read_file(path)
-        image = decode_image(source, mode=ImageReadMode.RGB)
-        height, width = image.shape[1:]
-        is_jpeg = source[:3].tolist() == [0xFF, 0xD8, 0xFF]
         if min(height, width) > short:
             height, width = resized_to(height, width, short)
             data = encode_jpeg(resize(image, height, width), quality=quality)
+        elif source.startswith(JPEG):
+            data = torch.frombuffer(bytearray(source), dtype=torch.uint8)
         else:
-            data = source if is_jpeg else encode_jpeg(image, quality=quality)
-    except (RuntimeError, OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ElthError(f"{path} ({reason})") from error
-    return _Image(data, height, width, hashlib.sha256(source.numpy()).digest(), len(source))
+            data = encode_jpeg(image, quality=quality)
+    except RuntimeError as error:
+        raise Unfit(reason_of(error)) from error
+    sha256 = hashlib.sha256(source).digest()
+    return _Image(data, height, width, sha256, len(source), header.traits)
 
 
 def _write(job: _Job, images: Sequence[_Image]) -> _Shard:

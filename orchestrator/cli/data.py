@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -11,6 +13,37 @@ from elth.errors import ElthError
 from elth.specs import written
 from orchestrator.cli.common import PLACE, Command, out, plugin_option
 from orchestrator.plan.costs import size_of
+
+_LINES = 50
+"""Images that are listed when something is wrong with them."""
+
+shared_option = click.option(
+    "--allow-shared", is_flag=True, help="Images of val may be in train too, byte for byte."
+)
+threads_option = click.option(
+    "--threads", type=click.IntRange(min=1), help="Images at a time. [default: every processor]"
+)
+
+
+def _tell(line: str) -> None:
+    out.print(f"note: {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _images_listed() -> Iterator[None]:
+    """List all images that something is wrong with, where one line cannot name them."""
+    from elth.data import ImagesError
+
+    try:
+        yield
+    except ImagesError as error:
+        if error.all_named:
+            raise
+        for image in error.images[:_LINES]:
+            click.echo(image, err=True)
+        if (more := len(error.images) - _LINES) > 0:
+            click.echo(f"and {more:,} more", err=True)
+        raise ElthError(f"{error.head}. {error.advice}") from error
 
 
 @click.group()
@@ -31,7 +64,7 @@ def data_list() -> None:
     for name in names():
         shown = ", ".join(f"{key}={spell(value)}" for key, value in options(name).items())
         if name == "folder":
-            table.add_row(name, "any JPEG, PNG", "", "", "", shown)
+            table.add_row(name, "any JPEG, PNG, WebP", "", "", "", shown)
             continue
         try:
             found = info(name)
@@ -78,15 +111,39 @@ def data_describe(name: str, root: Path) -> None:
 @click.argument("folder", type=PLACE)
 @click.option("--name", required=True, help="Its name, and that of its folder in data.root.")
 @click.option("--output", "-o", type=PLACE, help="[default: NAME.json]")
-def data_manifest(folder: Path, name: str, output: Path | None) -> None:
-    """Describe a folder of images (train/CLASS/*, val/CLASS/*) in a file, once.
+@click.option(
+    "--no-decode", is_flag=True, help="Read the files only: a bad image then stops a training."
+)
+@shared_option
+@threads_option
+def data_manifest(
+    folder: Path,
+    name: str,
+    output: Path | None,
+    no_decode: bool,
+    allow_shared: bool,
+    threads: int | None,
+) -> None:
+    """Look at a folder of images (train/CLASS/*, val/CLASS/*) and describe it in a file, once.
 
-    The manifest is the dataset's identity: every run compares its folder with it.
+    Every image is decoded; all that cannot be are listed. The manifest is the dataset's identity:
+    every run compares its folder with it.
     """
     from elth.data import make_manifest
+    from orchestrator.work.progress import Counter
 
     output = output or Path(f"{name}.json")
-    manifest = make_manifest(folder, name, output)
+    with _images_listed(), Counter(out, "images") as counter:
+        manifest = make_manifest(
+            folder,
+            name,
+            output,
+            decode=not no_decode,
+            allow_shared=allow_shared,
+            threads=threads,
+            progress=counter.update,
+            tell=_tell,
+        )
     sizes = ", ".join(f"{part['images']:,} {word}" for word, part in manifest["parts"].items())
     click.echo(f"{name}: {len(manifest['classes'])} classes, images: {sizes}")
     place = written(str(output))
@@ -106,15 +163,15 @@ def data_manifest(folder: Path, name: str, output: Path | None) -> None:
     "--short", default=256, show_default=True, help="Pixels of an image's shorter side, at most."
 )
 @click.option("--quality", default=95, show_default=True, help="Of the JPEG files, 1 to 100.")
-@click.option(
-    "--threads", type=click.IntRange(min=1), help="Images at a time. [default: every processor]"
-)
+@shared_option
+@threads_option
 def data_prepare(
     source: Path,
     destination: Path,
     name: str | None,
     short: int,
     quality: int,
+    allow_shared: bool,
     threads: int | None,
 ) -> None:
     """Make a folder of large images (train/CLASS/*, val/CLASS/*) small and fast to read, once.
@@ -126,15 +183,17 @@ def data_prepare(
     from elth.data import prepare
     from orchestrator.work.progress import Counter
 
-    with Counter(out, "images") as counter:
+    with _images_listed(), Counter(out, "images") as counter:
         manifest = prepare(
             source,
             destination,
             name=name,
             short=short,
             quality=quality,
+            allow_shared=allow_shared,
             threads=threads,
             progress=counter.update,
+            tell=_tell,
         )
     sizes = ", ".join(f"{part['images']:,} {word}" for word, part in manifest["parts"].items())
     size = sum(one["bytes"] for part in manifest["parts"].values() for one in part["shards"])

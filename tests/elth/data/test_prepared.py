@@ -246,7 +246,7 @@ def test_bad_images_are_all_named_and_nothing_is_published(source: Path, tmp_pat
     with pytest.raises(ElthError) as caught:
         prepare(source, place, short=SHORT)
     message = str(caught.value)
-    assert message.startswith("3 of 12 images cannot be decoded: ")
+    assert message.startswith("3 of 12 images cannot be read: ")
     assert message.endswith(
         "Repair or remove them and give the same command again: what is finished is kept"
     )
@@ -267,7 +267,7 @@ def test_images_that_are_left_out_afterwards(source: Path, tmp_path: Path) -> No
     """The shards from there on are made again, and one that is too many goes."""
     place = tmp_path / "small"
     (source / "val/rose/1.JPEG").write_bytes(b"no image")
-    with pytest.raises(ElthError, match="1 of 12 images cannot be decoded: .*val/rose/1.JPEG"):
+    with pytest.raises(ElthError, match="1 of 12 images cannot be read: .*val/rose/1.JPEG"):
         prepare(source, place, short=SHORT)
     for path in (source / "val/rose/1.JPEG", *source.glob("train/*/0.JPEG")):
         path.unlink()

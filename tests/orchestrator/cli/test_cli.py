@@ -901,13 +901,20 @@ def test_datasets_of_a_plugin(
     _refused(elth("data", "list", "--plugin", tmp_path / "no.py"), "there is no plugin ")
 
 
-def test_an_image_folder_becomes_a_dataset(elth: Elth, config: Path) -> None:
-    for part, count in (("train", 2), ("val", 1)):
+def _flowers(*, parts: dict[str, int]) -> None:
+    """flowers/PART/{daisy,rose}: JPEG files, each another image."""
+    generator = torch.Generator().manual_seed(0)
+    for part, count in parts.items():
         for name in ("daisy", "rose"):
             folder = Path("flowers") / part / name
             folder.mkdir(parents=True)
             for number in range(count):
-                (folder / f"{number}.png").write_bytes(b"not looked at")
+                pixels = torch.randint(0, 256, (3, 40, 60), generator=generator, dtype=torch.uint8)
+                write_jpeg(pixels, str(folder / f"{number}.jpg"))
+
+
+def test_an_image_folder_becomes_a_dataset(elth: Elth, config: Path) -> None:
+    _flowers(parts={"train": 2, "val": 1})
     done = elth("data", "manifest", "flowers", "--name", "flowers")
     assert (done.code, done.err) == (0, "")
     assert done.out.splitlines()[0] == "flowers: 2 classes, images: 4 train, 2 val"
@@ -921,15 +928,56 @@ def test_an_image_folder_becomes_a_dataset(elth: Elth, config: Path) -> None:
     _refused(elth("data", "manifest", "none", "--name", "none"), "none")
 
 
+def test_every_image_of_a_folder_is_looked_at(elth: Elth, monkeypatch: pytest.MonkeyPatch) -> None:
+    _flowers(parts={"train": 4, "val": 1})
+    words = ("data", "manifest", "flowers", "--name", "flowers")
+    Path("flowers/train/rose/notes.txt").write_text("no image", encoding="utf-8")
+    monkeypatch.setattr(progress, "_PLAIN_SECONDS", 0.0)
+    note = "note: left out of train: files that are not .jpg .jpeg .png .webp (1 .txt)"
+    done = elth(*words, "--threads", "1")
+    assert (done.code, done.err) == (0, "")
+    told, *counted, _, _ = done.out.splitlines()
+    assert told == note
+    assert [line.partition(" in ")[0] for line in counted] == ["8 of 10 images", "10 of 10 images"]
+    Path("flowers.json").unlink()
+    monkeypatch.setattr(progress, "_PLAIN_SECONDS", 60.0)
+    bad = [*sorted(Path("flowers/train").glob("*/*.jpg"))[:6]]
+    for path in bad[:5]:
+        path.write_bytes(b"no image")
+    done = elth(*words)
+    assert (done.code, done.out) == (2, note + "\n")
+    assert done.err.startswith("elth: error: 5 of 10 images cannot be read: flowers/train/daisy/0")
+    assert all(str(path) in done.err for path in bad[:5])
+    assert not Path("flowers.json").exists()
+    bad[5].write_bytes(b"")
+    listed = [f"{path} (it is no JPEG, PNG, WebP or GIF file: it" for path in bad[:5]]
+    for command, advice in (
+        (words, "Repair or remove them; nothing was written"),
+        (("data", "prepare", "flowers", "small"), "Repair or remove them and give the same"),
+    ):
+        *lines, last = elth(*command).err.splitlines()
+        assert [line.partition(" begins with")[0] for line in lines[:5]] == listed
+        assert lines[5:] == [f"{bad[5]} (the file is empty)"]
+        assert last.startswith(f"elth: error: 6 of 10 images cannot be read. {advice}")
+    monkeypatch.setattr(data, "_LINES", 4)
+    *lines, last = elth(*words).err.splitlines()
+    assert [line.partition(" begins with")[0] for line in lines] == [*listed[:4], "and 2 more"]
+    done = elth(*words, "--no-decode")
+    assert (done.code, done.err) == (0, "")
+    assert json.loads(Path("flowers.json").read_text(encoding="utf-8"))["decoded"] is False
+
+
+def test_images_of_both_parts_are_refused_or_allowed(elth: Elth) -> None:
+    _flowers(parts={"train": 2, "val": 1})
+    shutil.copy("flowers/train/rose/1.jpg", "flowers/val/daisy/x.jpg")
+    manifest = ("data", "manifest", "flowers", "--name", "flowers")
+    for words in (manifest, ("data", "prepare", "flowers", "small")):
+        _refused(elth(*words), "flowers/val/daisy/x.jpg is flowers/train/rose/1.jpg. A test on")
+        assert elth(*words, "--allow-shared").code == 0
+
+
 def test_a_folder_is_prepared(elth: Elth, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    generator = torch.Generator().manual_seed(0)
-    for part, count in (("train", 2), ("val", 1)):
-        for name in ("daisy", "rose"):
-            folder = Path("flowers") / part / name
-            folder.mkdir(parents=True)
-            for number in range(count):
-                pixels = torch.randint(0, 256, (3, 40, 60), generator=generator, dtype=torch.uint8)
-                write_jpeg(pixels, str(folder / f"{number}.jpg"))
+    _flowers(parts={"train": 2, "val": 1})
     words = ("data", "prepare", "flowers", "small", "--short", "20", "--quality", "90")
     monkeypatch.setattr(progress, "_PLAIN_SECONDS", 0.0)
     done = elth(*words)
@@ -948,17 +996,12 @@ def test_a_folder_is_prepared(elth: Elth, config: Path, monkeypatch: pytest.Monk
     assert (planned.code, planned.err) == (0, "")
     _refused(elth(*words[:4]), "small was begun with other settings: name small, short 20, quality")
     Path("flowers/val/rose/0.jpg").write_bytes(b"no image")
-    _refused(
-        elth("data", "prepare", "flowers", "other"), "1 of 6 images cannot be decoded: flowers/"
-    )
+    _refused(elth("data", "prepare", "flowers", "other"), "1 of 6 images cannot be read: flowers/")
     assert not Path("other/manifest.json").exists()
 
 
 def test_plans_of_a_folder_and_of_its_store_share_no_stage(elth: Elth, config: Path) -> None:
-    for part in ("train", "val"):
-        folder = Path("flowers") / part / "daisy"
-        folder.mkdir(parents=True)
-        write_jpeg(torch.full((3, 24, 24), 99, dtype=torch.uint8), str(folder / "0.jpg"))
+    _flowers(parts={"train": 1, "val": 1})
     assert elth("data", "manifest", "flowers", "--name", "flowers").code == 0
     assert elth("data", "prepare", "flowers", "small", "--name", "flowers").code == 0
     keys = [

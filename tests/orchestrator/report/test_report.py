@@ -631,7 +631,7 @@ def test_an_image_folder_is_called_by_its_name(finished: Finished, tmp_path: Pat
             for number in range(9):
                 (tmp_path / "flowers" / part / name / f"{number}.png").write_bytes(b"an image")
     manifest = tmp_path / "flowers.json"
-    make_manifest(tmp_path / "flowers", "flowers", manifest)
+    make_manifest(tmp_path / "flowers", "flowers", manifest, decode=False, allow_shared=True)
     place, title = f"folder(manifest={manifest},size=16)", "flowers(size=16)"
     grid = [
         {"method": "imp", "network": TINY},
