@@ -49,6 +49,23 @@ class Result:
         states = (state for state in (self.rewind, self.mask, self.trained) if state is not None)
         return sum(tensor.nbytes for state in states for tensor in state.values())
 
+    @property
+    def kept(self) -> State | None:
+        """The trained weights without those that the mask prunes, each then a list of values."""
+        if self.trained is None or self.mask is None:
+            return None
+        return {
+            name: tensor[self.mask[name]] if name in self.mask else tensor
+            for name, tensor in self.trained.items()
+        }
+
+    @functools.cached_property
+    def digests(self) -> dict[str, str]:
+        """sha256 of each part, by its name, as in the metadata of its file."""
+        parts = {"rewind": self.rewind, "trained": self.kept}
+        digests = {name: state_digest(part) for name, part in parts.items() if part is not None}
+        return digests | ({} if self.mask is None else {"mask": masks.digest(self.mask)})
+
 
 def write(result: Result, folder: Path, *, keep_weights: bool) -> None:
     """Write a result as files: rewind point whole, mask as bits, of trained weights the non-zeros.
@@ -58,17 +75,14 @@ def write(result: Result, folder: Path, *, keep_weights: bool) -> None:
         folder: where to; it exists.
         keep_weights: whether trained weights are written.
     """
+    sums = result.digests
     if result.rewind is not None:
-        _write(folder / "rewind.safetensors", result.rewind, "rewind point")
+        _write(folder / "rewind.safetensors", result.rewind, "rewind point", sums["rewind"])
     if result.mask is not None:
-        metadata = {"kind": "mask", "sha256": masks.digest(result.mask)}
-        write_tensors(folder / "mask.safetensors", masks.pack(result.mask), metadata)
-    if result.trained is not None and result.mask is not None and keep_weights:
-        kept = {
-            name: tensor[result.mask[name]] if name in result.mask else tensor
-            for name, tensor in result.trained.items()
-        }
-        _write(folder / "trained.safetensors", kept, "trained weights")
+        _write(folder / "mask.safetensors", masks.pack(result.mask), "mask", sums["mask"])
+    kept = result.kept if keep_weights else None
+    if kept is not None:
+        _write(folder / "trained.safetensors", kept, "trained weights", sums["trained"])
 
 
 def told(folder: Path) -> str:
@@ -92,8 +106,8 @@ def _before(stage: Stage) -> dict[str, int | None]:
     return dict.fromkeys(_BEFORE.get(stage.kind, ()))
 
 
-def _write(path: Path, state: State, kind: str) -> None:
-    write_tensors(path, state, {"kind": kind, "sha256": state_digest(state)})
+def _write(path: Path, state: State, kind: str, sha256: str) -> None:
+    write_tensors(path, state, {"kind": kind, "sha256": sha256})
 
 
 def _read(path: Path, kind: str) -> State:

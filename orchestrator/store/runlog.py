@@ -94,7 +94,9 @@ class RunLog:
         """
         self.ended = int(time.time() * 1000)
         seconds = self.earlier + time.monotonic() - self._began
-        self._last_tags = [RunTag("elth.seconds", f"{seconds:.3f}")]
+        sums = {f"elth.{part}_sha256": digest for part, digest in result.digests.items()}
+        last = {"elth.seconds": f"{seconds:.3f}", **sums}
+        self._last_tags = [RunTag(name, value) for name, value in last.items()]
         with tempfile.TemporaryDirectory(prefix="elth-") as folder:
             self.write(result, Path(folder), keep_weights=keep_weights)
             try:

@@ -22,7 +22,8 @@ from elth import masks
 from elth.data import info
 from elth.errors import ElthError
 from elth.specs import Spec
-from elth.tickets import Ticket
+from elth.tensors import read_tensors
+from elth.tickets import Ticket, state_digest
 from orchestrator.plan.stage import Stage
 from orchestrator.store import listing, opening
 from orchestrator.store.address import Store
@@ -266,6 +267,29 @@ def test_a_run_holds_axes_metrics_tags_and_files(tracker: Tracker) -> None:
     assert (one.nonzeros, one.prunable, one.accuracy) == (600, 11012, 30.0)
     assert (set(one.grids), one.numerics) == ({"whole"}, "cpu/torch")
     assert one.stage.labels == stage.labels
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_run_tells_the_digests_of_what_its_stage_left(tracker: Tracker, keep: bool) -> None:
+    stages, result = chain("digests", seeds=[20 + keep]), round_result(600)
+    files = {"mask": "mask", "trained": "trained weights"}
+    log = begin(tracker, stages[2], _ticket(result), grid="digests")
+    log.finish(result, keep_weights=keep)
+    tags = tracker.get(log.run_id).data.tags
+    for part, kind in files.items():
+        path = artifact(tracker, log.run_id, f"result/{part}.safetensors")
+        assert path.exists() or (part, keep) == ("trained", False)
+        if path.exists():
+            _, metadata = read_tensors(path, kind=kind)
+            assert tags[f"elth.{part}_sha256"] == metadata["sha256"]
+    assert result.kept is not None
+    assert tags["elth.trained_sha256"] == state_digest(result.kept)
+    assert sum(t.numel() for n, t in result.kept.items() if n in (result.mask or {})) == 600
+    start = rewind_result(seed=20)
+    assert start.rewind is not None
+    tags = tracker.get(_done(tracker, stages[0], start)).data.tags
+    assert tags["elth.rewind_sha256"] == state_digest(start.rewind)
+    assert "elth.mask_sha256" not in tags
 
 
 def test_a_layer_without_weights_is_told(tracker: Tracker) -> None:
