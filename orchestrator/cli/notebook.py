@@ -47,6 +47,7 @@ def run(
     store: str | Path | None = None,
     retry_failed: bool = False,
     replace: bool = False,
+    redo: Sequence[str] = (),
     address: str | None = None,
     quiet: bool = False,
 ) -> Results:
@@ -62,6 +63,8 @@ def run(
         retry_failed: do stages again whose loss was not finite.
         replace: let the grid be what the file says, also where it held other cells; no run is
             deleted.
+        redo: stages to do again though they are finished, by title, key or run id; and what was
+            made of them, where they come out different.
         address: a Ray cluster to run on; by default ``RAY_ADDRESS``, else a Ray of its own here.
         quiet: print neither progress nor tables.
 
@@ -90,6 +93,7 @@ def run(
         Console(quiet=True) if quiet else out,
         retry_failed=retry_failed,
         replace=replace,
+        redo=[redo] if isinstance(redo, str) else list(redo),
         machines=machines.cluster(address, experiment.resources.cpus) if address else None,
     )
     if failed:

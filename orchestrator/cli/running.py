@@ -41,9 +41,9 @@ def plan(config: Path, overrides: tuple[str, ...], store: str | None) -> None:
 
     experiment = load(config, overrides)
     built = plans.build(experiment)
-    place, tracked, change = _look(store, experiment, built)
+    place, tracked, change, again = _look(store, experiment, built)
     finished = {t.key for t in tracked if t.status == "finished"} & set(built.stages)
-    _print_plan(experiment, built, finished, tracked, place)
+    _print_plan(experiment, built, finished - again, tracked, place)
     told = f"The grid {experiment.name} is new in {place}."
     if change is not None:
         told = f"elth run would refuse: {change.refusal}." if change.refusal else change.told
@@ -56,6 +56,13 @@ def plan(config: Path, overrides: tuple[str, ...], store: str | None) -> None:
 @store_option
 @click.option("--retry-failed", is_flag=True, help="Do stages again whose loss was not finite.")
 @replace_option
+@click.option(
+    "--redo",
+    multiple=True,
+    metavar="STAGE",
+    help="Do this stage again though it is finished: its title, or the beginning of its key or of "
+    "its run's id; may be given again. What was made of it follows if it comes out different.",
+)
 @click.option(
     "--address",
     metavar="HOST:PORT",
@@ -74,6 +81,7 @@ def run(
     store: str | None,
     retry_failed: bool,
     replace: bool,
+    redo: tuple[str, ...],
     address: str | None,
     storage: str | None,
 ) -> None:
@@ -103,6 +111,7 @@ def run(
         out,
         retry_failed=retry_failed,
         replace=replace,
+        redo=redo,
         machines=there,
     )
     _exit(failed)
@@ -175,16 +184,20 @@ def _print_outside(built: Plan) -> None:
 
 def _look(
     place: str | None, experiment: Experiment, built: Plan
-) -> tuple[str, list[Tracked], Change | None]:
-    """The stages of a store, and what a run would do to its grid.
+) -> tuple[str, list[Tracked], Change | None, frozenset[str]]:
+    """The stages of a store, what a run would do to its grid, and what is to be done again.
 
-    None of both if it is not there; nothing is created.
+    None of all if it is not there; nothing is created.
     """
     store = find_store(place)
     if not store.is_there:
-        return str(store), [], None
+        return str(store), [], None, frozenset()
     tracker = open_tracker(place)
-    return str(store), tracker.stages(), tracker.grids.change(experiment, built)
+    from orchestrator.store.redo import waiting
+
+    tracked = tracker.stages()
+    change = tracker.grids.change(experiment, built)
+    return str(store), tracked, change, waiting(tracker, tracked)
 
 
 def _print_plan(

@@ -89,6 +89,7 @@ class Schedule:
         finished: Collection[str],
         failed: Mapping[str, str],
         *,
+        again: Collection[str] = (),
         slots: int,
         seconds_per_work: float | None = None,
     ) -> None:
@@ -98,6 +99,8 @@ class Schedule:
             plan: all stages.
             finished: keys that are finished in the store.
             failed: keys that failed for good, with the reason.
+            again: keys that are not finished although what is made of them may be: whatever comes
+                of one waits for it, as all on the way may have to be done again.
             slots: jobs at a time.
             seconds_per_work: seconds that a unit of work takes, if it is known.
         """
@@ -128,6 +131,7 @@ class Schedule:
         self._deaths: Counter[str] = Counter()
         self._resting: dict[str, float] = {}  # jobs whose process died, and when to begin again
         self._needs: dict[str, set[str]] = defaultdict(set)  # beside the parents
+        self._keep_back(again)
         for key in self._jobs:
             self._offer(key)
         self._block()
@@ -255,6 +259,16 @@ class Schedule:
                 self._needs[child.key].add(key)
                 self._offer(child.key)
 
+    def again(self, keys: Collection[str]) -> None:
+        """Note that stages are finished no longer, as what they are made of is another now."""
+        with self._lock:
+            some = [key for key in self._plan.stages if key in keys and key in self._finished]
+            self._finished.difference_update(some)
+            self._found.difference_update(some)
+            for key in some:
+                self._add(Job((self._plan.stages[key],)))
+            self._keep_back(some)
+
     def give_back(self, trial: str) -> None:
         """Note that a trial has ended early, as it was told to: its job waits again."""
         with self._lock:
@@ -337,6 +351,19 @@ class Schedule:
         if elsewhere or seconds < _PASSED_SECONDS or stage.kind == "rewind_point":
             return  # done by another driver; or short, and the first thing that a new process does
         self._timed.append((work(stage), seconds))
+
+    def _keep_back(self, keys: Collection[str]) -> None:
+        """Let the jobs that come of stages wait for these, even where all between is finished."""
+        for key in keys:
+            below, todo = {key}, [key]
+            while todo:
+                new = [child for child in self._children.get(todo.pop(), ()) if child not in below]
+                below.update(new)
+                todo += new
+            for first, job in self._jobs.items():
+                own = {stage.key for stage in job.stages}
+                if key not in own and not below.isdisjoint(own):
+                    self._needs[first].add(key)
 
     def _offer(self, key: str) -> None:
         """Note that the job that begins with a stage is ready, if its parents are done."""

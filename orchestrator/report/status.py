@@ -19,6 +19,7 @@ from orchestrator.store.content import Content
 from orchestrator.store.leases import last_seen
 from orchestrator.store.listing import Tracked
 from orchestrator.store.processes import in_words, is_alive
+from orchestrator.store.redo import waiting
 from orchestrator.store.tracker import Tracker
 
 STATES = ("finished", "running", "interrupted", "set aside", "failed", "blocked", "waiting")
@@ -27,6 +28,7 @@ here. ``interrupted``: its process is gone; the next ``elth run`` goes on with i
 its files are damaged; the next ``elth run`` does it again. ``blocked``: something it needs has
 failed. ``waiting``: nothing of it is there yet."""
 
+_AGAIN = "it is finished, and what it was made of came out different since: elth run does it again"
 _LINES = 3
 _LOGS = 5
 
@@ -52,7 +54,9 @@ def states(tracker: Tracker, grid: str | Content) -> list[State]:
     content = tracker.grids.content(grid) if isinstance(grid, str) else grid
     keys = content.keys
     known: dict[str, Tracked] = {}
-    for one in tracker.stages():
+    tracked = tracker.stages()
+    stale = waiting(tracker, tracked)
+    for one in tracked:
         if one.key in keys and (one.key not in known or known[one.key].status != "finished"):
             known[one.key] = one
     built = _plan(content)
@@ -87,6 +91,8 @@ def states(tracker: Tracker, grid: str | Content) -> list[State]:
         elif one.status == "set aside":
             again = f"{one.reason} (the next elth run does it again)"
             found.append(State(key=key, state="set aside", title=title, reason=again))
+        elif key in stale:
+            found.append(State(key=key, state="waiting", title=title, reason=_AGAIN))
         else:
             reason = _running(tracker, one) if one.status == "running" else ""
             found.append(State(key=key, state=one.status, title=title, reason=reason))

@@ -42,6 +42,8 @@ class InFlight:
     """The numerics class of this attempt."""
     seconds: float
     """Time between two checkpoints."""
+    begins: str = ""
+    """Digest of what the stage trains from: another's checkpoints are not gone on from."""
     history: History = field(default_factory=list)
     """What has been measured so far."""
     notes: list[str] = field(default_factory=list)
@@ -90,6 +92,13 @@ class InFlight:
                 self._storage.set_aside(self.key, name)
                 self.notes.append(f"a checkpoint is set aside and not used: {error}")
                 continue
+            if about.get("begins", self.begins) != self.begins:
+                self._storage.set_aside(self.key, name)
+                self.notes.append(
+                    f"a checkpoint of stage {self.key[:12]} is set aside and not used: what the "
+                    "stage is made of has come out different since"
+                )
+                continue
             if about.get("numerics") != self.numerics:
                 self.notes.append(
                     f"stage {self.key[:12]} was begun in the numerics class "
@@ -113,6 +122,7 @@ class InFlight:
         about = {
             "key": self.key,
             "numerics": self.numerics,
+            "begins": self.begins,
             "seconds": self.earlier + time.monotonic() - self._began,
             "history": [[asdict(epoch), at] for epoch, at in self.history],
         }

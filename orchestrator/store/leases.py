@@ -22,7 +22,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -35,6 +35,7 @@ from mlflow.exceptions import MlflowException
 from orchestrator.plan.stage import Stage
 from orchestrator.store.board import GONE
 from orchestrator.store.listing import pages
+from orchestrator.store.marks import is_finished, standing
 from orchestrator.store.opening import STAGES
 from orchestrator.store.processes import in_words, is_gone
 from orchestrator.store.provenance import environment
@@ -74,8 +75,19 @@ class Held:
 class Lease:
     """The right to do a stage, and a thread that tells that its holder lives."""
 
-    def __init__(self, tracker: Tracker, key: str, number: int, run_id: str, driver: str) -> None:
+    def __init__(
+        self,
+        tracker: Tracker,
+        key: str,
+        number: int,
+        run_id: str,
+        driver: str,
+        *,
+        is_again: bool = False,
+    ) -> None:
         self.key = key
+        self.is_again = is_again
+        """Whether the stage is finished and to be done again."""
         self.number = number
         self.run_id = run_id
         self.seems_lost = False
@@ -95,7 +107,7 @@ class Lease:
         for run in others:  # a request whose answer was lost is made twice, and so is its run
             if is_dead(run, self._driver):
                 self._tracker.client.delete_run(run.info.run_id)
-        return _first(others, "FINISHED") is not None or len(others) == len(runs)
+        return standing(others) is not None or len(others) == len(runs)
 
     def is_superseded(self) -> bool:
         """Whether its own driver, which took this process for dead, has begun the stage anew."""
@@ -177,10 +189,11 @@ def claim(
         watched: the token of ``Held`` that was given before, and for how many seconds it was seen.
 
     Returns:
-        the finished run, if there is one; ``Held`` while another attempt lives; else the lease.
+        the finished run, if there is one that is not to be done again; ``Held`` while another
+        attempt lives; else the lease.
     """
     before = tracker.runs_of(stage.key)
-    done = _first(before, "FINISHED")
+    done = standing(before)
     if done is not None:
         return done
     number, last = tracker.board.latest(stage.key)
@@ -188,7 +201,7 @@ def claim(
     if last and last not in others:  # taken since we looked, or deleted
         with contextlib.suppress(MlflowException):
             found = tracker.client.get_run(last)
-            if found.info.status == "FINISHED" and is_active(found):
+            if is_active(found) and standing([found]) is not None:
                 return found
             if is_active(found):
                 others[last] = found
@@ -212,7 +225,8 @@ def claim(
         if run.info.status in ("RUNNING", "FAILED") and not _fence(tracker.client, run):
             tracker.client.delete_run(mine)
             return tracker.client.get_run(run.info.run_id)
-    return Lease(tracker, stage.key, number + 1, mine, driver)
+    is_again = any(is_finished(run) for run in before)
+    return Lease(tracker, stage.key, number + 1, mine, driver, is_again=is_again)
 
 
 def is_dead(run: Run, driver: str) -> bool:
@@ -248,10 +262,6 @@ def _fence(client: MlflowClient, run: Run) -> bool:
         return True
     client.restore_run(run.info.run_id)
     return False
-
-
-def _first(runs: Iterable[Run], status: str) -> Run | None:
-    return next((run for run in runs if run.info.status == status), None)
 
 
 def _losses(tracker: Tracker, key: str, driver: str) -> list[str]:

@@ -21,6 +21,7 @@ from elth.errors import ElthError
 from elth.files import write_atomic
 from orchestrator.store.away import AwayError, waiting
 from orchestrator.store.leases import LostError
+from orchestrator.store.marks import standing
 
 if TYPE_CHECKING:
     from orchestrator.store.result import Result
@@ -113,7 +114,7 @@ def publish(tracker: Tracker, place: Path) -> None:
     client = tracker.client
     runs = tracker.runs_of(entry.key)
     mine = next((run for run in runs if run.info.run_id == entry.run_id), None)
-    if any(run.info.status == "FINISHED" for run in runs):
+    if standing(runs) is not None:
         if mine is not None and mine.info.status != "FINISHED":
             client.delete_run(entry.run_id)
     elif mine is None or (entry.number and tracker.board.latest(entry.key)[0] != entry.number):

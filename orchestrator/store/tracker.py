@@ -11,7 +11,7 @@ import contextlib
 import logging
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mlflow import MlflowClient
@@ -29,6 +29,7 @@ from orchestrator.store.damage import AbsentError, DamagedError
 from orchestrator.store.files import ARTIFACTS, Files
 from orchestrator.store.grids import GRIDS, Grids
 from orchestrator.store.listing import DAMAGED, Listing, Tracked, pages, stage_of, tracked
+from orchestrator.store.marks import finished
 from orchestrator.store.opening import STAGES, alone, check_reachable, index_tags
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class Tracker:
         return [one for one in self.stages() if one.key in keys]
 
     def run_of(self, key: str) -> Run | None:
-        """The finished run of a key; of several the oldest."""
+        """The finished run of a key; of several the oldest that is not to be done again."""
         return finished(self.runs_of(key))
 
     def runs_of(self, key: str) -> list[Run]:
@@ -255,11 +256,6 @@ class Tracker:
                     if "elth.key" in run.data.tags:
                         return run
         raise ElthError(f"the store {self.store} has no run or stage '{run_id}'")
-
-
-def finished(runs: Iterable[Run]) -> Run | None:
-    """The first of some runs that is finished."""
-    return next((run for run in runs if run.info.status == "FINISHED"), None)
 
 
 def _check_writing(store: Store) -> None:

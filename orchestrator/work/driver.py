@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Protocol
@@ -14,11 +14,13 @@ from elth.apart import apart, end
 from elth.errors import ElthError
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.graph import Plan
+from orchestrator.plan.naming import find
 from orchestrator.plan.outside import Outside, outside
 from orchestrator.plan.schedule import Schedule
 from orchestrator.plan.stage import Stage, dataset_of
 from orchestrator.report.cells import collect
 from orchestrator.report.forms import to_tables, write
+from orchestrator.store import redo as again
 from orchestrator.store.address import Store
 from orchestrator.store.away import patiently
 from orchestrator.store.listing import Tracked, seconds_per_work
@@ -33,6 +35,9 @@ from orchestrator.work.resources import (
     numerics_here,
     read_datasets,
 )
+
+_NAMED = 5
+"""Stages whose titles a note tells."""
 
 
 class Machines(Protocol):
@@ -87,6 +92,7 @@ def execute(
     *,
     retry_failed: bool,
     replace: bool = False,
+    redo: Sequence[str] = (),
     machines: AbstractContextManager[Machines] | None = None,
 ) -> Mapping[str, str]:
     """Do what is left of a plan, then report; returns the reasons of failed stages by key.
@@ -98,6 +104,8 @@ def execute(
         console: where progress and tables are printed.
         retry_failed: whether stages that failed for good are done again.
         replace: whether the grid shall be this plan alone, whatever it held.
+        redo: stages that are done again though they are finished, as ``naming.find`` knows them;
+            and what was made of them, where they come out different.
         machines: where trials run, entered for as long as they do; this machine when None.
 
     Raises:
@@ -108,7 +116,14 @@ def execute(
     check_recipes(experiment)
     with machines or nullcontext(ThisMachine()) as found:
         return _execute(
-            experiment, plan, store, console, found, retry_failed=retry_failed, replace=replace
+            experiment,
+            plan,
+            store,
+            console,
+            found,
+            retry_failed=retry_failed,
+            replace=replace,
+            redo=redo,
         )
 
 
@@ -121,6 +136,7 @@ def _execute(
     *,
     retry_failed: bool,
     replace: bool,
+    redo: Sequence[str],
 ) -> Mapping[str, str]:
     count = machines.slots(experiment)
     tracker = Tracker(store, keep_index=True)
@@ -129,9 +145,11 @@ def _execute(
         raise ElthError(change.refusal)
     publish_all(tracker, store.outbox)
     tracked = tracker.stages()
+    asked = _asked(experiment, plan, tracker, tracked, redo)
+    waiting = again.waiting(tracker, tracked, asked.named) | asked.again
     finished: dict[str, Tracked] = {}
     for one in tracked:
-        if one.status == "finished" and one.key in plan.stages:
+        if one.status == "finished" and one.key in plan.stages and one.key not in waiting:
             finished.setdefault(one.key, one)
     failed = {
         one.key: one.reason
@@ -149,23 +167,30 @@ def _execute(
     expected = _expected(experiment, todo, machines) if finished and todo else set()
     if todo:
         for note in machines.check(experiment, store, datasets, outside(todo)):
-            console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+            _say(console, f"note: {note}")
     change = tracker.grids.extend(experiment, plan, change)
     if (change.before is not None and change.after != change.asked) or change.lost:
-        console.print(f"note: {change.told}", highlight=False, markup=False, soft_wrap=True)
+        _say(console, f"note: {change.told}")
     del change
+    if redo:
+        again.begin(tracker, asked)
+    for note in (*asked.notes, *_what_comes(plan, tracked, waiting, experiment.name)):
+        _say(console, f"note: {note}")
     tracker.grids.join_finished(finished.values(), experiment.name)
     others = {one.numerics for one in finished.values()} - expected
     if others and expected:
-        console.print(
+        _say(
+            console,
             "note: finished stages of this grid come from another numerics class, in which the "
             f"same seed gives other bits: {', '.join(sorted(others))}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
         )
     schedule = Schedule(
-        plan, finished, failed, slots=count, seconds_per_work=seconds_per_work(tracked, plan)
+        plan,
+        finished,
+        failed,
+        again=waiting & plan.stages.keys(),
+        slots=count,
+        seconds_per_work=seconds_per_work(tracked, plan),
     )
     del tracked, finished, todo  # much memory, in a run that may last for days
     end()  # the process beside this one, which holds as much
@@ -175,6 +200,8 @@ def _execute(
 
             runner.run(schedule, experiment, store, count)
     outcome = schedule.snapshot().failed
+    if waiting & plan.stages.keys() or redo:
+        patiently(lambda: _end_redo(tracker, plan, asked, console), store)
     try:
         patiently(lambda: _report(tracker, experiment, console), store)
     except ElthError as error:
@@ -183,6 +210,55 @@ def _execute(
         first = next(iter(outcome.values()))  # what a person has to know
         raise ElthError(f"{error}; before that failed {first}") from error
     return outcome
+
+
+def _asked(
+    experiment: Experiment,
+    plan: Plan,
+    tracker: Tracker,
+    tracked: Sequence[Tracked],
+    redo: Sequence[str],
+) -> again.Request:
+    """What is to be done again; nothing is written yet."""
+    if not redo:
+        return again.NOTHING
+    runs = {one.run_id: one.key for one in tracked}
+    stages = (find(text, plan.stages, runs, experiment.name) for text in redo)
+    return again.request(tracker, experiment.name, {one.key: one for one in stages}.values())
+
+
+def _what_comes(
+    plan: Plan, tracked: Iterable[Tracked], waiting: Collection[str], grid: str
+) -> Iterable[str]:
+    """What a person should know before finished stages are done again."""
+    mine = [key for key in plan.stages if key in waiting]
+    if not mine:
+        return
+    made = {one.key: one for one in again.below(mine, tracked)}
+    own = sum(key in plan.stages for key in made)
+    others = sorted({name for one in made.values() for name in one.grids} - {grid})
+    named = ", ".join(plan.stages[key].title for key in mine[:_NAMED])
+    more = f" and {len(mine) - _NAMED} more" if len(mine) > _NAMED else ""
+    text = f"to be done again: {named}{more}"
+    if made:
+        text += f"; {len(made)} finished stages come of it"
+        text += f", {len(made) - own} of them in no cell of this grid" if own < len(made) else ""
+        text += f" (in {', '.join(others)} too)" if others else ""
+        text += ", of which those are done again whose parents come out different"
+    yield text
+
+
+def _end_redo(tracker: Tracker, plan: Plan, asked: again.Request, console: Console) -> None:
+    """Close a request that was met, or tell what is left of it."""
+    left = again.waiting(tracker, tracker.stages(), asked.named) & plan.stages.keys()
+    if left:
+        _say(console, f"note: {len(left)} stages are still to be done again: give the same command")
+    elif asked.named:
+        again.end(tracker, asked)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _expected(experiment: Experiment, todo: Iterable[Stage], machines: Machines) -> set[str]:
@@ -205,5 +281,4 @@ def _report(tracker: Tracker, experiment: Experiment, console: Console) -> None:
     files = write(report, folder)
     tracker.grids.add_report(experiment.name, files)
     console.print(to_tables(report))
-    shown = ", ".join(path.name for path in files)
-    console.print(f"Report: {folder} ({shown})", highlight=False, markup=False, soft_wrap=True)
+    _say(console, f"Report: {folder} ({', '.join(path.name for path in files)})")

@@ -17,6 +17,7 @@ from orchestrator.plan.graph import Plan
 from orchestrator.plan.stage import Stage
 from orchestrator.store.content import Content
 from orchestrator.store.listing import stage_of
+from orchestrator.store.redo import waiting
 from orchestrator.store.tracker import Tracker
 
 
@@ -53,7 +54,8 @@ def begin(tracker: Tracker, run_id: str, overrides: Sequence[str]) -> tuple[Expe
             "changes, so there is nothing to go on from: leave its network, dataset, recipe, rate "
             "and seed as they are"
         )
-    have = {one.key for one in tracker.stages() if one.status == "finished"}
+    tracked = tracker.stages()
+    have = {one.key for one in tracked if one.status == "finished"} - waiting(tracker, tracked)
     chain = [one for one in built.stages.values() if _same_chain(one, stage)]
     todo = [one for one in chain if one.key not in have]
     rest = sum(key not in have for key in built.stages)

@@ -60,6 +60,8 @@ class PlanSearch(Searcher):
         self.schedule.advance(trial_id, report.index, report.fraction, report.accuracy)
         if report.note:
             self.schedule.note(report.note)
+        if report.again:
+            self.schedule.again(report.again)
         if report.held:
             self.schedule.hold(trial_id, report.held)
         elif report.redo:

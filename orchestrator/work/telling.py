@@ -30,6 +30,8 @@ class Report:
 
     log: tuple[str, ...] = ()
     """Of a process that died, so that the stage failed: where its log lies, and its last lines."""
+    again: tuple[str, ...] = ()
+    """Keys of finished stages that are to be done again, as what they are made of is another."""
 
     @property
     def is_last(self) -> bool:

@@ -22,17 +22,18 @@ from elth.data import Dataset
 from elth.engine import Engine
 from elth.errors import ElthError
 from elth.parallel import Group
-from elth.tickets import Ticket
+from elth.tickets import Ticket, state_digest
 from elth.training import Epoch, NonFiniteLossError
 from orchestrator.plan import outside
 from orchestrator.plan.stage import Stage, dataset_of, iterations
+from orchestrator.store import redo
 from orchestrator.store.address import Store
 from orchestrator.store.away import AwayError, is_away, patiently, plain, waiting
 from orchestrator.store.damage import DamagedError
 from orchestrator.store.inflight import InFlight, Stopped
 from orchestrator.store.leases import Held, Lease, LostError, claim
 from orchestrator.store.outbox import deliver
-from orchestrator.store.result import Result
+from orchestrator.store.result import Result, State
 from orchestrator.store.runlog import RunLog, begin_run
 from orchestrator.store.tracker import Tracker
 from orchestrator.work import stopping, training
@@ -58,6 +59,8 @@ class Worker:
     datasets: dict[tuple[str, ...], Dataset] = field(default_factory=dict)
     engines: training.Engines = field(default_factory=training.Engines)
     results: dict[str, tuple[Stage, Result]] = field(default_factory=dict)
+    generation: str = ""
+    """Of the store, when the results were read."""
 
     def tracker(self, store: str) -> Tracker:
         """The tracker of a store."""
@@ -78,6 +81,13 @@ class Worker:
         if key not in self.results:
             self.keep(key, tracker.load(key))
         return self.results[key]
+
+    def refresh(self, tracker: Tracker) -> None:
+        """Forget what was read if a result of the store has been replaced since."""
+        now = redo.generation(tracker)
+        if now != self.generation:
+            self.results.clear()
+        self.generation = now
 
     def keep(self, key: str, result: tuple[Stage, Result]) -> None:
         """Remember a result; of the oldest a few are forgotten once all are large."""
@@ -189,9 +199,12 @@ def _do(
             join = functools.partial(tracker.grids.join, [claimed.info.run_id], grid)
             patiently(join, store)
             InFlight(config["inflight"], stage.key, "", 0).clear()
+            yield from _settled(tracker, stage, grid)
             return
         try:
             yield from _run_stage(stage, config, worker, tracker, group, claimed)
+            if claimed.is_again:
+                yield from _settled(tracker, stage, grid)
             return
         except (LostError, MlflowException) as error:  # another driver was quicker: look again
             if isinstance(error, MlflowException) and (is_away(error) or not claimed.is_lost()):
@@ -202,6 +215,13 @@ def _do(
                 return
         finally:
             claimed.end()
+
+
+def _settled(tracker: Tracker, stage: Stage, grid: str) -> Iterator[Report]:
+    """Let a stage take the place of its run of before, and tell what is to be done again for it."""
+    outcome = patiently(lambda: redo.settle(tracker, stage, grid), tracker.store)
+    if outcome.note or outcome.again:
+        yield Report(index=0, note=outcome.note, again=outcome.again)
 
 
 def _told(notes: Generator[str, None, T]) -> Generator[Report, None, T]:
@@ -238,6 +258,7 @@ def _run_stage(
         stage.key,
         kind,
         60 * config["checkpoint_minutes"],
+        begins="" if ticket is None else state_digest({**ticket.rewind, **_named(ticket)}),
         stop=stopping.watch(config["stop"]),
     )
     saved = inflight.newest()
@@ -291,6 +312,11 @@ def _run_stage(
     worker.keep(stage.key, (stage, result))
 
 
+def _named(ticket: Ticket) -> State:
+    """A ticket's mask under names that no weight has."""
+    return {f"mask of {name}": mask for name, mask in ticket.mask.items()}
+
+
 def _prepare(
     stage: Stage,
     config: Mapping[str, Any],
@@ -302,6 +328,7 @@ def _prepare(
     device = "cuda" if config["gpus"] else "cpu"
     dataset = worker.dataset(dataset_of(stage), config["data"], group.device if group else device)
     ticket = None
+    patiently(lambda: worker.refresh(tracker), tracker.store)
     if stage.kind != "rewind_point":
 
         def load(key: str) -> tuple[Stage, Result]:

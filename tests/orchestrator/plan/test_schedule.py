@@ -414,6 +414,52 @@ def test_what_is_damaged_each_time_is_a_failure_in_the_end() -> None:
     assert found.is_over
 
 
+def test_what_is_finished_is_done_again_once_its_parent_is_another() -> None:
+    chain = _chain("c", 3)
+    finished = [stage.key for stage in chain if stage is not chain[1]]
+    found = Schedule(_plan(*chain), finished, {}, again=[chain[1].key], slots=9)
+    assert _names(found.take("0")) == "c0"
+    found.again([chain[2].key, "of another plan"])
+    assert found.take("1") is None, "its parent is not there yet"
+    assert _counts(found.snapshot()) == (2, 0, 1, 1, 0, 0)
+    found.advance("0", 1, 0.0, None)
+    assert _names(found.take("1")) == "c1"
+    found.advance("1", 1, 0.0, None)
+    found.end("0")
+    found.end("1")
+    assert found.is_over, "the last one stays"
+    assert _counts(found.snapshot()) == (2, 2, 0, 0, 0, 0)
+
+
+def test_what_is_not_begun_waits_for_all_that_may_be_done_again_above_it() -> None:
+    chain = _chain("c", 4)
+    finished = [stage.key for stage in (chain[0], chain[2], chain[3])]
+    found = Schedule(_plan(*chain), finished, {}, again=[chain[1].key], slots=9)
+    assert [_names(found.take(trial)) for trial in "01"] == ["c0", "-"], "c3 has its parents"
+    found.again([chain[2].key])
+    found.advance("0", 1, 0.0, None)
+    assert [_names(found.take(trial)) for trial in "23"] == ["c1", "-"], "c2 may be next"
+    found.advance("2", 1, 0.0, None)
+    assert _names(found.take("4")) == "c3"
+
+
+def test_what_waits_for_a_stage_that_fails_is_blocked() -> None:
+    chain = _chain("c", 3)
+    finished = [stage.key for stage in (chain[0], chain[2])]
+    found = Schedule(_plan(*chain), finished, {}, again=[chain[1].key], slots=9)
+    found.take("0")
+    found.fail("0", "not finite")
+    found.end("0")
+    assert found.is_over
+    assert _counts(found.snapshot()) == (2, 0, 0, 0, 1, 1)
+
+
+def test_a_job_does_not_wait_for_itself() -> None:
+    chain = _chain("c", 2)
+    found = Schedule(_plan(*chain), (), {}, again=[chain[0].key, chain[1].key], slots=9)
+    assert _names(found.take("0")) == "cr c0 c1"
+
+
 @QUICK
 @given(st.data())
 def test_counts_add_up_with_other_drivers_and_damage(data: st.DataObject) -> None:

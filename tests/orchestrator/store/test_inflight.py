@@ -158,6 +158,16 @@ def test_another_numerics_class_is_told(tmp_path: Path) -> None:
     ]
 
 
+def test_one_of_a_training_that_began_otherwise_is_not_gone_on_from(tmp_path: Path) -> None:
+    _flight(tmp_path, begins="a ticket").save_if_due(_training())
+    assert _flight(tmp_path, begins="a ticket").newest() is not None
+    again = _flight(tmp_path, begins="another")
+    assert again.newest() is None
+    (note,) = again.notes
+    assert "is set aside and not used: what the stage is made of has come out different" in note
+    assert _flight(tmp_path, begins="a ticket").newest() is None, "it is aside"
+
+
 def test_they_are_as_far_apart_as_asked(tmp_path: Path) -> None:
     flight = _flight(tmp_path, seconds=1000)
     flight.save_if_due(_training())

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
+from collections.abc import Generator
+from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
 
+from elth.errors import ElthError
+from elth.training import Epoch
 from orchestrator import plan
 from orchestrator.cluster import machines
 from orchestrator.experiment.sections import Experiment
+from orchestrator.plan.graph import Plan
 from orchestrator.plan.schedule import Schedule
+from orchestrator.plan.stage import Stage
+from orchestrator.report.cells import collect
+from orchestrator.report.status import states
+from orchestrator.store import redo
 from orchestrator.store.address import Store
 from orchestrator.store.listing import seconds_per_work
-from orchestrator.work import driver, resources, runner
+from orchestrator.store.result import Result
+from orchestrator.store.tracker import Tracker
+from orchestrator.work import driver, resources, runner, training
 from orchestrator.work.resources import numerics, numerics_here
-from tests.orchestrator.helpers import TINY, Finished, of_kind, tiny
+from orchestrator.work.search import PlanSearch
+from orchestrator.work.worker import Worker, run_job
+from tests.orchestrator.helpers import TINY, Finished, job_config, of_kind, round_of, tiny
 
 
 def _execute(found: Finished, experiment: Experiment) -> str:
@@ -97,3 +111,213 @@ def test_on_a_cluster_each_node_names_its_classes(monkeypatch: pytest.MonkeyPatc
     assert driver._expected(found, todo, machines.Cluster(nodes)) == {"H/torch-2/eager"}
     assert asked == [(nodes, numerics_here, [(2, 1.0, "eager", 1)])]
     assert numerics_here([(2, 1.0, "eager", 1)]) == set() or torch.cuda.is_available()
+
+
+# Done again
+
+
+@dataclasses.dataclass
+class Doing:
+    """Does jobs one after the other in this process, as trials of a run."""
+
+    worker: Worker = dataclasses.field(default_factory=Worker)
+    done: list[str] = dataclasses.field(default_factory=list)
+    """Titles of stages that were trained."""
+    stop_after: int = 99
+    """Trainings after which the driver is killed."""
+    other: frozenset[str] = frozenset()
+    """Titles of stages that come out different."""
+
+    def run(self, schedule: Schedule, experiment: Experiment, store: Store, count: int) -> None:
+        """In place of the runner."""
+        search = PlanSearch(schedule)
+        while not schedule.is_over:
+            config = search.suggest("a")
+            assert isinstance(config, dict), "something is ready, or the plan is over"
+            stages = [Stage.of(one) for one in config["stages"]]
+            for report in run_job(job_config(store, experiment, stages), self.worker):
+                search.on_trial_result("a", {"report": dataclasses.astuple(report)})
+            search.on_trial_complete("a")
+
+    def train(self, stage: Stage, *args: Any, **words: Any) -> Generator[Epoch, None, Result]:
+        """In place of the training, which it calls."""
+        if len(self.done) == self.stop_after:
+            raise KeyboardInterrupt
+        result = yield from TRAIN(stage, *args, **words)
+        self.done.append(stage.title)
+        if stage.title in self.other:
+            for state in filter(None, (result.rewind, result.trained)):
+                state["fc.bias"] += 1e-6
+        return result
+
+
+TRAIN = training.train
+
+
+@pytest.fixture
+def doing(monkeypatch: pytest.MonkeyPatch) -> Doing:
+    """What does the jobs."""
+    found = Doing()
+    monkeypatch.setattr(runner, "run", found.run)
+    monkeypatch.setattr(training, "train", found.train)
+    monkeypatch.setattr(driver, "_report", lambda *_: None)  # figures take their time
+    return found
+
+
+def _redo(store: Store, experiment: Experiment, *redo: str) -> str:
+    file = io.StringIO()
+    console = Console(file=file, width=400)
+    built = plan.build(experiment)
+    driver.execute(experiment, built, store, console, retry_failed=False, redo=redo)
+    return file.getvalue()
+
+
+def _runs(tracker: Tracker, built: Plan) -> dict[str, str]:
+    """Runs by the titles of their stages; each stage has one."""
+    found = [one for one in tracker.stages() if one.key in built.stages]
+    assert {one.status for one in found} == {"finished"}
+    assert len(found) == len(built.stages)
+    return {one.stage.title: one.run_id for one in found}
+
+
+def _redone(seed: int, name: str, **changes: Any) -> Experiment:
+    entries = [{"method": ["imp", "reinit"], "network": TINY}]
+    short = {"length": "2it", "rewind": "1it", "batch_size": 64, "milestones": []}
+    return tiny(name, **{"seeds": [seed], "grid": entries, "recipe": short, **changes})
+
+
+def test_a_stage_that_comes_out_the_same_is_all_that_is_done_again(
+    doing: Doing, store: Store, tracker: Tracker
+) -> None:
+    experiment = _redone(320, "redo-same")
+    built = plan.build(experiment)
+    _redo(store, experiment)
+    before, title = _runs(tracker, built), f"{TINY} round 1, seed 320"
+    doing.done.clear()
+    text = _redo(store, experiment, title)
+    assert doing.done == [title]
+    assert f"note: to be done again: {title}; 2 finished stages come of it, of which" in text
+    assert f"note: {title} came out the same, bit for bit (numerics class cpu" in text
+    assert "5 of 5 stages done, 4 of them found finished" in text
+    after = _runs(tracker, built)
+    assert {one for one in before if before[one] != after[one]} == {title}
+    assert "5 of 5 stages done, 5 of them found finished" in _redo(store, experiment)
+    # By its key, and once more, as the command before has ended.
+    key = round_of(built, TINY, 1, seed=320).key
+    _redo(store, experiment, key[:12])
+    assert doing.done == [title, title]
+
+
+def test_what_was_made_of_a_stage_that_comes_out_different_is_done_again(
+    doing: Doing, store: Store, tracker: Tracker
+) -> None:
+    experiment = _redone(321, "redo-different")
+    built = plan.build(experiment)
+    _redo(store, experiment)
+    before = _runs(tracker, built)
+    start, dense, first, second, reinit = (one.title for one in built.stages.values())
+    doing.done.clear()
+    doing.other = frozenset([start])
+    text = _redo(store, experiment, start)
+    assert doing.done == [start, dense, first, second, reinit]
+    assert f"note: {start} came out different (in the same numerics class cpu" in text
+    assert f"done again, as made of it: {dense}, {first}, {second}\n" in text
+    assert "5 of 5 stages done in " in text
+    assert not set(before.values()) & set(_runs(tracker, built).values())
+    # And back, by a driver that is killed after each training.
+    doing.other = frozenset()
+    doing.done.clear()
+    for number in range(1, 6):
+        doing.stop_after = number
+        with contextlib.suppress(KeyboardInterrupt):
+            text = _redo(store, experiment, start)
+    assert doing.done == [start, dense, first, second, reinit]
+    assert f"note: {start} was done again already, by this command before" in text
+    doing.stop_after = 99
+    assert "5 of 5 stages done, 5 of them found finished" in _redo(store, experiment)
+
+
+def test_a_child_that_comes_out_the_same_ends_it(doing: Doing, store: Store) -> None:
+    """Of rounds that differ in a bias the reinit is the same: only the mask is taken of them."""
+    experiment = _redone(322, "redo-child")
+    _redo(store, experiment)
+    title = f"{TINY} round 2, seed 322"
+    doing.done.clear()
+    doing.other = frozenset([title])
+    text = _redo(store, experiment, title)
+    assert doing.done == [title, f"{TINY} reinit round 2, seed 322"]
+    assert f"note: {TINY} reinit round 2, seed 322 came out the same, bit for bit" in text
+
+
+def test_what_is_not_begun_waits_for_what_is_done_again_above_it(
+    doing: Doing, store: Store, tracker: Tracker
+) -> None:
+    """Round 3 needs round 2, which is finished and will have to be done again."""
+    short = _redone(323, "redo-more")
+    _redo(store, short)
+    longer = _redone(323, "redo-more", pruning={"rate": 0.5, "rounds": 3})
+    built = plan.build(longer)
+    first = f"{TINY} round 1, seed 323"
+    doing.done.clear()
+    doing.other = frozenset([first, f"{TINY} round 2, seed 323"])
+    _redo(store, longer, first)
+    rounds = [title for title in doing.done if " round " in title and "reinit" not in title]
+    assert rounds == [f"{TINY} round {k}, seed 323" for k in (1, 2, 3)]
+    assert doing.done.count(f"{TINY} reinit round 3, seed 323") == 1
+    assert f"{TINY} reinit round 2, seed 323" not in doing.done, "of another grid by now"
+    assert len(_runs(tracker, built)) == 6
+
+
+def test_other_grids_are_told_and_do_theirs_when_they_are_run(
+    doing: Doing, store: Store, tracker: Tracker
+) -> None:
+    mine = _redone(324, "redo-mine", grid=[{"method": "imp", "network": TINY}])
+    theirs = _redone(324, "redo-theirs")
+    for experiment in (mine, theirs):
+        _redo(store, experiment)
+    report = collect(tracker, "redo-theirs")
+    doing.done.clear()
+    title, reinit = f"{TINY} round 2, seed 324", f"{TINY} reinit round 2, seed 324"
+    doing.other = frozenset([title])
+    text = _redo(store, mine, title)
+    assert "1 of them in no cell of this grid (in redo-theirs too)" in text
+    assert f"{reinit} (those of redo-theirs by the next elth run of these)" in text
+    assert doing.done == [title]
+    assert collect(tracker, "redo-theirs").missing == 0 == report.missing, "nothing has gone"
+    (waits,) = (one for one in states(tracker, "redo-theirs") if one.state != "finished")
+    assert (waits.title, waits.state) == (reinit, "waiting")
+    assert waits.reason.endswith("came out different since: elth run does it again")
+    _redo(store, theirs)
+    assert doing.done == [title, reinit]
+
+
+def test_a_stage_that_is_none_of_the_plan_is_refused_before_anything(
+    finished: Finished, doing: Doing
+) -> None:
+    with pytest.raises(ElthError, match=r"'round 1' is no stage of done"):
+        _redo(finished.store, finished.experiment, "round 1")
+    assert doing.done == []
+
+
+def test_a_plain_run_settles_what_a_killed_one_has_left(
+    doing: Doing, store: Store, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = _redone(325, "redo-left")
+    built = plan.build(experiment)
+    _redo(store, experiment)
+    start = of_kind(built, "rewind_point")[0].title
+    doing.other = frozenset([start])
+    doing.done.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(redo, "_replace", _killed)  # the new run is there, and nothing else
+        with pytest.raises(KeyboardInterrupt):
+            _redo(store, experiment, start)
+    assert doing.done == [start]
+    _redo(store, experiment)
+    assert len(doing.done) == 5
+    assert len(_runs(tracker, built)) == 5
+    assert "5 of them found finished" in _redo(store, experiment)
+
+
+def _killed(*_: object) -> str:
+    raise KeyboardInterrupt

@@ -75,6 +75,16 @@ def test_a_search_waits_where_nothing_is_ready(finished: Finished) -> None:
     assert search.suggest("6") is None
 
 
+def test_a_search_passes_on_what_is_to_be_done_again(finished: Finished) -> None:
+    keys = list(finished.plan.stages)
+    schedule = Schedule(finished.plan, keys, {}, slots=1)
+    search = PlanSearch(schedule)
+    assert search.suggest("0") == Searcher.FINISHED
+    search.on_trial_result("1", {"report": astuple(Report(index=0, again=(keys[3],)))})
+    config = search.suggest("2")
+    assert [Stage.of(one).key for one in config["stages"]] == [keys[3]]
+
+
 def test_a_search_is_over_once_the_run_is_to_end(finished: Finished) -> None:
     schedule = Schedule(finished.plan, (), {}, slots=1)
     stop = Stop("driver")

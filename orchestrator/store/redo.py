@@ -1,0 +1,282 @@
+"""Stages that are done again though they are finished.
+
+A person asks for it by ``elth run --redo``: the finished run of each stage named is *marked*, and
+stays, read by all, until another run of the stage is finished. Then the two are compared by the
+digests of what they left, and the old one is deleted, which MLflow can undo. Where they differ, the
+runs that were made of the old one are marked first: they are *stale*, and done again in their turn.
+
+All of this is in the store, in an order that lets it be cut off anywhere. As long as a stage has a
+marked run beside a new one, it is not settled what the new one means for others, and the stage does
+not count as finished; to settle it twice does no harm. What was asked for is a tag of the grid's
+run, set before the first mark and removed at the end: the same command, given again, goes on with
+the same request, and a stage that was done again for it carries its name and is passed over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from elth.errors import ElthError
+from orchestrator.plan.stage import Stage
+from orchestrator.store.board import GONE
+from orchestrator.store.listing import Tracked, stage_of
+from orchestrator.store.marks import ASKED, REDONE, STALE, is_finished, mark_of, standing
+from orchestrator.store.opening import STAGES
+
+if TYPE_CHECKING:
+    from orchestrator.store.tracker import Tracker
+
+
+_NAMED = 5
+"""Stages whose titles a note tells."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What one command wants done again."""
+
+    grid: str
+    name: str
+    """Its own, which marks hold."""
+    named: tuple[str, ...]
+    """Keys of the stages that were named."""
+    again: frozenset[str]
+    """Those of them that are finished and still to be done again."""
+    runs: tuple[str, ...]
+    """Runs that are not marked yet."""
+    notes: tuple[str, ...]
+    """What a person should know."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a stage that was done again."""
+
+    note: str = ""
+    """For people; empty if another process has settled it."""
+    again: tuple[str, ...] = ()
+    """Keys of the stages made of it that are stale now, whoever has settled it."""
+
+
+def marked(tracker: Tracker) -> dict[str, Run]:
+    """The finished runs of a store that are to be done again, by their ids."""
+    found = (run for tag in (ASKED, STALE) for run in tracker.search(f"tags.`{tag}` LIKE '%'"))
+    return {run.info.run_id: run for run in found if is_finished(run)}
+
+
+def waiting(
+    tracker: Tracker, tracked: Iterable[Tracked], named: Collection[str] = ()
+) -> frozenset[str]:
+    """Keys of stages that are finished in the store and yet to do.
+
+    Stale ones, those whose new run is not settled, and of those that somebody once asked for only
+    the ones that are named now: who asks no more has changed their mind.
+
+    Args:
+        tracker: of the store.
+        tracked: its stages, as ``Tracker.stages`` lists them.
+        named: keys that this command names.
+    """
+    found = marked(tracker)
+    if not found:
+        return frozenset()
+    replaced = {
+        one.key for one in tracked if one.status == "finished" and one.run_id not in found
+    } | set(named)
+    keys = ((run.data.tags["elth.key"], run.data.tags) for run in found.values())
+    return frozenset(key for key, tags in keys if STALE in tags or key in replaced)
+
+
+NOTHING = Request(grid="", name="", named=(), again=frozenset(), runs=(), notes=())
+"""The request of a command that asks for nothing."""
+
+
+def request(tracker: Tracker, grid: str, stages: Collection[Stage]) -> Request:
+    """Work out what a command wants done again; nothing is written yet.
+
+    It is the same request as an earlier one of the grid that names the same stages and was not
+    brought to its end: what was done again for that is not done a second time.
+    """
+    keys = tuple(sorted(stage.key for stage in stages))
+    before = _open(tracker, grid)
+    is_same = before.get("keys") == list(keys)
+    name = str(before["name"]) if is_same else uuid.uuid4().hex[:12]
+    again, runs, notes = set(), [], []
+    for stage in stages:
+        done = [run for run in tracker.runs_of(stage.key) if is_finished(run)]
+        stands = standing(done)
+        if not done:
+            notes.append(f"{stage.title} is not finished, and is done as usual")
+        elif stands is not None and stands.data.tags.get(REDONE) == name:
+            notes.append(
+                f"{stage.title} was done again already, by this command before it was interrupted"
+            )
+        else:
+            again.add(stage.key)
+            if stands is not None and len(done) == sum(not mark_of(run) for run in done):
+                runs += [str(run.info.run_id) for run in done]
+    return Request(
+        grid=grid,
+        name=name,
+        named=keys,
+        again=frozenset(again),
+        runs=tuple(runs),
+        notes=tuple(notes),
+    )
+
+
+def begin(tracker: Tracker, asked: Request) -> None:
+    """Write a request: first what it is, then the marks."""
+    run = tracker.grids.run(asked.grid)
+    if run is None:
+        raise ElthError(f"the grid {asked.grid} is no more in the store {tracker.store}")
+    content = {"name": asked.name, "keys": list(asked.named)}
+    tracker.client.set_tag(run.info.run_id, ASKED, json.dumps(content))
+    name = str(_open(tracker, asked.grid)["name"])  # of two at once the later one
+    for run_id in asked.runs:
+        tracker.client.set_tag(run_id, ASKED, name)
+
+
+def end(tracker: Tracker, asked: Request) -> None:
+    """Note that everything was done: to ask for the same stages is a new request then."""
+    run = tracker.grids.run(asked.grid)
+    if run is not None and _open(tracker, asked.grid).get("keys") == list(asked.named):
+        with contextlib.suppress(MlflowException):  # another driver was quicker
+            tracker.client.delete_tag(run.info.run_id, ASKED)
+
+
+def _open(tracker: Tracker, grid: str) -> dict[str, object]:
+    run = tracker.grids.run(grid)
+    with contextlib.suppress(ValueError):
+        found = json.loads(run.data.tags.get(ASKED, "{}")) if run is not None else {}
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def below(keys: Collection[str], tracked: Iterable[Tracked]) -> list[Tracked]:
+    """The finished stages of a store that were made of some, or of what was made of them."""
+    found = [one for one in tracked if one.status == "finished"]
+    reached, more = set(keys), True
+    while more:
+        new = {one.key for one in found if reached & set(one.stage.parents)} - reached
+        reached, more = reached | new, bool(new)
+    return [one for one in found if one.key in reached - set(keys)]
+
+
+# Settling
+
+
+def settle(tracker: Tracker, stage: Stage, grid: str) -> Outcome:
+    """Let the new run of a stage take the place of those that are to be done again.
+
+    Args:
+        tracker: of the store.
+        stage: one that has been done, or was found done.
+        grid: for which grid, for messages.
+
+    Raises:
+        MlflowException: the store does not answer; to try again does no harm.
+    """
+    runs = tracker.runs_of(stage.key)
+    old = [run for run in runs if is_finished(run) and mark_of(run)]
+    new = standing(runs)
+    note = _replace(tracker, stage, old, new, grid) if old and new is not None else ""
+    stale = [stage_of(run) for run in marked(tracker).values() if STALE in run.data.tags]
+    again = tuple(one.key for one in stale if stage.key in one.parents)
+    return Outcome(note=note, again=again)
+
+
+def generation(tracker: Tracker) -> str:
+    """Changes whenever a result takes the place of a different one.
+
+    A result that was read before may then be one that counts no longer.
+    """
+    experiment = tracker.client.get_experiment(tracker.experiments[STAGES])
+    return str(experiment.tags.get(REDONE, ""))
+
+
+def _replace(tracker: Tracker, stage: Stage, old: Sequence[Run], new: Run, grid: str) -> str:
+    client, name, before = tracker.client, mark_of(old[0]), _digests(tracker, old[0])
+    children: list[Tracked] = []
+    is_same = before is not None and before == _digests(tracker, new)
+    if not is_same:
+        client.set_experiment_tag(tracker.experiments[STAGES], REDONE, uuid.uuid4().hex)
+        for one in tracker.stages():
+            if stage.key in one.stage.parents and one.status in ("finished", "running"):
+                with _unless_gone():
+                    client.set_tag(one.run_id, STALE, name)
+                    children.append(one)
+    tags = {tag for run in old for tag in run.data.tags if tag.startswith("grid.")}
+    for tag in sorted(tags - new.data.tags.keys()):
+        client.set_tag(new.info.run_id, tag, "true")
+    client.set_tag(new.info.run_id, REDONE, name)
+    for run in old:
+        with _unless_gone():
+            client.delete_run(run.info.run_id)
+    classes = [run.data.tags.get("elth.numerics", "unknown") for run in (old[0], new)]
+    if is_same:
+        told = " -> ".join(dict.fromkeys(classes))
+        return f"{stage.title} came out the same, bit for bit (numerics class {told})"
+    return f"{stage.title} {_otherwise(old[0], new, before, classes)}; {_told(children, grid)}"
+
+
+def _digests(tracker: Tracker, run: Run) -> Mapping[str, str] | None:
+    """Digests of the parts of what a run left; None if they are not to be had.
+
+    Runs of before tell that of their mask alone: then its files are read.
+    """
+    tags = {
+        tag.removeprefix("elth.").removesuffix("_sha256"): value
+        for tag, value in run.data.tags.items()
+        if tag.startswith("elth.") and tag.endswith("_sha256")
+    }
+    if tags.keys() - {"mask"}:
+        return tags
+    try:
+        result = tracker.result_of(stage_of(run), run)
+    except ElthError:
+        return None
+    return result.digests if result.digests.keys() - {"mask"} else None
+
+
+def _otherwise(old: Run, new: Run, before: Mapping[str, str] | None, classes: Sequence[str]) -> str:
+    if before is None:
+        text = "was done again, and as nothing of what it left before can be compared, it is taken"
+        return f"{text} for different"
+    accuracy = [run.data.metrics.get("test_accuracy") for run in (old, new)]
+    told = f"; test accuracy {accuracy[0]:.2f} -> {accuracy[1]:.2f} %" if all(accuracy) else ""
+    if classes[0] == classes[1]:
+        why = f"in the same numerics class {classes[0]}, where it should be the same"
+    else:
+        why = f"numerics class {classes[0]} -> {classes[1]}"
+    return f"came out different ({why}{told})"
+
+
+def _told(children: Sequence[Tracked], grid: str) -> str:
+    if not children:
+        return "nothing was made of it"
+    named = ", ".join(one.stage.title for one in children[:_NAMED])
+    more = f" and {len(children) - _NAMED} more" if len(children) > _NAMED else ""
+    text = f"done again, as made of it: {named}{more}"
+    others = sorted({name for one in children if grid not in one.grids for name in one.grids})
+    if others:
+        text += f" (those of {', '.join(others)} by the next elth run of these)"
+    return text
+
+
+@contextlib.contextmanager
+def _unless_gone() -> Iterator[None]:
+    """Pass over a run that is deleted meanwhile."""
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code not in GONE:
+            raise
