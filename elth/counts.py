@@ -80,4 +80,6 @@ def kept_after(rate: float | str, rounds: int, prunable_weights: int) -> int:
     kept = prunable_weights
     for _ in range(rounds):
         kept = int(keep * kept)
+        if not kept:
+            break
     return kept

@@ -11,7 +11,7 @@ from typing import Any
 
 from elth.errors import ElthError, unknown
 
-_STEP = re.compile(r"\s*(\d+)\s*(ep|it)\s*")
+_STEP = re.compile(r"\s*(\d{1,12})\s*(ep|it)\s*", re.ASCII)
 
 
 @dataclass(frozen=True)

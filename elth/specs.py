@@ -12,6 +12,9 @@ from elth.errors import ElthError, unknown
 
 Option = int | float | bool | str
 
+LARGEST_SIDE = 4096
+"""Of an image: a batch of more takes more memory than machines have."""
+
 _SPEC = re.compile(r"\s*((?:[A-Za-z_][\w.]*:)?[A-Za-z][\w-]*)\s*(?:\((.*)\))?\s*", re.DOTALL)
 _QUOTES = ('"', "'")
 _PART = re.compile(r"""\s*(?:[^,=]+=\s*(?:"[^"]*"|'[^']*')\s*(?=,|$)|[^,]+)""")
@@ -32,6 +35,10 @@ class DataShape:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ElthError(f"{name} must be a whole number of at least 1, found {value!r}")
+        if self.size > LARGEST_SIDE:
+            raise ElthError(
+                f"images have at most {LARGEST_SIDE:,} pixels a side, found a size of {self.size:,}"
+            )
 
     @property
     def image(self) -> tuple[int, int, int]:

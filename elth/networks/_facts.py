@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from elth import plugins
-from elth.errors import unknown
+from elth.errors import ElthError, unknown
 from elth.networks import _options
 from elth.networks._anatomy import Anatomy, Stage
 from elth.remembered import remembered
@@ -140,7 +140,11 @@ def _tensor_shapes(spec: Spec, shape: DataShape) -> dict[str, tuple[int, ...]]:
 def _asked(call: Callable[..., Any], spec: Spec, shape: DataShape) -> Any:
     sides = (shape.channels, shape.size, shape.classes)
     if spec.name in remembered(_catalogue):
-        return remembered(call, str(spec), *sides, ())
+        try:
+            return remembered(call, str(spec), *sides, ())
+        except RuntimeError as error:  # torch's: it is larger than can be counted
+            reason = str(error).partition("\n")[0]
+            raise ElthError(f"{spec} for {shape} cannot be built: {reason}") from error
     return remembered(call, str(spec), *sides, plugins.in_use(), also=plugins.state(spec.name))
 
 

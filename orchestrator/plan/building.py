@@ -19,6 +19,7 @@ from orchestrator.experiment.reading import load
 from orchestrator.experiment.sections import Cell, Experiment
 from orchestrator.plan.costs import kept_at, weights_of
 from orchestrator.plan.graph import Plan
+from orchestrator.plan.limits import MOST_STAGES, check_count, check_names
 from orchestrator.plan.stage import Stage, data_labels, info_of
 from orchestrator.plan.transforming import transform
 
@@ -27,13 +28,16 @@ def build(experiment: Experiment) -> Plan:
     """Work out the stages of an experiment. Needs neither data nor store.
 
     Raises:
-        ElthError: a transformation does not fit its networks, or a count cannot be met.
+        ElthError: a transformation does not fit its networks, a count cannot be met, or there are
+            too many stages or too long names.
     """
+    check_count(experiment)
     stages: dict[str, Stage] = {}
     builders = [_Builder(experiment, seed, stages) for seed in experiment.seeds]
     asked = dict.fromkeys(
         builder.cell(cell).key for cell in experiment.cells() for builder in builders
     )
+    check_names(experiment.name, experiment.description, stages.values())
     return Plan(stages, tuple(asked))
 
 
@@ -148,7 +152,7 @@ class _Builder:
         else:
             kept = int((1 - Fraction(cell.target)) * total)
             k = 0
-            while kept_at(pruning.rate, k + 1, total) > kept:
+            while k < MOST_STAGES and kept_at(pruning.rate, k + 1, total) > kept:
                 k += 1
             if k > pruning.rounds:
                 last = 1 - kept_at(pruning.rate, pruning.rounds, total) / total

@@ -9,7 +9,19 @@ from elth.networks import facts
 from elth.specs import DataShape
 from orchestrator.plan.stage import Stage, iterations, recipe_of, shape_of
 
-kept_at = functools.lru_cache(maxsize=4096)(kept_after)
+
+def kept_at(rate: float | str, rounds: int, prunable_weights: int) -> int:
+    """As ``elth.counts.kept_after``; what it gave for fewer rounds is gone on from."""
+    counts = _counts(str(rate), prunable_weights)
+    while len(counts) <= rounds and counts[-1]:
+        counts.append(kept_after(rate, 1, counts[-1]))
+    return counts[rounds] if rounds < len(counts) else 0
+
+
+@functools.lru_cache(maxsize=256)
+def _counts(rate: str, prunable_weights: int) -> list[int]:
+    """The weights that are left after no, one, two ... prunings, as far as they are known."""
+    return [prunable_weights]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -51,7 +63,7 @@ def stored_bytes(stage: Stage, keep_weights: bool = False) -> int:
     if "keep" in stage.params:
         kept = stage.params["keep"]
     elif stage.kind == "round" and stage.labels["round"]:
-        kept = kept_after(stage.params["rate"], stage.labels["round"], weights)
+        kept = kept_at(stage.params["rate"], stage.labels["round"], weights)
     return overhead + weights // 8 + (4 * kept if stage.kind == "round" or keep_weights else 0)
 
 
