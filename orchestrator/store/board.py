@@ -15,6 +15,7 @@ import contextlib
 from collections.abc import Callable
 
 from mlflow import MlflowClient
+from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 
 BOARDS = "elth-leases"
@@ -23,7 +24,7 @@ ROOT = "elth-leases-root"
 """The experiment that exists once and names the run above the boards."""
 
 GONE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-"""What MLflow calls it when a run is not there, or deleted."""
+"""What MLflow calls it when a run is not there, or deleted; the second is any wrong value too."""
 
 _ROOT_TAG = "elth.root"
 
@@ -106,6 +107,19 @@ class Board:
     def _log_once(self, run_id: str, name: str, value: str) -> str:
         """Log a parameter that nobody has logged; the value that stands then."""
         return log_once(self._client, run_id, name, value)
+
+
+def is_deleted(client: MlflowClient, run_id: str, error: MlflowException) -> bool:
+    """Whether an error about a run means that it is deleted or not there.
+
+    A deleted run is to MLflow what a name or a value is that is too long, so the run is asked.
+    """
+    if error.error_code != "INVALID_PARAMETER_VALUE":
+        return error.error_code in GONE
+    try:
+        return bool(client.get_run(run_id).info.lifecycle_stage != LifecycleStage.ACTIVE)
+    except MlflowException as second:
+        return second.error_code in GONE
 
 
 def log_once(client: MlflowClient, run_id: str, name: str, value: str) -> str:

@@ -32,7 +32,7 @@ from orchestrator.experiment import NAME, Experiment
 from orchestrator.plan import Plan, Stage, build
 from orchestrator.store.address import Store
 from orchestrator.store.away import is_away
-from orchestrator.store.board import GONE, Board, log_once
+from orchestrator.store.board import Board, is_deleted, log_once
 from orchestrator.store.content import Change, Content, grown
 from orchestrator.store.files import Files
 from orchestrator.store.listing import Tracked, pages
@@ -317,7 +317,7 @@ class Grids:
             try:
                 self._client.set_tag(run_id, f"grid.{grid}", "true")
             except MlflowException as error:
-                if error.error_code not in GONE:
+                if not is_deleted(self._client, run_id, error):
                     raise
                 self._forget()
                 raise ElthError(

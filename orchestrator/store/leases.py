@@ -33,7 +33,7 @@ from mlflow.entities import LifecycleStage, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
 from orchestrator.plan.stage import Stage
-from orchestrator.store.board import GONE
+from orchestrator.store.board import is_deleted
 from orchestrator.store.listing import pages
 from orchestrator.store.marks import is_finished, standing
 from orchestrator.store.opening import STAGES
@@ -117,7 +117,7 @@ class Lease:
         try:
             return _owner(self._tracker.client.get_run(run_id)) == self._driver
         except MlflowException as error:
-            if error.error_code not in GONE:
+            if not is_deleted(self._tracker.client, run_id, error):
                 raise
             return False
 
@@ -145,7 +145,7 @@ class Lease:
                 tags = [RunTag(*tag) for tag in _signs(count, seconds).items()]
                 self._tracker.client.log_batch(self.run_id, tags=tags)
             except MlflowException as error:  # it may be away for a while
-                self.seems_lost = error.error_code in GONE
+                self.seems_lost = is_deleted(self._tracker.client, self.run_id, error)
             if self.seems_lost:
                 return
 
@@ -257,7 +257,7 @@ def _fence(client: MlflowClient, run: Run) -> bool:
         if client.get_run(run.info.run_id).info.status != "FINISHED":
             return True
     except MlflowException as error:
-        if error.error_code not in GONE:
+        if not is_deleted(client, run.info.run_id, error):
             raise
         return True
     client.restore_run(run.info.run_id)

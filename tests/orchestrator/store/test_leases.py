@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 
+from elth.errors import ElthError
 from orchestrator import plan
 from orchestrator.plan.stage import Stage
 from orchestrator.store.address import Store
-from orchestrator.store.board import BOARDS, ROOT, Board
+from orchestrator.store.board import BOARDS, ROOT, Board, is_deleted
 from orchestrator.store.leases import (
     BEAT,
     SEEN,
@@ -446,3 +449,29 @@ def test_the_length_of_a_lease_is_the_holders(tracker: Tracker) -> None:
     assert _told(tracker.client.get_run(odd)) == ("nonsense", 60.0)
     tracker.client.delete_run(odd)
     assert tracker.client.get_run(run_id).info.lifecycle_stage == "deleted"
+
+
+def test_a_refused_value_is_not_a_deleted_run(tracker: Tracker) -> None:
+    client, stage = tracker.client, chain("board-refused")[0]
+    run_id = open_run(tracker, stage, grid="g", driver=ELSEWHERE)
+
+    def refused(name: str) -> MlflowException:
+        with pytest.raises(MlflowException) as caught:
+            client.set_tag(run_id, name, "true")
+        return caught.value
+
+    too_long = refused("x" * 300)
+    assert too_long.error_code == "INVALID_PARAMETER_VALUE"
+    assert not is_deleted(client, run_id, too_long)
+    with pytest.raises(MlflowException, match="exceeds the maximum length"):
+        tracker.grids.join([run_id], "x" * 300)
+    client.delete_run(run_id)
+    gone = refused("x")
+    assert gone.error_code == "INVALID_PARAMETER_VALUE"
+    assert is_deleted(client, run_id, gone)
+    with pytest.raises(ElthError, match="has been deleted from the store"):
+        tracker.grids.join([run_id], "g")
+    assert is_deleted(client, "0" * 32, too_long), "there is no such run at all"
+    assert not is_deleted(
+        client, run_id, MlflowException("away", error_code=TEMPORARILY_UNAVAILABLE)
+    )
