@@ -227,9 +227,13 @@ def doctor(
     from orchestrator.experiment.reading import load
 
     experiment = None if config is None else load(config, overrides)
-    found = find_store(store)
     address = machines.address_of(address)
     wrong = 0
+    try:
+        found = find_store(store)
+    except ElthError as error:  # the rest may be well
+        found, wrong = None, 1
+        click.echo(f"WRONG  store: {error}\n       -> see what the message says")
     for one in doctors.examine(found, experiment, address, free=free):
         mark = "ok   " if one.is_well else "WRONG"
         click.echo(f"{mark}  {one.about}: {one.what}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,23 +63,26 @@ def _well(about: str, what: str) -> Finding:
 
 
 def examine(
-    store: Store, experiment: Experiment | None, address: str | None, *, free: bool = False
+    store: Store | None, experiment: Experiment | None, address: str | None, *, free: bool = False
 ) -> Iterator[Finding]:
     """Look at everything, one finding after the other.
 
     Args:
-        store: where runs are kept.
+        store: where runs are kept; None where that is not known, and not looked at.
         experiment: what is to be run, if that is known.
         address: the Ray cluster, if there is one.
         free: whether placement groups that dead drivers left are removed.
     """
-    yield from check_store(store)
+    yield from check_locale()
     given = experiment.resources.storage if experiment else None
-    yield from check_storage(given, store)
-    yield from check_disks(store, given)
+    if store is not None:
+        yield from check_store(store)
+        yield from check_storage(given, store)
+        yield from check_disks(store, given)
     if experiment is not None:
         yield from check_data(experiment)
     if address is None:
+        yield from check_scratch()
         if experiment is not None:
             yield from check_slots(experiment, None)
         yield from check_threads(experiment)
@@ -92,7 +96,8 @@ def examine(
             if experiment is not None:
                 yield from check_slots(experiment, nodes)
             yield from check_groups(free=free)
-            yield from check_nodes(nodes, store, experiment)
+            if store is not None:
+                yield from check_nodes(nodes, store, experiment)
             yield from check_arithmetic(experiment, nodes)
     except ElthError as error:
         yield Finding(about="cluster", what=str(error), do="start it, or leave --address out")
@@ -160,6 +165,29 @@ def check_store(store: Store) -> Iterator[Finding]:
         )
 
 
+def check_locale() -> Iterator[Finding]:
+    """Whether files can have any name; texts of ours are UTF-8 everywhere."""
+    name = sys.getfilesystemencoding()
+    if name.lower().replace("-", "") == "utf8":
+        yield _well("locale", "names of files are in UTF-8")
+        return
+    yield Finding(
+        about="locale",
+        what=f"names of files are in {name}, which lacks most letters",
+        do="set LC_ALL=C.UTF-8, or PYTHONUTF8=1",
+    )
+
+
+def check_scratch() -> Iterator[Finding]:
+    """Whether a Ray of our own can keep its files here."""
+    from orchestrator.work import scratch
+
+    try:
+        yield _well("Ray", scratch.check())
+    except ElthError as error:
+        yield Finding(about="Ray", what=str(error), do="see what the message says")
+
+
 def check_storage(given: str | None, store: Store) -> Iterator[Finding]:
     """Whether checkpoints can be written, and those that were set aside as damaged."""
     try:
@@ -186,7 +214,9 @@ def check_storage(given: str | None, store: Store) -> Iterator[Finding]:
 
 def check_disks(store: Store, given: str | None) -> Iterator[Finding]:
     """Whether there is room."""
-    places = {str(store.folder or Path.cwd()): "the store", os.environ.get("TMPDIR", "/tmp"): "Ray"}
+    from orchestrator.work import scratch
+
+    places = {str(store.folder or Path.cwd()): "the store", str(scratch.folder()[0]): "Ray"}
     found = storage.of(storage.place(given, store))
     if found.is_local:
         places.setdefault(str(found), "checkpoints")

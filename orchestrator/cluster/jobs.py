@@ -25,6 +25,7 @@ from typing import Any
 from elth.errors import ElthError
 from orchestrator.cluster.machines import HANDED
 from orchestrator.cluster.package import pack
+from orchestrator.store.opening import check_proxy
 from orchestrator.work.passing import Passed
 from orchestrator.work.stopping import GRACE_SECONDS
 
@@ -61,7 +62,8 @@ class Jobs:
         """Connect.
 
         Raises:
-            ElthError: it does not answer, or asks for a token that is not to be had.
+            ElthError: it does not answer, asks for a token that is not to be had, or is this
+                machine's and would be asked of a proxy.
         """
         address = address or next((os.environ[n] for n in _ADDRESSES if os.environ.get(n)), None)
         if address is None:
@@ -71,6 +73,7 @@ class Jobs:
                 f"'{address}' is no address of a dashboard: write it as http://HEAD:8265"
             )
         self.address = address.rstrip("/")
+        check_proxy(self.address)
         self._client = self._connect()
 
     def _connect(self) -> Any:

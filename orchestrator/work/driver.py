@@ -26,7 +26,7 @@ from orchestrator.store.away import patiently
 from orchestrator.store.listing import Tracked, seconds_per_work
 from orchestrator.store.outbox import publish_all
 from orchestrator.store.tracker import Tracker
-from orchestrator.work import shadows
+from orchestrator.work import scratch, shadows
 from orchestrator.work.progress import Progress
 from orchestrator.work.resources import (
     check_recipes,
@@ -75,7 +75,12 @@ class ThisMachine:
     def check(
         self, experiment: Experiment, store: Store, datasets: Iterable[str], code: Outside
     ) -> list[str]:
-        """It sees what it writes; where memory lets fewer trials run than cores do, it says so."""
+        """It sees what it writes; where memory lets fewer trials run than cores do, it says so.
+
+        Raises:
+            ElthError: Ray could not start here.
+        """
+        scratch.check()
         slots = local_slots(experiment)
         return [str(slots)] if slots.by_memory else []
 

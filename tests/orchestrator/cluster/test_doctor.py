@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import sys
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -13,9 +14,11 @@ from typing import Any, NamedTuple
 import pytest
 from click.testing import CliRunner
 
+from elth.errors import ElthError
 from orchestrator.cli.main import cli
 from orchestrator.cluster import doctor, machines
 from orchestrator.cluster.doctor import Finding
+from orchestrator.cluster.jobs import Jobs
 from orchestrator.cluster.machines import Node
 from orchestrator.store.address import Store
 from orchestrator.store.leases import SEEN
@@ -78,6 +81,42 @@ def test_what_can_be_wrong_here(
     assert "WRONG  threads: OMP_NUM_THREADS is 7, and a trial has 9999 cores" in done.output
     assert done.output.count("WRONG") == done.output.count("       -> ") == 3
     assert done.output.endswith("3 things are wrong.\n")
+
+
+@pytest.mark.parametrize("place", ["localhost:5000", "databricks", "file:///a"])
+def test_an_address_that_is_none_is_a_finding(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", place)
+    done = CliRunner().invoke(cli, ["doctor"])
+    assert done.exit_code == 3
+    assert f"WRONG  store: cannot use the store '{place}': " in done.output
+    assert "(MLFLOW_TRACKING_URI says this one)\n       -> see what the message says" in done.output
+    assert "ok     arithmetic: " in done.output  # the rest is looked at all the same
+    assert done.output.endswith("1 things are wrong.\n")
+
+
+def test_a_proxy_in_the_way_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("http_proxy", "http://proxy.invalid:3128")
+    (finding,) = _wrong(doctor.check_store(Store.of("http://localhost:9")))
+    assert finding.startswith(
+        "store: http_proxy is set, and a proxy cannot reach http://localhost:9"
+    )
+    with pytest.raises(ElthError, match="http_proxy is set, and a proxy cannot reach http://127"):
+        Jobs("http://127.0.0.1:8265")
+
+
+def test_surroundings_in_which_a_run_could_not_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _wrong(doctor.check_scratch()) == []
+    monkeypatch.setenv("RAY_TMPDIR", "/" + "x" * 90)
+    (finding,) = _wrong(doctor.check_scratch())
+    assert finding.startswith("Ray: Ray would keep its files in /xxx")
+    assert "(RAY_TMPDIR says so), whose name is " in finding
+    assert _wrong(doctor.check_locale()) == []
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "iso8859-1")
+    assert _wrong(doctor.check_locale()) == [
+        "locale: names of files are in iso8859-1, which lacks most letters"
+    ]
 
 
 def test_a_tracker_that_does_not_answer() -> None:
