@@ -189,11 +189,11 @@ def _dies_each_time(said: str, action: str = "", **variables: str) -> Callable[[
         point = {"checkpoint due": POINTS["checkpoint due"]}
         injected = project.arm(point, f"{action}-always") if action else {}
         code = project.run(**injected, **variables)
-        text = (project.path / "output.txt").read_text()
+        text = (project.path / "output.txt").read_text(encoding="utf-8")
         require(code == 3, f"it ended with {code}, not 3:\n{text}")
         require("common causes" not in text, f"all that Ray says is on the screen:\n{text}")
         code = project.wait(project.start("status", project.name))
-        status = (project.path / "output.txt").read_text().removeprefix(text)
+        status = (project.path / "output.txt").read_text(encoding="utf-8").removeprefix(text)
         for name, shown in (("the end of elth run", text), ("elth status", status)):
             found = [line for line in shown.splitlines() if "failed: " in line and said in line]
             require(bool(found), f"{name} does not say '{said}':\n{shown}")

@@ -66,7 +66,9 @@ def in_two_namespaces(references: References) -> Callable[[Project], None]:
 
     def disturb(project: Project) -> None:
         try:
-            subprocess.run([*NAMESPACE, "true"], capture_output=True, text=True, check=True)
+            subprocess.run(
+                [*NAMESPACE, "true"], capture_output=True, text=True, encoding="utf-8", check=True
+            )
         except (OSError, subprocess.CalledProcessError) as error:
             why = getattr(error, "stderr", "") or error
             raise NotHere(f"no PID namespace can be made: {str(why).strip()}") from error
@@ -347,7 +349,9 @@ def machine_with_a_route(project: Project) -> None:
 def _listening(driver: subprocess.Popen[str]) -> Iterator[tuple[str, str]]:
     """Address and process of each socket that is listened on in the network of a driver."""
     words = ["nsenter", f"--net=/proc/{driver.pid}/ns/net", "ss", "-Hltnp"]
-    shown = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+    shown = subprocess.run(
+        words, capture_output=True, text=True, encoding="utf-8", check=False
+    ).stdout
     for line in shown.splitlines():
         address = line.split()[3].rpartition(":")[0].partition("%")[0].strip("[]")
         for name in re.findall(r'\("([^"]+)",pid=', line):

@@ -40,9 +40,10 @@ def _problems(tree: ast.AST) -> Iterator[tuple[int, str]]:
             of_path = isinstance(node.func, ast.Attribute) and name == "open"
             place = 0 if of_path else _MODE[name]
             given = words.get("mode", node.args[place] if len(node.args) > place else None)
-            mode = given.value if isinstance(given, ast.Constant) else None
+            modes = [] if given is None else list(ast.walk(given))  # of a choice, both
+            told = [one.value for one in modes if isinstance(one, ast.Constant)]
             default = "w+b" if name.endswith("TemporaryFile") else "r"
-            if owner != "os" and "b" not in str(mode or default):
+            if owner != "os" and not all("b" in str(mode) for mode in told or [default]):
                 yield node.lineno, f"{name} names no encoding"
         elif {"text", "universal_newlines"} & words.keys() and name in ("run", "Popen"):
             yield node.lineno, f"{name} gives text and names no encoding"
@@ -71,6 +72,8 @@ def test_text_names_its_encoding(folder: str) -> None:
         ("open(p, 'rb')", 0),
         ("p.open()", 1),
         ("p.open('ab')", 0),
+        ("p.open('rb' if reading else 'ab')", 0),
+        ("p.open('rb' if reading else 'a')", 1),
         ("(folder / 'x').open('ab')", 0),
         ("(folder / 'x').open('a')", 1),
         ("tempfile.TemporaryFile(dir=d)", 0),

@@ -159,7 +159,7 @@ def _boot() -> str:
 def _boot_of_macos() -> str:
     words = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        done = subprocess.run(words, capture_output=True, text=True, encoding="utf-8", check=True)
         return done.stdout.strip()
     return ""
 
