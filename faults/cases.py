@@ -181,12 +181,12 @@ def _dies_each_time(said: str, action: str = "", **variables: str) -> Callable[[
 
     Args:
         said: what the reason has to say.
-        action: what is done to it at a check of its training.
+        action: what is done to it once its run is begun.
         variables: of the environment, which do it harm.
     """
 
     def disturb(project: Project) -> None:
-        point = {"checkpoint due": POINTS["checkpoint due"]}
+        point = {"run begun": POINTS["run begun"]}
         injected = project.arm(point, f"{action}-always") if action else {}
         code = project.run(**injected, **variables)
         text = (project.path / "output.txt").read_text(encoding="utf-8")
@@ -197,7 +197,7 @@ def _dies_each_time(said: str, action: str = "", **variables: str) -> Callable[[
         for name, shown in (("the end of elth run", text), ("elth status", status)):
             found = [line for line in shown.splitlines() if "failed: " in line and said in line]
             require(bool(found), f"{name} does not say '{said}':\n{shown}")
-            require(f"see runs/logs/{project.name}.log" in found[-1], f"no log: {found[-1]}")
+            require(f"runs/logs/{project.name}.log" in found[-1], f"no log: {found[-1]}")
         if action == "crash":
             require("string_at" in status, f"the place of the crash is not shown:\n{status}")
 

@@ -203,13 +203,15 @@ def fail_for_the_dead(
         details: the last lines of its log.
     """
     runs = tracker.runs_of(stage.key)
-    left = [run for run in runs if run.info.status == "FAILED" or is_dead(run, driver)]
-    if len(left) < len(runs):
-        return
-    running = [run.info.run_id for run in left if run.info.status == "RUNNING"]
-    run_id = running[-1] if running else open_run(tracker, stage, grid=grid, driver=driver)
-    for run in left:
-        if run.info.run_id != run_id:
+    dead = [run.info.run_id for run in runs if is_dead(run, driver)]
+    for run in runs:
+        others = run.info.status == "RUNNING" and run.info.run_id not in dead
+        if others or run.info.status == "FINISHED":
+            return
+    run_id = dead[-1] if dead else open_run(tracker, stage, grid=grid, driver=driver)
+    for run in runs:
+        earlier = run.info.run_id in dead or run.info.status == "FAILED"
+        if earlier and run.info.run_id != run_id:
             tracker.client.delete_run(run.info.run_id)
     with contextlib.suppress(MlflowException, OSError):
         tracker.files.write(run_id, "traceback.txt", details.encode())

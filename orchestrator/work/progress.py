@@ -150,7 +150,8 @@ def display(now: Snapshot, title: str, elapsed: float) -> RenderableType:
         counts.append(f", {len(now.failed)} failed, {now.blocked} blocked", style="red")
     if not now.running and not now.elsewhere:
         counts.append(", starting")
-    return Group(head, rows, counts)
+    notes = [Text(f"  note: {text}", style="yellow") for text in now.notes[-1:]]
+    return Group(head, rows, counts, *notes)
 
 
 def _row(running: Running) -> tuple[RenderableType, ...]:

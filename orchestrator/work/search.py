@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+from pathlib import Path
 from typing import Any
 
-from ray import tune
+from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
@@ -149,8 +151,18 @@ class Dying(tune.Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         """Look into it."""
-        error = trial.get_pickled_error() or RuntimeError(trial.get_error() or "its process died")
-        self._search.died(trial.trial_id, self._deaths.look(error))
+        self._search.died(trial.trial_id, self._deaths.look(_error(trial)))
+
+
+def _error(trial: Trial) -> Exception | None:
+    """The error that Tune has just written down of a trial, before it is copied anywhere."""
+    with contextlib.suppress(Exception):  # of unpickling: anything
+        error: Exception = cloudpickle.loads(Path(str(trial.pickled_error_file)).read_bytes())
+        return error
+    with contextlib.suppress(OSError):
+        text = Path(str(trial.error_file)).read_text(encoding="utf-8", errors="replace")
+        return RuntimeError(text)
+    return None
 
 
 _MAKES_ROOM = (

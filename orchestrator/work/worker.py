@@ -373,8 +373,7 @@ def _notes(inflight: InFlight) -> Iterator[Report]:
 def _reason(error: Exception) -> str:
     text = plain(error)
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or _NO_MEMORY.search(text):
-        first = text.splitlines()[0] if text else "no more is said"
-        return f"memory ran out ({first}): {MORE_MEMORY}"
+        return f"memory ran out ({text.splitlines()[0]}): {MORE_MEMORY}"
     if isinstance(error, ElthError | NonFiniteLossError | MlflowException | OSError):
         return text
     return f"{type(error).__name__}: {text}"

@@ -19,7 +19,7 @@ PAIR = """\
 name: pair
 dataset: digits
 seeds: [0]
-recipe: {base: digits_resnet, length: 2ep, milestones: [1ep]}
+recipe: {base: digits_resnet, length: 2it, rewind: 1it, milestones: []}
 pruning: {rate: 0.5, rounds: 1}
 grid:
   - {method: imp, network: resnet14(width=4)}

@@ -139,6 +139,12 @@ def _snapshot(**changes: object) -> Snapshot:
     return Snapshot(**(fields | changes))  # type: ignore[arg-type]
 
 
+def test_a_live_display_shows_the_latest_note() -> None:
+    text = _display(_snapshot(notes=("an earlier one", "x is begun again: it fell")))
+    assert text.splitlines()[-1].strip() == "note: x is begun again: it fell"
+    assert "an earlier one" not in text
+
+
 def _display(now: Snapshot) -> str:
     console = Console(file=io.StringIO(), width=120)
     console.print(display(now, "a [title]", 125.0))

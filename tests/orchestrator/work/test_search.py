@@ -6,8 +6,12 @@ import signal
 from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from ray import cloudpickle
+from ray.exceptions import RayActorError
 from ray.tune.search import Searcher
 
 from orchestrator.plan.graph import Plan
@@ -177,6 +181,36 @@ def test_an_error_of_which_tune_says_nothing_ends_its_trial_all_the_same(
     Dying(search, Deaths(Path("/nowhere"))).on_step_begin(1, [])
     (reason,) = schedule.snapshot().failed.values()
     assert reason.endswith(": its process died")
+
+
+@pytest.mark.parametrize("written", ["pickled", "text", "nothing"])
+def test_the_error_is_read_where_tune_has_just_written_it(
+    finished: Finished, tmp_path: Path, written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.plan.schedule._PAUSES", ())
+    (tmp_path / "error.pkl").write_bytes(
+        cloudpickle.dumps(RayActorError(error_msg="pid: 1\nWorker exits with an exit code 4."))
+    )
+    (tmp_path / "error.txt").write_text("Failure # 1\nsomething is wrong\n")
+    trial: Any = SimpleNamespace(
+        trial_id="a",
+        pickled_error_file=str(tmp_path / "error.pkl") if written == "pickled" else None,
+        error_file=str(tmp_path / "error.txt") if written != "nothing" else None,
+    )
+    schedule = Schedule(finished.plan, (), {}, slots=1)
+    search = PlanSearch(schedule)
+    search.suggest("a")
+    search.on_trial_complete("a", error=True)
+    Dying(search, Deaths(tmp_path)).on_trial_error(1, [trial], trial)
+    (reason,) = schedule.snapshot().failed.values()
+    assert (
+        reason.partition(": ")[2]
+        == {
+            "pickled": "its process ended with exit code 4",
+            "text": "something is wrong",
+            "nothing": "its process died",
+        }[written]
+    )
 
 
 def test_a_group_whose_process_died_is_kept_by_the_driver_and_another_failure_is_not(

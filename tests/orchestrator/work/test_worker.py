@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from orchestrator.store.address import Store
 from orchestrator.store.runlog import begin_run
 from orchestrator.store.tracker import Tracker
 from orchestrator.work import training
+from orchestrator.work import worker as worker_module
 from orchestrator.work.resources import numerics
 from orchestrator.work.search import PlanSearch
 from orchestrator.work.telling import Report
@@ -244,21 +246,41 @@ def test_a_loss_that_is_not_finite_stops_its_stage_only(
     assert [report.index for report in fresh] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "MemoryError"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "CUDA out of"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+            "[enforce fail] DefaultCPUAllocator: can't",
+        ),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "Cannot allocate memory"),
+    ],
+    ids=repr,
+)
+def test_a_lack_of_memory_is_named_with_what_would_help(error: Exception, said: str) -> None:
+    reason = worker_module._reason(error)
+    assert reason.startswith(f"memory ran out ({said}")
+    assert "fewer trials at a time (resources.concurrent)" in reason
+    assert "\n" not in reason
+
+
 def test_a_failure_of_another_kind_is_not_final(
     store: Store, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def train(*_: object, **__: object) -> Iterator[object]:
-        raise MemoryError("no room\nfor it")
+        raise ZeroDivisionError("no room\nfor it")
 
     found = tiny("memory", seeds=[11])
     todo = list(plan.build(found).stages.values())
     monkeypatch.setattr(training, "train", train)
     assert _reports(store, found, todo, Worker()) == [
-        Report(index=0, failed="MemoryError: no room for it")
+        Report(index=0, failed="ZeroDivisionError: no room for it")
     ]
     (tracked,) = tracker.stages("memory")
     assert (tracked.status, tracked.is_final) == ("failed", False)
-    assert tracked.reason == "MemoryError: no room for it"
+    assert tracked.reason == "ZeroDivisionError: no room for it"
     monkeypatch.undo()
     assert not any(report.failed for report in _reports(store, found, todo[:1], Worker()))
     (again,) = tracker.stages("memory")  # the run of the failure is gone
