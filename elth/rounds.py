@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from elth import masks
-from elth.counts import rewind_step
+from elth.counts import check_round, rewind_step
 from elth.criteria import keep_highest, magnitude
 from elth.data import Dataset
 from elth.engine import Engine
@@ -166,8 +166,9 @@ def imp(
         compile: compile the network first, which takes a minute and pays for long trainings.
 
     Raises:
-        ElthError: something does not fit; a module has nothing to prune; so many rounds would prune
-            what is never pruned; ``start`` comes of other arguments; or as ``Training``.
+        ElthError: something does not fit; a module has nothing to prune; so many rounds would leave
+            no weight, or prune what is never pruned; ``start`` comes of other arguments; or as
+            ``Training``.
         NonFiniteLossError: while iterating, as ``Training``.
     """
     recipe = named(recipe)
@@ -242,12 +243,14 @@ class _Chain:
                 "linear layer"
             )
         whole = masks.nonzeros({name: dense[name] for name in self.unpruned})
-        last = masks.kept_after(self.rate, self.rounds, masks.total(dense))
-        if last < whole:
-            raise ElthError(
-                f"round {self.rounds} would keep {last:,} weights, and {whole:,} in "
-                f"{', '.join(self.unpruned)} are never pruned: ask for fewer rounds"
-            )
+        check_round(
+            self.rounds,
+            self.rate,
+            masks.total(dense),
+            of=str(self.spec or type(self.made).__name__),
+            whole=whole,
+            unpruned=self.unpruned,
+        )
 
     def check_start(self, start: Round | Ticket) -> None:
         """Refuse a start that comes of other arguments.

@@ -19,6 +19,7 @@ from elth.criteria._settings import (
     module,
     needs_data,
     options,
+    shares,
     version,
 )
 
@@ -57,6 +58,7 @@ __all__ = [
     "needs_data",
     "options",
     "prune",
+    "shares",
     "snip",
     "synflow",
     "uniform",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Mapping
-from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from elth import masks
+from elth.counts import check_sparsity
 from elth.criteria._gradients import Samples
 from elth.criteria._registry import CRITERIA, TOGETHER, criterion, together
 from elth.criteria._settings import check_settings
@@ -44,7 +44,8 @@ def prune(
         network: the network with its weights; it is left as it is.
         mask: what is left so far; by default all weights that can be pruned.
         keep: the number of weights that are left afterwards, over all layers.
-        sparsity: instead of ``keep`` the fraction of all of them that is zero afterwards.
+        sparsity: instead of ``keep`` the fraction of all of them that is zero afterwards; at least
+            one weight is left.
         data: the dataset, of which some criteria take training images.
         seed: fixes what is drawn.
         shape: the shape of the data; by default that of the dataset.
@@ -104,7 +105,7 @@ def _count(mask: Mapping[str, Tensor], keep: int | None, sparsity: float | None)
     """How many weights are kept, of a sparsity by exact decimal arithmetic.
 
     Raises:
-        ElthError: both are given, or neither, or the sparsity is no fraction.
+        ElthError: both are given, or neither, the sparsity is no fraction, or none would be left.
     """
     if (keep is None) == (sparsity is None):
         raise ElthError("say how many weights stay: keep, a number, or sparsity, a fraction of all")
@@ -112,7 +113,7 @@ def _count(mask: Mapping[str, Tensor], keep: int | None, sparsity: float | None)
         return keep
     if not 0 <= float(sparsity or 0) < 1:
         raise ElthError(f"sparsity must be at least 0 and below 1, as 0.9; found {sparsity}")
-    return int((1 - Fraction(str(sparsity))) * masks.total(mask))
+    return check_sparsity(sparsity or 0, masks.total(mask))
 
 
 def _check(made: Any, mask: Mapping[str, Tensor], keep: int, name: str) -> None:

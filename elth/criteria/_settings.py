@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from elth import plugins
+from elth.counts import densities
 from elth.errors import ElthError, unknown
 from elth.remembered import remembered
 
@@ -20,6 +21,28 @@ NAMES = (
     "random_layerwise",
 )
 """The names in ``CRITERIA``."""
+
+_SHARES: Mapping[str, Callable[[Mapping[str, int], int], dict[str, int]]] = {
+    "random_layerwise": densities
+}
+"""Criteria whose count alone says how many weights each layer keeps, and by what."""
+
+
+def shares(
+    name: str, sizes: Mapping[str, int], keep: int, unpruned: Collection[str] = ()
+) -> dict[str, int] | None:
+    """How many weights of each layer a criterion keeps; None where that depends on the weights.
+
+    Args:
+        name: the criterion.
+        sizes: the prunable weights of each layer, by name.
+        keep: how many are kept in all, ``unpruned`` ones among them.
+        unpruned: names of those that are left whole.
+    """
+    if name not in _SHARES:
+        return None
+    pruned = {layer: size for layer, size in sizes.items() if layer not in unpruned}
+    return _SHARES[name](pruned, keep - sum(sizes[layer] for layer in unpruned))
 
 
 def options(name: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
+from elth.counts import densities as densities
 from elth.criteria._gradients import Samples
 from elth.criteria._selection import check_count, keep_highest, on_cpu, spared
 from elth.masks import Mask, nonzeros
@@ -22,24 +23,6 @@ def scores(mask: Mapping[str, Tensor], seed: int, purpose: str) -> dict[str, Ten
         name: torch.rand(m.shape, generator=generator, dtype=torch.float64)
         for name, m in mask.items()
     }
-
-
-def densities(have: Mapping[str, int], keep: int) -> dict[str, int]:
-    """Share ``keep`` weights out so that every layer keeps the same fraction of what it has.
-
-    The shares are rounded down, and the weights that are missing go to the layers of the largest
-    remainders; ties go by position.
-
-    Example:
-        >>> densities({"a": 10, "b": 4, "c": 1}, 7)
-        {'a': 5, 'b': 2, 'c': 0}
-    """
-    total = max(sum(have.values()), 1)
-    result = {name: keep * count // total for name, count in have.items()}
-    ranked = sorted(have, key=lambda name: -(keep * have[name] % total))
-    for name in ranked[: keep - sum(result.values())]:
-        result[name] += 1
-    return result
 
 
 def prune_global(

@@ -87,6 +87,8 @@ class Facts:
     none."""
     strided_pixels: tuple[int, ...]
     """Input channels of the convolutions of one pixel with a stride."""
+    sizes: Mapping[str, int]
+    """Prunable weights of each layer, by the name of its tensor."""
     whole: Mapping[str, int]
     """Parameters that are never pruned, biases apart, by the kind of what holds them."""
 

@@ -407,5 +407,6 @@ def measured(spec: str | Spec, shape: DataShape) -> dict[str, Any]:
         "macs": macs(spec, shape),
         "norm_values": norm_values(spec, shape),
         "strided_pixels": strided_pixels(network),
+        "sizes": sizes,
         "whole": kept_whole(network),
     }

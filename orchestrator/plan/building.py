@@ -5,12 +5,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from elth import criteria, elastic
-from elth.counts import check_last_batch, iterations_per_epoch, rewind_step
+from elth.counts import (
+    check_last_batch,
+    check_round,
+    check_sparsity,
+    iterations_per_epoch,
+    rewind_step,
+)
 from elth.errors import ElthError
 from elth.networks import facts, version
 from elth.specs import Spec
@@ -18,6 +23,7 @@ from orchestrator.experiment.methods import CHAIN, METHODS, REWIND, SOURCE, Meth
 from orchestrator.experiment.reading import load
 from orchestrator.experiment.sections import Cell, Experiment
 from orchestrator.plan.costs import kept_at, weights_of
+from orchestrator.plan.emptying import notes
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.limits import MOST_STAGES, check_count, check_names
 from orchestrator.plan.stage import Stage, data_labels, info_of
@@ -38,7 +44,7 @@ def build(experiment: Experiment) -> Plan:
         builder.cell(cell).key for cell in experiment.cells() for builder in builders
     )
     check_names(experiment.name, experiment.description, stages.values())
-    return Plan(stages, tuple(asked))
+    return Plan(stages, tuple(asked), notes(experiment))
 
 
 def of_file(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Experiment, Plan]:
@@ -142,32 +148,32 @@ class _Builder:
         """The count that a cell asks for on a network.
 
         Raises:
-            ElthError: it keeps fewer weights than are never pruned, or needs more rounds.
+            ElthError: it leaves no weight, fewer than are never pruned, or needs more rounds.
         """
         total, whole = weights_of(network, info_of(dataset).shape)
         pruning = self.experiment.pruning
+        unpruned = facts(network, info_of(dataset).shape).anatomy.unpruned
         if not cell.target:
             kept = kept_at(pruning.rate, cell.round, total)
-            level = _Level(round=cell.round, target="", kept=kept)
-        else:
-            kept = int((1 - Fraction(cell.target)) * total)
-            k = 0
-            while k < MOST_STAGES and kept_at(pruning.rate, k + 1, total) > kept:
-                k += 1
-            if k > pruning.rounds:
-                last = 1 - kept_at(pruning.rate, pruning.rounds, total) / total
-                raise ElthError(
-                    f"a sparsity of {cell.target} on {network} needs a smaller round after round "
-                    f"{k}, and pruning.rounds is {pruning.rounds} ({100 * last:.2f} %)"
-                )
-            level = _Level(round=k + 1, target=cell.target, kept=kept)
-        if level.kept < whole:
-            unpruned = facts(network, info_of(dataset).shape).anatomy.unpruned
-            raise ElthError(
-                f"round {level.round} of {network} would keep {level.kept:,} weights, and "
-                f"{whole:,} in {', '.join(unpruned)} are never pruned: ask for fewer rounds"
+            check_round(
+                *(cell.round, pruning.rate, total),
+                of=network,
+                kept=kept,
+                whole=whole,
+                unpruned=unpruned,
             )
-        return level
+            return _Level(round=cell.round, target="", kept=kept)
+        kept = check_sparsity(cell.target, total, of=network, whole=whole, unpruned=unpruned)
+        k = 0
+        while k < MOST_STAGES and kept_at(pruning.rate, k + 1, total) > kept:
+            k += 1
+        if k > pruning.rounds:
+            last = 1 - kept_at(pruning.rate, pruning.rounds, total) / total
+            raise ElthError(
+                f"a sparsity of {cell.target} on {network} needs a smaller round after round "
+                f"{k}, and pruning.rounds is {pruning.rounds} ({100 * last:.2f} %)"
+            )
+        return _Level(round=k + 1, target=cell.target, kept=kept)
 
     def ticket(self, network: str, dataset: str, level: _Level) -> Stage:
         """The stage of IMP that trains the ticket of a level."""

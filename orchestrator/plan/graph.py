@@ -29,6 +29,8 @@ class Plan:
     stages: Mapping[str, Stage]
     asked: tuple[str, ...] = ()
     """Keys of the stages that cells ask for; the others are on the way to them."""
+    notes: tuple[str, ...] = ()
+    """What a person should know before anything is trained."""
 
     def children(self) -> dict[str, list[str]]:
         """For each key the keys of the stages that need it."""

@@ -82,6 +82,7 @@ def test_facts_are_those_of_the_network(name: str, shape: DataShape) -> None:
             if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
             if module.stride == (2, 2)
         ),
+        sizes=sizes,
         whole={
             kind: sum(
                 parameter.numel()

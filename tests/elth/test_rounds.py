@@ -127,7 +127,8 @@ def test_a_start_of_other_arguments_is_refused(digits: Dataset, rounds: list[Rou
         ({"network": nn.Flatten()}, "Flatten has no weight to prune: expected a convolution or a"),
         (
             {"network": "mlp2", "rounds": 40, "rate": 0.5},
-            "round 40 would keep 0 weights, and 1,000 in head.weight are never pruned: ask for few",
+            r"round 40 of mlp2 would keep 0 weights, and 1,000 in head.weight are never pruned: "
+            r"round 7 is the last that keeps as many \(1,095\), where each prunes 0.5 of what is",
         ),
     ],
 )

@@ -455,6 +455,10 @@ def test_what_a_plain_module_cannot_be_asked(shaped: MemoryDataset) -> None:
         ({"keep": 1, "sparsity": 0.5}, count),
         ({"sparsity": 1.0}, "sparsity must be at least 0 and below 1, as 0.9; found 1.0"),
         ({"sparsity": -0.1}, "sparsity must be at least 0 and below 1, as 0.9; found -0.1"),
+        (
+            {"sparsity": 0.999},
+            "a sparsity of 0.999 would keep none of 338 weights: ask for 0.997",
+        ),
         ({"keep": 339}, "cannot keep 339 weights: 338 are there"),
     ):
         with pytest.raises(ElthError, match=message):

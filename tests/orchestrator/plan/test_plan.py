@@ -705,7 +705,8 @@ MOVES_TO_ITSELF: list[dict[str, Any]] = [
         (
             # 0.05 % of 3,072 x 300 + 300 x 100 + 100 x 10.
             {"method": "snip", "network": "mlp1", "sparsity": 0.9995},
-            "of mlp1 would keep 476 weights, and 1,000 in head.weight are never pruned: ask for fe",
+            r"a sparsity of 0.9995 on mlp1 would keep 476 weights, and 1,000 in head.weight are "
+            r"never pruned: ask for 0.99895 at most, which keeps 1,000",
         ),
         (
             {"method": "ett", "source": "resnet14", "network": "resnet20", "transform": "apend"},
@@ -718,7 +719,7 @@ MOVES_TO_ITSELF: list[dict[str, Any]] = [
         (
             {"method": ["imp", "magnitude"], "network": "mlp1", "round": 31},
             "round 31 of mlp1 would keep 941 weights, and 1,000 in head.weight are never pruned: "
-            "ask for fewer rounds",
+            r"round 30 is the last that keeps as many \(1,177\), where each prunes 0.2 of",
         ),
     ],
 )
