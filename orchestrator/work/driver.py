@@ -119,6 +119,7 @@ def execute(
     """
     shadows.check()
     check_recipes(experiment)
+    _check_case(store.folder or Path(), experiment.name)
     with machines or nullcontext(ThisMachine()) as found:
         return _execute(
             experiment,
@@ -129,6 +130,18 @@ def execute(
             retry_failed=retry_failed,
             replace=replace,
             redo=redo,
+        )
+
+
+def _check_case(folder: Path, grid: str) -> None:
+    """Refuse a grid whose report would go over that of another, on a disk that ignores case."""
+    reports = folder / "reports"
+    names = [path.name for path in reports.glob("*")]
+    twins = [name for name in names if name.lower() == grid.lower()]
+    if twins and grid not in twins and (reports / grid).exists():
+        raise ElthError(
+            f"the disk of {reports} takes the grids {twins[0]} and {grid} for one: name this one "
+            "otherwise, by name="
         )
 
 

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +55,17 @@ def test_seconds_per_work_is_that_of_the_plans_networks(finished: Finished) -> N
     unfinished = [dataclasses.replace(one, status="failed") for one in timed]
     assert seconds_per_work(unfinished, here) is None
     assert seconds_per_work([], here) is None
+
+
+def test_names_that_differ_in_case_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "reports" / "Done").mkdir(parents=True)
+    driver._check_case(tmp_path, "done")  # two folders to this disk
+    exists = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda path: exists(path.with_name(path.name.title())))
+    driver._check_case(tmp_path, "Done")
+    driver._check_case(tmp_path, "other")
+    with pytest.raises(ElthError, match="takes the grids Done and done for one: name this one"):
+        driver._check_case(tmp_path, "done")
 
 
 def test_a_finished_plan_is_reported_without_a_runner(
