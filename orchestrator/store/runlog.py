@@ -192,7 +192,8 @@ def fail_for_the_dead(
 ) -> None:
     """Close the run of a stage as failed, in the place of a process that has died.
 
-    The next ``elth run`` does the stage again. What another driver has done, or is at, stays.
+    The next ``elth run`` does the stage again. What another driver has done, or is at, stays, and
+    so does what a process of this driver could still write of its failure.
 
     Args:
         tracker: of the store.
@@ -206,7 +207,8 @@ def fail_for_the_dead(
     dead = [run.info.run_id for run in runs if is_dead(run, driver)]
     for run in runs:
         others = run.info.status == "RUNNING" and run.info.run_id not in dead
-        if others or run.info.status == "FINISHED":
+        told = run.info.status == "FAILED" and run.data.tags.get("elth.owner") == driver
+        if others or run.info.status == "FINISHED" or (told and not dead):
             return
     run_id = dead[-1] if dead else open_run(tracker, stage, grid=grid, driver=driver)
     for run in runs:

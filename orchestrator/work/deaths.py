@@ -27,6 +27,7 @@ MORE_MEMORY = (
 _RAYS = re.compile(r"^(:job_id:|:actor_name:|:task_name:|\[\d{4}-.*logging\.cc|Extension modules:)")
 """Lines of a log that are Ray's or of no use."""
 _FRAME = re.compile(r'^  File "(?P<file>.+)", line (?P<line>\d+) in (?P<name>.+)$')
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _PID = re.compile(r"\bpid[:=] ?(\d+)")
 _CAUSES = ("health_check_failure", "controller_failure", "cause", "__cause__")
 
@@ -60,7 +61,7 @@ class Deaths:
             error: what Ray raised where an answer of the process was waited for.
         """
         root = _root(error) if error is not None else None
-        text = str(error or "")
+        text = _COLOURS.sub("", str(error or ""))
         said = str(root or "")
         if root is not None and not _is_death(root):
             return Death(reason=_last_line(root), told=text)
@@ -113,7 +114,8 @@ def _is_death(error: BaseException) -> bool:
 def _last_line(error: BaseException) -> str:
     """What is said of an error that is no death."""
     cause = error.cause if isinstance(error, RayTaskError) else error
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    text = _COLOURS.sub("", str(cause))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     if isinstance(error, RayTaskError) and isinstance(cause, Exception):
         return f"{type(cause).__name__}: {lines[-1] if lines else ''}"
     return lines[-1] if lines else type(error).__name__

@@ -88,7 +88,7 @@ def killed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             ActorDiedError(RayTaskError("f", "Trace\nModuleNotFoundError: No x", ValueError("x"))),
             "ModuleNotFoundError: No x",
         ),
-        (RuntimeError("first\nlast\n"), "last"),
+        (RuntimeError("first\n\x1b[36mlast\x1b[39m\n"), "last"),
         (None, "its process died"),
     ],
     ids=str,
@@ -96,7 +96,7 @@ def killed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_the_reason_is_one_line(logs: Path, error: Exception | None, reason: str) -> None:
     death = Deaths(logs).look(error)
     assert death.reason == reason
-    assert death.told == str(error or "")
+    assert death.told == str(error or "").replace("\x1b[36m", "").replace("\x1b[39m", "")
 
 
 def test_a_crash_is_named_with_its_place_and_its_stack_ends_there(logs: Path) -> None:

@@ -14,7 +14,7 @@ from orchestrator.store.processes import owner
 from orchestrator.store.tracker import Tracker
 from orchestrator.work.deaths import Death
 from orchestrator.work.reasons import Reasons
-from tests.orchestrator.helpers import ELSEWHERE, artifact, begin, chain, rewind_result, tiny
+from tests.orchestrator.helpers import ELSEWHERE, GONE, artifact, begin, chain, rewind_result, tiny
 
 
 @pytest.fixture
@@ -44,14 +44,26 @@ def test_a_reason_is_in_the_store_and_the_next_run_does_the_stage_again(
     lease.give_up()
 
 
-def test_a_process_that_had_not_come_so_far_gets_a_run(tracker: Tracker, reasons: Reasons) -> None:
+def test_a_process_that_had_not_come_so_far_gets_a_run(
+    tracker: Tracker, reasons: Reasons, tmp_path: Path
+) -> None:
     stage = chain("early", seeds=[902])[0]
-    reasons.add(stage, "it never began", [])
+    earlier = Reasons(lambda: tracker, "dying", GONE, tmp_path / "dying.log")
+    earlier.add(stage, "it never began", [])
     reasons.add(stage, "nor again", [])
     (run,) = tracker.runs_of(stage.key)
     assert run.info.status == "FAILED"
     assert run.data.tags["elth.reason"] == "nor again"
     assert run.data.tags["grid.dying"] == "true"
+
+
+def test_what_a_worker_has_written_of_its_failure_stays(tracker: Tracker, reasons: Reasons) -> None:
+    stage = chain("worker", seeds=[906])[0]
+    log = begin(tracker, stage)
+    log.fail("ValueError: no", final=False, details="the whole story")
+    reasons.add(stage, "its group fell", ["less"])
+    (run,) = tracker.runs_of(stage.key)
+    assert (run.info.run_id, run.data.tags["elth.reason"]) == (log.run_id, "ValueError: no")
 
 
 @pytest.mark.parametrize("state", ["finished", "another driver's"])
