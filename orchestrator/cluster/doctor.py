@@ -74,6 +74,7 @@ def examine(
         free: whether placement groups that dead drivers left are removed.
     """
     yield from check_locale()
+    yield from check_shadows()
     given = experiment.resources.storage if experiment else None
     if store is not None:
         yield from check_store(store)
@@ -101,6 +102,19 @@ def examine(
             yield from check_arithmetic(experiment, nodes)
     except ElthError as error:
         yield Finding(about="cluster", what=str(error), do="start it, or leave --address out")
+
+
+def check_shadows() -> Iterator[Finding]:
+    """Whether trials would import files of the current folder in the place of packages."""
+    from orchestrator.work import shadows
+
+    try:
+        shadows.check()
+    except ElthError as error:
+        what, _, do = str(error).partition(": ")
+        yield Finding(about="folder", what=what, do=do)
+    else:
+        yield _well("folder", f"nothing in {Path.cwd()} hides a package from trials")
 
 
 def check_store(store: Store) -> Iterator[Finding]:

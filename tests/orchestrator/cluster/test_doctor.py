@@ -59,6 +59,15 @@ def test_a_healthy_project(finished: Finished) -> None:
     assert f"ok     store: {finished.store} answers and can be written" in done.output
 
 
+def test_a_folder_that_hides_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _wrong(doctor.check_shadows()) == []
+    (tmp_path / "mlflow.py").write_text("", encoding="utf-8")
+    (found,) = doctor.check_shadows()
+    assert found.what.startswith(f"trials would import {tmp_path}/mlflow.py (for ")
+    assert found.do.startswith("rename it, or give the command in another folder")
+
+
 def test_a_store_that_is_not_there_yet_is_left_so(tmp_path: Path) -> None:
     assert _wrong(doctor.examine(Store.of(tmp_path / "runs"), tiny("one"), None)) == []
     assert list(tmp_path.iterdir()) == []
