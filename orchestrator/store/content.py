@@ -3,22 +3,27 @@
 A grid is its cells and not its name. A plan that holds all that the grid holds is its
 continuation. Seeds that are given apart add up: the grid is then the newer plan with the seeds of
 both, and that has to hold all. A plan that would drop a cell, or give it another result, is
-refused. None of this needs MLflow.
+refused; but not where only a version of ours makes it in another way than the one before. None of
+this needs MLflow.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
+from elth.errors import ElthError
 from orchestrator.experiment.methods import rank, title
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.building import build
 from orchestrator.plan.graph import Plan
+from orchestrator.plan.stage import Stage
 
 _AXES = ("dataset", "network", "method", "source", "transform", "round", "target", "seed")
 _IDLE = {"name", "description", "paper", "plugins", "seeds", "data", "resources"}
@@ -44,12 +49,15 @@ class Content:
     A run may be shared with a grid in which it is something else: one count of weights, kept by
     magnitude, belongs to round 4 at 36 % a round and to round 8 at 20 %.
     """
+    former: Mapping[str, Sequence[str]] = field(default_factory=dict, compare=False, repr=False)
+    """The keys that some of its stages had before the version of their method was raised."""
 
     @staticmethod
     def of(experiment: Experiment, plan: Plan) -> Content:
         """What a file asks for."""
         labels = {key: dict(stage.labels) for key, stage in plan.stages.items()}
-        return Content(text=experiment.resolved(), keys=labels)
+        former = {key: found for key, one in plan.stages.items() if (found := _former(one))}
+        return Content(text=experiment.resolved(), keys=labels, former=former)
 
     @functools.cached_property
     def experiment(self) -> dict[str, Any]:
@@ -101,7 +109,16 @@ class Change:
     @functools.cached_property
     def lost(self) -> frozenset[tuple[Place, str]]:
         """What the grid would hold no longer, or with another result."""
-        return self.before.places - self.after.places if self.before else frozenset()
+        if self.before is None:
+            return frozenset()
+        return self.before.places - self.after.places - self.renewed
+
+    @functools.cached_property
+    def renewed(self) -> frozenset[tuple[Place, str]]:
+        """What the grid holds as an earlier version made it, and is to be done again."""
+        former = self.after.former
+        were = {(place, old) for place, key in self.after.places for old in former.get(key, ())}
+        return self.before.places & were if self.before else frozenset()
 
     @property
     def refusal(self) -> str:
@@ -137,12 +154,18 @@ class Change:
                 f"The grid {self.grid} in {self.store} is what this file says now; {count:,} "
                 "stages that it held besides stay in the store."
             )
-        count = len(self.after.keys.keys() - self.before.keys.keys())
+        count = len(self.after.keys.keys() - self.before.keys.keys()) - len(self.renewed)
+        if self.renewed:
+            more = f", and {count:,} stages are added" if count else ""
+            return (
+                f"The grid {self.grid} in {self.store} goes on; what another version made in "
+                f"another way is done again: {spell(place for place, _ in self.renewed)}{more}."
+            )
         if not count:
             differs = beside(self.grid, self.before, self.asked)
             return differs or f"The grid {self.grid} in {self.store} stays as it is."
-        more = sorted(set(self.after.seeds) - set(self.before.seeds))
-        seeds = f", {spell_seeds(more)} to {spell_seeds(self.before.seeds)}" if more else ""
+        new = sorted(set(self.after.seeds) - set(self.before.seeds))
+        seeds = f", {spell_seeds(new)} to {spell_seeds(self.before.seeds)}" if new else ""
         return (
             f"The grid {self.grid} in {self.store} goes on: {count:,} stages are added to its "
             f"{len(self.before.keys):,}{seeds}."
@@ -150,15 +173,48 @@ class Change:
 
 
 def grown(before: Content, experiment: Experiment, plan: Plan) -> Content:
-    """A grid with a plan added: the plan, also for those seeds that only the grid has."""
+    """A grid with a plan added: the plan, also for those seeds that only the grid has.
+
+    With more rounds, what is asked of the last round alone moves on to the new one; what the grid
+    has of it at the former last round stays.
+    """
     asked = Content.of(experiment, plan)
     seeds = tuple(sorted({*before.seeds, *experiment.seeds}))
-    if seeds == experiment.seeds:
-        return asked
-    whole = experiment.model_copy(update={"seeds": seeds})
+    whole, after = experiment.model_copy(update={"seeds": seeds}), asked
     if whole.resolved() == before.text and asked.places <= before.places:
         return before  # as the same plan of ten thousand stages takes seconds
-    return Content.of(whole, build(whole))
+    if seeds != experiment.seeds:
+        after = Content.of(whole, build(whole))
+    stay = _of_former_rounds(before, after, whole)
+    return dataclasses.replace(after, keys={**after.keys, **stay}) if stay else after
+
+
+def _of_former_rounds(
+    before: Content, after: Content, whole: Experiment
+) -> dict[str, Mapping[str, Any]]:
+    """What a grid has that the same experiment with fewer rounds asks for, and is not in it now."""
+    here = {place for place, _ in after.places}
+    missing = {place for place, _ in before.places if place not in here}
+    rounds = {place[_AXES.index("round")] for place in missing}
+    rounds = {number for number in rounds if 0 < number < whole.pruning.rounds}
+    if not rounds:
+        return {}
+    found: dict[str, Mapping[str, Any]] = {}
+    first, *rest = sorted({place[-1] for place in missing})
+    for seeds in ((first,), tuple(rest)):  # one seed tells soon whether it is so
+        for number in sorted(rounds) if seeds else ():
+            pruning = whole.pruning.model_copy(update={"rounds": number})
+            one = whole.model_copy(update={"pruning": pruning, "seeds": seeds})
+            with contextlib.suppress(ElthError):  # an exact sparsity that needs more rounds
+                made = Content.of(one, build(one))
+                found |= {
+                    key: made.keys[key]
+                    for place, key in made.places & before.places
+                    if place in missing
+                }
+        if {labels["round"] for labels in found.values() if labels["seed"] == first} != rounds:
+            break
+    return found
 
 
 def beside(grid: str, held: Content, asked: Content) -> str:
@@ -183,6 +239,22 @@ def beside(grid: str, held: Content, asked: Content) -> str:
         + (f" ({what})" if what else "")
         + "."
     )
+
+
+def _former(stage: Stage) -> tuple[str, ...]:
+    """The keys of a stage under all earlier versions of its method, of those of ours."""
+    steps = stage.params.get("ticket", ())
+    latest = max((v for step in steps if isinstance(v := step.get("version"), int)), default=1)
+    found = []
+    for version in range(1, latest):
+        ticket = []
+        for step in steps:
+            is_later = isinstance(step.get("version"), int) and step["version"] > version
+            rest = {name: value for name, value in step.items() if name != "version"}
+            named = rest | ({"version": version} if version > 1 else {})
+            ticket.append(named if is_later else step)
+        found.append(dataclasses.replace(stage, params={**stage.params, "ticket": ticket}).key)
+    return tuple(found)
 
 
 def spell_seeds(seeds: Iterable[int]) -> str:

@@ -240,7 +240,7 @@ class Grids:
         self._log_file(run_id, f"{folder}{_KEYS}", json.dumps(content.keys))
         if log_once(self._client, run_id, name, folder) != folder:
             return False
-        self._client.set_tag(run_id, "mlflow.note.content", text)
+        self._tag(run_id, "mlflow.note.content", text)
         self._client.set_terminated(run_id, "FINISHED")
         return True
 
@@ -253,7 +253,7 @@ class Grids:
             for run in found:
                 if run.info.run_id == run_id:
                     if _NUMBER not in run.data.tags:
-                        self._client.set_tag(run_id, _NUMBER, str(number))
+                        self._tag(run_id, _NUMBER, str(number))
                     return run
             # None is settled, or the one that was is deleted.
             mine = found[0] if found else self._create(grid)
@@ -263,6 +263,15 @@ class Grids:
     def _create(self, grid: str) -> Run:
         tags = {"elth.grid": grid}
         return self._client.create_run(self._experiment, run_name=grid, tags=tags)
+
+    def _tag(self, run_id: str, name: str, value: str) -> None:
+        """Set a tag, which for MLflow is to look and then to insert: of two at once one fails."""
+        try:
+            self._client.set_tag(run_id, name, value)
+        except MlflowException as error:
+            if error.error_code in GONE:
+                raise
+            self._client.set_tag(run_id, name, value)
 
     # Files
 
@@ -315,7 +324,7 @@ class Grids:
         """
         for run_id in run_ids:
             try:
-                self._client.set_tag(run_id, f"grid.{grid}", "true")
+                self._tag(run_id, f"grid.{grid}", "true")
             except MlflowException as error:
                 if not is_deleted(self._client, run_id, error):
                     raise

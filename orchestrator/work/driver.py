@@ -187,7 +187,8 @@ def _execute(
         for note in machines.check(experiment, store, datasets, outside(todo)):
             _say(console, f"note: {note}")
     change = tracker.grids.extend(experiment, plan, change)
-    if (change.before is not None and change.after != change.asked) or change.lost:
+    is_whole = change.before is None or change.after == change.asked
+    if not is_whole or change.lost or change.renewed:
         _say(console, f"note: {change.told}")
     del change
     if redo:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from orchestrator import plan
+from orchestrator.experiment.methods import METHODS, Method
 from orchestrator.experiment.sections import Experiment
 from orchestrator.store.content import Change, Content, beside, grown, spell_seeds
 from tests.orchestrator.helpers import RECIPE, TINY, TINY_DEEPER, tiny
@@ -69,6 +71,31 @@ def test_seeds_given_apart_add_up(rounds: int) -> None:
     count = len(change.after.keys) - 8
     assert change.told == (
         f"The grid g in runs goes on: {count} stages are added to its 8, seed 1 to seeds 0, 7."
+    )
+
+
+def test_with_more_rounds_what_is_of_the_last_one_moves_on_and_stays() -> None:
+    """Reinit and ETT name no round: theirs is the last, which is another now."""
+    moved = {"method": "ett", "source": TINY, "network": TINY_DEEPER, "transform": "append"}
+    grid = [IMP, moved, {"method": "reinit", "network": TINY}]
+    before = _content(grid=grid, seeds=[0, 1])
+    longer = tiny("g", grid=grid, seeds=[0], pruning=_rounds(4))
+    change = _change(before, longer)
+    assert change.refusal == ""
+    whole = _content(grid=grid, seeds=[0, 1], pruning=_rounds(4))
+    assert change.after.places == before.places | whole.places
+    assert change.after.text == whole.text
+    rounds = {(one["method"], one["round"]) for one in change.after.keys.values()}
+    assert {("reinit", 2), ("reinit", 4), ("ett", 2), ("ett", 4)} <= rounds
+    # The same again, another seed and another cell: what it was stays.
+    assert _change(change.after, longer).after is change.after
+    more = tiny("g", grid=[*grid, {"method": "snip", "network": TINY}], pruning=_rounds(4))
+    again = _change(change.after, more.model_copy(update={"seeds": (5,)}))
+    assert (again.refusal, again.after.places > change.after.places) == ("", True)
+    # But not what the file does not ask for at any number of rounds.
+    fewer = tiny("g", grid=grid[:2], pruning=_rounds(4))
+    assert f"would drop Reinit on {TINY}, digits, rounds 2, 4, seeds 0, 1 (grid.2 is" in (
+        _change(change.after, fewer).refusal
     )
 
 
@@ -149,6 +176,34 @@ def test_cells_that_another_version_makes_in_another_way_are_refused() -> None:
     older = Content(text=made.text, keys={k: v for k, v in older.keys.items() if k != key})
     assert "would change IMP on" in (refusal := _change(older, tiny("g")).refusal)
     assert "(no field differs: the code or the data that they are made by does)" in refusal
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_what_an_earlier_version_of_ours_made_goes_on(
+    monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    """The file is the same, and nobody could ask for the older one."""
+    grid = [{"method": ["imp", "random"], "network": TINY}]
+    random = METHODS["random"]
+
+    def raised(number: int) -> Method:
+        (step,) = random.steps
+        bare = {name: value for name, value in step.items() if name != "version"}
+        return replace(random, steps=(bare | ({"version": number} if number > 1 else {}),))
+
+    monkeypatch.setitem(METHODS, "random", raised(version))
+    before = _content(grid=grid)
+    monkeypatch.setitem(METHODS, "random", raised(3))
+    change = _change(before, tiny("g", grid=grid, seeds=[0, 1]))
+    assert (change.refusal, len(change.renewed)) == ("", 1)
+    assert change.told == (
+        "The grid g in runs goes on; what another version made in another way is done again: "
+        f"Random on {TINY}, digits, round 2, seed 0, and 5 stages are added."
+    )
+    fewer = tiny("g", grid=grid, pruning=_rounds(1))
+    assert "would drop IMP on" in _change(before, fewer).refusal
+    monkeypatch.setitem(METHODS, "random", raised(version))  # nor is a later one taken back
+    assert "would change Random on" in _change(change.after, tiny("g", grid=grid)).refusal
 
 
 def test_a_stage_that_becomes_another_cell_is_refused() -> None:

@@ -263,6 +263,7 @@ def test_what_was_only_read_badly_is_read_again(
 
 GRID_WAYS: dict[str, Callable[[Path], object]] = {
     **WAYS,
+    "deleted": Path.unlink,
     "binary": lambda path: path.write_bytes(b"\xff\xfe\x00"),
 }
 UNREADABLE = "was never begun to the end, or its files are gone: give elth run with its file again"

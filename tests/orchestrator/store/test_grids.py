@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from elth.errors import ElthError
 from orchestrator import plan
 from orchestrator.experiment.sections import Experiment
+from orchestrator.report.cells import collect
 from orchestrator.store.address import Store
 from orchestrator.store.content import Change
 from orchestrator.store.grids import Grids, _checked
@@ -81,7 +85,8 @@ def test_what_changes_nothing_writes_nothing(
 ) -> None:
     both = tiny("unchanged", seeds=[0, 1])
     _extend(tracker.grids, both)
-    for name in ("log_text", "set_tag", "log_param", "create_run"):
+    monkeypatch.setattr(tracker.files, "write", None)
+    for name in ("set_tag", "log_param", "create_run"):
         monkeypatch.setattr(tracker.client, name, None)
     _extend(tracker.grids, both)
     _extend(tracker.grids, tiny("unchanged", seeds=[1]))
@@ -98,7 +103,8 @@ def test_what_is_refused_writes_nothing(
         _extend(grids, found)
     fewer = tiny(found.name, pruning={"rate": 0.5, "rounds": 1})
     before = grids.content(found.name)
-    for name in ("log_text", "set_tag", "log_param", "create_run"):
+    monkeypatch.setattr(tracker.files, "write", None)
+    for name in ("set_tag", "log_param", "create_run"):
         monkeypatch.setattr(tracker.client, name, None)
     with pytest.raises(
         ElthError, match=r"would drop IMP on .* \(pruning.rounds is 2 there and 1 h"
@@ -150,14 +156,15 @@ def test_two_different_grids_of_one_name_at_once_one_is_refused(tracker: Tracker
     assert grids.keys("a-name").keys() == _keys(one)
 
 
-@pytest.mark.parametrize("place", ["log_param", "set_tag", "log_text", "create_run"])
+@pytest.mark.parametrize("place", ["log_param", "set_tag", "write", "create_run"])
 def test_a_driver_that_comes_between_any_two_steps_is_kept(
     store: Store, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     """While one begins a grid, at each of its writings another one begins it, to the end."""
     name = f"between-{place.replace('_', '-')}"
     one, two = Tracker(store), Tracker(store)
-    real = getattr(one.client, place)
+    target = one.files if place == "write" else one.client
+    real = getattr(target, place)
     others = iter(range(1, 100))
     seeds = {0}
 
@@ -168,7 +175,7 @@ def test_a_driver_that_comes_between_any_two_steps_is_kept(
             _extend(two.grids, tiny(name, seeds=[seed]))
         return real(*args, **given)
 
-    monkeypatch.setattr(one.client, place, step)
+    monkeypatch.setattr(target, place, step)
     _extend(one.grids, tiny(name))
     assert len(seeds) > 1
     whole = tiny(name, seeds=sorted(seeds))
@@ -185,6 +192,25 @@ def test_many_drivers_at_once(store: Store, tracker: Tracker) -> None:
         list(pool.map(lambda i: _extend(trackers[i].grids, ones[i]), range(4)))
     assert tracker.grids.keys("many").keys() == _keys(tiny("many", seeds=[0, 1, 2, 3]))
     assert _runs(tracker, "many") == 1
+
+
+def test_a_tag_that_another_driver_inserts_at_the_same_moment_is_set_again(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = tracker.client.set_tag
+    inserted: set[tuple[str, str]] = set()
+
+    def set_tag(run_id: str, name: str, value: str) -> None:
+        first = (run_id, name) not in inserted and name == "elth.grid.number"
+        inserted.add((run_id, name))
+        real(run_id, name, value)
+        if first:
+            raise MlflowException("UNIQUE constraint failed: tags.key", BAD_REQUEST)
+
+    monkeypatch.setattr(tracker.client, "set_tag", set_tag)
+    _extend(tracker.grids, tiny("tagged"))
+    assert "elth.grid.number" in {name for _, name in inserted}
+    assert _versions(tracker, "tagged") == 1
 
 
 # Runs that are deleted, and come back
@@ -237,6 +263,28 @@ def test_an_old_grid_that_was_never_begun_to_the_end_is_begun(
     assert _extend(tracker.grids, found).refusal == ""
     # Where its experiment tells what it held, that stays.
     assert found.seeds[0] in tracker.grids.experiment(found.name)["seeds"]
+
+
+def test_the_grid_of_a_store_that_645568c_made_goes_on(tmp_path: Path) -> None:
+    with tarfile.open(Path(__file__).parents[2] / "data" / "store_645568c.tar.xz") as packed:
+        packed.extractall(tmp_path, filter="data")
+    tracker = Tracker(Store.of(tmp_path / "runs"))
+    (name,) = tracker.grids.names()
+    before = tracker.grids.content(name)
+    found = Experiment.model_validate(before.experiment)
+    other = found.model_copy(update={"seeds": (77,)})
+    change = _extend(tracker.grids, other)
+    # Version 2 of Random makes other masks; all else is what it was.
+    ((place, _),) = before.places - tracker.grids.content(name).places
+    assert "random" in place
+    assert change.told == (
+        f"The grid small in {tmp_path}/runs goes on; what another version made in another way is "
+        "done again: Random on resnet14(width=2), digits, round 2, seed 0, and 6 stages are added."
+    )
+    assert len(change.after.keys) == 2 * len(before.keys)
+    assert tracker.grids.experiment(name)["seeds"] == [*found.seeds, 77]
+    # What is finished of it is in its report still.
+    assert len(collect(tracker, name).cells) == len(collect(tracker, name, before).cells) - 1 == 4
 
 
 def test_a_grid_is_small_to_read(tmp_path: Path, tracker: Tracker) -> None:
