@@ -159,8 +159,14 @@ class Grids:
             try:
                 before, is_whole = self._whole_or_mended(name, run)
             except ElthError as error:
-                if is_away(error) or (_is_begun(run) and not replace):
+                if is_away(error):
                     raise
+                if _is_begun(run) and not replace:
+                    raise ElthError(
+                        f"what the grid '{name}' in {self._store} holds is not to be had, as its "
+                        "files are gone or damaged: put them back, or let it be what this file "
+                        "says by --replace"
+                    ) from error
         asked = Content.of(experiment, plan)
         return Change(
             grid=name,
@@ -269,7 +275,7 @@ class Grids:
         try:
             self._client.set_tag(run_id, name, value)
         except MlflowException as error:
-            if error.error_code in GONE:
+            if is_deleted(self._client, run_id, error):
                 raise
             self._client.set_tag(run_id, name, value)
 
@@ -303,7 +309,7 @@ class Grids:
     def _half_begun(self, grid: str) -> ElthError:
         return ElthError(
             f"the grid '{grid}' in the store {self._store} was never begun to the end, or "
-            "its files are gone: give elth run with its file again, and --replace if it asks for it"
+            "its files are gone: give elth run with its file again"
         )
 
     def add_report(self, grid: str, files: Iterable[Path]) -> None:

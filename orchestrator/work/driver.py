@@ -158,7 +158,11 @@ def _execute(
 ) -> Mapping[str, str]:
     count = machines.slots(experiment)
     tracker = Tracker(store, keep_index=True)
-    change = tracker.grids.change(experiment, plan, replace=replace)
+    try:
+        change = tracker.grids.change(experiment, plan, replace=replace)
+    except ElthError:
+        tracker.check_files()  # if most are not there, that is what is to be told
+        raise
     if change.refusal:
         raise ElthError(change.refusal)
     publish_all(tracker, store.outbox)

@@ -294,7 +294,7 @@ def test_a_grid_whose_files_are_both_gone_is_not_begun_anew_without_being_asked(
     grids.open("gone", found.resolved(), shelf.plan.stages, "")
     for name in ("keys.json", "experiment.yaml"):
         grid_file(shelf.tracker, "gone", name).unlink()
-    with pytest.raises(ElthError, match=f"{UNREADABLE}, and --replace if it asks for it"):
+    with pytest.raises(ElthError, match="what the grid 'gone' in .* put them back, or let it be w"):
         grids.change(found, shelf.plan)
     grids.extend(found, shelf.plan, grids.change(found, shelf.plan, replace=True))
     assert grids.keys("gone").keys() == shelf.plan.stages.keys()
