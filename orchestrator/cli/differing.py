@@ -222,7 +222,7 @@ def _print_cells(where: str, cells: Iterable[Cells]) -> None:
 
 
 def _is_config(text: str) -> bool:
-    return Path(text).suffix in (".yaml", ".yml")
+    return Path(text).suffix.lower() in (".yaml", ".yml")
 
 
 def _say(text: str) -> None:

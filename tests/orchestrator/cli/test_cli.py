@@ -148,6 +148,8 @@ def test_a_home_folder_in_every_path(
     run = finished.tracker.stages()[-1].run_id
     assert elth("ticket", "export", run, *report[2:], "-o", "~/t.SAFETENSORS").code == 0
     assert elth("ticket", "show", "~/t.SAFETENSORS").code == 0
+    same = elth("diff", "~/small.YAML", "~/small.YAML", *report[2:])
+    assert (same.code, same.err) == (0, "")
     _refused(elth("plan", "~nobody-9/x.yaml"), "~nobody-9 is nobody's home here")
     _refused(elth("plan", "~/small.YAML", "data.root=~nobody-9"), "~nobody-9 is nobody's home")
     assert [path.name for path in Path().iterdir()] == []  # no folder that is called ~
