@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from ray import cloudpickle
-from ray.exceptions import RayActorError
+from ray.core.generated.common_pb2 import ActorDiedErrorContext  # type: ignore[attr-defined]
+from ray.exceptions import ActorDiedError
 from ray.tune.search import Searcher
 
 from orchestrator.plan.graph import Plan
@@ -188,9 +189,11 @@ def test_the_error_is_read_where_tune_has_just_written_it(
     finished: Finished, tmp_path: Path, written: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestrator.plan.schedule._PAUSES", ())
-    (tmp_path / "error.pkl").write_bytes(
-        cloudpickle.dumps(RayActorError(error_msg="pid: 1\nWorker exits with an exit code 4."))
+    said = ActorDiedErrorContext(
+        actor_id=bytes(16), pid=1, error_message="Worker exits with an exit code 4."
     )
+    error = ActorDiedError(cause=said)  # as Ray makes it of an answer
+    (tmp_path / "error.pkl").write_bytes(cloudpickle.dumps(error))
     (tmp_path / "error.txt").write_text("Failure # 1\nsomething is wrong\n")
     trial: Any = SimpleNamespace(
         trial_id="a",
