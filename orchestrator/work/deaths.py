@@ -29,6 +29,7 @@ _RAYS = re.compile(r"^(:job_id:|:actor_name:|:task_name:|\[\d{4}-.*logging\.cc|E
 _FRAME = re.compile(r'^  File "(?P<file>.+)", line (?P<line>\d+) in (?P<name>.+)$')
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _PID = re.compile(r"\bpid[:=] ?(\d+)")
+_OF_ALL = "/proc/vmstat"
 _CAUSES = ("health_check_failure", "controller_failure", "cause", "__cause__")
 
 
@@ -52,7 +53,7 @@ class Deaths:
     def __init__(self, logs: Path | None = None) -> None:
         """Begin to count; ``logs``: the folder of Ray's logs on this machine (that of its node)."""
         self._logs = logs or _folder_of_logs()
-        self._killed = sum(_killed_for_memory())
+        self._killed = _killed_for_memory()
 
     def look(self, error: BaseException | None) -> Death:
         """Say why a process has died.
@@ -68,7 +69,7 @@ class Deaths:
         files = self._files(said)
         lines = tuple(_lines(files))
         where = str(files[0]) if files else _elsewhere(said)
-        killed = sum(_killed_for_memory())
+        killed = _killed_for_memory()
         grown, self._killed = killed > self._killed, killed
         return Death(_reason(said, lines, grown=grown), _ordered(lines), where, text)
 
@@ -207,17 +208,24 @@ def _folder_of_logs() -> Path | None:
     return None if node is None else Path(node.get_logs_dir_path())
 
 
-def _killed_for_memory() -> Iterator[int]:
-    """How many processes the kernel has killed for lack of memory, as far as can be seen here."""
-    for name in ("/proc/vmstat", "/sys/fs/cgroup/memory.events", *_of_own_group()):
+def _killed_for_memory() -> int:
+    """How many processes the kernel has killed for lack of memory, as far as can be seen here.
+
+    A control group's count has those of the group, for whatever lack; that of the whole machine,
+    which is taken where there is none, has those of others as well.
+    """
+    found = [*_counts(_of_own_group())] or [*_counts([_OF_ALL])]
+    return sum(found)
+
+
+def _counts(files: Iterable[str]) -> Iterator[int]:
+    for name in files:
         try:
-            text = Path(name).read_text(encoding="ascii")
-        except (OSError, UnicodeDecodeError):
+            text = Path(name).read_text(encoding="utf-8")
+        except OSError:
             continue
-        for word in ("oom_kill", "oom_group_kill"):
-            found = re.search(rf"^{word} (\d+)$", text, re.MULTILINE)
-            if found:
-                yield int(found[1])
+        if found := re.search(r"^oom_kill (\d+)$", text, re.MULTILINE):
+            yield int(found[1])
 
 
 def _of_own_group() -> Iterator[str]:
@@ -226,6 +234,7 @@ def _of_own_group() -> Iterator[str]:
         groups = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
         return
+    yield "/sys/fs/cgroup/memory.events"  # of a container's own
     for group in groups:
         _, _, rest = group.partition(":")
         kind, _, path = rest.partition(":")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -60,5 +61,5 @@ class Reasons:
         lines = [f"{time.strftime('%Y-%m-%d %H:%M:%S')} {title}"]
         for part in parts:
             lines += [f"    {line}" for line in ([part] if isinstance(part, str) else part) if line]
-        with self.log.open("a", encoding="utf-8") as file:
+        with contextlib.suppress(OSError), self.log.open("a", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")

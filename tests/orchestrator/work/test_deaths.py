@@ -8,7 +8,7 @@ import pytest
 from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError, RayTaskError
 
 from orchestrator.work import deaths
-from orchestrator.work.deaths import MORE_MEMORY, Death, Deaths
+from orchestrator.work.deaths import MORE_MEMORY, Death, Deaths, _killed_for_memory
 
 BROKEN = (
     "Worker unexpectedly exits with a connection error code 2. End of file. Some common causes "
@@ -60,7 +60,7 @@ def logs(tmp_path: Path) -> Path:
 def killed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """What the kernel has counted."""
     counts = [3]
-    monkeypatch.setattr(deaths, "_killed_for_memory", lambda: iter(counts))
+    monkeypatch.setattr(deaths, "_killed_for_memory", lambda: counts[0])
     return counts
 
 
@@ -126,6 +126,18 @@ def test_what_the_kernel_kills_for_memory_is_told_from_other_killing(
     first, second = found.look(_died(BROKEN)), found.look(_died(BROKEN))
     assert first.reason == f"its process was killed by the system as memory ran out: {MORE_MEMORY}"
     assert "SIGKILL" in second.reason, "it has killed no other one meanwhile"
+
+
+def test_killing_is_counted_in_the_own_group_or_else_on_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group, whole = tmp_path / "memory.events", tmp_path / "vmstat"
+    whole.write_text("nr_free 7\noom_kill 40\n", encoding="utf-8")
+    monkeypatch.setattr(deaths, "_of_own_group", lambda: iter([str(group)]))
+    monkeypatch.setattr(deaths, "_OF_ALL", str(whole))
+    assert _killed_for_memory() == 40
+    group.write_text("oom 5\noom_kill 2\noom_group_kill 1\n", encoding="utf-8")
+    assert _killed_for_memory() == 2
 
 
 def test_of_a_long_log_the_end_is_kept_and_the_other_file_is_read_if_one_is_empty(
