@@ -25,6 +25,7 @@ from orchestrator.plan.stage import Stage
 from orchestrator.store.listing import Tracked, pages
 from orchestrator.store.marks import STALE
 from orchestrator.store.opening import STAGES
+from orchestrator.store.processes import in_words
 from orchestrator.store.redo import marked
 from orchestrator.store.tracker import Tracker
 
@@ -34,7 +35,7 @@ _COMPARED = 50
 _STALE = "what it is made of came out different when that was done again; the next elth run does it"
 _ASKED = "elth run --redo asked for it; the same command goes on with it"
 
-_ORDER = ("finished", "running", "failed", "killed")
+_ORDER = ("finished", "running", "failed", "set aside", "killed")
 """Of several runs of a stage, whose state is told."""
 
 
@@ -139,10 +140,10 @@ class Reading:
         elif one.status == "failed":
             again = "elth run --retry-failed" if one.is_final else "the next elth run"
             reason = f"{one.reason or 'no reason is known'} ({again} does it again)"
+        elif one.status == "set aside":
+            reason = f"{one.reason} (the next elth run does it again)"
         else:
-            damage = self.tracker.client.get_run(one.run_id).data.tags.get("elth.damaged")
-            state = "interrupted" if damage is None else "set aside"
-            reason = damage or "its process ended; the next elth run goes on with it"
+            state, reason = "interrupted", "its process ended; the next elth run goes on with it"
         return Why(stage=stage, state=state, reason=reason, run_id=one.run_id)
 
     def _to_do(self, stage: Stage, stages: Mapping[str, Stage]) -> Why:
@@ -243,7 +244,7 @@ def _of_run(run: Run, state: str) -> list[str]:
     lines = [f"run {run.info.run_id}, begun {when} on {host}"]
     if state == "running":
         since = duration(max(time.time() - began / 1000, 0.0))
-        lines[0] += f", at it for {since} (process {tags.get('elth.owner', '')})"
+        lines[0] += f", at it for {since} by {in_words(tags.get('elth.owner', ''))}"
     grids = sorted(tag.removeprefix("grid.") for tag in tags if tag.startswith("grid."))
     if grids:
         lines.append(f"grids: {', '.join(grids)}")

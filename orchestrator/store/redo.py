@@ -26,7 +26,7 @@ from mlflow.exceptions import MlflowException
 
 from elth.errors import ElthError
 from orchestrator.plan.stage import Stage
-from orchestrator.store.board import GONE
+from orchestrator.store.board import is_deleted
 from orchestrator.store.listing import Tracked, stage_of
 from orchestrator.store.marks import ASKED, REDONE, STALE, is_finished, mark_of, standing
 from orchestrator.store.opening import STAGES
@@ -139,10 +139,10 @@ def begin(tracker: Tracker, asked: Request) -> None:
     if run is None:
         raise ElthError(f"the grid {asked.grid} is no more in the store {tracker.store}")
     content = {"name": asked.name, "keys": list(asked.named)}
-    tracker.client.set_tag(run.info.run_id, ASKED, json.dumps(content))
+    _tag(tracker, run.info.run_id, ASKED, json.dumps(content))
     name = str(_open(tracker, asked.grid)["name"])  # of two at once the later one
     for run_id in asked.runs:
-        tracker.client.set_tag(run_id, ASKED, name)
+        _tag(tracker, run_id, ASKED, name)
 
 
 def end(tracker: Tracker, asked: Request) -> None:
@@ -211,15 +211,15 @@ def _replace(tracker: Tracker, stage: Stage, old: Sequence[Run], new: Run, grid:
         client.set_experiment_tag(tracker.experiments[STAGES], REDONE, uuid.uuid4().hex)
         for one in tracker.stages():
             if stage.key in one.stage.parents and one.status in ("finished", "running"):
-                with _unless_gone():
-                    client.set_tag(one.run_id, STALE, name)
+                with _unless_gone(tracker, one.run_id):
+                    _tag(tracker, one.run_id, STALE, name)
                     children.append(one)
     tags = {tag for run in old for tag in run.data.tags if tag.startswith("grid.")}
     for tag in sorted(tags - new.data.tags.keys()):
-        client.set_tag(new.info.run_id, tag, "true")
-    client.set_tag(new.info.run_id, REDONE, name)
+        _tag(tracker, new.info.run_id, tag, "true")
+    _tag(tracker, new.info.run_id, REDONE, name)
     for run in old:
-        with _unless_gone():
+        with _unless_gone(tracker, run.info.run_id):
             client.delete_run(run.info.run_id)
     classes = [run.data.tags.get("elth.numerics", "unknown") for run in (old[0], new)]
     if is_same:
@@ -272,11 +272,25 @@ def _told(children: Sequence[Tracked], grid: str) -> str:
     return text
 
 
+def _tag(tracker: Tracker, run_id: str, name: str, value: str) -> None:
+    """Set a tag, which for MLflow is to look and then to insert: of two drivers at once one fails.
+
+    Raises:
+        MlflowException: it cannot be set, as its run is deleted.
+    """
+    try:
+        tracker.client.set_tag(run_id, name, value)
+    except MlflowException as error:
+        if is_deleted(tracker.client, run_id, error):
+            raise
+        tracker.client.set_tag(run_id, name, value)
+
+
 @contextlib.contextmanager
-def _unless_gone() -> Iterator[None]:
+def _unless_gone(tracker: Tracker, run_id: str) -> Iterator[None]:
     """Pass over a run that is deleted meanwhile."""
     try:
         yield
     except MlflowException as error:
-        if error.error_code not in GONE:
+        if not is_deleted(tracker.client, run_id, error):
             raise

@@ -267,7 +267,7 @@ def test_what_is_not_begun_waits_for_what_is_done_again_above_it(
     """Round 3 needs round 2, which is finished and will have to be done again."""
     short = _redone(323, "redo-more")
     _redo(store, short)
-    longer = _redone(323, "redo-more", pruning={"rate": 0.5, "rounds": 3})
+    longer = _redone(323, "redo-longer", pruning={"rate": 0.5, "rounds": 3})
     built = plan.build(longer)
     first = f"{TINY} round 1, seed 323"
     doing.done.clear()
@@ -276,7 +276,7 @@ def test_what_is_not_begun_waits_for_what_is_done_again_above_it(
     rounds = [title for title in doing.done if " round " in title and "reinit" not in title]
     assert rounds == [f"{TINY} round {k}, seed 323" for k in (1, 2, 3)]
     assert doing.done.count(f"{TINY} reinit round 3, seed 323") == 1
-    assert f"{TINY} reinit round 2, seed 323" not in doing.done, "of another grid by now"
+    assert f"{TINY} reinit round 2, seed 323" not in doing.done, "of the other grid"
     assert len(_runs(tracker, built)) == 6
 
 

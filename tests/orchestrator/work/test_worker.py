@@ -20,6 +20,7 @@ from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.schedule import Schedule
 from orchestrator.plan.stage import Stage
 from orchestrator.store.address import Store
+from orchestrator.store.marks import REDONE
 from orchestrator.store.runlog import begin_run
 from orchestrator.store.tracker import Tracker
 from orchestrator.work import training
@@ -346,6 +347,19 @@ def test_a_worker_reads_a_result_once(finished: Finished, monkeypatch: pytest.Mo
     first = worker.load(tracker, key)
     monkeypatch.setattr(Tracker, "load", None)
     assert worker.load(tracker, key) is first
+
+
+def test_a_worker_forgets_what_it_read_once_a_result_has_been_replaced(
+    finished: Finished, tracker: Tracker
+) -> None:
+    worker, key = Worker(), next(iter(finished.plan.stages))
+    worker.refresh(tracker)
+    first = worker.load(finished.tracker, key)
+    worker.refresh(tracker)
+    assert worker.load(finished.tracker, key) is first
+    tracker.client.set_experiment_tag(tracker.experiments["elth"], REDONE, "of now")
+    worker.refresh(tracker)
+    assert worker.load(finished.tracker, key) is not first
 
 
 def test_a_worker_reads_a_dataset_once() -> None:
