@@ -143,7 +143,8 @@ class Results:
     def __repr__(self) -> str:
         """One line: how much there is."""
         missing = f", {self.report.missing} stages missing" if self.report.missing else ""
-        return f"<Results of {self.report.grid}: {len(self.report.cells)} cells{missing}>"
+        ended = f", {self.report.ended} ended" if self.report.ended else ""
+        return f"<Results of {self.report.grid}: {len(self.report.cells)} cells{missing}{ended}>"
 
     def frame(self) -> pd.DataFrame:
         """A table with a row for each cell and seed, with the columns ``COLUMNS``.

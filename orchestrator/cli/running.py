@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,10 +22,12 @@ from orchestrator.cli.common import (
     store_option,
 )
 from orchestrator.plan.costs import size_of
+from orchestrator.plan.ending import ended, endings, links_of, verdicts
 
 if TYPE_CHECKING:
     from orchestrator.experiment.sections import Experiment
     from orchestrator.plan.graph import Plan
+    from orchestrator.plan.stage import Stage
     from orchestrator.store.content import Change
     from orchestrator.store.listing import Tracked
 
@@ -42,8 +44,12 @@ def plan(config: Path, overrides: tuple[str, ...], store: str | None) -> None:
     experiment = load(config, overrides)
     built = plans.build(experiment)
     place, tracked, change, again = _look(store, experiment, built)
-    finished = {t.key for t in tracked if t.status == "finished"} & set(built.stages)
-    _print_plan(experiment, built, finished - again, tracked, place)
+    finished: dict[str, Tracked] = {}
+    for one in tracked:
+        if one.status == "finished" and one.key in built.stages and one.key not in again:
+            finished.setdefault(one.key, one)
+    over = ended(links_of(built.stages), verdicts(experiment.pruning.stop, finished))
+    _print_plan(experiment, built, set(finished) - over.keys(), over, tracked, place)
     told = f"The grid {experiment.name} is new in {place}."
     if change is not None:
         told = f"elth run would refuse: {change.refusal}." if change.refusal else change.told
@@ -201,7 +207,12 @@ def _look(
 
 
 def _print_plan(
-    experiment: Experiment, built: Plan, finished: set[str], tracked: list[Tracked], place: str
+    experiment: Experiment,
+    built: Plan,
+    finished: set[str],
+    over: Mapping[str, str],
+    tracked: list[Tracked],
+    place: str,
 ) -> None:
     from orchestrator import plan as plans
     from orchestrator.plan.costs import duration
@@ -213,17 +224,22 @@ def _print_plan(
         title_justify="left",
     )
     table.add_column("stage")
-    for column in ("in all", "finished", "to do"):
+    todo = [stage for key, stage in built.stages.items() if key not in finished and key not in over]
+    columns: dict[str, Collection[Stage]] = {
+        "in all": built.stages.values(),
+        "finished": [built.stages[key] for key in finished],
+        **({"ended": [built.stages[key] for key in over]} if over else {}),
+        "to do": todo,
+    }
+    for column in columns:
         table.add_column(column, justify="right")
-    everything = plans.count_kinds(built.stages.values())
-    have = plans.count_kinds(built.stages[key] for key in finished)
+    counts = [plans.count_kinds(stages) for stages in columns.values()]
     for kind in plans.KINDS:
-        row = (everything[kind], have[kind], everything[kind] - have[kind])
-        table.add_row(kind.replace("_", " "), *(str(n) for n in row))
+        table.add_row(kind.replace("_", " "), *(str(count[kind]) for count in counts))
     table.add_section()
-    total = len(built.stages)
-    table.add_row("all", str(total), str(len(finished)), str(total - len(finished)), style="bold")
+    table.add_row("all", *(str(len(stages)) for stages in columns.values()), style="bold")
     out.print(table)
+    everything = counts[0]
     trainings = everything["round"] + everything["retraining"]
     lines, cells = built.alone()
     out.print(
@@ -234,9 +250,12 @@ def _print_plan(
         soft_wrap=True,
     )
     _print_outside(built)
-    todo = [stage for key, stage in built.stages.items() if key not in finished]
+    for note in built.notes:
+        out.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+    for line in endings(over):
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
     if not todo:
-        line = f"Nothing to do: every stage is finished in {place}."
+        line = f"Nothing to do: every stage is finished{' or ended' if over else ''} in {place}."
         out.print(line, highlight=False, markup=False, soft_wrap=True)
         return
     count, places = 1, "1 trial at a time"
@@ -245,7 +264,7 @@ def _print_plan(
         count, places = slots.count, str(slots)
     except ElthError as error:
         out.print(f"Not on this machine: {error}.", highlight=False, markup=False, soft_wrap=True)
-    jobs = built.jobs(finished)
+    jobs = built.jobs(finished | over.keys())
     known = None
     if tracked:  # else MLflow need not be imported
         from orchestrator.store.listing import seconds_per_work
@@ -258,8 +277,9 @@ def _print_plan(
         else "a rough guess, until stages have been timed here"
     )
     size = sum(plans.stored_bytes(stage) for stage in todo)
+    at_most = " at most, as chains may end early" if experiment.pruning.stop else ""
     out.print(
-        f"Time: about {duration(seconds)} ({how}), {places}.\n"
+        f"Time: about {duration(seconds)}{at_most} ({how}), {places}.\n"
         f"Disk: about {size_of(size)} in {place}.",
         highlight=False,
         markup=False,

@@ -18,6 +18,7 @@ from orchestrator.experiment.sections import (
     Printed,
     Pruning,
     Resources,
+    Stop,
 )
 
 _SHOWN = reprlib.Repr()
@@ -79,5 +80,6 @@ def _keys_at(parents: Sequence[int | str]) -> list[str]:
             "resources": Resources,
             "paper": Paper,
             "printed": Printed,
+            "stop": Stop,
         }.get(str(part), section)
     return list(section.model_fields)

@@ -24,6 +24,7 @@ from pydantic import (
     ValidationInfo,
     create_model,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -100,6 +101,40 @@ def _dataset(name: str) -> str:
     return data.info(str(Spec(spec.name, tuple(options.items())))).name
 
 
+class Stop(Section):
+    """What ends a chain of rounds before its last: nothing of it is in any key."""
+
+    collapsed: bool = False
+    """A round of which some layer has lost every weight is the last of its chain."""
+    accuracy_below: float | None = Field(default=None, gt=0, le=100, strict=True)
+    """A round whose test accuracy after the last epoch, in percent, is below it is the last."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelled(cls, value: Any) -> Any:
+        if value == "collapsed":
+            return {"collapsed": True}
+        if not isinstance(value, dict | Stop):
+            raise ElthError(f"expected {_STOPS}; found {value!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _stops(self) -> Stop:
+        if not self.collapsed and self.accuracy_below is None:
+            raise ElthError(f"expected {_STOPS}; found neither")
+        return self
+
+    @model_serializer
+    def _plain(self) -> str | dict[str, Any]:
+        if self.accuracy_below is None:
+            return "collapsed"
+        collapsed = {"collapsed": True} if self.collapsed else {}
+        return {**collapsed, "accuracy_below": self.accuracy_below}
+
+
+_STOPS = "collapsed, or {accuracy_below: 12} for a test accuracy in percent"
+
+
 class Pruning(Section):
     """Iterative magnitude pruning."""
 
@@ -107,6 +142,8 @@ class Pruning(Section):
     """Fraction of the remaining weights that a round removes."""
     rounds: Whole = Field(default=13, ge=1)
     """Number of prunings; the last ticket is that of round ``rounds``."""
+    stop: Stop | None = None
+    """What ends a chain earlier: ``collapsed`` or ``{accuracy_below: 12}``. Never part of a key."""
 
 
 class Entry(Section):
@@ -471,6 +508,8 @@ class Experiment(BaseModel):
         plain = self.model_dump(mode="json", exclude=hidden)
         if self.paper is not None:
             plain["paper"] = self.paper.model_dump(mode="json", exclude_unset=True)
+        if self.pruning.stop is None:
+            del plain["pruning"]["stop"]
         plain["recipe"] = self.recipe.full()
         plain["recipes"] = {name: recipe.full() for name, recipe in self.recipes.items()}
         plain["grid"] = [e.model_dump(mode="json", exclude_unset=True) for e in self.grid]

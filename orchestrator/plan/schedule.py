@@ -11,10 +11,11 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 
 from orchestrator.plan.costs import work
+from orchestrator.plan.ending import ended, links_of
 from orchestrator.plan.graph import Job, Plan, makespan
 from orchestrator.plan.stage import Stage
 
@@ -65,6 +66,8 @@ class Snapshot:
     """What a person should know once."""
     elsewhere: int = 0
     """Stages that another driver computes."""
+    ended: Mapping[str, str] = field(default_factory=dict)
+    """Stages that are not done as a chain has ended before them, and why, by key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +95,7 @@ class Schedule:
         again: Collection[str] = (),
         slots: int,
         seconds_per_work: float | None = None,
+        last: Mapping[str, str] | None = None,
     ) -> None:
         """Begin with what the store holds.
 
@@ -103,18 +107,23 @@ class Schedule:
                 of one waits for it, as all on the way may have to be done again.
             slots: jobs at a time.
             seconds_per_work: seconds that a unit of work takes, if it is known.
+            last: of the finished ones the rounds that are the last of their chain, with the reason
+                (``ending.verdicts``). What that ends is not done, whatever was done of it before.
         """
         self._lock = threading.Lock()
         self._plan = plan
-        self._found = set(finished) & set(plan.stages)
+        self._links = links_of(plan.stages)
+        self._last = dict(last or {})
+        self._ended = ended(self._links, self._last)
+        self._found = (set(finished) & set(plan.stages)) - self._ended.keys()
         self._finished = set(self._found)
         self._failed = {
             key: f"{plan.stages[key].title}: {why}"
             for key, why in failed.items()
-            if key in plan.stages and key not in self._found
+            if key in plan.stages and key not in self._found and key not in self._ended
         }
         self._path = plan.remaining_path()
-        jobs = plan.jobs(self._finished)
+        jobs = plan.jobs(self._finished | self._ended.keys())
         self._jobs = {job.stages[0].key: job for job in jobs}  # by the key of its first stage
         self._order = {key: number for number, key in enumerate(self._jobs)}
         self._running: dict[str, Job] = {}
@@ -188,6 +197,19 @@ class Schedule:
                     stage=job.stages[index], fraction=fraction, accuracy=accuracy, since=since
                 )
 
+    def end_chain(self, key: str, reason: str) -> None:
+        """Note that a finished round is the last of its chain: what would follow it is ended."""
+        with self._lock:
+            self._last[key] = reason
+            self._ended = ended(self._links, self._last)
+            for lost in self._ended:  # another grid may have done some of it before
+                self._found.discard(lost)
+                self._finished.discard(lost)
+                self._blocked.discard(lost)
+                self._failed.pop(lost, None)
+                self._elsewhere.pop(lost, None)
+            self._block()
+
     def fail(self, trial: str, reason: str) -> Stage | None:
         """Note that the stage a trial is at has failed; what needs it is blocked.
 
@@ -197,8 +219,9 @@ class Schedule:
             if trial not in self._progress:
                 return None
             stage = self._progress[trial].stage
-            self._failed[stage.key] = f"{stage.title}: {reason}"
-            self._block()
+            if stage.key not in self._ended:
+                self._failed[stage.key] = f"{stage.title}: {reason}"
+                self._block()
             return stage
 
     def hold(self, trial: str, token: str) -> None:
@@ -321,7 +344,7 @@ class Schedule:
         """How far everything is now."""
         with self._lock:
             # A trial that is about to end is still at its last stage, finished or failed.
-            settled = self._finished | self._blocked | set(self._failed)
+            settled = self._finished | self._blocked | set(self._failed) | set(self._ended)
             held = self._elsewhere.keys() - settled
             running = tuple(r for r in self._progress.values() if r.stage.key not in settled | held)
             return Snapshot(
@@ -333,12 +356,13 @@ class Schedule:
                 elsewhere=len(held),
                 failed=dict(self._failed),
                 blocked=len(self._blocked),
+                ended=dict(self._ended),
                 seconds_left=self._seconds_left(),
                 notes=tuple(self._notes),
             )
 
     def _finish(self, trial: str, stage: Stage) -> None:
-        if stage.key in self._finished:
+        if stage.key in self._finished or stage.key in self._ended:
             return
         self._finished.add(stage.key)
         elsewhere = self._elsewhere.pop(stage.key, None) is not None
@@ -400,19 +424,21 @@ class Schedule:
     def _left(self, job: Job, at: Stage) -> tuple[Stage, ...]:
         """What is unfinished of a job, from the stage on that it is at."""
         rest = job.stages[job.stages.index(at) :]
-        return tuple(stage for stage in rest if stage.key not in self._finished)
+        done = self._finished | self._ended.keys()
+        return tuple(stage for stage in rest if stage.key not in done)
 
     def _block(self) -> None:
-        """Take the jobs that can no longer be done out of the queue."""
+        """Take the jobs that can no longer be done, or are ended, out of the queue."""
         todo = list(self._failed)
         while todo:
             key = todo.pop()
             needing = (child for child, needs in self._needs.items() if key in needs)
             for child in (*self._children[key], *needing):
-                if child not in self._blocked | self._finished | self._failed.keys():
+                settled = self._blocked | self._finished | self._failed.keys() | self._ended.keys()
+                if child not in settled:
                     self._blocked.add(child)
                     todo.append(child)
-        lost = self._blocked | self._failed.keys()
+        lost = self._blocked | self._failed.keys() | self._ended.keys()
         if not lost:
             return
         for key, job in list(self._jobs.items()):
@@ -437,7 +463,7 @@ class Schedule:
         if speed is None:
             return None
         left = [*self._jobs.values(), *self._running.values()]
-        lost = self._finished | self._blocked | set(self._failed)
+        lost = self._finished | self._blocked | set(self._failed) | set(self._ended)
         units = makespan(left, self._slots, lost)
         under_way = sum(work(r.stage) * r.fraction for r in self._progress.values())
         return max(speed * (units - under_way / self._slots), 0.0)

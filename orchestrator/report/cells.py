@@ -107,7 +107,11 @@ class Report:
     grid: str
     cells: tuple[Cell, ...]
     missing: int
-    """Stages of the grid that are not finished."""
+    """Stages of the grid that are not finished, ended ones apart."""
+    ended: int = 0
+    """Stages that are no part of the grid as a chain ended before them."""
+    endings: tuple[str, ...] = ()
+    """Which rounds are the last of their chains, and why."""
     paper: Paper | None = None
     """The table or figure that the grid is the setting of."""
     dataset: str = ""
@@ -156,13 +160,17 @@ def collect(tracker: Tracker, grid: str, asked: Content | None = None) -> Report
             stage = replace(tracked.stage, labels=labels[tracked.key])
             by_key.setdefault(tracked.key, replace(tracked, stage=stage))
     experiment = (asked or held).experiment
+    ended = (asked or held).ended(by_key)
+    by_key = {key: one for key, one in by_key.items() if key not in ended}
     paper, dataset = experiment.get("paper"), str(experiment.get("dataset", ""))
     # An image folder is called by its manifest in the experiment, and by its own name in labels.
     titles = {one["place"]: one["dataset"] for one in labels.values() if "place" in one}
     return Report(
         grid=grid,
         cells=cells_of(by_key.values()),
-        missing=len(labels) - len(by_key),
+        missing=len(labels.keys() - by_key.keys() - ended.keys()),
+        ended=len(labels.keys() & ended.keys()),
+        endings=tuple(dict.fromkeys(ended.values())),
         paper=Paper.stored(paper) if paper else None,
         dataset=titles.get(dataset, dataset),
         criteria={name: given for name, given in experiment.get("criteria", {}).items() if given},

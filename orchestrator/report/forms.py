@@ -95,6 +95,8 @@ def to_tables(report: Report) -> RenderableType:
         )
     if len(lost) > _TOLD:
         notes.append(f"So have {len(lost) - _TOLD} more cells: see provenance.json.")
+    if report.ended:
+        notes.append(_ended(report))
     if report.missing:
         of = "report" if report.beside else "grid"
         notes.append(f"{report.missing} stages of this {of} are not finished.")
@@ -111,6 +113,18 @@ def to_tables(report: Report) -> RenderableType:
             f"bits: {'; '.join(report.numerics)}."
         )
     return Group(*parts, Text("\n".join(notes), style="dim"))
+
+
+def _ended(report: Report) -> str:
+    told = "; ".join(report.endings[:_TOLD])
+    more = len(report.endings) - _TOLD
+    seeds = {seed for cell in report.cells for seed in cell.seeds}
+    fewer = any(len(cell.seeds) < len(seeds) for cell in report.cells)
+    return (
+        f"{report.ended} stages of this grid are ended by pruning.stop, as a chain ended before "
+        f"them: {told}{f'; and {more} more' if more > 0 else ''}."
+        f"{' Means after that are of the seeds whose chains went on.' if fewer else ''}"
+    )
 
 
 def sheets(report: Report) -> list[Sheet]:
@@ -157,17 +171,25 @@ def _row_key(cell: Cell) -> tuple[Any, ...]:
 
 
 def _shown_levels(cells: Sequence[Cell]) -> list[tuple[int, str]]:
-    """Levels for a table's columns: where there are many, the dense one and those compared."""
+    """Levels for a table's columns: where there are many, the dense one and those compared.
+
+    And for each line that has none of these its last one, as it would stand there empty.
+    """
     order = {cell.level: cell.sparsity for cell in sorted(cells, key=_row_key, reverse=True)}
     levels = sorted(order, key=lambda level: (order[level], level))
     compared = {c.level for c in cells if c.method not in ("dense", "imp")}
     if len(levels) <= _COLUMNS or not compared:
         return levels
     shown = [level for level in levels if level[0] == 0 or level in compared]
-    if len(shown) <= _COLUMNS:
-        return shown
-    spread = sorted({round(i * (len(shown) - 1) / (_COLUMNS - 1)) for i in range(_COLUMNS)})
-    return [shown[i] for i in spread]
+    if len(shown) > _COLUMNS:
+        spread = sorted({round(i * (len(shown) - 1) / (_COLUMNS - 1)) for i in range(_COLUMNS)})
+        shown = [shown[i] for i in spread]
+    lines: dict[str, list[tuple[int, str]]] = {}
+    for cell in cells:
+        lines.setdefault(cell.name, []).append(cell.level)
+    lacking = [line for line in lines.values() if not set(line) & set(shown)]
+    last = {max(line, key=levels.index) for line in lacking}
+    return [level for level in levels if level in last.union(shown)]
 
 
 def _matched(cells: Sequence[Cell], level: tuple[int, str]) -> Cell:

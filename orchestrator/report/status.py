@@ -22,11 +22,15 @@ from orchestrator.store.processes import in_words, is_alive
 from orchestrator.store.redo import waiting
 from orchestrator.store.tracker import Tracker
 
-STATES = ("finished", "running", "interrupted", "set aside", "failed", "blocked", "waiting")
+STATES = (
+    *("finished", "running", "interrupted", "set aside"),
+    *("failed", "blocked", "ended", "waiting"),
+)
 """``running``: its process is not known to have ended; whether one elsewhere lives is not seen from
 here. ``interrupted``: its process is gone; the next ``elth run`` goes on with it. ``set aside``:
 its files are damaged; the next ``elth run`` does it again. ``blocked``: something it needs has
-failed. ``waiting``: nothing of it is there yet."""
+failed. ``ended``: its chain ended before it, by ``pruning.stop``. ``waiting``: nothing of it is
+there yet."""
 
 _AGAIN = "it is finished, and what it was made of came out different since: elth run does it again"
 _LINES = 3
@@ -59,11 +63,18 @@ def states(tracker: Tracker, grid: str | Content) -> list[State]:
     for one in tracked:
         if one.key in keys and (one.key not in known or known[one.key].status != "finished"):
             known[one.key] = one
+    finished = {key: one for key, one in known.items() if one.status == "finished"}
+    ended = content.ended(finished)
+    known = {key: one for key, one in known.items() if key not in ended}
     built = _plan(content)
     roots = _roots(built, {key for key, one in known.items() if one.status == "failed"})
     found: list[State] = []
     logs = 0
     for key, labels in keys.items():
+        if key in ended:
+            title = built.stages[key].title if key in built.stages else str(labels["network"])
+            found.append(State(key=key, state="ended", title=title, reason=ended[key]))
+            continue
         if key not in known:
             title = built.stages[key].title if key in built.stages else str(labels["network"])
             found.append(_missing(key, title, built, known, roots))

@@ -20,8 +20,9 @@ import yaml
 
 from elth.errors import ElthError
 from orchestrator.experiment.methods import rank, title
-from orchestrator.experiment.sections import Experiment
+from orchestrator.experiment.sections import Experiment, Stop
 from orchestrator.plan.building import build
+from orchestrator.plan.ending import Link, Outcome, ended, links_of, verdicts
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.stage import Stage
 
@@ -49,6 +50,8 @@ class Content:
     A run may be shared with a grid in which it is something else: one count of weights, kept by
     magnitude, belongs to round 4 at 36 % a round and to round 8 at 20 %.
     """
+    links: Mapping[str, Link] = field(default_factory=dict)
+    """What each of them needs, where chains may end early: else nothing."""
     former: Mapping[str, Sequence[str]] = field(default_factory=dict, compare=False, repr=False)
     """The keys that some of its stages had before the version of their method was raised."""
 
@@ -56,8 +59,9 @@ class Content:
     def of(experiment: Experiment, plan: Plan) -> Content:
         """What a file asks for."""
         labels = {key: dict(stage.labels) for key, stage in plan.stages.items()}
+        links = links_of(plan.stages) if experiment.pruning.stop is not None else {}
         former = {key: found for key, one in plan.stages.items() if (found := _former(one))}
-        return Content(text=experiment.resolved(), keys=labels, former=former)
+        return Content(text=experiment.resolved(), keys=labels, links=links, former=former)
 
     @functools.cached_property
     def experiment(self) -> dict[str, Any]:
@@ -71,6 +75,24 @@ class Content:
         except yaml.YAMLError as error:
             raise ValueError(str(error)) from error
         return plain if isinstance(plain, dict) else {}
+
+    @property
+    def stop(self) -> Stop | None:
+        """What ends its chains early.
+
+        Raises:
+            ValueError: it is of another form.
+        """
+        plain = (self.experiment.get("pruning") or {}).get("stop")
+        return None if plain is None else Stop.model_validate(plain)
+
+    def ended(self, found: Mapping[str, Outcome]) -> dict[str, str]:
+        """Its stages that are ended, with the reasons (``plan.ending``).
+
+        Args:
+            found: those that are finished, by key.
+        """
+        return ended(self.links, verdicts(self.stop, found)) if self.links else {}
 
     @functools.cached_property
     def seeds(self) -> tuple[int, ...]:

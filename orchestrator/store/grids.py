@@ -13,6 +13,7 @@ Which run is a grid's is settled in the same way, on the board (``store/board.py
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import re
@@ -30,6 +31,7 @@ from elth import plugins
 from elth.errors import ElthError
 from orchestrator.experiment import NAME, Experiment
 from orchestrator.plan import Plan, Stage, build
+from orchestrator.plan.ending import Link, links_of
 from orchestrator.store.address import Store
 from orchestrator.store.away import is_away
 from orchestrator.store.board import Board, is_deleted, log_once
@@ -40,6 +42,7 @@ from orchestrator.store.listing import Tracked, pages
 GRIDS = "elth-grids"
 _EXPERIMENT = "experiment.yaml"
 _KEYS = "keys.json"
+_LINKS = "links.json"
 _VERSION = "content/"
 _NUMBER = "elth.grid.number"
 """The tag that tells, where several runs have a grid's name, which of them came last."""
@@ -135,11 +138,16 @@ class Grids:
     def _content(self, grid: str, run: Run, keys: Mapping[str, Mapping[str, Any]]) -> Content:
         text = self._file(grid, run, f"{self._folder(grid, run)}{_EXPERIMENT}")
         content = Content(text=text, keys=keys)
-        try:
-            _ = content.experiment  # refused here, where it can be told of which grid it is
-        except ValueError as error:
+        try:  # refused here, where it can be told of which grid it is
+            if content.stop is None:
+                return content
+            plain = json.loads(self._file(grid, run, f"{self._folder(grid, run)}{_LINKS}"))
+            links = {key: Link(tuple(parents), after) for key, (parents, after) in plain.items()}
+        except ElthError:
+            raise
+        except (ValueError, TypeError, AttributeError) as error:  # no JSON, or of another form
             raise self._half_begun(grid) from error
-        return content
+        return dataclasses.replace(content, links=links)
 
     # Beginning and growing
 
@@ -231,7 +239,7 @@ class Grids:
     def open(self, grid: str, resolved: str, plan: Mapping[str, Stage], text: str) -> str:
         """Let a grid be this, whatever it was; returns the id of its run. See ``extend``."""
         labels = {key: dict(stage.labels) for key, stage in plan.items()}
-        content = Content(text=resolved, keys=labels)
+        content = Content(text=resolved, keys=labels, links=links_of(plan))
         while True:
             run = self._home(grid)
             if self._write(run, content, text):
@@ -244,6 +252,9 @@ class Grids:
         folder = f"{name}-{uuid.uuid4().hex[:12]}/"
         self._log_file(run_id, f"{folder}{_EXPERIMENT}", content.text)
         self._log_file(run_id, f"{folder}{_KEYS}", json.dumps(content.keys))
+        if content.stop is not None:
+            links = {key: dataclasses.astuple(link) for key, link in content.links.items()}
+            self._log_file(run_id, f"{folder}{_LINKS}", json.dumps(links))
         if log_once(self._client, run_id, name, folder) != folder:
             return False
         self._tag(run_id, "mlflow.note.content", text)

@@ -13,6 +13,7 @@ from elth import plugins
 from elth.apart import apart, end
 from elth.errors import ElthError
 from orchestrator.experiment.sections import Experiment
+from orchestrator.plan.ending import ended, links_of, verdicts
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.naming import find
 from orchestrator.plan.outside import Outside, outside
@@ -157,6 +158,8 @@ def _execute(
     redo: Sequence[str],
 ) -> Mapping[str, str]:
     count = machines.slots(experiment)
+    for note in plan.notes:
+        _say(console, f"note: {note}")
     tracker = Tracker(store, keep_index=True)
     try:
         change = tracker.grids.change(experiment, plan, replace=replace)
@@ -173,13 +176,16 @@ def _execute(
     for one in tracked:
         if one.status == "finished" and one.key in plan.stages and one.key not in waiting:
             finished.setdefault(one.key, one)
+    last = verdicts(experiment.pruning.stop, finished)
+    over = ended(links_of(plan.stages), last)  # first, whatever was done of it before
+    finished = {key: one for key, one in finished.items() if key not in over}
     failed = {
         one.key: one.reason
         for one in tracked
         if one.status == "failed" and one.is_final and not retry_failed
         if one.key in plan.stages and one.key not in finished
     }
-    todo = [stage for key, stage in plan.stages.items() if key not in finished]
+    todo = [s for key, s in plan.stages.items() if key not in finished and key not in over]
     needed = {key for stage in todo for key in stage.parents if key in finished}
     tracker.check_files([finished[key].run_id for key in needed])
     datasets = list(dict.fromkeys(dataset_of(stage) for stage in todo))
@@ -211,9 +217,10 @@ def _execute(
         plan,
         finished,
         failed,
-        again=waiting & plan.stages.keys(),
+        again=waiting & plan.stages.keys() - over.keys(),
         slots=count,
         seconds_per_work=seconds_per_work(tracked, plan),
+        last=last,
     )
     del tracked, finished, todo  # much memory, in a run that may last for days
     end()  # the process beside this one, which holds as much

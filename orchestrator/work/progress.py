@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.plan.costs import duration
+from orchestrator.plan.ending import endings
 from orchestrator.plan.schedule import Running, Schedule, Snapshot
 
 _PLAIN_SECONDS = 15.0
@@ -102,6 +103,7 @@ class Progress:
         elapsed = duration(time.monotonic() - self._began)
         now = self._schedule.snapshot()
         self._tell({text: f"note: {text}" for text in now.notes})
+        self._tell({line: line for line in endings(now.ended)})
         self._console.print(f"{_counts(now)} in {elapsed}", highlight=False)
 
     def _render(self) -> RenderableType:
@@ -114,6 +116,7 @@ class Progress:
             now = self._schedule.snapshot()
             self._tell({key: f"failed: {reason}" for key, reason in now.failed.items()})
             self._tell({text: f"note: {text}" for text in now.notes})
+            self._tell({line: line for line in endings(now.ended)})
             line = _counts(now) + _left(now)
             if line != last:
                 at = duration(time.monotonic() - self._began)
@@ -148,6 +151,8 @@ def display(now: Snapshot, title: str, elapsed: float) -> RenderableType:
         counts.append(f", {now.found} found finished")
     if now.failed:
         counts.append(f", {len(now.failed)} failed, {now.blocked} blocked", style="red")
+    if now.ended:
+        counts.append(f", {len(now.ended)} ended")
     if not now.running and not now.elsewhere:
         counts.append(", starting")
     notes = [Text(f"  note: {text}", style="yellow") for text in now.notes[-1:]]
@@ -175,6 +180,8 @@ def _counts(now: Snapshot) -> str:
         parts.append(f"{now.elsewhere} computed by another driver")
     if now.waiting:
         parts.append(f"{now.waiting} waiting")
+    if now.ended:
+        parts.append(f"{len(now.ended)} ended")
     if now.failed:
         parts.append(f"{len(now.failed)} failed")
     if now.blocked:

@@ -13,10 +13,11 @@ from mlflow.exceptions import MlflowException
 from elth.errors import ElthError
 from orchestrator import plan as plans
 from orchestrator.experiment.sections import Experiment
+from orchestrator.plan.ending import ended, links_of, verdicts
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.stage import Stage
 from orchestrator.store.content import Content
-from orchestrator.store.listing import stage_of
+from orchestrator.store.listing import Tracked, stage_of
 from orchestrator.store.redo import waiting
 from orchestrator.store.tracker import Tracker
 
@@ -55,15 +56,22 @@ def begin(tracker: Tracker, run_id: str, overrides: Sequence[str]) -> tuple[Expe
             "and seed as they are"
         )
     tracked = tracker.stages()
-    have = {one.key for one in tracked if one.status == "finished"} - waiting(tracker, tracked)
+    again = waiting(tracker, tracked)
+    have: dict[str, Tracked] = {}
+    for found in tracked:
+        if found.status == "finished" and found.key in built.stages and found.key not in again:
+            have.setdefault(found.key, found)
+    over = ended(links_of(built.stages), verdicts(experiment.pruning.stop, have))
+    settled = have.keys() | over.keys()
     chain = [one for one in built.stages.values() if _same_chain(one, stage)]
-    todo = [one for one in chain if one.key not in have]
-    rest = sum(key not in have for key in built.stages)
+    todo = [one for one in chain if one.key not in settled]
+    rest = sum(key not in settled for key in built.stages)
+    told = f"; ended are {len(over)}, as {next(iter(over.values()))}" if over else ""
     return (
         experiment,
         built,
         f"{experiment.name}: on from {stage.title} (run {name}); of the {len(chain)} rounds of its "
-        f"chain {len(todo)} are left, of all {len(built.stages)} stages {rest}",
+        f"chain {len(todo)} are left, of all {len(built.stages)} stages {rest}{told}",
     )
 
 

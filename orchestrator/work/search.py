@@ -64,6 +64,8 @@ class PlanSearch(Searcher):
             self.schedule.note(report.note)
         if report.again:
             self.schedule.again(report.again)
+        if report.last:
+            self.schedule.end_chain(report.last, report.because)
         if report.held:
             self.schedule.hold(trial_id, report.held)
         elif report.redo:

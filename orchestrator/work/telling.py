@@ -27,6 +27,10 @@ class Report:
     """The last sign of life of another driver that is at the stage; nothing follows."""
     redo: str = ""
     """The key of a stage that is needed and no longer finished; nothing follows."""
+    last: str = ""
+    """The key of a finished round that is the last of its chain; nothing follows."""
+    because: str = ""
+    """Why it is the last."""
 
     log: tuple[str, ...] = ()
     """Of a process that died, so that the stage failed: where its log lies, and its last lines."""
@@ -36,4 +40,4 @@ class Report:
     @property
     def is_last(self) -> bool:
         """Whether the job ends with it, before its end."""
-        return bool(self.failed or self.stopped or self.held or self.redo)
+        return bool(self.failed or self.stopped or self.held or self.redo or self.last)

@@ -24,7 +24,9 @@ from elth.errors import ElthError
 from elth.parallel import Group
 from elth.tickets import Ticket, state_digest
 from elth.training import Epoch, NonFiniteLossError
+from orchestrator.experiment.sections import Stop
 from orchestrator.plan import outside
+from orchestrator.plan.ending import is_round, link_of, verdict
 from orchestrator.plan.stage import Stage, dataset_of, iterations
 from orchestrator.store import redo
 from orchestrator.store.address import Store
@@ -32,6 +34,7 @@ from orchestrator.store.away import AwayError, is_away, patiently, plain, waitin
 from orchestrator.store.damage import DamagedError
 from orchestrator.store.inflight import InFlight, Stopped
 from orchestrator.store.leases import Held, Lease, LostError, claim
+from orchestrator.store.listing import tracked
 from orchestrator.store.outbox import deliver
 from orchestrator.store.result import Result, State
 from orchestrator.store.runlog import RunLog, begin_run
@@ -142,8 +145,8 @@ def run_job(
     for index, description in enumerate(config["stages"]):
         try:
             last = False
-            for report in _do(Stage.of(description), config, worker, group):
-                yield replace(report, index=index)
+            for report in _next(Stage.of(description), index == 0, config, worker, group):
+                yield replace(report, index=index + report.index)
                 last = report.is_last
             if last:
                 break
@@ -179,6 +182,36 @@ def follow(config: Mapping[str, Any], worker: Worker, group: Group) -> None:
         with contextlib.suppress(NonFiniteLossError):
             for _ in training.train(stage, ticket, dataset, engine, saved=saved):
                 pass
+
+
+def _next(
+    stage: Stage, is_first: bool, config: Mapping[str, Any], worker: Worker, group: Group | None
+) -> Iterator[Report]:
+    """Do the next stage of a job, unless its chain has ended; tells so if it ends with this one."""
+    before = link_of(stage).after
+    if is_first and before:  # of the others it was asked as they were finished
+        why = yield from _told(_why_last(before, config, worker))
+        if why:
+            yield Report(index=0, last=before, because=why)
+            return
+    for report in _do(stage, config, worker, group):
+        yield report
+        if report.is_last:
+            return
+    if is_round(stage):
+        why = yield from _told(_why_last(stage.key, config, worker))
+        if why:
+            yield Report(index=1, last=stage.key, because=why)
+
+
+def _why_last(key: str, config: Mapping[str, Any], worker: Worker) -> Generator[str, None, str]:
+    """Why a finished round is the last of its chain, by what the store holds; yields notes."""
+    if config["ending"] is None:
+        return ""
+    store, stop = config["store"], Stop.model_validate(config["ending"])
+    tracker = yield from waiting(lambda: worker.tracker(store), store)
+    run = yield from waiting(lambda: tracker.run_of(key), store)
+    return "" if run is None else verdict(stop, tracked(run))
 
 
 def _do(

@@ -15,6 +15,7 @@ from orchestrator.store.address import Store
 from orchestrator.store.tracker import Tracker
 from orchestrator.work import training
 from tests.orchestrator.helpers import Finished, finish
+from tests.orchestrator.helpers import stopped as make_stopped
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -45,6 +46,12 @@ def tracker(store: Store) -> Tracker:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """A tiny grid with every method, done by ``run_job`` in this process."""
     return finish(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture(scope="session")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A grid of which one chain has ended early, and nothing is left to do."""
+    return make_stopped(tmp_path_factory.mktemp("stopped"))
 
 
 @pytest.fixture

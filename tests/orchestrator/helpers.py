@@ -14,6 +14,7 @@ import yaml
 from elth import masks
 from elth.data import info
 from elth.networks import blueprint, build
+from elth.specs import Spec
 from elth.streams import stream
 from elth.tickets import Ticket
 from elth.training import Epoch
@@ -21,7 +22,7 @@ from orchestrator import plan
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.outside import Outside
-from orchestrator.plan.stage import Stage
+from orchestrator.plan.stage import Stage, shape_of
 from orchestrator.store.address import Store
 from orchestrator.store.processes import Process, owner
 from orchestrator.store.result import Result
@@ -140,6 +141,7 @@ def job_config(
         "inflight": str(store.inflight),
         "outbox": str(store.outbox),
         "checkpoint_minutes": 5,
+        "ending": found.pruning.model_dump()["stop"],
         "gpus": 0,
         "workers": 1,
         "data": {"root": "data", "download": False},
@@ -187,6 +189,26 @@ def begin(tracker: Tracker, stage: Stage, ticket: Ticket | None = None, **change
     return begin_run(tracker, stage, ticket, **(words | changes))
 
 
+def track(
+    tracker: Tracker, stage: Stage, accuracy: float, *, kept: int = 5000, **words: Any
+) -> str:
+    """Track a stage as finished without training, with random weights; returns the run's id."""
+    network, ticket = stage.params["network"], None
+    result = rewind_result(network)
+    if stage.kind != "rewind_point":
+        left = round_result(kept, network)
+        assert left.mask is not None
+        assert result.rewind is not None
+        ticket = Ticket(
+            network=Spec.parse(network), shape=shape_of(stage), rewind=result.rewind, mask=left.mask
+        )
+        result = left
+    log = begin(tracker, stage, ticket, **words)
+    log.epoch(epoch(1, accuracy))
+    log.finish(result, keep_weights=stage.kind == "round")
+    return log.run_id
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finished:
     """A store with a grid in it."""
@@ -195,6 +217,35 @@ class Finished:
     tracker: Tracker
     experiment: Experiment
     plan: Plan
+
+
+def stopped(folder: Path) -> Finished:
+    """A grid whose first chain fell below its bound in round 2 of 4; the second one did not.
+
+    Nothing was trained; all that the bound leaves to do is tracked, 23 of 28 stages.
+    """
+    moved = {"source": TINY, "network": TINY_DEEPER, "transform": "append", "round": [2, 3]}
+    found = tiny(
+        "stopped",
+        seeds=[0, 1],
+        pruning={"rate": 0.5, "rounds": 4, "stop": {"accuracy_below": 12}},
+        grid=[
+            {"method": ["imp", "reinit"], "network": TINY, "round": "all"},
+            {"method": "magnitude", "network": TINY, "round": [3, 4]},
+            {"method": "ett", **moved},
+        ],
+    )
+    built = plan.build(found)
+    store = Store.of(folder)
+    tracker = Tracker(store)
+    words: dict[str, Any] = {"grid": found.name, "experiment": found.resolved()}
+    for stage in built.stages.values():
+        label = stage.labels
+        falls = not label["seed"] and label["method"] in ("imp", "reinit", "ett")
+        if not falls or label["round"] <= 2:
+            track(tracker, stage, 11.2 if falls and label["round"] == 2 else 50.0, **words)
+    tracker.grids.open(found.name, found.resolved(), built.stages, "")
+    return Finished(store=store, tracker=tracker, experiment=found, plan=built)
 
 
 def finish(folder: Path) -> Finished:

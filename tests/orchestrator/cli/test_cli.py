@@ -667,6 +667,55 @@ def test_status(elth: Elth, finished: Finished, done_config: Path) -> None:
     assert elth("status", done_config, "--store", finished.store).out == done.out
 
 
+def test_what_is_ended_is_said_and_no_failure(
+    elth: Elth, stopped: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "run", None)
+    path = tmp_path / "stopped.yaml"
+    path.write_text(stopped.experiment.resolved(), encoding="utf-8")
+    why = f"{TINY} round 2, seed 0 has 11.2 % < 12 %"
+    status = elth("status", path, "--store", stopped.store)
+    assert _table(status.out) == {"state": ["stages"], "finished": ["23"], "ended": ["5"]}
+    lines = [line for line in status.out.splitlines() if line.startswith("ended: ")]
+    assert lines[0] == f"ended: {TINY} round 3, seed 0: {why}"
+    assert lines[-1] == f"ended: {TINY_DEEPER} <- {TINY} append round 3, seed 0: {why}"
+    assert len(lines) == 5
+    told = elth("plan", path, "--store", stopped.store)
+    assert _table(told.out)["all"] == ["28", "23", "5", "0"]
+    assert _table(told.out)["round"] == ["10", "8", "2", "0"]
+    line = f"ended: {why}: the rounds that follow and what needs them are not done"
+    assert line in told.out.splitlines()
+    assert f"Nothing to do: every stage is finished or ended in {stopped.store}." in told.out
+    done = elth("run", path, "--store", stopped.store)
+    assert (done.code, done.err) == (0, "")
+    assert line in done.out.splitlines()
+    assert "5 ended in " in done.out
+    # More rounds are of the chain that goes on only, whatever is asked.
+    run = stopped.tracker.run_of(round_of(stopped.plan, TINY, 4, 1).key)
+    assert run is not None
+    more = elth("plan", path, "pruning.rounds=5", "--store", stopped.store)
+    assert _table(more.out)["all"] == ["32", "23", "7", "2"]
+    assert re.search(r"Time: about .+ at most, as chains may end early, ", more.out)
+    monkeypatch.setattr(runner, "run", lambda *_: None)
+    resumed = elth("resume", run.info.run_id, "--store", stopped.store, "name=stopped-too")
+    assert (resumed.code, resumed.err) == (0, "")
+    assert resumed.out.splitlines()[0].endswith(f"of all 28 stages 0; ended are 5, as {why}"), (
+        resumed.out
+    )
+
+
+def test_a_plan_tells_of_layers_that_must_be_empty(elth: Elth, config: Path) -> None:
+    told = elth("plan", config, "pruning={rate: 0.9, rounds: 3}")
+    (line,) = [line for line in told.out.splitlines() if line.startswith("note: ")]
+    assert line == (
+        f"note: {TINY} on digits: from round 3 on there are 11 weights at most for 16 layers, so "
+        "at least one of these is empty; round 4 is the last that can be asked for"
+    )
+    refused = elth("plan", config, "pruning={rate: 0.9, rounds: 6}")
+    _refused(refused, "round 5 of resnet14(width=4) would keep none of 11,012 weights: round 4 is")
+    assert refused.err == elth("run", config, "pruning={rate: 0.9, rounds: 6}").err
+
+
 def test_verify(elth: Elth, finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
     done = elth("verify", "done", "--store", finished.store)
     assert (done.code, done.err) == (0, "")

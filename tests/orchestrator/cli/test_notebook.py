@@ -91,10 +91,11 @@ def test_a_figure(found: orchestrator.Results) -> None:
     assert titles == [f"{TINY}, digits", f"{TINY_DEEPER}, digits"]
 
 
-def test_nothing_finished_yet(found: orchestrator.Results) -> None:
+def test_nothing_finished_yet(found: orchestrator.Results, stopped: Finished) -> None:
     empty = orchestrator.Results(
         report=Report(grid="new", cells=(), missing=3), tracker=found.tracker
     )
+    assert repr(orchestrator.results("stopped", store=stopped.store.folder)).endswith(", 5 ended>")
     assert repr(empty) == "<Results of new: 0 cells, 3 stages missing>"
     assert empty.frame().empty
     with pytest.raises(ElthError, match="nothing of new is finished yet: there is no figure"):

@@ -15,7 +15,7 @@ from elth.errors import ElthError
 from elth.recipes import RECIPES, Recipe, Step
 from orchestrator.experiment.methods import METHODS, SOURCE
 from orchestrator.experiment.reading import load
-from orchestrator.experiment.sections import Cell, Experiment
+from orchestrator.experiment.sections import Cell, Experiment, Stop
 from tests.orchestrator.helpers import QUICK, experiment, write_yaml
 
 BASE: dict[str, Any] = {
@@ -58,6 +58,8 @@ def test_a_grid_is_named_after_its_file(tmp_path: Path, stem: str, name: str) ->
     assert load(write_yaml(tmp_path / f"{stem}.yaml", BASE)).name == name
 
 
+STOPS = "collapsed, or {accuracy_below: 12} for a test accuracy in percent"
+
 TOP = (
     "name, description, plugins, paper, dataset, seeds, recipe, recipes, pruning, criteria, grid, "
     "data, resources"
@@ -71,6 +73,11 @@ TOP = (
         ("pruning.rat=0.1", "unknown key 'pruning.rat'; did you mean 'rate'? (there is: rate, rou"),
         ("resources.cpu=1", "unknown key 'resources.cpu'; did you mean 'cpus'? (there is: cpus, g"),
         ("data.path=x", "unknown key 'data.path' (there is: root, download)"),
+        (
+            "pruning.stop={acuracy_below: 12}",
+            "unknown key 'pruning.stop.acuracy_below'; did you mean 'accuracy_below'? (there is: "
+            "collapsed, accuracy_below)",
+        ),
         (
             "grid.0.netwrk=mlp2",
             "unknown key 'grid.0.netwrk'; did you mean 'network'? "
@@ -230,6 +237,31 @@ def test_an_unknown_word_is_refused_with_the_nearest(
         (
             "paper={title: x, layout: by_sorce}",
             "in paper.layout: unknown layout 'by_sorce'; did you mean 'by_source'?",
+        ),
+        *(
+            (f"pruning.stop={given}", f"in pruning.stop: expected {STOPS}; found {found}")
+            for given, found in (
+                ("12", "12"),
+                ("colapsed", "'colapsed'"),
+                ("[collapsed]", "['collapsed']"),
+                ("true", "True"),
+                ("{}", "neither"),
+                ("{collapsed: false}", "neither"),
+            )
+        ),
+        *(
+            (
+                f"pruning.stop.accuracy_below={given}",
+                f"pruning.stop.accuracy_below: input should be {why}",
+            )
+            for given, why in (
+                ("0", "greater than 0, found 0"),
+                (".nan", "less than or equal to 100, found nan"),
+                (".inf", "less than or equal to 100, found inf"),
+                ("101", "less than or equal to 100, found 101"),
+                ("true", "a valid number, found True"),
+                ("'12'", "a valid number, found '12'"),
+            )
         ),
         ("pruning=3", "pruning: expected a mapping of keys to values, found 3"),
         ("dataset=3", "dataset: input should be a valid string, found 3"),
@@ -461,6 +493,31 @@ def test_the_resolved_text_states_every_default(path: Path) -> None:
     assert plain["paper"] == {"title": "x"}
     plain = yaml.safe_load(load(path, ["paper={title: x, round: 6}"]).resolved())
     assert plain["paper"] == {"title": "x", "round": 6}
+
+
+@pytest.mark.parametrize(
+    ("given", "stop", "plain"),
+    [
+        ("collapsed", Stop(collapsed=True), "collapsed"),
+        ("{accuracy_below: 12}", Stop(accuracy_below=12), {"accuracy_below": 12}),
+        (
+            "{collapsed: true, accuracy_below: 12.5}",
+            Stop(collapsed=True, accuracy_below=12.5),
+            {"collapsed": True, "accuracy_below": 12.5},
+        ),
+        ("null", None, None),
+    ],
+)
+def test_what_ends_a_chain_is_a_word_or_a_bound(
+    path: Path, tmp_path: Path, given: str, stop: Stop | None, plain: object
+) -> None:
+    found = load(path, [f"pruning.stop={given}"])
+    assert found.pruning.stop == stop
+    assert yaml.safe_load(found.resolved())["pruning"].get("stop") == plain
+    again = tmp_path / "again.yaml"
+    again.write_text(found.resolved(), encoding="utf-8")
+    assert load(again) == load(again, ["seeds=[0]"]) == found
+    assert load(again, ["pruning.stop=null"]) == load(path)
 
 
 def test_an_experiment_is_frozen() -> None:
@@ -911,6 +968,7 @@ KEYS = [
     "recipe.length",
     "recipe.base",
     "pruning",
+    "pruning.stop",
 ]
 KEYS += ["grid", "grid.0", "grid.0.network", "grid.0.round", "data.root", "resources.gpus", "x.y"]
 KEYS += ["scale", "grid.0.sparsity", "grid.0.dataset", "criteria", "criteria.snip", "recipes"]

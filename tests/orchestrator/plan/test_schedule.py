@@ -291,6 +291,72 @@ def test_time_left_is_known_from_the_store_or_from_what_is_done() -> None:
     assert found.snapshot().seconds_left == 0.0
 
 
+# Chains that end before their last round
+
+
+def test_after_the_last_round_of_a_chain_its_rest_is_ended_and_all_else_is_done() -> None:
+    stages, built = _tree()
+    found = Schedule(built, (), {}, slots=1)
+    assert _names(found.take("0")) == "ar a0 a1 a2"
+    found.advance("0", 3, 0.0, None)
+    found.end_chain(stages[2].key, "a1 has 9 % < 12 %")
+    found.end("0")
+    now = found.snapshot()
+    x3 = next(stage for stage in stages if stage.params["name"] == "x3")
+    assert now.ended == dict.fromkeys([stages[3].key, x3.key], "a1 has 9 % < 12 %")
+    assert (now.failed, now.blocked, now.done, now.waiting) == ({}, 0, 3, 7)
+    done = []
+    for trial in itertools.count(1):
+        job = found.take(str(trial))
+        if job is None:
+            break
+        done.append(_names(job))
+        found.advance(str(trial), len(job.stages), 0.0, None)
+        found.end(str(trial))
+    assert sorted(done) == ["br b0 b1", "x0", "x1", "x2", "y"]  # x2 is made of the last round
+    assert found.is_over
+    now = found.snapshot()
+    assert (now.done, now.waiting, len(now.ended)) == (10, 0, 2)
+
+
+def test_the_store_tells_at_once_what_is_ended_whatever_was_done_or_failed_beyond() -> None:
+    stages, built = _tree()
+    beyond = [stage.key for stage in stages if stage.params["name"] in ("a2", "x3")]
+    finished, failed = [stage.key for stage in stages[:3]] + beyond[:1], {beyond[1]: "infinite"}
+    found = Schedule(built, finished, failed, slots=9, last={stages[2].key: "9 % < 12 %"})
+    now = found.snapshot()
+    assert now.ended.keys() == set(beyond)
+    assert (now.found, now.failed, now.blocked) == (3, {}, 0)
+    assert [_names(found.take(trial)) for trial in "0123"] == ["br b0 b1", "x0", "x1", "x2"]
+
+
+def test_a_round_done_again_may_end_what_was_found_beyond_it() -> None:
+    """Damaged, it says nothing. What is at work beyond it ends unheard."""
+    stages, built = _tree()
+    a2 = stages[3]
+    x3 = next(stage for stage in stages if stage.params["name"] == "x3")
+    found = Schedule(built, [s.key for s in (*stages[:2], a2)], {}, slots=9)
+    jobs = {_names(found.take(trial)): trial for trial in "01234"}
+    assert set(jobs) == {"a1", "br b0 b1", "x0", "x1", "x3"}
+    found.advance(jobs["a1"], 1, 0.0, None)
+    found.end_chain(stages[2].key, "9 % < 12 %")
+    assert found.snapshot().ended.keys() == {a2.key, x3.key}
+    assert found.snapshot().found == 2
+    found.fail(jobs["x3"], "no room")
+    found.end(jobs["x3"])
+    assert (found.snapshot().failed, found.snapshot().blocked) == ({}, 0)
+
+
+def test_what_another_driver_is_at_may_be_ended(clock: Clock) -> None:
+    chain = _chain("c", 3)
+    found = Schedule(_plan(*chain), [chain[0].key, chain[1].key], {}, slots=1)
+    found.take("0")
+    found.hold("0", "alive")
+    found.end("0")
+    found.end_chain(chain[1].key, "9 % < 12 %")
+    assert (found.is_over, found.snapshot().elsewhere) == (True, 0)
+
+
 # Other drivers, and results that turn out to be damaged
 
 
@@ -505,7 +571,7 @@ def test_counts_add_up_with_other_drivers_and_damage(data: st.DataObject) -> Non
 
 
 def _check(now: Snapshot, built: Plan) -> None:
-    assert now.total == len(built.stages) == sum(_counts(now)) + now.elsewhere
+    assert now.total == len(built.stages) == sum(_counts(now)) + now.elsewhere + len(now.ended)
     assert min(_counts(now)) >= 0
     assert len({running.stage.key for running in now.running}) == len(now.running)
 
@@ -528,7 +594,10 @@ def test_counts_add_up_at_every_moment(built: Plan, data: st.DataObject) -> None
     finished = data.draw(st.sets(st.sampled_from(keys)), "finished")
     before = dict.fromkeys(data.draw(st.sets(st.sampled_from(keys)), "failed"), "before")
     slots = data.draw(st.integers(1, 4), "slots")
-    found = Schedule(built, finished, before, slots=slots)
+    rounds = [key for key in keys if built.stages[key].kind == "round"]
+    last = data.draw(st.sets(st.sampled_from(rounds)) if rounds else st.just(set()), "last")
+    known = dict.fromkeys(last & finished, "last")
+    found = Schedule(built, finished, before, slots=slots, last=known)
     _check(found.snapshot(), built)
     numbers = itertools.count()
     running: dict[str, tuple[Job, int]] = {}
@@ -546,6 +615,10 @@ def test_counts_add_up_at_every_moment(built: Plan, data: st.DataObject) -> None
         if what == "advance" and index < len(job.stages):
             running[trial] = (job, index + 1)
             found.advance(trial, index + 1, 0.0, None)
+            if job.stages[index].key in last:
+                found.end_chain(job.stages[index].key, "last")
+                del running[trial]
+                found.end(trial)
         elif what == "progress" and index < len(job.stages):
             found.advance(trial, index, data.draw(st.floats(0, 1)), 50.0)
         elif what == "fail" and index < len(job.stages):
@@ -572,18 +645,26 @@ def test_counts_add_up_at_every_moment(built: Plan, data: st.DataObject) -> None
     while not found.is_over:  # nothing may be left that waits for nothing
         take()
         for trial in list(running):
-            while running[trial][1] < len(running[trial][0].stages):
+            while trial in running and running[trial][1] < len(running[trial][0].stages):
                 step(trial, "advance")
-            step(trial, "end")
+            if trial in running:
+                step(trial, "end")
     now = found.snapshot()
     _check(now, built)
     assert (len(now.running), now.waiting) == (0, 0)
     assert len(taken) == len(set(taken))
     assert not set(taken) & finished
     assert not set(taken) & (set(before) - finished)
-    # What is lost is what failed and what needs it, no more.
-    lost = set(now.failed)
+    # Ended is what goes on from a last one, and what needs that; lost is what failed and what needs
+    # it: no more.
+    over: set[str] = set()
+    lost: set[str] = set()
     for key, stage in built.stages.items():
-        if key not in finished and set(stage.parents) & lost:
+        before_it = stage.parents[-1] if len(stage.parents) > 1 else ""
+        goes_on = stage.kind == "round" and before_it in last - lost - over
+        if goes_on or set(stage.parents) & over:
+            over.add(key)
+        elif key in now.failed or (key not in finished and set(stage.parents) & lost):
             lost.add(key)
+    assert now.ended.keys() == over
     assert len(lost) == len(now.failed) + now.blocked

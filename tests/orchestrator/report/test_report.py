@@ -27,8 +27,11 @@ from orchestrator.plan.stage import Stage
 from orchestrator.report.cells import Cell, Report, cells_of, collect, difference, imp_of
 from orchestrator.report.forms import sheets, to_csv, to_json, to_tables, write
 from orchestrator.report.sheets import sheet_csv, sheet_markdown, texts_of
+from orchestrator.report.status import states
+from orchestrator.store.address import Store
 from orchestrator.store.listing import Tracked
 from orchestrator.store.result import Result
+from orchestrator.store.tracker import Tracker
 from tests.orchestrator.helpers import (
     RECIPE,
     TINY,
@@ -38,8 +41,11 @@ from tests.orchestrator.helpers import (
     chain,
     epoch,
     of_kind,
+    round_of,
     tiny,
+    track,
 )
+from tests.orchestrator.helpers import stopped as make_stopped
 
 
 def _tracked(
@@ -369,6 +375,24 @@ def test_notes_tell_what_is_missing_and_what_is_mixed() -> None:
     assert text.endswith("cpu; gpu.")
 
 
+def test_notes_tell_what_is_ended_apart_from_what_is_missing() -> None:
+    whole = _report([_tracked("imp", 90.0), _tracked("imp", 91.0, seed=1)])
+    told = dataclasses.replace(whole, ended=7, endings=("x round 7, seed 0 has 11.2 % < 12 %",))
+    text = " ".join(_text(told).split())
+    assert (
+        "7 stages of this grid are ended by pruning.stop, as a chain ended before them: x round 7, "
+        "seed 0 has 11.2 % < 12 %."
+    ) in text
+    assert "not finished" not in text
+    assert "seeds whose chains went on" not in text
+    assert to_json(told) == to_json(whole)
+    two = [_tracked("imp", 90.0), _tracked("imp", 91.0, seed=1)]
+    fewer = cells_of([*two, _tracked("imp", 80.0, k=3)])
+    many = tuple(f"x round {k}, seed 0 has 1 % < 12 %" for k in range(11))
+    text = " ".join(_text(dataclasses.replace(told, cells=fewer, endings=many)).split())
+    assert "x round 7, seed 0 has 1 % < 12 %; and 3 more. Means after that are of the seeds" in text
+
+
 def test_one_seed_is_no_mean() -> None:
     text = _text(_report([_tracked("imp", 90.0)]))
     assert "accuracy over 1 seed; in brackets" in text
@@ -383,6 +407,17 @@ def test_of_many_rounds_those_are_shown_where_there_is_something_to_compare() ->
     text = _text(_report([*found, _tracked("random", 50.0, k=4, nonzeros=800)]))
     assert "20.00" in text
     assert "25.00" not in text
+
+
+def test_no_line_of_a_table_is_empty() -> None:
+    """Criteria at an exact sparsity, where no round of IMP is: its last one has a column too."""
+    found = [_tracked("dense", 96.0, k=0, nonzeros=1000)]
+    found += [_tracked("imp", 90.0 - k, k=k, nonzeros=1000 - 50 * k) for k in range(1, 9)]
+    found += [_tracked("snip", 40.0, k=9, target="0.55", nonzeros=450)]
+    text = _text(_report(found))
+    header = next(line for line in text.splitlines() if "sparsity %" in line)
+    assert [word for word in header.split() if word[0].isdigit()] == ["0.00", "40.00", "55.00"]
+    assert "82.00" in next(line for line in text.splitlines() if "IMP " in line)
 
 
 @pytest.mark.parametrize(
@@ -580,6 +615,58 @@ def test_what_a_grid_lacks_is_counted(finished: Finished) -> None:
     assert report.missing == 1
     trained = [key for key in keys[:4] if stages[key].kind != "rewind_point"]
     assert sum(len(cell.seeds) for cell in report.cells) == len(trained) > 0
+
+
+def test_what_is_ended_is_no_part_of_a_report(stopped: Finished) -> None:
+    report = collect(stopped.tracker, "stopped")
+    why = f"{TINY} round 2, seed 0 has 11.2 % < 12 %"
+    assert (report.missing, report.ended, report.endings) == (0, 5, (why,))
+    seeds = {(cell.method, cell.round): cell.seeds for cell in report.cells if cell.network == TINY}
+    assert seeds["imp", 2] == seeds["reinit", 2] == seeds["magnitude", 4] == (0, 1)
+    assert seeds["imp", 3] == seeds["reinit", 4] == (1,)
+
+
+def test_what_is_neither_finished_nor_ended_is_missing(tmp_path: Path) -> None:
+    found = make_stopped(tmp_path)
+    stage = next(s for s in found.plan.stages.values() if s.labels["method"] == "magnitude")
+    run = found.tracker.run_of(stage.key)
+    assert run is not None
+    found.tracker.client.delete_run(run.info.run_id)
+    report = collect(found.tracker, "stopped")
+    assert (report.missing, report.ended) == (1, 5)
+    # The last round is set aside: that it was the last is not known any more.
+    run = found.tracker.run_of(round_of(found.plan, TINY, 2).key)
+    assert run is not None
+    found.tracker.set_aside(run, "damaged")
+    report = collect(found.tracker, "stopped")
+    assert (report.missing, report.ended, report.endings) == (7, 0, ())
+
+
+def test_a_chain_that_collapses_ends(tmp_path: Path) -> None:
+    found = tiny("collapses", pruning={"rate": 0.5, "rounds": 2, "stop": "collapsed"})
+    built, tracker = plan.build(found), Tracker(Store.of(tmp_path))
+    start, dense, first, _ = built.stages.values()
+    for stage, kept in ((start, 0), (dense, 11_012), (first, 12)):
+        track(tracker, stage, 9.0, kept=kept, grid=found.name)
+    tracker.grids.open(found.name, found.resolved(), built.stages, "")
+    report = collect(tracker, found.name)
+    assert (report.missing, report.ended) == (0, 1)
+    (why,) = report.endings
+    assert why.startswith(f"{TINY} round 1, seed 0 has lost every weight of ")
+
+
+def test_a_store_whose_rounds_leave_nothing_is_read(tmp_path: Path) -> None:
+    """Of before such rounds were refused: of six prunings of 90 % the fifth leaves none."""
+    found = tiny("nothing")
+    built, tracker = plan.build(found), Tracker(Store.of(tmp_path))
+    for stage, kept in zip(built.stages.values(), (0, 11_012, 5, 0), strict=True):
+        track(tracker, stage, 9.0, kept=kept, grid=found.name)
+    resolved = found.resolved().replace("rate: 0.5", "rate: 0.9").replace("rounds: 2", "rounds: 6")
+    tracker.grids.open(found.name, resolved, built.stages, "")
+    report = collect(tracker, found.name)
+    assert [cell.nonzeros for cell in report.cells] == [(11_012,), (5,), (0,)]
+    assert "has lost every weight of conv1.weight" in " ".join(_text(report).split())
+    assert {one.state for one in states(tracker, found.name)} == {"finished"}
 
 
 def test_what_a_grid_no_longer_asks_for_is_left_out(finished: Finished) -> None:

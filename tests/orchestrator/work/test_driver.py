@@ -17,11 +17,12 @@ from elth.errors import ElthError
 from elth.training import Epoch
 from orchestrator import plan
 from orchestrator.cluster import machines
-from orchestrator.experiment.sections import Experiment
+from orchestrator.experiment.sections import Experiment, Pruning, Stop
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.schedule import Schedule
 from orchestrator.plan.stage import Stage
 from orchestrator.report.cells import collect
+from orchestrator.report.forms import to_json
 from orchestrator.report.status import states
 from orchestrator.store import redo
 from orchestrator.store.address import Store
@@ -32,7 +33,8 @@ from orchestrator.work import driver, resources, runner, training
 from orchestrator.work.resources import numerics, numerics_here
 from orchestrator.work.search import PlanSearch
 from orchestrator.work.worker import Worker, run_job
-from tests.orchestrator.helpers import TINY, Finished, job_config, of_kind, round_of, tiny
+from tests.orchestrator.helpers import TINY, Finished, job_config, of_kind, round_of, tiny, track
+from tests.orchestrator.helpers import stopped as make_stopped
 
 
 def _execute(found: Finished, experiment: Experiment) -> str:
@@ -75,6 +77,50 @@ def test_a_finished_plan_is_reported_without_a_runner(
     text = _execute(finished, finished.experiment)
     assert "24 of 24 stages done, 24 of them found finished in " in text
     assert "numerics" not in text
+
+
+def test_what_is_ended_is_told_and_no_failure(
+    stopped: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "run", None)
+    text = _execute(stopped, stopped.experiment)
+    why = f"{TINY} round 2, seed 0 has 11.2 % < 12 %"
+    assert f"ended: {why}: the rounds that follow and what needs them are not done" in text
+    assert "23 of 28 stages done, 23 of them found finished, 5 ended in " in text
+    report = " ".join(text.split())
+    told = f"5 stages of this grid are ended by pruning.stop, as a chain ended before them: {why}."
+    assert f"{told} Means after that are of the seeds whose chains went on." in report
+    assert "not finished" not in report
+
+
+def test_what_another_grid_did_beyond_the_end_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two grids with stops of their own share a chain; each decides by its own."""
+    monkeypatch.setattr(runner, "run", None)
+    found = make_stopped(tmp_path)
+    before = to_json(collect(found.tracker, "stopped"))
+    beyond = [one for key, one in found.plan.stages.items() if found.tracker.run_of(key) is None]
+    assert len(beyond) == 5
+    for number, stage in enumerate(beyond):
+        track(found.tracker, stage, 9.0 - number, grid="further")
+    done = {
+        "stopped": "23 of 28 stages done, 23 of them found finished, 5 ended in ",
+        "further": "26 of 28 stages done, 26 of them found finished, 2 ended in ",
+        "all": "28 of 28 stages done, 28 of them found finished in ",
+    }
+    for name, stop in (
+        ("further", Stop(accuracy_below=10)),
+        ("stopped", Stop(accuracy_below=12)),
+        ("all", None),
+    ):
+        pruning = Pruning(rate=0.5, rounds=4, stop=stop)
+        asked = found.experiment.model_copy(update={"name": name, "pruning": pruning})
+        assert done[name] in _execute(found, asked)
+    report = collect(found.tracker, "stopped")
+    assert to_json(report) == before
+    assert (report.ended, report.missing) == (5, 0)
+    assert {len(cell.seeds) for cell in collect(found.tracker, "all").cells} == {2}
 
 
 def test_going_on_in_another_numerics_class_is_told(

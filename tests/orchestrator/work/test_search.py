@@ -15,6 +15,7 @@ from ray.core.generated.common_pb2 import ActorDiedErrorContext  # type: ignore[
 from ray.exceptions import ActorDiedError
 from ray.tune.search import Searcher
 
+from orchestrator.plan.ending import verdicts
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.schedule import Schedule
 from orchestrator.plan.stage import Stage
@@ -66,6 +67,21 @@ def test_a_search_walks_through_a_whole_plan(finished: Finished, slots: int) -> 
     assert (now.done, now.total, now.failed) == (24, 24, {})
     assert len(order) == len(finished.plan.jobs())
     assert order[0] == f"{TINY_DEEPER} rewind point, seed 0"
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("slots", [1, 3])
+def test_a_chain_that_ends_early_ends_a_search(stopped: Finished, slots: int) -> None:
+    """With nothing known of the store, the workers find what a driver that knows it all decides."""
+    schedule, _ = _drive(stopped, slots)
+    now = schedule.snapshot()
+    assert schedule.is_over
+    found = {one.key: one for one in stopped.tracker.stages()}
+    last = verdicts(stopped.experiment.pruning.stop, found)
+    knowing = Schedule(stopped.plan, found, {}, slots=slots, last=last)
+    assert knowing.is_over
+    assert now.ended == knowing.snapshot().ended
+    assert (now.done, now.failed, now.blocked, len(now.ended)) == (23, {}, 0, 5)
 
 
 def test_a_search_waits_where_nothing_is_ready(finished: Finished) -> None:

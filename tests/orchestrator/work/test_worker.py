@@ -16,7 +16,7 @@ import elth
 from elth import masks
 from elth.tickets import state_digest
 from orchestrator import plan
-from orchestrator.experiment.sections import Experiment
+from orchestrator.experiment.sections import Experiment, Pruning
 from orchestrator.plan.schedule import Schedule
 from orchestrator.plan.stage import Stage
 from orchestrator.store.address import Store
@@ -316,6 +316,52 @@ def test_layer_sparsities_are_tracked(finished: Finished) -> None:
     _, result = finished.tracker.load(stage.key)
     assert result.mask is not None
     assert layers == masks.layer_sparsity(result.mask)
+
+
+# Chains that end before their last round
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_job_ends_with_the_last_round_of_its_chain(stopped: Finished) -> None:
+    job = next(job for job in stopped.plan.jobs() if len(job.stages) == 6)
+    assert [stage.labels["round"] for stage in job.stages] == [0, 0, 1, 2, 3, 4]
+    *before, last = _reports(stopped.store, stopped.experiment, job.stages, Worker())
+    assert before == [Report(index=i) for i in (1, 2, 3)]
+    why = f"{TINY} round 2, seed 0 has 11.2 % < 12 %"
+    assert last == Report(index=4, last=job.stages[3].key, because=why)
+    assert last.is_last
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_job_that_begins_after_the_last_round_does_nothing(stopped: Finished) -> None:
+    """The report that told of it is lost where its process died: what the store holds decides."""
+    job = next(job for job in stopped.plan.jobs() if len(job.stages) == 6)
+    (only,) = _reports(stopped.store, stopped.experiment, job.stages[4:], Worker())
+    assert (only.index, only.last, only.failed) == (0, job.stages[3].key, "")
+    assert only.is_last
+
+
+def test_without_a_stop_nothing_is_asked(
+    stopped: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.work.worker.verdict", None)
+    found = stopped.experiment.model_copy(update={"pruning": Pruning(rate=0.5, rounds=2)})
+    stages = list(plan.build(found).stages.values())[:4]
+    reports = _reports(stopped.store, found, stages, Worker())
+    assert reports == [Report(index=i) for i in (1, 2, 3, 4)]
+
+
+def test_a_round_that_is_trained_now_may_be_the_last(
+    store: Store, tracker: Tracker, worker: Worker
+) -> None:
+    stop = {"accuracy_below": 100}
+    found = tiny("hopeless", seeds=[31], pruning={"rate": 0.5, "rounds": 2, "stop": stop})
+    stages = list(plan.build(found).stages.values())
+    last = _reports(store, found, stages, worker)[-1]
+    assert (last.index, last.last) == (2, stages[1].key)
+    assert last.because.startswith(f"{TINY} dense round 0, seed 31 has ")
+    assert last.because.endswith(" % < 100 %, before any pruning")
+    assert [one.key for one in tracker.stages("hopeless")] == [stage.key for stage in stages[:2]]
 
 
 # What a process keeps
