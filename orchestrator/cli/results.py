@@ -36,7 +36,7 @@ _SHOWN = 20
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @store_option
 def status(grid_or_config: str, overrides: tuple[str, ...], store: str | None) -> None:
-    """Tell how far a grid is: what runs, waits, failed or is blocked, and why.
+    """Tell how far a grid is: what runs, waits, failed, is blocked or ended, and why.
 
     Of a config, it tells of the stages that the config asks for.
     """
