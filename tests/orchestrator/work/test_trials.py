@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import pytest
 
 from orchestrator.work.telling import Report
@@ -22,8 +24,8 @@ def test_a_trial_steps_to_the_end_of_a_stage_or_for_a_second(
     monkeypatch.setattr("orchestrator.work.worker.run_job", lambda config: iter(reports))
     trial = JobTrial.__new__(JobTrial)
     trial.setup({}, {})
-    assert trial.step() == {"report": (1, 0.0, None, "", "", False, "", "", ()), "done": False}
-    assert trial.step() == {"report": (1, 0.0, None, "no", "", False, "", "", ()), "done": True}
+    assert trial.step() == {"report": astuple(Report(index=1)), "done": False}
+    assert trial.step() == {"report": astuple(reports[-1]), "done": True}
     monkeypatch.setattr("orchestrator.work.trials.REPORT_SECONDS", -1.0)
     assert trial.reset_config({})
     assert [trial.step()["report"][1] for _ in range(3)] == [0.3, 0.6, 1.0]
