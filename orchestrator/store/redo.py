@@ -209,8 +209,11 @@ def _replace(tracker: Tracker, stage: Stage, old: Sequence[Run], new: Run, grid:
     is_same = before is not None and before == _digests(tracker, new)
     if not is_same:
         client.set_experiment_tag(tracker.experiments[STAGES], REDONE, uuid.uuid4().hex)
-        for one in tracker.stages():
-            if stage.key in one.stage.parents and one.status in ("finished", "running"):
+        made = [one for one in tracker.stages() if stage.key in one.stage.parents]
+        if not any(is_finished(run) and mark_of(run) for run in tracker.runs_of(stage.key)):
+            return ""  # another driver was quicker, and some of these may be new by now
+        for one in made:
+            if one.status in ("finished", "running"):
                 with _unless_gone(tracker, one.run_id):
                     _tag(tracker, one.run_id, STALE, name)
                     children.append(one)
