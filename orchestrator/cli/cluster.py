@@ -210,6 +210,9 @@ def stop(job: str, address: str | None) -> None:
     help="The Ray cluster, as of elth run. [default: $RAY_ADDRESS]",
 )
 @click.option("--free", is_flag=True, help="Remove placement groups that dead drivers left.")
+@click.option(
+    "--restore", is_flag=True, help="Take back what elth needs and was deleted in MLflow's pages."
+)
 @store_option
 def doctor(
     config: Path | None,
@@ -217,6 +220,7 @@ def doctor(
     store: str | None,
     address: str | None,
     free: bool,
+    restore: bool,
 ) -> None:
     """Look for what is wrong around a run of CONFIG, and say what to do.
 
@@ -234,7 +238,7 @@ def doctor(
     except ElthError as error:  # the rest may be well
         found, wrong = None, 1
         click.echo(f"WRONG  store: {error}\n       -> see what the message says")
-    for one in doctors.examine(found, experiment, address, free=free):
+    for one in doctors.examine(found, experiment, address, free=free, restore=restore):
         mark = "ok   " if one.is_well else "WRONG"
         click.echo(f"{mark}  {one.about}: {one.what}")
         if not one.is_well:

@@ -112,7 +112,12 @@ def open_tracker(place: str | None, *, writing: bool = False) -> Tracker:
         raise ElthError(f"there is no store in {store}; run an experiment, or name one by --store")
     from orchestrator.store.tracker import Tracker
 
-    return Tracker(store, reading=not writing)
+    tracker = Tracker(store, reading=not writing)
+    if writing:
+        tracker.tend()
+        for note in tracker.notes:
+            click.echo(f"note: {note}", err=True)
+    return tracker
 
 
 def asked(grid_or_config: str, overrides: Sequence[str] = ()) -> tuple[str, Content | None]:

@@ -63,7 +63,12 @@ def _well(about: str, what: str) -> Finding:
 
 
 def examine(
-    store: Store | None, experiment: Experiment | None, address: str | None, *, free: bool = False
+    store: Store | None,
+    experiment: Experiment | None,
+    address: str | None,
+    *,
+    free: bool = False,
+    restore: bool = False,
 ) -> Iterator[Finding]:
     """Look at everything, one finding after the other.
 
@@ -72,12 +77,13 @@ def examine(
         experiment: what is to be run, if that is known.
         address: the Ray cluster, if there is one.
         free: whether placement groups that dead drivers left are removed.
+        restore: whether what was deleted in MLflow's pages and is needed is taken back.
     """
     yield from check_locale()
     yield from check_shadows()
     given = experiment.resources.storage if experiment else None
     if store is not None:
-        yield from check_store(store)
+        yield from check_store(store, restore=restore)
         yield from check_storage(given, store)
         yield from check_disks(store, given)
     if experiment is not None:
@@ -117,21 +123,33 @@ def check_shadows() -> Iterator[Finding]:
         yield _well("folder", f"nothing in {Path.cwd()} hides a package from trials")
 
 
-def check_store(store: Store) -> Iterator[Finding]:
-    """Whether the store can be reached and written, and runs in it whose process is gone."""
+def check_store(store: Store, *, restore: bool = False) -> Iterator[Finding]:
+    """Whether the store can be reached and written, and runs in it whose process is gone.
+
+    What was deleted in MLflow's pages and is needed is told, or taken back if ``restore`` says so.
+    """
     from orchestrator.store.leases import last_seen
     from orchestrator.store.opening import STAGES, check_reachable
-    from orchestrator.store.tracker import Tracker
+    from orchestrator.store.tracker import Tracker, deleted
 
     if store.folder is not None and not store.is_there:
         yield _well("store", f"{store} is not there yet; the first run makes it")
         return
     try:
         check_reachable(store.uri)
-        tracker = Tracker(store)
+        lost = [] if restore else deleted(store)
+        for one in lost:
+            yield Finding(about="store", what=f"{one.what}; nothing is lost", do=one.do)
+        if any(one.is_needed for one in lost):
+            return
+        tracker = Tracker(store, restore=restore)
+        if restore:
+            tracker.tend()
     except ElthError as error:
         yield Finding(about="store", what=str(error), do="see what the message says")
         return
+    for note in tracker.notes:
+        yield _well("store", note)
     yield _well("store", f"{store} answers and can be written")
     place = str(tracker.client.get_experiment(tracker.experiments[STAGES]).artifact_location)
     is_local = place.startswith("file:") or ":/" not in place

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 from pydantic import ValidationError
 
@@ -40,6 +40,9 @@ from orchestrator.store.files import Files
 from orchestrator.store.listing import Tracked, pages
 
 GRIDS = "elth-grids"
+REMOVED = "elth.removed"
+"""The tag of a run that elth itself has deleted, as it was told to: it is not taken back."""
+
 _EXPERIMENT = "experiment.yaml"
 _KEYS = "keys.json"
 _LINKS = "links.json"
@@ -124,6 +127,11 @@ class Grids:
     def _known(self, grid: str) -> Run:
         run = self.run(grid)
         if run is None:
+            if self._deleted(grid) is not None:
+                raise ElthError(
+                    f"the run of the grid '{grid}' in the store {self._store} is deleted (in "
+                    "MLflow's pages?), and nothing is lost: elth run with its file takes it back"
+                )
             known = ", ".join(self.names()) or "none"
             raise ElthError(f"the store {self._store} has no grid '{grid}' (it has: {known})")
         return run
@@ -150,6 +158,31 @@ class Grids:
         return dataclasses.replace(content, links=links)
 
     # Beginning and growing
+
+    def take_back(self, grid: str) -> str:
+        """Restore the run of a grid, if it was deleted in MLflow's pages.
+
+        Returns:
+            what a person should know; empty if nothing was done.
+        """
+        found = self._deleted(grid) if self.run(grid) is None else None
+        if found is None:
+            return ""
+        self._client.restore_run(found.info.run_id)
+        return (
+            f"the run of the grid '{grid}', with what the grid holds, was deleted: it is restored "
+            "(--replace lets the grid be this file alone)"
+        )
+
+    def _deleted(self, grid: str) -> Run | None:
+        """The last run of a grid that was deleted; not one that elth has deleted itself."""
+        if not re.fullmatch(NAME, grid):
+            return None
+        text = f"tags.`elth.grid` = '{grid}'"
+        found = pages(self._client, self._experiment, text, view=ViewType.DELETED_ONLY)
+        begun = [run for page in found for run in page if _is_begun(run)]
+        begun = [run for run in begun if REMOVED not in run.data.tags]
+        return max(begun, key=lambda run: (_number(run), run.info.start_time), default=None)
 
     def change(self, experiment: Experiment, plan: Plan, *, replace: bool = False) -> Change:
         """What a plan would make of the grid of its name; nothing is written.

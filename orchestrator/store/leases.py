@@ -100,7 +100,7 @@ class Lease:
 
     def is_lost(self) -> bool:
         """Ask the store whether another has taken the stage over, or has finished it."""
-        if self._tracker.board.latest(self.key)[0] != self.number:
+        if not self._tracker.board.is_last(self.key, self.run_id):
             return True
         runs = self._tracker.runs_of(self.key)
         others = [run for run in runs if run.info.run_id != self.run_id]
@@ -111,8 +111,8 @@ class Lease:
 
     def is_superseded(self) -> bool:
         """Whether its own driver, which took this process for dead, has begun the stage anew."""
-        number, run_id = self._tracker.board.latest(self.key)
-        if number == self.number:
+        _, run_id = self._tracker.board.latest(self.key)
+        if run_id in ("", self.run_id):
             return False
         try:
             return _owner(self._tracker.client.get_run(run_id)) == self._driver
@@ -154,8 +154,7 @@ def open_run(
     tracker: Tracker, stage: Stage, *, grid: str, driver: str, tags: Mapping[str, str] | None = None
 ) -> str:
     """Create the run of an attempt at a stage; returns its id."""
-    run = tracker.client.create_run(
-        tracker.experiments[STAGES],
+    run = tracker.create_run(
         run_name=stage.title,
         tags={
             "elth.key": stage.key,

@@ -34,7 +34,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Run, RunStatus, ViewType
+from mlflow.entities import LifecycleStage, Run, RunStatus, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 
@@ -43,9 +43,16 @@ from orchestrator.plan.costs import work
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.stage import Stage
 from orchestrator.store.files import Files
+from orchestrator.store.opening import NOTE
 from orchestrator.store.processes import is_gone
 
 INDEX = "elth-index"
+
+INDEX_NOTE = (
+    "The index of finished runs, by which elth lists a large store at once. Please do not delete: "
+    "it would be made anew."
+)
+"""The description of that experiment and its run."""
 
 DAMAGED = "elth.damaged"
 """The tag of a run that is set aside, with the reason."""
@@ -98,7 +105,7 @@ class Tracked:
     """Weights of which no element is left."""
 
 
-_FORMAT = ["1", *(one.name for one in dataclasses.fields(Tracked))]
+_FORMAT = ["2", *(one.name for one in dataclasses.fields(Tracked))]
 """Version of the file, and what it holds of each stage."""
 
 _STATUS = {
@@ -193,6 +200,8 @@ class Index:
 
     stages: tuple[Tracked, ...] = ()
     marks: tuple[Mark, ...] = ()
+    deleted: tuple[str, ...] = ()
+    """Finished runs that were deleted at the time: see ``tidied``."""
 
     def pack(self, experiment: str) -> bytes:
         """The index as a file."""
@@ -200,6 +209,7 @@ class Index:
             "format": _FORMAT,
             "experiment": experiment,
             "marks": [dataclasses.astuple(mark) for mark in self.marks],
+            "deleted": self.deleted,
             "stages": [
                 {**vars(one), "stage": one.stage.describe(), "grids": sorted(one.grids)}
                 for one in self.stages
@@ -222,6 +232,7 @@ class Index:
         return Index(
             tuple(_unpacked(one, shared) for one in content["stages"]),
             tuple(Mark(*mark) for mark in content["marks"]),
+            tuple(content["deleted"]),
         )
 
 
@@ -271,11 +282,24 @@ class Listing:
         """All stages of the store that are not deleted, oldest first."""
         # First what runs: if it ends meanwhile it is found again among the finished.
         found = {one.run_id: one for page in self._pages(_UNFINISHED) for one in _stages_of(page)}
-        found |= {one.run_id: one for one in self._finished()}
-        for page in self._pages(_FINISHED, view=ViewType.DELETED_ONLY):
-            for run in page:
-                found.pop(run.info.run_id, None)
+        before = self._load()
+        stages, marks = self._finished(before)
+        found |= {one.run_id: one for one in stages}
+        deleted = [
+            str(run.info.run_id)
+            for page in self._pages(_FINISHED, view=ViewType.DELETED_ONLY)
+            for run in page
+        ]
+        for run_id in deleted:
+            found.pop(run_id, None)
+        index = Index(stages[: marks[-1].count] if marks else (), marks, tuple(sorted(deleted)))
+        if self._keep and (index.marks, index.deleted) != (before.marks, before.deleted):
+            self._save(index)
         return sorted(found.values(), key=lambda one: (one.started, one.run_id))
+
+    def deleted(self) -> frozenset[str]:
+        """The finished runs that were deleted when a command that keeps the index last read it."""
+        return frozenset(self._load().deleted)
 
     def forget(self) -> None:
         """Set the index aside, as something it lists is not there: the next reading is a full one.
@@ -286,8 +310,8 @@ class Listing:
             if not self._reading and self._pointer():
                 self._client.set_experiment_tag(self._make_experiment(INDEX), POINTER, "")
 
-    def _finished(self) -> tuple[Tracked, ...]:
-        before = self._load()
+    def _finished(self, before: Index) -> tuple[tuple[Tracked, ...], tuple[Mark, ...]]:
+        """All finished stages, deleted ones too, and the marks of the pages that are settled."""
         marks = list(before.marks)
         while True:
             rest = self._after(marks[-1]) if marks else self._pages(_FINISHED, **_ALL)
@@ -304,9 +328,7 @@ class Listing:
             token = _text(page.token)
             if not len(page) or (page[-1].info.end_time or settled) >= settled:
                 token = None
-        if self._keep and tuple(marks) != before.marks:
-            self._save(Index(tuple(stages[: marks[-1].count]) if marks else (), tuple(marks)))
-        return tuple(stages)
+        return tuple(stages), tuple(marks)
 
     def _pages(self, text: str, **options: Any) -> Iterator[PagedList[Run]]:
         return pages(self._client, self._experiment, text, **options)
@@ -351,8 +373,8 @@ class Listing:
         return Index()
 
     def _save(self, index: Index) -> None:
-        """Publish an index and remove the one before; without marks only forget that."""
-        if not index.marks:
+        """Publish an index and remove the one before; one of nothing is only forgotten."""
+        if not index.marks and not index.deleted:
             return self.forget()
         data = index.pack(self._experiment)
         name = f"index-{uuid.uuid4().hex}.json.gz"
@@ -375,10 +397,16 @@ class Listing:
 
     def _home(self, experiment: str) -> Run:
         """The run that keeps the files."""
-        found = next(pages(self._client, experiment))
-        if len(found):
-            return found[0]
-        run = self._client.create_run(experiment, run_name="index of finished runs")
+        found = next(pages(self._client, experiment, view=ViewType.ALL))
+        for run in found:
+            if run.info.lifecycle_stage == LifecycleStage.ACTIVE:
+                return run
+        for run in found:
+            self._client.restore_run(run.info.run_id)
+            return run
+        run = self._client.create_run(
+            experiment, run_name="index of finished runs", tags={NOTE: INDEX_NOTE}
+        )
         self._client.update_run(run.info.run_id, "FINISHED")
         return run
 

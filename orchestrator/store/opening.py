@@ -18,6 +18,13 @@ from elth.errors import ElthError
 from orchestrator.store.away import AwayError
 
 STAGES = "elth"
+
+MARK = "elth.experiment"
+"""The tag of each of our experiments: the name that it is known by."""
+
+NOTE = "mlflow.note.content"
+"""The tag that MLflow's pages show as the description of an experiment or a run."""
+
 _ALONE_SECONDS = 120.0
 _ANSWER_SECONDS = 10.0
 _OF_PROXIES = (403, 407, 502, 503, 504)

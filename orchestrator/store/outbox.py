@@ -117,7 +117,7 @@ def publish(tracker: Tracker, place: Path) -> None:
     if standing(runs) is not None:
         if mine is not None and mine.info.status != "FINISHED":
             client.delete_run(entry.run_id)
-    elif mine is None or (entry.number and tracker.board.latest(entry.key)[0] != entry.number):
+    elif mine is None or (entry.number and not tracker.board.is_last(entry.key, entry.run_id)):
         raise LostError(f"another attempt has taken over what waits in {place}")
     else:
         params = [Param(name, value) for name, value in entry.params.items()]

@@ -12,15 +12,16 @@ import logging
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 
 from elth.errors import ElthError
 from orchestrator.plan.outside import CodeError
 from orchestrator.plan.stage import Stage
+from orchestrator.store import tidied
 from orchestrator.store.address import Store
 from orchestrator.store.away import AwayError, is_away, plain
 from orchestrator.store.board import Board
@@ -31,6 +32,8 @@ from orchestrator.store.grids import GRIDS, Grids
 from orchestrator.store.listing import DAMAGED, Listing, Tracked, pages, stage_of, tracked
 from orchestrator.store.marks import finished
 from orchestrator.store.opening import STAGES, alone, check_reachable, index_tags
+from orchestrator.store.schema import check_schema
+from orchestrator.store.tidied import Astray
 
 if TYPE_CHECKING:
     from orchestrator.store.result import Result
@@ -50,7 +53,14 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 class Tracker:
     """Everything that is asked of MLflow."""
 
-    def __init__(self, store: Store, *, keep_index: bool = False, reading: bool = False) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        keep_index: bool = False,
+        reading: bool = False,
+        restore: bool = False,
+    ) -> None:
         """Open the store, and create it if it is a directory that is not there yet.
 
         Args:
@@ -58,32 +68,31 @@ class Tracker:
             keep_index: whether ``stages`` also brings the index of finished runs up to date.
             reading: whether nothing is written, not even what is found to be damaged: the store
                 has to be there, and may be on a disk that cannot be written.
+            restore: whether the experiment with the stages is taken back if it was deleted.
 
         Raises:
             ElthError: it cannot be created, written or reached, with the reason.
         """
         self.store = store
         self.reading = reading
+        self.notes: list[str] = []
+        """What a person should know: of experiments and runs that were deleted and taken back."""
+        self._restores, self._is_back = restore, False
         self._artifacts = None
         if store.folder is not None:
             self._artifacts = (store.folder / ARTIFACTS).as_uri()
             if not reading:
                 _check_writing(store)
         check_reachable(store.uri)
-        try:
+        with _in_words(store):
             with alone(store.folder, reading=reading):
+                check_schema(store)
                 self.client = MlflowClient(store.uri)
                 self.experiments = {name: self._experiment(name) for name in (STAGES, GRIDS)}
             if store.folder is not None and not reading:
                 index_tags(store.folder / "mlflow.db")
-        except ElthError:
-            raise
-        except Exception as error:  # MLflow's, SQLAlchemy's, Alembic's
-            first = (str(error) or type(error).__name__).splitlines()[0]
-            kind = AwayError if is_away(error) else ElthError
-            raise kind(f"cannot use the store {store}: {first}") from error
         self.files = Files(self.client, store.folder)
-        self.board = Board(self.client, self._experiment, self._artifacts)
+        self.board = Board(self.client, self._experiment, self._artifacts, self.notes)
         self._listing = Listing(
             self.client,
             self.files,
@@ -96,21 +105,71 @@ class Tracker:
         self.grids = Grids(self.client, self.files, experiment, store, self.board, forget)
 
     def _experiment(self, name: str) -> str:
-        found = self.client.get_experiment_by_name(name)
-        if found is not None:
+        """The id of one of our experiments, which is made, or taken back, if need be."""
+        found = tidied.find(self.client, self.store, name)
+        if isinstance(found, Experiment):
             return str(found.experiment_id)
+        if isinstance(found, Astray):
+            if self.reading or (name == STAGES and not self._restores):
+                raise ElthError(found.told)
+            self.notes.append(tidied.take_back(self.client, found))
+            if name == STAGES:
+                self._is_back = True
+            return found.experiment
         if self.reading:
             raise ElthError(
                 f"the store {self.store} has no experiment '{name}': it was not made by elth run, "
                 "or never begun to the end; give elth run, or name another by --store"
             )
         try:
-            return str(self.client.create_experiment(name, artifact_location=self._artifacts))
+            return tidied.make(self.client, name, self._artifacts)
         except MlflowException:
             again = self.client.get_experiment_by_name(name)
             if again is None:
                 raise
             return str(again.experiment_id)
+
+    def tend(self) -> None:
+        """Restore what elth needs and was deleted in MLflow's pages, and describe what is not yet.
+
+        For the beginning of a command that writes; what was done is added to ``notes``.
+
+        Raises:
+            ElthError: the store does not answer, or does not take it.
+        """
+        with _in_words(self.store):
+            self._tend()
+
+    def _tend(self) -> None:
+        if self._is_back:
+            deleted = self._listing.deleted()
+            count = tidied.settle(self.client, self.experiments[STAGES], self.board.latest, deleted)
+            self._is_back = False
+            self._listing.forget()
+            if count:
+                self.notes.append(f"{count} of its runs had been deleted before it, and are again")
+        for name in tidied.NOTES:
+            found = tidied.find(self.client, self.store, name)
+            if isinstance(found, Astray):
+                self._experiment(name)
+                found = self.client.get_experiment_by_name(name)
+            if isinstance(found, Experiment):
+                tidied.describe(self.client, found)
+        self.board.restore()
+
+    def create_run(self, **words: Any) -> Run:
+        """Begin a run of a stage; as ``MlflowClient.create_run``.
+
+        Raises:
+            ElthError: the experiment with the stages was deleted meanwhile.
+        """
+        try:
+            return self.client.create_run(self.experiments[STAGES], **words)
+        except MlflowException as error:
+            found = None if is_away(error) else tidied.find(self.client, self.store, STAGES)
+            if isinstance(found, Astray):
+                raise ElthError(found.told) from error
+            raise
 
     # Finding
 
@@ -256,6 +315,33 @@ class Tracker:
                     if "elth.key" in run.data.tags:
                         return run
         raise ElthError(f"the store {self.store} has no run or stage '{run_id}'")
+
+
+def deleted(store: Store) -> list[Astray]:
+    """The experiments of a store, and runs of the board, that were deleted or renamed.
+
+    Nothing is changed, and the store need not have any of them.
+
+    Raises:
+        ElthError: the store cannot be reached, or not by this MLflow.
+    """
+    with _in_words(store), alone(store.folder, reading=True):
+        check_schema(store)
+        client = MlflowClient(store.uri)
+        return tidied.look(client, store)
+
+
+@contextlib.contextmanager
+def _in_words(store: Store) -> Iterator[None]:
+    """Let an error of MLflow, SQLAlchemy or Alembic be one line that names the store."""
+    try:
+        yield
+    except ElthError:
+        raise
+    except Exception as error:
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        kind = AwayError if is_away(error) else ElthError
+        raise kind(f"cannot use the store {store}: {first}") from error
 
 
 def _check_writing(store: Store) -> None:

@@ -161,6 +161,11 @@ def _execute(
     for note in plan.notes:
         _say(console, f"note: {note}")
     tracker = Tracker(store, keep_index=True)
+    tracker.tend()
+    for note in (*tracker.notes, tracker.grids.take_back(experiment.name)):
+        if note:
+            console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+    tracker.notes.clear()
     try:
         change = tracker.grids.change(experiment, plan, replace=replace)
     except ElthError:

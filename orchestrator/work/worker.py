@@ -225,6 +225,7 @@ def _do(
     )
     while True:
         claimed = yield from _told(waiting(functools.partial(ask, since=time.monotonic()), store))
+        yield from _notes(tracker.notes)
         if isinstance(claimed, Held):
             yield Report(index=0, held=claimed.token, note=claimed.note)
             return
@@ -295,7 +296,7 @@ def _run_stage(
         stop=stopping.watch(config["stop"]),
     )
     saved = inflight.newest()
-    yield from _notes(inflight)
+    yield from _notes(inflight.notes)
     log = patiently(
         lambda: begin_run(
             tracker,
@@ -392,15 +393,16 @@ def _logged(
         at = int(time.time() * 1000)
         inflight.history.append((epoch, at))
         log.epoch(epoch, at)
-        yield from _notes(inflight)
+        yield from _notes(inflight.notes)
         fraction = (epoch.step - start) / (stop - start)
         yield Report(index=0, fraction=fraction, accuracy=epoch.test_accuracy)
 
 
-def _notes(inflight: InFlight) -> Iterator[Report]:
-    for note in inflight.notes:
+def _notes(notes: list[str]) -> Iterator[Report]:
+    """Tell what a person should know once."""
+    for note in notes:
         yield Report(index=0, note=note)
-    inflight.notes.clear()
+    notes.clear()
 
 
 def _reason(error: Exception) -> str:

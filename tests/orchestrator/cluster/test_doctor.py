@@ -73,6 +73,23 @@ def test_a_store_that_is_not_there_yet_is_left_so(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_was_deleted_in_mlflows_pages_is_told_and_taken_back(tmp_path: Path) -> None:
+    tracker = Tracker(Store.of(tmp_path))
+    for experiment in tracker.experiments.values():
+        tracker.client.delete_experiment(experiment)
+    words = ["doctor", "--store", str(tmp_path)]
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 3
+    whose = f"of the store {tmp_path} is deleted"
+    assert f"WRONG  store: the experiment 'elth' {whose}; nothing is lost" in done.output
+    assert f"       -> elth doctor --restore --store {tmp_path} takes it back; to b" in done.output
+    assert f"WRONG  store: the experiment 'elth-grids' {whose}; nothing is lost" in done.output
+    done = CliRunner().invoke(cli, [*words, "--restore"])
+    assert done.exit_code == 0, done.output
+    assert f"ok     store: the experiment 'elth' {whose}: it is taken back" in done.output
+    assert CliRunner().invoke(cli, words).exit_code == 0
+
+
 def test_what_can_be_wrong_here(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,7 +52,7 @@ ALSO = "third-host.invalid:1:1"
 def _board(tracker: Tracker) -> Board:
     """The board as another process sees it."""
     client = MlflowClient(tracker.store.uri)
-    return Board(client, tracker._experiment, tracker._artifacts)
+    return Board(client, tracker._experiment, tracker._artifacts, [])
 
 
 def _claim(tracker: Tracker, stage: Stage, driver: str, **changes: Any) -> Run | Held | Lease:
@@ -99,14 +99,14 @@ def test_of_many_at_once_one_has_it_and_all_see_one_board(tracker: Tracker) -> N
     _in_threads(6, take)
     (winner,) = won
     assert {board.latest(key) for board in boards} == {(1, f"attempt {winner}")}
-    assert len({board._board(key) for board in boards}) == 1
+    assert len({board._boards["ab"] for board in boards}) == 1
     experiment = tracker.client.get_experiment_by_name(BOARDS)
     assert experiment is not None
     names = [run.info.run_name for run in tracker.client.search_runs([experiment.experiment_id])]
     assert (names.count("leases"), names.count("leases of ab...")) == (1, 1)
     root = tracker.client.get_experiment_by_name(ROOT)
     assert root is not None
-    assert _board(tracker)._find_root() == root.tags["elth.root"]
+    assert _board(tracker)._find_root() == (root.tags["elth.root"], 0)
 
 
 def test_leases_have_numbers_and_the_last_one_counts(tracker: Tracker) -> None:

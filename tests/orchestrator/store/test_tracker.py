@@ -502,19 +502,3 @@ def test_a_report_is_kept_with_its_grid(tracker: Tracker, tmp_path: Path) -> Non
     tracker.grids.add_report("grid-4", [tmp_path / "cells.csv"])
     assert [f.path for f in tracker.client.list_artifacts(run_id, "report")] == ["report/cells.csv"]
     tracker.grids.add_report("no-such-grid", [tmp_path / "cells.csv"])
-
-
-@pytest.fixture
-def old(tmp_path: Path) -> Path:
-    """A database as MLflow leaves it, of a schema that nobody knows."""
-    path = tmp_path / "mlflow.db"
-    with contextlib.closing(sqlite3.connect(path)) as database:
-        database.execute("create table alembic_version (version_num text)")
-        database.execute("insert into alembic_version values ('from the future')")
-        database.commit()
-    return path
-
-
-def test_a_database_of_another_version_is_refused(old: Path) -> None:
-    with pytest.raises(ElthError, match=f"cannot use the store {old.parent}: "):
-        Tracker(Store.of(old.parent))
