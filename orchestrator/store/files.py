@@ -9,9 +9,10 @@ writing of files goes through here, and of a directory that address is never fol
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -24,6 +25,9 @@ from orchestrator.store.away import is_away
 
 ARTIFACTS = "artifacts"
 """The folder of a store in which the files of all its runs lie."""
+
+FILES = "elth.files"
+"""The tag of a run that tells which files its result has, with their sizes in bytes."""
 
 _RECORDED = re.compile(rf"/{ARTIFACTS}/([0-9a-f]{{32}})/artifacts(?:/|$)")
 
@@ -45,6 +49,14 @@ def relocated(address: str, store: Path) -> str:
         return address
     rest = address[found.end() :]
     return folder_of(store, found[1]).as_uri() + (f"/{rest}" if rest else "")
+
+
+def told_by(tags: Mapping[str, str]) -> dict[str, int] | None:
+    """The files of a result and their sizes in bytes, as its run tells; None if it does not."""
+    with contextlib.suppress(ValueError, AttributeError, TypeError):
+        found = json.loads(tags[FILES]) if FILES in tags else None
+        return None if found is None else {str(name): int(size) for name, size in found.items()}
+    return None
 
 
 class Files:

@@ -42,7 +42,7 @@ from elth.errors import ElthError
 from orchestrator.plan.costs import work
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.stage import Stage
-from orchestrator.store.files import Files
+from orchestrator.store.files import Files, told_by
 from orchestrator.store.opening import NOTE
 from orchestrator.store.processes import is_gone
 
@@ -103,6 +103,10 @@ class Tracked:
     """Time of start in milliseconds since 1970."""
     collapsed: tuple[str, ...] = ()
     """Weights of which no element is left."""
+    ended: int = 0
+    """Time of its end in milliseconds since 1970; 0 while it is not finished."""
+    size: int | None = None
+    """Bytes of the files of its result; None if its run does not tell, as those of before."""
 
 
 _FORMAT = ["2", *(one.name for one in dataclasses.fields(Tracked))]
@@ -134,6 +138,7 @@ def tracked(run: Run) -> Tracked:
     if status == RunStatus.RUNNING and is_gone(tags.get("elth.owner", "")):
         status = RunStatus.KILLED
     is_aside = status == RunStatus.KILLED and DAMAGED in tags
+    sizes = told_by(tags)
     return Tracked(
         run_id=run.info.run_id,
         key=tags["elth.key"],
@@ -149,6 +154,8 @@ def tracked(run: Run) -> Tracked:
         collapsed=tuple(filter(None, tags.get("elth.collapsed", "").split(", "))),
         numerics=tags.get("elth.numerics", ""),
         started=int(run.info.start_time),
+        ended=int(run.info.end_time or 0),
+        size=None if sizes is None else sum(sizes.values()),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 from collections.abc import Mapping
@@ -20,11 +19,9 @@ from elth.tensors import read_tensors, write_tensors
 from elth.tickets import state_digest
 from orchestrator.plan.outside import check_code
 from orchestrator.plan.stage import Stage, shape_of
+from orchestrator.store.files import told_by
 
 State = dict[str, Tensor]
-
-FILES = "elth.files"
-"""The tag of a run that tells which files its result has, with their sizes in bytes."""
 
 _BEFORE = {
     "rewind_point": ("rewind.safetensors",),
@@ -97,13 +94,8 @@ def files_of(stage: Stage, tags: Mapping[str, str]) -> dict[str, int | None]:
         stage: the stage.
         tags: those of its run.
     """
-    with contextlib.suppress(ValueError, AttributeError):
-        return dict(json.loads(tags[FILES]).items()) if FILES in tags else _before(stage)
-    return _before(stage)
-
-
-def _before(stage: Stage) -> dict[str, int | None]:
-    return dict.fromkeys(_BEFORE.get(stage.kind, ()))
+    found = told_by(tags)
+    return dict.fromkeys(_BEFORE.get(stage.kind, ())) if found is None else {**found}
 
 
 def _write(path: Path, state: State, kind: str, sha256: str) -> None:

@@ -20,6 +20,7 @@ from elth.errors import ElthError
 from orchestrator.plan.outside import modules
 from orchestrator.plan.stage import Stage, recipe_of
 from orchestrator.store.away import AwayError, is_away, plain
+from orchestrator.store.files import FILES
 from orchestrator.store.leases import Lease, LostError, is_dead, open_run
 from orchestrator.store.provenance import of_modules
 from orchestrator.store.tracker import Tracker
@@ -114,7 +115,7 @@ class RunLog:
 
     def write(self, result: Result, folder: Path, *, keep_weights: bool) -> None:
         """Write the files of a finished run."""
-        from orchestrator.store.result import FILES, told, write
+        from orchestrator.store.result import told, write
 
         (folder / "result").mkdir(exist_ok=True)
         write(result, folder / "result", keep_weights=keep_weights)

@@ -25,7 +25,7 @@ from elth.data import DATASETS
 from elth.networks import NETWORKS
 from elth.recipes import RECIPES
 from elth.tickets import Ticket
-from orchestrator.cli import cluster, data, differing, lists, results, running, ticket
+from orchestrator.cli import cluster, data, differing, housekeeping, lists, results, running, ticket
 from orchestrator.cli.main import cli, main
 from orchestrator.experiment import reading
 from orchestrator.experiment.methods import METHODS
@@ -79,7 +79,7 @@ def elth(
     monkeypatch.chdir(tmp_path / "here")
 
     def call(*words: str | Path) -> Done:
-        for module in (cluster, data, differing, lists, results, running, ticket):
+        for module in (cluster, data, differing, housekeeping, lists, results, running, ticket):
             monkeypatch.setattr(module, "out", Console(width=200))
         monkeypatch.setattr(sys, "argv", ["elth", *(str(word) for word in words)])
         code = 0
@@ -180,6 +180,7 @@ def test_the_words_of_the_command_line() -> None:
         "data prepare",
         "diff",
         "doctor",
+        "grids",
         "jobs",
         "logs",
         "methods",
@@ -1361,3 +1362,16 @@ def test_sizes_for_people() -> None:
     assert size_of(19_900_000) == "19.9 MB"
     assert size_of(5e9) == "5 GB"
     assert size_of(5e12) == "5 TB"
+
+
+def test_grids_lists_what_a_store_holds(elth: Elth, finished: Finished, tmp_path: Path) -> None:
+    done = elth("grids", "--store", finished.store)
+    assert (done.code, done.err) == (0, "")
+    assert re.search(r"│ done +│ 24 of 24 │ +0 │ +0 │ .* [kM]B │ .* ago", done.out)
+    found = json.loads(elth("grids", "--json", "--store", finished.store).out)
+    (one,) = [one for one in found if one["name"] == "done"]
+    assert (one["stages"], one["finished"], one["failed"]) == (24, 24, 0)
+    assert one["size"] > 10_000
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", one["seen"])
+    Tracker(Store.of(tmp_path / "empty"))
+    assert elth("grids", "--store", tmp_path / "empty").out.endswith("holds no grid\n")

@@ -22,10 +22,10 @@ from elth.data.prepared import _Shard
 from elth.errors import ElthError
 from elth.tickets import Ticket
 from orchestrator import experiment
+from orchestrator.store.files import FILES
 from orchestrator.store.inflight import InFlight
 from orchestrator.store.listing import INDEX, POINTER, Index, tracked
 from orchestrator.store.outbox import publish_all
-from orchestrator.store.result import FILES
 from orchestrator.store.tracker import Tracker
 from tests.orchestrator.helpers import (
     artifact,
