@@ -33,8 +33,25 @@ _RECORDED = re.compile(rf"/{ARTIFACTS}/([0-9a-f]{{32}})/artifacts(?:/|$)")
 
 
 def folder_of(store: Path, run_id: str) -> Path:
-    """Where the files of a run lie, of a store that is a directory."""
+    """Where the files of a run lie, of a store that is a directory.
+
+    Raises:
+        ValueError: this is the id of no run.
+    """
+    if not run_id.isalnum():
+        raise ValueError(f"'{run_id}' is the id of no run")
     return store / ARTIFACTS / run_id / "artifacts"
+
+
+def _within(name: str) -> str:
+    """A name that leads nowhere else: some are read from the store, which others may have made.
+
+    Raises:
+        ValueError: it leads out of the folder of its run.
+    """
+    if name.startswith("/") or ".." in name.split("/"):
+        raise ValueError(f"'{name}' leads out of the folder of its run")
+    return name
 
 
 def relocated(address: str, store: Path) -> str:
@@ -93,7 +110,7 @@ class Files:
         Raises:
             MlflowException, OSError: it cannot be told.
         """
-        found = self._repository(run_id).list_artifacts(folder or None)
+        found = self._repository(run_id).list_artifacts(_within(folder) or None)
         return {one.path.rpartition("/")[2]: int(one.file_size or 0) for one in found}
 
     @contextlib.contextmanager
@@ -106,13 +123,13 @@ class Files:
         """
         files = self._repository(run_id)
         if self._folder is not None:
-            place = folder_of(self._folder, run_id) / name
+            place = folder_of(self._folder, run_id) / _within(name)
             place.stat()
             yield place
             return
         with tempfile.TemporaryDirectory(prefix="elth-") as here:
             try:
-                path = files.download_artifacts(name, here)
+                path = files.download_artifacts(_within(name), here)
             except (MlflowException, OSError) as error:
                 parent, _, last = name.rpartition("/")
                 if not is_away(error) and last not in self.sizes(run_id, parent):
@@ -127,7 +144,7 @@ class Files:
 
     def write(self, run_id: str, name: str, content: bytes) -> None:
         """Write a file, in the place of one of this name."""
-        parent, _, last = name.rpartition("/")
+        parent, _, last = _within(name).rpartition("/")
         with tempfile.TemporaryDirectory(prefix="elth-") as here:
             path = Path(here) / last
             path.write_bytes(content)
@@ -136,6 +153,7 @@ class Files:
     def add(self, run_id: str, path: Path, folder: str = "") -> None:
         """Add a file, or what a folder holds, to a run, or to a folder of it."""
         files = self._repository(run_id)
+        folder = _within(folder)
         if path.is_dir():
             files.log_artifacts(str(path), folder or None)
         else:
@@ -143,4 +161,4 @@ class Files:
 
     def remove(self, run_id: str, name: str) -> None:
         """Remove a file."""
-        self._repository(run_id).delete_artifacts(name)
+        self._repository(run_id).delete_artifacts(_within(name))

@@ -217,6 +217,27 @@ def test_an_index_names_no_file_outside_its_run(
     tracker.client.set_experiment_tag(experiment_id, POINTER, "")
 
 
+@pytest.mark.parametrize("name", ["../../../out", "/{}/out", "a/../../../../out"])
+def test_the_index_before_is_removed_from_its_run_alone(
+    tracker: Tracker, tmp_path: Path, name: str
+) -> None:
+    assert tracker.store.folder is not None
+    inside = tracker.store.folder / "out" / "kept"
+    outside = tmp_path / "out" / "kept"
+    for file in (inside, outside):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("of a person")
+    experiment_id = tracker._experiment(INDEX)
+    home = tracker._listing._home(experiment_id).info.run_id
+    place = {"run": home, "file": name.format(tmp_path), "sha256": "0" * 64}
+    tracker.client.set_experiment_tag(experiment_id, POINTER, json.dumps(place))
+    tracker._listing._save(Index(deleted=("a",)))
+    assert tracker._listing._load() == Index(deleted=("a",)), "another has taken its place"
+    assert inside.exists()
+    assert outside.exists()
+    tracker.client.set_experiment_tag(experiment_id, POINTER, "")
+
+
 @pytest.mark.parametrize("name", CLIMBS)
 def test_a_manifest_names_no_folder_outside_the_root(tmp_path: Path, name: str) -> None:
     part = {"classes": {"a": 1}, "images": 1, "sha256": "0" * 64}
