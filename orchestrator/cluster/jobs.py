@@ -25,6 +25,7 @@ from typing import Any
 from elth.errors import ElthError
 from orchestrator.cluster.machines import HANDED
 from orchestrator.cluster.package import pack
+from orchestrator.store import provenance
 from orchestrator.store.opening import check_proxy
 from orchestrator.work.passing import Passed
 from orchestrator.work.stopping import GRACE_SECONDS
@@ -137,7 +138,8 @@ class Jobs:
         """
         job = f"{name}-{uuid.uuid4().hex[:8]}"
         command = shlex.join(["exec", python, "-m", "orchestrator.cli", *words])
-        shown = {"RAY_JOB_STOP_WAIT_TIME_S": str(int(GRACE_SECONDS) + 75), "COLUMNS": "120"}
+        shown = {provenance.USER: provenance.user()}
+        shown |= {"RAY_JOB_STOP_WAIT_TIME_S": str(int(GRACE_SECONDS) + 75), "COLUMNS": "120"}
         with tempfile.TemporaryDirectory(prefix="elth-") as folder:
             archive = Path(folder) / "project.zip"
             pack(project, archive, leave_out)

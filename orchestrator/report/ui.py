@@ -23,10 +23,14 @@ import time
 import webbrowser
 from typing import IO, Any
 
+from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
 from elth.errors import ElthError
 from orchestrator.store.address import Store
+from orchestrator.store.away import plain
+from orchestrator.store.describing import NUMBERED, numbers_of
+from orchestrator.store.listing import pages
 from orchestrator.store.opening import STAGES
 from orchestrator.store.tracker import Tracker
 
@@ -35,14 +39,17 @@ COLUMNS = {
     "params.`network`": 125,
     "params.`method`": 90,
     "params.`source`": 125,
-    "params.`sparsity`": 80,
-    "params.`round`": 65,
-    "params.`seed`": 60,
+    "metrics.`sparsity`": 80,
+    "metrics.`round`": 65,
+    "metrics.`seed`": 60,
     "params.`transform`": 100,
     "params.`dataset`": 85,
     "metrics.`test_accuracy`": 120,
 }
-"""What MLflow's list shows of each run, by MLflow's names, in this order; widths in pixels."""
+"""What MLflow's list shows of each run, by MLflow's names, in this order; widths in pixels.
+
+Numbers are metrics, as the page sorts parameters as text.
+"""
 
 _NAME = "attributes.`Run Name`"
 _START_SECONDS = 120
@@ -99,6 +106,34 @@ def address(tracker: Tracker, base: str, grid: str | None = None) -> str:
     )
 
 
+def add_numbers(tracker: Tracker) -> int:
+    """Add to the runs of before, once, the numbers that are metrics; of how many runs.
+
+    Raises:
+        ElthError: the store does not take them.
+    """
+    client, experiment = tracker.client, tracker.experiments[STAGES]
+    count = 0
+    try:
+        if NUMBERED in client.get_experiment(experiment).tags:
+            return 0
+        for page in pages(client, experiment):
+            for run in page:
+                found = numbers_of(run.data.params)
+                rest = {name: one for name, one in found.items() if name not in run.data.metrics}
+                if rest:
+                    at = int(run.info.start_time)
+                    points = [Metric(name, value, at, 0) for name, value in rest.items()]
+                    client.log_batch(run.info.run_id, metrics=points)
+                    count += 1
+        client.set_experiment_tag(experiment, NUMBERED, "true")
+    except MlflowException as error:
+        raise ElthError(
+            f"cannot add numbers to the runs in {tracker.store}: {plain(error)}"
+        ) from error
+    return count
+
+
 def serve(tracker: Tracker, *, grid: str | None, port: int, browser: bool) -> int:
     """Serve the pages until Ctrl-C or SIGTERM; returns an exit code.
 
@@ -109,6 +144,9 @@ def serve(tracker: Tracker, *, grid: str | None, port: int, browser: bool) -> in
     """
     if grid is not None:
         tracker.grids.keys(grid)
+    count = add_numbers(tracker)
+    if count:
+        print(f"{count} runs of before can be sorted by number now", file=sys.stderr, flush=True)
     uri = tracker.store.uri
     if uri.startswith("http"):
         _tell(address(tracker, uri.rstrip("/"), grid), browser)

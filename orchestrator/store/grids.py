@@ -38,6 +38,8 @@ from orchestrator.store.board import Board, is_deleted, log_once
 from orchestrator.store.content import Change, Content, grown
 from orchestrator.store.files import Files
 from orchestrator.store.listing import Tracked, pages
+from orchestrator.store.opening import NOTE
+from orchestrator.store.provenance import environment
 
 GRIDS = "elth-grids"
 REMOVED = "elth.removed"
@@ -290,7 +292,8 @@ class Grids:
             self._log_file(run_id, f"{folder}{_LINKS}", json.dumps(links))
         if log_once(self._client, run_id, name, folder) != folder:
             return False
-        self._tag(run_id, "mlflow.note.content", text)
+        grid = run.data.tags["elth.grid"]
+        self._tag(run_id, NOTE, _note(grid, len(content.keys), text))
         self._client.set_terminated(run_id, "FINISHED")
         return True
 
@@ -311,7 +314,7 @@ class Grids:
                 self._client.delete_run(mine.info.run_id)
 
     def _create(self, grid: str) -> Run:
-        tags = {"elth.grid": grid}
+        tags = {"elth.grid": grid, **environment()}
         return self._client.create_run(self._experiment, run_name=grid, tags=tags)
 
     def _tag(self, run_id: str, name: str, value: str) -> None:
@@ -404,6 +407,15 @@ class Grids:
             self.join(rest[i : i + _JOIN], grid)
             joined.update(rest[i : i + _JOIN])
             self._log_file(run.info.run_id, _JOINED, json.dumps(sorted(joined)))
+
+
+def _note(grid: str, count: int, text: str) -> str:
+    """The description of a grid's run: what its config says of it, and what it is."""
+    return f"{text}\n\n".lstrip() + (
+        f"The grid `{grid}` of elth: {count} stages, which carry the tag `grid.{grid}`. `elth "
+        f"report {grid}` prints its tables; those of the last report are files of this run. "
+        "Please do not delete it: elth finds the grid by it."
+    )
 
 
 def _version(run: Run) -> int:

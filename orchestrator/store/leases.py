@@ -34,9 +34,10 @@ from mlflow.exceptions import MlflowException
 
 from orchestrator.plan.stage import Stage
 from orchestrator.store.board import is_deleted
+from orchestrator.store.describing import note_of
 from orchestrator.store.listing import pages
 from orchestrator.store.marks import is_finished, standing
-from orchestrator.store.opening import STAGES
+from orchestrator.store.opening import NOTE, STAGES
 from orchestrator.store.processes import in_words, is_gone
 from orchestrator.store.provenance import environment
 
@@ -161,6 +162,7 @@ def open_run(
             "elth.stage": json.dumps(stage.describe()),
             "elth.owner": driver,
             f"grid.{grid}": "true",
+            NOTE: note_of(stage, tracker.experiments[STAGES], grid),
             **environment(),
             **(tags or {}),
         },

@@ -11,15 +11,17 @@ import contextlib
 import json
 import shutil
 from collections.abc import Generator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 
 from elth.errors import ElthError
 from elth.files import write_atomic
 from orchestrator.store.away import AwayError, waiting
+from orchestrator.store.describing import inputs_from
 from orchestrator.store.leases import LostError
 from orchestrator.store.marks import standing
 
@@ -50,6 +52,8 @@ class Entry:
     """When the training ended, in milliseconds since 1970."""
     files: dict[str, int]
     """Sizes in bytes of the files beside it."""
+    inputs: list[dict[str, Any]] = field(default_factory=list)
+    """Its datasets; none in an entry of before."""
 
 
 def deliver(
@@ -124,6 +128,8 @@ def publish(tracker: Tracker, place: Path) -> None:
         tags = [RunTag(name, value) for name, value in entry.tags.items()]
         tracker.files.add(entry.run_id, place / "files")
         client.log_batch(entry.run_id, params=params, tags=tags)
+        with contextlib.suppress(MlflowException):  # for people alone
+            client.log_inputs(entry.run_id, datasets=inputs_from(entry.inputs))
         for i in range(0, len(entry.metrics), _BATCH):
             points = [Metric(*point) for point in entry.metrics[i : i + _BATCH]]
             client.log_batch(entry.run_id, metrics=points)

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import DatasetInput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from elth.errors import ElthError
 from orchestrator.plan.outside import modules
 from orchestrator.plan.stage import Stage, recipe_of
 from orchestrator.store.away import AwayError, is_away, plain
+from orchestrator.store.describing import inputs_of, numbers_of, plain_inputs
 from orchestrator.store.files import FILES
 from orchestrator.store.leases import Lease, LostError, is_dead, open_run
 from orchestrator.store.provenance import of_modules
@@ -57,6 +58,8 @@ class RunLog:
         """When the training ended, in milliseconds since 1970."""
         self._points: list[Metric] = []
         self._params: list[Param] = []
+        self._numbers: list[Metric] = []
+        self._inputs: list[DatasetInput] = []
         self._tags: list[RunTag] = []
         self._last_tags: list[RunTag] = []
         self._metrics: queue.Queue[list[Metric] | None] = queue.Queue()
@@ -73,9 +76,18 @@ class RunLog:
         """Note tags."""
         self._tags += [RunTag(name, value) for name, value in values.items()]
 
+    def inputs(self, values: list[DatasetInput]) -> None:
+        """Note datasets; they go out with the first epochs."""
+        self._inputs = values
+
     def start(self) -> None:
-        """Send parameters and tags, and begin to send epochs."""
-        self.client.log_batch(self.run_id, params=self._params, tags=self._tags)
+        """Send parameters, as numbers too where they are, and tags, and begin to send epochs."""
+        at = int(time.time() * 1000)
+        numbers = numbers_of({param.key: param.value for param in self._params})
+        self._numbers = [Metric(name, value, at, 0) for name, value in numbers.items()]
+        self.client.log_batch(
+            self.run_id, metrics=self._numbers, params=self._params, tags=self._tags
+        )
         self._thread.start()
 
     def epoch(self, epoch: Epoch, at: int | None = None) -> None:
@@ -126,11 +138,13 @@ class RunLog:
 
     def noted(self) -> dict[str, Any]:
         """All that was noted for the run, sent or not, as JSON values."""
-        points = [(p.key, p.value, p.timestamp, p.step) for p in self._points]
+        metrics = [*self._numbers, *self._points]
+        points = [(p.key, p.value, p.timestamp, p.step) for p in metrics]
         return {
             "params": {p.key: p.value for p in self._params},
             "tags": {tag.key: tag.value for tag in [*self._tags, *self._last_tags]},
             "metrics": points,
+            "inputs": plain_inputs(self._inputs),
         }
 
     def stop(self) -> None:
@@ -160,6 +174,7 @@ class RunLog:
         Every few seconds, and more rarely where sending would take a larger share of the processor.
         """
         last, pause, waiting, open_ = 0.0, _FLUSH_SECONDS, [], True
+        inputs = self._inputs
         while open_:
             try:
                 item = self._metrics.get(timeout=_FLUSH_SECONDS)
@@ -169,10 +184,16 @@ class RunLog:
                 pass
             due = not open_ or time.monotonic() - last >= pause
             tags = [] if open_ else self._last_tags
-            if (waiting or tags) and due:
+            if (waiting or tags or inputs) and due:
                 spent = time.thread_time()
+                # For people alone, and MLflow refuses them where two processes are the first to
+                # name a dataset at once: no stage fails for them.
+                with contextlib.suppress(Exception):
+                    if inputs:
+                        self.client.log_inputs(self.run_id, datasets=inputs)
+                    inputs = []
                 try:
-                    for i in range(0, max(len(waiting), 1), _BATCH):
+                    for i in range(0, max(len(waiting), bool(tags)), _BATCH):
                         batch = waiting[i : i + _BATCH]
                         self.client.log_batch(self.run_id, metrics=batch, tags=tags)
                     waiting, self._failure = [], None
@@ -262,6 +283,7 @@ def begin_run(
         empty = masks.collapsed(ticket.mask)
         if empty:
             log.tags({"elth.collapsed": ", ".join(empty)})
+    log.inputs(inputs_of(stage))
     log.params({f"recipe.{k}": v for k, v in recipe_of(stage).full().items()})
     log.texts["experiment.yaml"] = experiment
     log.start()

@@ -20,6 +20,7 @@ from mlflow.entities import Experiment, LifecycleStage, Run, ViewType
 from orchestrator.store import board
 from orchestrator.store.address import Store
 from orchestrator.store.board import ROOT, ROOT_TAG
+from orchestrator.store.describing import NUMBERED
 from orchestrator.store.grids import GRIDS
 from orchestrator.store.listing import DAMAGED, INDEX, INDEX_NOTE, POINTER, pages
 from orchestrator.store.opening import MARK, NOTE, STAGES
@@ -138,9 +139,9 @@ def _all(client: MlflowClient) -> Iterator[Experiment]:
             return
 
 
-def make(client: MlflowClient, name: str, artifacts: str | None, **tags: str) -> str:
+def make(client: MlflowClient, name: str, artifacts: str | None) -> str:
     """Create one of our experiments; returns its id."""
-    given = {MARK: name, NOTE: NOTES[name], **tags}
+    given = {MARK: name, NOTE: NOTES[name], **({NUMBERED: "true"} if name == STAGES else {})}
     return str(client.create_experiment(name, artifact_location=artifacts, tags=given))
 
 

@@ -15,9 +15,10 @@ from urllib.parse import unquote, urlsplit
 
 from elth.files import cache_folder
 from orchestrator.store.address import without_credentials
+from orchestrator.store.provenance import USER as USER_NAME
 
 _PREFIXES = ("MLFLOW_", "AWS_", "AZURE_", "GOOGLE_", "GCS_")
-_ALWAYS = ("ELTH_ARITHMETIC",)
+_ALWAYS = ("ELTH_ARITHMETIC", USER_NAME)
 
 _MORE = "ELTH_ENV"
 """Holds further names, divided by commas."""

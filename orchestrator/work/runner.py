@@ -17,7 +17,7 @@ from ray import tune
 from orchestrator.experiment.sections import Experiment, Resources
 from orchestrator.plan.outside import outside
 from orchestrator.plan.schedule import Schedule
-from orchestrator.store import storage
+from orchestrator.store import provenance, storage
 from orchestrator.store.address import Store
 from orchestrator.store.processes import owner
 from orchestrator.store.tracker import Tracker
@@ -64,6 +64,7 @@ def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) ->
     stop = stopping.Stop(owner())
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(count)
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # see stopping
+    os.environ.setdefault(provenance.USER, provenance.user())  # trials may run as another one
     os.environ.setdefault("OMP_NUM_THREADS", str(resources.cpus))
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(resources.cpus))
     log = (store.folder or Path()) / "logs" / f"{experiment.name}.log"

@@ -24,6 +24,7 @@ from orchestrator.experiment.reading import load
 from orchestrator.experiment.sections import Experiment
 from orchestrator.report.ui import COLUMNS, address, serve
 from orchestrator.store.address import Store
+from orchestrator.store.describing import NUMBERS
 from orchestrator.store.opening import STAGES
 from orchestrator.store.runlog import AXES, METRICS
 from orchestrator.store.tracker import Tracker
@@ -47,7 +48,7 @@ grid:
   - {method: [imp, random, magnitude], network: resnet14(width=4)}
   - {method: ett, source: resnet14(width=4), network: resnet20(width=4)}
 """
-OTHER = ("name=other", "seeds=[1]", "grid=[{method: magnitude, network: resnet14(width=4)}]")
+OTHER = ("name=other", "seeds=[2,10]", "grid=[{method: magnitude, network: resnet14(width=4)}]")
 SIZE: ViewportSize = {"width": 1600, "height": 900}
 MILLISECONDS = 60_000.0
 """How long a page may take, on a machine that is busy."""
@@ -115,7 +116,7 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 @contextlib.contextmanager
-def served(project: Project, *words: str) -> Iterator[str]:
+def served(project: Project, *words: str, said: str = "") -> Iterator[str]:
     """The address that ``elth ui`` prints; SIGTERM then ends it with all that it started."""
     port = str(free_port())
     elth = project.start("ui", "--no-browser", "--store", "runs", "--port", port, *words)
@@ -130,7 +131,7 @@ def served(project: Project, *words: str) -> Iterator[str]:
     finally:
         elth.terminate()
         _, errors = elth.communicate(timeout=60)
-    assert errors == f"MLflow starts on {project.path / 'runs'}\n", "nothing else is said"
+    assert errors == said + f"MLflow starts on {project.path / 'runs'}\n", "nothing else is said"
     assert elth.returncode == 0
     assert started
     assert not psutil.wait_procs(started, timeout=10)[1], "nothing is left behind"
@@ -172,7 +173,7 @@ def value(run: Run, column: str) -> str:
     kind, name, _ = column.split("`")
     if kind == "params.":
         return run.data.params.get(name, "-")
-    return f"{run.data.metrics[name]:g}"
+    return f"{run.data.metrics[name]:g}" if name in run.data.metrics else "-"
 
 
 def test_runs_are_listed_and_compare(page: Page, project: Project, tmp_path: Path) -> None:
@@ -182,7 +183,7 @@ def test_runs_are_listed_and_compare(page: Page, project: Project, tmp_path: Pat
     runs = list(tracker.search())
     of_tiny = {run.data.params["method"]: run for run in runs if "grid.tiny" in run.data.tags}
     assert of_tiny.keys() == {"rewind", "dense", "imp", "random", "magnitude", "ett"}
-    assert len(runs) == len(of_tiny) + 2, "those of the other grid"
+    assert len(runs) == len(of_tiny) + 4, "those of the other grid"
     asked: set[str] = set()
     page.on("request", lambda request: asked.add(urlsplit(request.url).netloc))
 
@@ -200,7 +201,7 @@ def test_runs_are_listed_and_compare(page: Page, project: Project, tmp_path: Pat
             values = page.locator("tr", has=page.get_by_role("rowheader", name=name, exact=True))
             expect(values.locator("td")).to_have_text([run.data.params[name] for run in pair])
         names, numbers = page.get_by_role("grid").nth(0), page.get_by_role("grid").nth(1)
-        at = sorted(METRICS).index("test_accuracy")
+        at = sorted([*METRICS, *NUMBERS]).index("test_accuracy")
         expect(names.get_by_title("Plot chart").nth(at)).to_have_text("test_accuracy")
         for column, run in enumerate(pair):
             number = numbers.locator("span").nth(2 * at + column)
@@ -219,6 +220,51 @@ def test_runs_are_listed_and_compare(page: Page, project: Project, tmp_path: Pat
         shown(page, list(of_tiny.values()))
         screenshot(page, tmp_path, "grid.png")
     assert asked - {""} == {urlsplit(base).netloc}, "nothing is asked of anyone else"
+
+
+def test_numbers_sort_as_numbers_and_datasets_filter(
+    page: Page, project: Project, tmp_path: Path
+) -> None:
+    """Of seeds 0, 2 and 10, of which 10 would come before 2 as text."""
+    from playwright.sync_api import expect
+
+    tracker = tracker_of(project)
+    runs = list(tracker.search())
+    seed = "metrics.`seed`"
+    seeds = sorted((run.data.metrics["seed"] for run in runs), reverse=True)
+    assert {*seeds} == {0, 2, 10}
+    with served(project) as url:
+        page.goto(url)
+        shown(page, runs)
+        header = page.locator(f'.ag-header-cell[col-id="{seed}"]')
+        for expected in (seeds, seeds[::-1]):
+            header.click()
+            for index, number in enumerate(expected):
+                cell = page.locator(f'.ag-center-cols-container .ag-row[row-index="{index}"]')
+                expect(cell.locator(f'[col-id="{seed}"]')).to_have_text(f"{number:g}")
+        screenshot(page, tmp_path, "sorted.png")
+
+        digest = tracker.stages()[0].stage.params["dataset"]["fingerprint"][:16]
+        page.get_by_text("Datasets", exact=True).click()
+        page.get_by_role("option", name=f"digits ({digest}-train)").click()
+        page.keyboard.press("Escape")
+        shown(page, runs)
+        screenshot(page, tmp_path, "dataset.png")
+
+        run = next(one for one in runs if one.data.params["method"] == "magnitude")
+        experiment = tracker.experiments[STAGES]
+        page.goto(f"{url.partition('/#/')[0]}/#/experiments/{experiment}/runs/{run.info.run_id}")
+        expect(page.get_by_text("a retraining of").first).to_be_visible()
+        expect(page.get_by_text("elth run", exact=True).first).to_be_visible()
+        screenshot(page, tmp_path, "run.png")
+        (parent,) = {one.key: one for one in tracker.stages()}[
+            run.data.tags["elth.key"]
+        ].stage.parents
+        page.get_by_role("link", name=parent[:12]).first.click()
+        (start,) = tracker.runs_of(parent)
+        expect(row(page, start).first).to_be_visible()
+        expect(page.locator(".ag-center-cols-container .ag-row")).to_have_count(1)
+        screenshot(page, tmp_path, "parent.png")
 
 
 def test_a_store_that_is_a_server_is_only_opened(
@@ -264,7 +310,8 @@ def test_the_pages_of_a_store_that_was_moved_show_its_files(tmp_path: Path) -> N
     run = next(one for one in tracker.stages() if one.stage.kind == "round")
     recorded = str(tracker.client.get_run(run.run_id).info.artifact_uri)
     assert recorded.startswith("file:///srv/lab/runs/")
-    with served(project, "--grid", "small") as url:
+    said = f"{len(tracker.stages())} runs of before can be sorted by number now\n"
+    with served(project, "--grid", "small", said=said) as url:
         base = url.partition("/#/")[0]
         words = urlencode({"run_id": run.run_id, "path": "result"})
         with urlopen(f"{base}/ajax-api/2.0/mlflow/artifacts/list?{words}") as answer:

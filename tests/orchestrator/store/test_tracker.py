@@ -29,9 +29,11 @@ from orchestrator.store import listing, opening
 from orchestrator.store.address import Store
 from orchestrator.store.board import BOARDS, ROOT
 from orchestrator.store.damage import AbsentError
+from orchestrator.store.describing import NUMBERS, note_of
 from orchestrator.store.listing import INDEX
-from orchestrator.store.opening import alone, check_reachable
+from orchestrator.store.opening import NOTE, alone, check_reachable
 from orchestrator.store.processes import owner
+from orchestrator.store.provenance import user
 from orchestrator.store.result import Result
 from orchestrator.store.runlog import AXES, METRICS
 from orchestrator.store.tracker import Tracker
@@ -256,7 +258,17 @@ def test_a_run_holds_axes_metrics_tags_and_files(tracker: Tracker) -> None:
     assert tags["host"] == socket.gethostname()
     assert float(tags["elth.seconds"]) >= 0
     assert "elth.collapsed" not in tags
-    assert set(run.data.metrics) == set(METRICS)
+    assert set(run.data.metrics) == {*METRICS, *NUMBERS}
+    numbers = {name: run.data.metrics[name] for name in NUMBERS}
+    assert numbers == {"round": 1, "seed": 20, "sparsity": 94.55, "nonzeros": 600}
+    assert (tags["mlflow.user"], run.info.user_id) == (user(), user())
+    assert (tags["mlflow.source.name"], tags["mlflow.source.type"]) == ("elth run", "LOCAL")
+    assert tags[NOTE] == note_of(stage, tracker.experiments["elth"], "whole")
+    assert run.inputs is not None
+    assert {(one.dataset.name, one.tags[0].value) for one in run.inputs.dataset_inputs} == {
+        ("digits", "train"),
+        ("digits", "test"),
+    }
     history = _history(tracker, log.run_id, "test_accuracy")
     assert [(m.step, m.value) for m in history] == [(1, 10.0), (2, 20.0), (3, 30.0)]
     assert [m.timestamp for m in history] == sorted(m.timestamp for m in history)
@@ -465,7 +477,9 @@ def test_a_grid_is_one_run_however_often_it_is_opened(tracker: Tracker) -> None:
     run = tracker.grids.run("grid-1")
     assert run is not None
     assert (run.info.status, run.info.run_name) == ("FINISHED", "grid-1")
-    assert run.data.tags["mlflow.note.content"] == "The second."
+    note = run.data.tags[NOTE]
+    assert note.startswith("The second.\n\nThe grid `grid-1` of elth: 3 stages, which carry the t")
+    assert (run.data.tags["mlflow.user"], run.info.user_id) == (user(), user())
     assert grid_file(tracker, "grid-1", "experiment.yaml").read_text() == "a: 2\n"
     assert tracker.grids.names().count("grid-1") == 1
 
