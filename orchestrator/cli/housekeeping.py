@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
 
+from elth.errors import ElthError
 from orchestrator.cli.common import Command, open_tracker, out, store_option
 from orchestrator.plan.costs import duration, size_of
 
+if TYPE_CHECKING:
+    from orchestrator.store.tracker import Tracker
+    from orchestrator.store.trash import Removal
+
+
+_AGE = "7d"
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _WIDTH = 48
 """Letters of a description that are shown."""
 
@@ -68,4 +80,121 @@ def _utc(seconds: float | None) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
-COMMANDS = (grids,)
+def _age(context: click.Context, parameter: click.Parameter, value: str) -> float:
+    """A length of time, as ``7d``, in seconds."""
+    found = re.fullmatch(r"(\d+)([smhdw])", value)
+    if found is None:
+        raise click.BadParameter(f"'{value}' is no length of time: give one as 12h, 7d or 4w")
+    return float(int(found[1]) * _UNITS[found[2]])
+
+
+def _older_than(what: str) -> Callable[[Any], Any]:
+    """Add ``--older-than`` to a command."""
+    return click.option(
+        "--older-than", metavar="AGE", callback=_age, default=_AGE, show_default=True, help=what
+    )
+
+
+@click.command(cls=Command, example="elth rm quickstart --dry-run")
+@click.argument("grid", required=False)
+@store_option
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
+@click.option("--restore", is_flag=True, help="Take back what was removed with GRID last.")
+@click.option("--purge", is_flag=True, help="Remove the files of what is in the trash, for good.")
+@_older_than("With --purge: only what was removed longer ago, as 12h, 7d or 4w.")
+def rm(
+    grid: str | None,
+    store: str | None,
+    yes: bool,
+    dry_run: bool,
+    restore: bool,
+    purge: bool,
+    older_than: float,
+) -> None:
+    """Remove GRID and what no other grid uses, ancestors included; all of it can be taken back.
+
+    A grid uses what is in its list of stages or carries its tag, and what that was made of. What is
+    in no grid stays, with what it was made of. The trash is MLflow's: runs that are deleted, whose
+    files stay until --purge, which without GRID is about all that elth rm has removed. What a
+    driver is at work on is not removed.
+    """
+    if restore and purge:
+        raise click.UsageError("give --restore or --purge, not both")
+    if grid is None and not purge:
+        raise click.UsageError("Missing argument 'GRID'")
+    if restore and dry_run:
+        raise click.UsageError("--dry-run does not go with --restore")
+    tracker = open_tracker(store, writing=not dry_run)
+    if purge:
+        _purge(tracker, grid, older_than, dry=dry_run, yes=yes)
+    elif grid is not None and restore:
+        _restore(tracker, grid)
+    elif grid is not None:
+        _remove(tracker, grid, dry=dry_run, yes=yes)
+
+
+def _remove(tracker: Tracker, grid: str, *, dry: bool, yes: bool) -> None:
+    from orchestrator.store import trash
+
+    found = trash.look(tracker, grid)
+    _tell(tracker, found, "would go" if dry else "to be removed")
+    if dry or not _agreed(f"Remove {grid}?", yes=yes):
+        return
+    done = trash.remove(tracker, found)
+    for note in done.notes:
+        _say(f"note: {note}")
+    if done.restored:
+        who = trash.named(done.others)
+        _say(f"note: {done.restored} runs were restored at once, as they are used by {who}")
+    _say(
+        f"removed {grid}: {len(done.runs):,} runs are in the trash; elth rm --restore {grid} takes "
+        "them back, elth rm --purge removes their files"
+    )
+
+
+def _tell(tracker: Tracker, found: Removal, verb: str) -> None:
+    from orchestrator.store import trash
+
+    _say(
+        f"{found.grid} in {tracker.store}: {len(found.runs):,} runs {verb}, with "
+        f"{size_of(found.size)} of results; {len(found.shared):,} stay"
+        + (f", used by {trash.named(found.others)}" if found.shared else "")
+    )
+
+
+def _restore(tracker: Tracker, grid: str) -> None:
+    from orchestrator.store import trash
+
+    back = trash.restore(tracker, grid)
+    _say(f"restored {grid}: {back.runs:,} runs are back")
+    if back.again:
+        _say(f"note: {back.again} stay in the trash, as their stages were done again meanwhile")
+    if back.purged:
+        _say(f"note: the files of {back.purged} are gone for good: elth run does these again")
+
+
+def _purge(tracker: Tracker, grid: str | None, seconds: float, *, dry: bool, yes: bool) -> None:
+    from orchestrator.store import trash
+
+    would = trash.purge(tracker, grid, seconds, dry=True)
+    young = f"; {would.young:,} runs are in the trash for less than that" if would.young else ""
+    _say(
+        f"{tracker.store}: files of {would.runs:,} runs, {size_of(would.size)}, were removed more "
+        f"than {duration(seconds)} ago{young}"
+    )
+    if dry or not would.runs or not _agreed("Remove these files for good?", yes=yes):
+        return
+    done = trash.purge(tracker, grid, seconds)
+    _say(f"removed for good: files of {done.runs:,} runs, {size_of(done.size)}")
+
+
+def _agreed(question: str, *, yes: bool) -> bool:
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise ElthError(f"{question} Nobody is there to be asked: give --yes, or --dry-run first")
+    return click.confirm(question)
+
+
+COMMANDS = (grids, rm)

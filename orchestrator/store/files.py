@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -76,6 +78,16 @@ def told_by(tags: Mapping[str, str]) -> dict[str, int] | None:
     return None
 
 
+def bytes_of(place: Path) -> int:
+    """Bytes of all files below a folder; links are not followed, what vanishes is not counted."""
+    total = 0
+    for path in place.rglob("*"):
+        with contextlib.suppress(OSError):
+            found = path.lstat()
+            total += found.st_size if stat.S_ISREG(found.st_mode) else 0
+    return total
+
+
 class Files:
     """The files of a store's runs; names are relative to a run's folder, with ``/``."""
 
@@ -112,6 +124,24 @@ class Files:
         """
         found = self._repository(run_id).list_artifacts(_within(folder) or None)
         return {one.path.rpartition("/")[2]: int(one.file_size or 0) for one in found}
+
+    def size(self, run_id: str) -> int:
+        """Bytes of all files of a run.
+
+        Raises:
+            MlflowException, OSError: it cannot be told.
+        """
+        if self._folder is not None:
+            return bytes_of(folder_of(self._folder, run_id).parent)
+        files, total = self._repository(run_id), 0
+        todo: list[str | None] = [None]
+        while todo:
+            for one in files.list_artifacts(todo.pop()):
+                if one.is_dir:
+                    todo.append(one.path)
+                else:
+                    total += int(one.file_size or 0)
+        return total
 
     @contextlib.contextmanager
     def fetched(self, run_id: str, name: str) -> Iterator[Path]:
@@ -162,3 +192,16 @@ class Files:
     def remove(self, run_id: str, name: str) -> None:
         """Remove a file."""
         self._repository(run_id).delete_artifacts(_within(name))
+
+    def remove_all(self, run_id: str) -> None:
+        """Remove all files of a run.
+
+        Raises:
+            MlflowException, OSError: they cannot be removed.
+        """
+        if self._folder is not None:
+            place = folder_of(self._folder, run_id).parent
+            if place.is_dir():
+                shutil.rmtree(place)
+            return
+        self._repository(run_id).delete_artifacts()

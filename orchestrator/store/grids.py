@@ -39,11 +39,14 @@ from orchestrator.store.content import Change, Content, grown
 from orchestrator.store.files import Files
 from orchestrator.store.listing import Tracked, pages
 from orchestrator.store.opening import NOTE
+from orchestrator.store.processes import is_gone
 from orchestrator.store.provenance import environment
 
 GRIDS = "elth-grids"
 REMOVED = "elth.removed"
-"""The tag of a run that elth itself has deleted, as it was told to: it is not taken back."""
+"""The tag of a run that elth itself has deleted, as it was told to: it is not taken back by itself.
+
+Its value is the name of the removal: see ``trash``."""
 
 _EXPERIMENT = "experiment.yaml"
 _KEYS = "keys.json"
@@ -51,6 +54,8 @@ _LINKS = "links.json"
 _VERSION = "content/"
 _NUMBER = "elth.grid.number"
 """The tag that tells, where several runs have a grid's name, which of them came last."""
+_DRIVER = "elth.driver."
+"""What the tags begin with by which drivers tell that they run a grid."""
 _JOINED = "joined.json"
 _JOIN = 1000
 
@@ -96,6 +101,40 @@ class Grids:
             return None
         found = self._search(f"tags.`elth.grid` = '{grid}'")
         return max(found, key=_number, default=None)
+
+    def is_begun(self, grid: str) -> bool:
+        """Whether a grid was begun to the end, so that it has keys."""
+        run = self.run(grid)
+        return run is not None and _is_begun(run)
+
+    def runs(self, grid: str) -> list[Run]:
+        """All runs of a grid's name that are not deleted; ``run`` gives the one that counts."""
+        return list(self._search(f"tags.`elth.grid` = '{grid}'"))
+
+    def drivers(self, grid: str) -> list[str]:
+        """The processes that run a grid, as ``processes.owner`` told; some may have ended."""
+        tags = (run.data.tags for run in self.runs(grid))
+        return [who for some in tags for tag, who in some.items() if tag.startswith(_DRIVER)]
+
+    @contextlib.contextmanager
+    def driven(self, grid: str, driver: str) -> Iterator[None]:
+        """Tell that a process runs a grid, until the block ends.
+
+        Raises:
+            ElthError: the grid is not there.
+        """
+        run = self._known(grid)
+        run_id, tag = run.info.run_id, _DRIVER + hashlib.sha256(driver.encode()).hexdigest()[:8]
+        for name, who in run.data.tags.items():
+            if name.startswith(_DRIVER) and is_gone(who):
+                with contextlib.suppress(MlflowException):  # another driver was quicker
+                    self._client.delete_tag(run_id, name)
+        self._client.set_tag(run_id, tag, driver)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(MlflowException):
+                self._client.delete_tag(run_id, tag)
 
     def names(self) -> list[str]:
         """Names of the grids that the store knows."""

@@ -211,8 +211,8 @@ def claim(
     if not losses:  # else those that seem to have ended may live, as this driver did
         alive = [run for run in alive if not is_dead(run, driver)]
     if alive:
-        token = " ".join(sorted(f"{run.info.run_id}:{_told(run)[0]}" for run in alive))
-        longest = max(_told(run)[1] for run in alive)
+        token = " ".join(sorted(f"{run.info.run_id}:{last_beat(run)[0]}" for run in alive))
+        longest = max(last_beat(run)[1] for run in alive)
         if time.monotonic() - since > longest / _BEATS:
             token += f" {uuid.uuid4().hex}"  # the store was away, for them as well: count anew
         patience = longest * _lengths(len(losses), f"{driver} {stage.key}")
@@ -308,7 +308,7 @@ def _signs(count: int, seconds: float) -> dict[str, str]:
     return {BEAT: f"{count} {seconds:g}", SEEN: now}
 
 
-def _told(run: Run) -> tuple[str, float]:
+def last_beat(run: Run) -> tuple[str, float]:
     """A run's last sign of life, and the length of its lease."""
     beat = run.data.tags.get(BEAT, "")
     _, _, seconds = beat.partition(" ")

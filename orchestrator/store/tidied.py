@@ -21,7 +21,7 @@ from orchestrator.store import board
 from orchestrator.store.address import Store
 from orchestrator.store.board import ROOT, ROOT_TAG
 from orchestrator.store.describing import NUMBERED
-from orchestrator.store.grids import GRIDS
+from orchestrator.store.grids import GRIDS, REMOVED
 from orchestrator.store.listing import DAMAGED, INDEX, INDEX_NOTE, POINTER, pages
 from orchestrator.store.opening import MARK, NOTE, STAGES
 
@@ -178,7 +178,7 @@ def settle(
     """Delete again, of an experiment of stages that was taken back, what was deleted before it.
 
     That are attempts that another one has taken over, runs that were deleted as their stage was
-    done again, and those of ``deleted``.
+    done again, what elth was told to remove, and those of ``deleted``.
 
     Args:
         client: of the store.
@@ -195,6 +195,8 @@ def settle(
     for page in pages(client, experiment):
         for run in page:
             there.add(run.info.run_id)
+            if REMOVED in run.data.tags:
+                gone.add(run.info.run_id)
             if run.info.run_id not in gone and DAMAGED not in run.data.tags:
                 by_key.setdefault(run.data.tags.get("elth.key", ""), []).append(run)
     by_key.pop("", None)  # of strangers

@@ -288,6 +288,10 @@ class Tracker:
                 "lost for good, elth verify --set-aside --absent lets elth run do them again"
             )
 
+    def forget(self) -> None:
+        """Set the index of finished runs aside, as it tells of what is another now."""
+        self._listing.forget()
+
     def set_aside(self, run: Run, reason: str) -> None:
         """Let a finished run count as finished no longer; it is kept, with the reason."""
         self.client.set_tag(run.info.run_id, DAMAGED, reason[:500])

@@ -26,6 +26,7 @@ from orchestrator.store.address import Store
 from orchestrator.store.away import patiently
 from orchestrator.store.listing import Tracked, seconds_per_work
 from orchestrator.store.outbox import publish_all
+from orchestrator.store.processes import owner
 from orchestrator.store.tracker import Tracker
 from orchestrator.work import scratch, shadows
 from orchestrator.work.progress import Progress
@@ -229,7 +230,8 @@ def _execute(
     )
     del tracked, finished, todo  # much memory, in a run that may last for days
     end()  # the process beside this one, which holds as much
-    with Progress(schedule, console, experiment.name):
+    driven = tracker.grids.driven(experiment.name, owner())
+    with driven, Progress(schedule, console, experiment.name):
         if not schedule.is_over:
             from orchestrator.work import runner
 

@@ -189,6 +189,7 @@ def test_the_words_of_the_command_line() -> None:
         "recipes",
         "report",
         "resume",
+        "rm",
         "run",
         "status",
         "stop",
@@ -1375,3 +1376,53 @@ def test_grids_lists_what_a_store_holds(elth: Elth, finished: Finished, tmp_path
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", one["seen"])
     Tracker(Store.of(tmp_path / "empty"))
     assert elth("grids", "--store", tmp_path / "empty").out.endswith("holds no grid\n")
+
+
+def test_rm_asks_tells_and_takes_back(
+    elth: Elth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "runs"
+    tracker = Tracker(Store.of(store))
+    (start, *_) = stages = chain("mine")
+    plan = {one.key: one for one in stages}
+    tracker.grids.open("mine", tiny("mine").resolved(), plan, "")
+    begin(tracker, start, grid="mine").finish(rewind_result(), keep_weights=False)
+    here = ("--store", store)
+    dry = elth("rm", "mine", "--dry-run", *here)
+    assert (dry.code, dry.err) == (0, "")
+    assert re.fullmatch(rf"mine in {store}: 1 runs would go, with .* of results; 0 stay\n", dry.out)
+    assert elth("rm", "mine", *here).err.endswith("give --yes, or --dry-run first\n")
+    assert tracker.run_of(start.key) is not None
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr(click, "confirm", lambda text: text == "Remove mine?")
+    done = elth("rm", "mine", *here)
+    assert (done.code, done.err) == (0, "")
+    assert "removed mine: 1 runs are in the trash; elth rm --restore mine takes them" in done.out
+    assert tracker.run_of(start.key) is None
+    _refused(elth("rm", "mine", "--yes", *here), "has no grid 'mine' (it has: none)")
+    assert "restored mine: 1 runs are back" in elth("rm", "mine", "--restore", *here).out
+    assert tracker.run_of(start.key) is not None
+    elth("rm", "mine", "--yes", *here)
+    young = elth("rm", "--purge", "--yes", *here)
+    assert "files of 0 runs" in young.out
+    assert "2 runs are in the trash for less than that" in young.out
+    dry = elth("rm", "--purge", "--dry-run", "--older-than", "0s", *here)
+    assert "removed for good" not in dry.out
+    done = elth("rm", "--purge", "--yes", "--older-than", "0s", *here)
+    assert "removed for good: files of 2 runs" in done.out
+    _refused(elth("rm", "mine", "--restore", *here), "were removed for good: give elth run with")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "Missing argument 'GRID'"),
+        (["x", "--restore", "--purge"], "give --restore or --purge, not both"),
+        (["x", "--restore", "--dry-run"], "--dry-run does not go with --restore"),
+        (["--purge", "--older-than", "soon"], "'soon' is no length of time: give one as 12h, 7d"),
+    ],
+)
+def test_rm_refuses_what_it_does_not_mean(elth: Elth, words: list[str], message: str) -> None:
+    done = elth("rm", *words)
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err

@@ -26,8 +26,8 @@ from orchestrator.store.leases import (
     Lease,
     LostError,
     _lengths,
-    _told,
     claim,
+    last_beat,
     last_seen,
     open_run,
 )
@@ -446,7 +446,7 @@ def test_the_length_of_a_lease_is_the_holders(tracker: Tracker) -> None:
     assert _held(tracker, stage, ALSO, watched=(token, 4.9)) == token
     _lease(tracker, stage, ALSO, watched=(token, 5.0)).give_up()
     odd = open_run(tracker, stage, grid="one", driver=ELSEWHERE, tags={BEAT: "nonsense"})
-    assert _told(tracker.client.get_run(odd)) == ("nonsense", 60.0)
+    assert last_beat(tracker.client.get_run(odd)) == ("nonsense", 60.0)
     tracker.client.delete_run(odd)
     assert tracker.client.get_run(run_id).info.lifecycle_stage == "deleted"
 

@@ -1,0 +1,372 @@
+"""What is removed: to the trash, back from it, and for good.
+
+The trash is MLflow's own: a run in the state *deleted* is listed no more, nothing can be written to
+it, and its files stay. A removal has a name, which is the tag ``elth.removed`` of each run that it
+deletes, set before, as nothing can be set after. The name begins with the time, as MLflow does not
+tell when a run was deleted.
+
+Between the look at who uses what and the end of the deleting, a driver may begin a grid that uses
+some of it. So after the deleting it is looked again, and what is used now is restored. A driver
+that writes what its grid holds later than that second look finds the runs deleted when it joins
+them to its grid, which it does after the writing, and says so: nothing is lost in any order.
+
+A removal may be cut off anywhere. Its name is a tag of the grid's own run, set before all and
+deleted last: the same command goes on with it, and the way back knows it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from mlflow.entities import Run, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+
+from elth.errors import ElthError
+from orchestrator.store import storage
+from orchestrator.store.board import is_deleted
+from orchestrator.store.files import told_by
+from orchestrator.store.grids import GRIDS, REMOVED
+from orchestrator.store.leases import is_active
+from orchestrator.store.listing import pages
+from orchestrator.store.marks import standing
+from orchestrator.store.opening import STAGES
+from orchestrator.store.tracker import RESULT, Tracker
+from orchestrator.store.users import NOBODY, Users, at_work, users
+
+_GRID = "elth.removed.grid"
+"""The tag of a run that was removed: with which grid."""
+
+_LEFT = "elth.left."
+"""What the tag begins with of a run that stayed when a grid with its tag was removed."""
+
+_FORM = "%Y-%m-%dT%H:%M:%SZ"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removal:
+    """What the removal of a grid would do, or has done."""
+
+    grid: str
+    name: str
+    runs: tuple[Run, ...]
+    """Runs of stages that nothing else uses."""
+    keys: frozenset[str]
+    """The keys of all such stages, begun or not."""
+    shared: tuple[Run, ...]
+    """Runs of its stages that stay."""
+    others: tuple[str, ...]
+    """The grids that use these; ``NOBODY`` for stages that are in no grid."""
+    size: int
+    """Bytes of the files of results of ``runs``, as far as their runs tell."""
+    restored: int = 0
+    """Runs that turned out to be used when they were deleted, and were restored."""
+    notes: tuple[str, ...] = ()
+    """What a person should know."""
+
+
+def look(tracker: Tracker, grid: str) -> Removal:
+    """Work out what the removal of a grid would do; nothing is written.
+
+    Raises:
+        ElthError: there is no such grid, somebody is at work on it, or it cannot be told what
+            another grid uses.
+    """
+    found = users(tracker, grid)
+    own = tracker.grids.runs(grid)
+    if not own and not any(grid in names for names in found.by_key.values()):
+        known = ", ".join(tracker.grids.names()) or "none"
+        raise ElthError(f"the store {tracker.store} has no grid '{grid}' (it has: {known})")
+    name = next((r.data.tags[REMOVED] for r in own if REMOVED in r.data.tags), "")
+    removal = _of(found, grid, name or _new_name())
+    _refuse_if_at_work(tracker, removal)
+    return removal
+
+
+def _of(found: Users, grid: str, name: str) -> Removal:
+    keys = found.only(grid)
+    mine = [run for run in found.runs if grid in found.by_key[run.data.tags["elth.key"]]]
+    runs = tuple(run for run in mine if run.data.tags["elth.key"] in keys)
+    shared = tuple(run for run in mine if run.data.tags["elth.key"] not in keys)
+    others = {name for run in shared for name in found.by_key[run.data.tags["elth.key"]]}
+    sizes = (told_by(run.data.tags) or {} for run in runs)
+    return Removal(
+        grid=grid,
+        name=name,
+        runs=runs,
+        keys=keys,
+        shared=shared,
+        others=tuple(sorted(others - {grid})),
+        size=sum(sum(some.values()) for some in sizes),
+    )
+
+
+def _refuse_if_at_work(tracker: Tracker, removal: Removal) -> None:
+    tag = f"grid.{removal.grid}"
+    concerned = [*removal.runs, *(run for run in removal.shared if tag in run.data.tags)]
+    busy = at_work(tracker, concerned, [removal.grid])
+    if busy:
+        more = f" (and {len(busy) - 1} more)" if len(busy) > 1 else ""
+        raise ElthError(
+            f"the grid {removal.grid} cannot be removed now: {busy[0]}{more}; stop it first"
+        )
+
+
+def _new_name() -> str:
+    return f"{datetime.now(UTC).strftime(_FORM)} {uuid.uuid4().hex[:8]}"
+
+
+def remove(tracker: Tracker, removal: Removal) -> Removal:
+    """Remove a grid and what nothing else uses; returns what was removed in the end.
+
+    Raises:
+        ElthError: a driver has begun to run the grid meanwhile: all is restored.
+        MlflowException: the store does not answer; the same removal goes on with it.
+    """
+    place, notes = _storage(tracker, removal.grid)
+    for run in tracker.grids.runs(removal.grid):
+        _tag(tracker, run, removal)
+    for run in removal.runs:
+        _delete(tracker, run, removal)
+    # The second look.
+    found = users(tracker, removal.grid, trash=f"tags.`{REMOVED}` = '{removal.name}'")
+    now = _of(found, removal.grid, removal.name)
+    try:
+        _refuse_if_at_work(tracker, now)
+    except ElthError as error:
+        count = sum(_restore(tracker, run, removal.name) for run in found.runs)
+        for run in tracker.grids.runs(removal.grid):
+            _untag(tracker, run)
+        tracker.forget()
+        raise ElthError(f"{error}. What was removed ({count} runs) is restored") from error
+    restored = sum(_restore(tracker, run, removal.name) for run in now.shared)
+    for run in now.runs:  # begun between the looks
+        if is_active(run):
+            _delete(tracker, run, removal)
+    for run in now.shared:
+        _leave(tracker, run, removal)
+    for run in tracker.grids.runs(removal.grid):
+        _delete(tracker, run, removal)
+    tracker.forget()
+    if place is not None:
+        for key in now.keys & set(place.folders()):
+            place.clear(key)
+    return Removal(**{**vars(now), "restored": restored, "notes": notes})
+
+
+def _storage(tracker: Tracker, grid: str) -> tuple[storage.Storage | None, tuple[str, ...]]:
+    """Where checkpoints of a grid's trainings lie."""
+    given = None
+    with contextlib.suppress(ElthError):  # its files are gone: those beside the store
+        resources = tracker.grids.experiment(grid).get("resources")
+        given = resources.get("storage") if isinstance(resources, dict) else None
+    try:
+        return storage.of(storage.place(given, tracker.store)), ()
+    except ElthError as error:
+        return None, (f"checkpoints of trainings in progress stay where they are: {error}",)
+
+
+def _tag(tracker: Tracker, run: Run, removal: Removal) -> None:
+    tags = [RunTag(REMOVED, removal.name), RunTag(_GRID, removal.grid)]
+    tracker.client.log_batch(run.info.run_id, tags=tags)
+
+
+def _untag(tracker: Tracker, run: Run) -> None:
+    for tag in (REMOVED, _GRID):
+        with contextlib.suppress(MlflowException):  # it was not there
+            tracker.client.delete_tag(run.info.run_id, tag)
+
+
+def _delete(tracker: Tracker, run: Run, removal: Removal) -> None:
+    try:
+        _tag(tracker, run, removal)
+        tracker.client.delete_run(run.info.run_id)
+    except MlflowException as error:  # somebody else has deleted it: not ours to take back
+        if not is_deleted(tracker.client, run.info.run_id, error):
+            raise
+
+
+def _restore(tracker: Tracker, run: Run, name: str) -> bool:
+    """Restore a run if this removal has deleted it, or was about to; whether it has."""
+    now = tracker.client.get_run(run.info.run_id)
+    if now.data.tags.get(REMOVED) != name:
+        return False
+    was_deleted = not is_active(now)
+    if was_deleted:
+        tracker.client.restore_run(run.info.run_id)
+    _untag(tracker, run)
+    return was_deleted
+
+
+def _leave(tracker: Tracker, run: Run, removal: Removal) -> None:
+    """Take a grid's tag off a run that stays, with a note of it for the way back."""
+    if f"grid.{removal.grid}" not in run.data.tags:
+        return
+    try:
+        tracker.client.set_tag(run.info.run_id, f"{_LEFT}{removal.grid}", removal.name)
+        tracker.client.delete_tag(run.info.run_id, f"grid.{removal.grid}")
+    except MlflowException as error:
+        if not is_deleted(tracker.client, run.info.run_id, error):
+            raise
+
+
+# The way back
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restored:
+    """What came back of a grid."""
+
+    name: str
+    """Of the removal."""
+    runs: int
+    again: int
+    """Runs that stay in the trash, as their stages were done again meanwhile."""
+    purged: int
+    """Runs that stay there, as their files were removed for good: ``elth run`` does them again."""
+
+
+def restore(tracker: Tracker, grid: str) -> Restored:
+    """Take back what the last removal of a grid removed, and nothing else.
+
+    Cut off anywhere, the same call goes on.
+
+    Raises:
+        ElthError: nothing of it is in the trash, there is a grid of this name, or the files of the
+            grid itself were removed for good.
+    """
+    text = f"tags.`{_GRID}` = '{grid}'"
+    own = list(_all(tracker, GRIDS, text))
+    name = max((run.data.tags[REMOVED] for run in own), default="")
+    stages = list(_all(tracker, STAGES, text))
+    if not name:  # the grid had no run of its own any more
+        name = max((run.data.tags[REMOVED] for run in stages), default="")
+    if not name:
+        raise ElthError(f"no grid '{grid}' was removed from the store {tracker.store}")
+    own = [run for run in own if run.data.tags[REMOVED] == name]
+    there = {run.info.run_id for run in tracker.grids.runs(grid)}
+    if there - {run.info.run_id for run in own}:
+        raise ElthError(
+            f"the store {tracker.store} has a grid '{grid}' again, begun since that one was "
+            f"removed, so it is not restored; single runs of it can be in MLflow's pages (deleted "
+            f"runs, tags.`{REMOVED}` = '{name}')"
+        )
+    if own and not any(tracker.files.size(run.info.run_id) for run in own):
+        raise ElthError(
+            f"the files of the grid '{grid}' were removed for good: give elth run with its file"
+        )
+    runs, again, purged = 0, 0, 0
+    for run in stages:
+        if run.data.tags[REMOVED] != name:
+            continue
+        if not is_active(run) and _is_done_again(tracker, run):
+            again += 1
+        elif not is_active(run) and _is_purged(tracker, run):
+            purged += 1
+        else:
+            runs += _restore(tracker, run, name)
+    for run in _all(tracker, STAGES, f"tags.`{_LEFT}{grid}` = '{name}'"):
+        if is_active(run):
+            tracker.client.set_tag(run.info.run_id, f"grid.{grid}", "true")
+            tracker.client.delete_tag(run.info.run_id, f"{_LEFT}{grid}")
+    for run in own:
+        _restore(tracker, run, name)
+    tracker.forget()
+    return Restored(name=name, runs=runs, again=again, purged=purged)
+
+
+def _all(tracker: Tracker, experiment: str, text: str) -> Iterator[Run]:
+    """Runs that match a filter, deleted or not."""
+    found = pages(tracker.client, tracker.experiments[experiment], text, view=ViewType.ALL)
+    for page in list(found):  # whole, as what is found is changed meanwhile
+        yield from page
+
+
+def _is_done_again(tracker: Tracker, run: Run) -> bool:
+    if run.info.status != "FINISHED":
+        return False
+    return standing(tracker.runs_of(run.data.tags["elth.key"])) is not None
+
+
+def _is_purged(tracker: Tracker, run: Run) -> bool:
+    return run.info.status == "FINISHED" and not tracker.files.sizes(run.info.run_id, RESULT)
+
+
+# For good
+
+
+@dataclass(frozen=True, kw_only=True)
+class Purged:
+    """What was removed for good, or would be."""
+
+    runs: int
+    size: int
+    """Bytes."""
+    young: int
+    """Runs that are in the trash for less time, and stay."""
+
+
+def purge(tracker: Tracker, grid: str | None, seconds: float, *, dry: bool = False) -> Purged:
+    """Remove the files of what was removed with a grid, or with any, longer ago than that.
+
+    Their runs stay, deleted, without files. What was deleted by other ways is no part of it.
+
+    Args:
+        tracker: of the store.
+        grid: its name; all when None.
+        seconds: for how long something has to be in the trash, by the clock of who removed it.
+        dry: whether it is only told.
+    """
+    text = f"tags.`{_GRID}` = '{grid}'" if grid is not None else f"tags.`{_GRID}` LIKE '%'"
+    runs, size, young = 0, 0, 0
+    for run in (*_all(tracker, STAGES, text), *_all(tracker, GRIDS, text)):
+        if is_active(run):
+            continue
+        since = time_of(run)
+        bytes_ = tracker.files.size(run.info.run_id)
+        if not bytes_:
+            continue
+        if since is None or time.time() - since < seconds:
+            young += 1
+            continue
+        if not dry and not remove_files(tracker, run):
+            continue
+        runs, size = runs + 1, size + bytes_
+    return Purged(runs=runs, size=size, young=young)
+
+
+def remove_files(tracker: Tracker, run: Run) -> bool:
+    """Remove the files of a run in the trash; False if it was restored meanwhile.
+
+    Raises:
+        ElthError: the store does not let them be removed.
+    """
+    run_id = run.info.run_id
+    if is_active(tracker.client.get_run(run_id)):
+        return False
+    try:
+        tracker.files.remove_all(run_id)
+    except (MlflowException, OSError, NotImplementedError) as error:
+        raise ElthError(f"the files of run {run_id} cannot be removed: {error}") from error
+    return True
+
+
+def time_of(run: Run) -> float | None:
+    """When a run was removed, in seconds since 1970 by the clock of who did; None if not by us."""
+    with contextlib.suppress(ValueError):
+        text = run.data.tags.get(REMOVED, "").partition(" ")[0]
+        return datetime.strptime(text, _FORM).replace(tzinfo=UTC).timestamp()
+    return None
+
+
+def named(others: Iterable[str]) -> str:
+    """Grids for people: ``a, b and stages that are in no grid``."""
+    names = [name for name in others if name != NOBODY]
+    told = ", ".join(names)
+    if NOBODY in others:
+        told += f"{' and ' if told else ''}stages that are in no grid"
+    return told
