@@ -9,7 +9,7 @@ whether the kernel has counted another process that it killed for lack of memory
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ MORE_MEMORY = (
 
 _RAYS = re.compile(r"^(:job_id:|:actor_name:|:task_name:|\[\d{4}-.*logging\.cc|Extension modules:)")
 """Lines of a log that are Ray's or of no use."""
+_FATAL = "Fatal Python error: "
 _FRAME = re.compile(r'^  File "(?P<file>.+)", line (?P<line>\d+) in (?P<name>.+)$')
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _PID = re.compile(r"\bpid[:=] ?(\d+)")
@@ -67,11 +68,11 @@ class Deaths:
         if root is not None and not _is_death(root):
             return Death(reason=_last_line(root), told=text)
         files = self._files(said)
-        lines = tuple(_lines(files))
+        lines = _lines(files)
         where = str(files[0]) if files else _elsewhere(said)
         killed = _killed_for_memory()
         grown, self._killed = killed > self._killed, killed
-        return Death(_reason(said, lines, grown=grown), _ordered(lines), where, text)
+        return Death(_reason(said, lines, grown=grown), _ordered(_last(lines)), where, text)
 
     def _files(self, said: str) -> list[Path]:
         """The logs of a process on this machine."""
@@ -161,7 +162,7 @@ def _crash(lines: Iterable[str]) -> str:
     for line in lines:
         if found := re.search(r"\*\*\* (SIG\w+) received", line):
             signal = found[1]
-        elif found := re.match(r"Fatal Python error: (.+)$", line):
+        elif found := re.match(rf"{_FATAL}(.+)$", line):
             error = found[1]
         elif not place and (found := _FRAME.match(line)):
             file = "/".join(Path(found["file"]).parts[-2:])
@@ -171,8 +172,8 @@ def _crash(lines: Iterable[str]) -> str:
     return f"its process crashed in native code ({signal or error}){place}"
 
 
-def _lines(files: Iterable[Path]) -> Iterator[str]:
-    """The last lines of the first log that has any of use."""
+def _lines(files: Iterable[Path]) -> list[str]:
+    """The lines of the first log that has any of use."""
     for path in files:
         try:
             text = path.read_text(encoding="utf-8", errors="replace")
@@ -182,15 +183,23 @@ def _lines(files: Iterable[Path]) -> Iterator[str]:
         # Ray's own handler writes a crash down as well, again and again.
         found = [line for line in lines if not _RAYS.match(line)]
         if found:
-            yield from found[-LINES:]
-            return
+            return found
+    return []
 
 
-def _ordered(lines: tuple[str, ...]) -> tuple[str, ...]:
+def _last(lines: Sequence[str]) -> Sequence[str]:
+    """The last lines; of a crash with a deep stack the first of that, which were called last."""
+    ends = max(len(lines) - LINES, 0)
+    crash = (i for i, line in enumerate(lines[:ends]) if line.startswith(_FATAL))
+    first = next(crash, ends)
+    return lines[first : first + LINES]
+
+
+def _ordered(lines: Sequence[str]) -> tuple[str, ...]:
     """Lines in which the stack of a crash ends with what was called last, as a traceback does."""
     frames = [line for line in lines if _FRAME.match(line)]
     if not frames:
-        return lines
+        return tuple(lines)
     rest = [line for line in lines if line not in frames and "most recent call first" not in line]
     return (*rest, *reversed(frames))
 

@@ -118,6 +118,20 @@ def test_a_crash_is_named_with_its_place_and_its_stack_ends_there(logs: Path) ->
     )
 
 
+def test_a_crash_is_named_however_deep_its_stack_is(logs: Path) -> None:
+    stack = [f'  File "/lib/torch/layer.py", line {depth} in layer' for depth in range(100)]
+    before, rest = CRASH.split('  File "', maxsplit=1)
+    (logs / "worker-af0c-01000000-4711.err").write_text(
+        "\n".join([before.rstrip(), *stack, f'  File "{rest}'])
+    )
+    death = Deaths(logs).look(_died(BROKEN))
+    assert (
+        death.reason == "its process crashed in native code (SIGSEGV), in layer (torch/layer.py:0)"
+    )
+    assert len(death.lines) <= deaths.LINES
+    assert death.lines[-1] == stack[0], "what was called last"
+
+
 def test_what_the_kernel_kills_for_memory_is_told_from_other_killing(
     logs: Path, killed: list[int]
 ) -> None:
