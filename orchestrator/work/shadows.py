@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
-from importlib.machinery import PathFinder
+from importlib.machinery import FrozenImporter, PathFinder
 from pathlib import Path
 
 from elth.errors import ElthError
@@ -55,6 +55,9 @@ def check(folder: Path | None = None, path: Iterable[str] | None = None) -> None
     imported = {name for name in sys.modules if "." not in name}
     hidden = []
     for name in sorted(there & {*_IMPORTED, *imported} - set(sys.builtin_module_names)):
+        # What a program is started by is no module to import, and ``io`` is found before all files.
+        if name.startswith("__") or FrozenImporter.find_spec(name) is not None:
+            continue
         mine = PathFinder.find_spec(name, [str(folder)])
         if mine is None or mine.origin is None:  # a folder that is no package hides nothing
             continue

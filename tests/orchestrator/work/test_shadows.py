@@ -57,6 +57,8 @@ def test_what_hides_nothing_is_let_be(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("")  # nothing else has this name
     (tmp_path / "antigravity.py").write_text("")  # Python has one, which no trial imports
     (tmp_path / "sys.py").write_text("")  # built in, and found before all files
+    (tmp_path / "io.py").write_text("")  # frozen into Python, and found before all files
+    (tmp_path / "__main__.py").write_text("")  # nobody imports it
     shadows.check(tmp_path)
 
 
