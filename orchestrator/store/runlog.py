@@ -23,6 +23,7 @@ from orchestrator.store.away import AwayError, is_away, plain
 from orchestrator.store.describing import inputs_of, numbers_of, plain_inputs
 from orchestrator.store.files import FILES
 from orchestrator.store.leases import Lease, LostError, is_dead, open_run
+from orchestrator.store.marks import standing
 from orchestrator.store.provenance import of_modules
 from orchestrator.store.tracker import Tracker
 
@@ -227,10 +228,12 @@ def fail_for_the_dead(
     """
     runs = tracker.runs_of(stage.key)
     dead = [run.info.run_id for run in runs if is_dead(run, driver)]
+    if standing(runs) is not None:
+        return
     for run in runs:
         others = run.info.status == "RUNNING" and run.info.run_id not in dead
         told = run.info.status == "FAILED" and run.data.tags.get("elth.owner") == driver
-        if others or run.info.status == "FINISHED" or (told and not dead):
+        if others or (told and not dead):
             return
     run_id = dead[-1] if dead else open_run(tracker, stage, grid=grid, driver=driver)
     for run in runs:

@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 from orchestrator import plan
 from orchestrator.report import status
 from orchestrator.store.leases import Lease, claim
+from orchestrator.store.marks import ASKED
 from orchestrator.store.processes import owner
 from orchestrator.store.tracker import Tracker
 from orchestrator.work.deaths import Death
@@ -79,6 +80,25 @@ def test_what_others_have_done_or_are_at_stays(
     (run,) = tracker.runs_of(stage.key)
     assert (run.info.run_id, run.info.status) == (log.run_id, before)
     assert "elth.reason" not in run.data.tags
+
+
+def test_a_stage_that_is_finished_and_to_be_done_again_keeps_it_too(
+    tracker: Tracker, reasons: Reasons
+) -> None:
+    stage = chain("again", seeds=[907])[0]
+    done = begin(tracker, stage)
+    done.finish(rewind_result(), keep_weights=False)
+    tracker.client.set_tag(done.run_id, ASKED, "request")
+    lease = claim(tracker, stage, grid="dying", driver=owner(), since=0.0)
+    assert isinstance(lease, Lease)
+    lease.end()
+    reasons.add(stage, "it fell", ["a line"])
+    runs = {run.info.run_id: run for run in tracker.runs_of(stage.key)}
+    assert runs[lease.run_id].data.tags["elth.reason"] == "it fell"
+    assert [runs[name].info.status for name in (done.run_id, lease.run_id)] == [
+        "FINISHED",
+        "FAILED",
+    ]
 
 
 def test_a_store_that_is_away_gets_it_later(
