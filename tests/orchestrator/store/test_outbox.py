@@ -169,10 +169,7 @@ def _check(tracker: Tracker, key: str, log: RunLog) -> None:
         assert [(point.step, point.timestamp) for point in points] == [(1, 1_000), (2, 2_000)]
     assert float(run.data.tags["elth.seconds"]) >= 0
     assert tracker.load(key)[1].rewind is not None
-    assert {f.path for f in tracker.client.list_artifacts(log.run_id)} == {
-        "experiment.yaml",
-        "result",
-    }
+    assert set(tracker.files.sizes(log.run_id)) == {"experiment.yaml", "result"}
 
 
 @pytest.mark.parametrize("at", ["add", "log_batch", "set_terminated"])
@@ -276,6 +273,31 @@ def test_an_entry_of_another_store_is_left_alone(
     assert path.exists()
     lease.give_up()
     assert tracker.run_of(key) is None
+
+
+@pytest.mark.parametrize("way", ["moved", "copied"])
+def test_what_waits_for_a_directory_is_published_where_that_lies_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    first, second = Store.of(tmp_path / "first"), Store.of(tmp_path / "second")
+    tracker = Tracker(first)
+    key, log, lease, result = _begun(tracker, 116)
+    away = Away(tracker, monkeypatch, "add")
+    away.left = 1
+    next(deliver(tracker, log, key, result, first.outbox, keep_weights=False))
+    lease.end()
+    of_server = first.outbox / ("0" * 32)
+    (of_server / "files").mkdir(parents=True)
+    entry = json.loads((first.outbox / log.run_id / "entry.json").read_text())
+    entry |= {"store": "http://elsewhere", "run_id": of_server.name, "files": {}}
+    (of_server / "entry.json").write_text(json.dumps(entry))
+    (shutil.move if way == "moved" else shutil.copytree)(tmp_path / "first", tmp_path / "second")
+    other = Tracker(second)
+    assert publish_all(other, second.outbox) == 1
+    _check(other, key, log)
+    assert [path.name for path in second.outbox.iterdir()] == [of_server.name]
+    if way == "copied":
+        assert tracker.run_of(key) is None, "the other one's waits there"
 
 
 def test_an_entry_whose_files_are_not_whole_is_set_aside(
