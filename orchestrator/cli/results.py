@@ -135,7 +135,10 @@ def _verify(tracker: Tracker, grid: str | Content | None, *, marked: Sequence[st
             told += f", {counts[state]} {words}"
             told += " and set aside; elth run does them again" if state in marked else ""
     if counts["damaged"] and "damaged" not in marked:
-        told += "; elth verify --set-aside lets elth run do them again"
+        told += "; elth verify --set-aside lets elth run do what is damaged again"
+    if counts["absent"] and "absent" not in marked:
+        told += "; put back what is not there, or elth verify --set-aside --absent lets elth run do"
+        told += " it again"
     out.print(told, highlight=False, markup=False, soft_wrap=True)
     return not (counts["absent"] or counts["damaged"])
 

@@ -83,7 +83,7 @@ class Tracked:
     grids: frozenset[str] = field(compare=False)
     """Grids that it is tagged with, for MLflow's pages; an index may not know the latest.
 
-    What belongs to a grid is said by ``Tracker.grid_keys``.
+    What belongs to a grid is said by ``Grids.keys``.
     """
     status: str
     """``finished``, ``running``, ``failed``, ``killed`` or ``set aside``."""

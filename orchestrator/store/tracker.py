@@ -227,8 +227,8 @@ class Tracker:
             self.check_files()
             raise AbsentError(
                 stage.key,
-                f"{error}, while those of other stages are: put them back, or have elth run do it "
-                "again",
+                f"{error}, while those of other stages are: put them back, or let elth run do it "
+                "again by elth verify --set-aside --absent",
             ) from error
         except DamagedError as error:
             name = run.info.run_id[:8]

@@ -209,6 +209,7 @@ def test_verify_marks_only_if_it_is_asked_to_and_takes_back_what_is_whole(old: P
     told = elth("verify", "--store", store)
     assert told.exit_code == 3
     assert "4 whole, 1 whose files are not there, 1 damaged; elth verify --set-aside" in told.output
+    assert "; put back what is not there, or elth verify --set-aside --absent lets" in told.output
     assert contents(store) == before
     assert elth("verify", "--set-aside", "--absent", "--store", store).exit_code == 3
     status = {one.run_id: one.status for one in tracker.stages()}
