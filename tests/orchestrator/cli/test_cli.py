@@ -737,7 +737,7 @@ def test_verify(elth: Elth, finished: Finished, monkeypatch: pytest.MonkeyPatch)
     assert done.code == 3
     assert done.out == (
         f"damaged: {stage.title}: a byte is another\n2 finished stages in {finished.store}: "
-        "1 whole, 1 damaged; elth verify --set-aside lets elth run do them again\n"
+        "1 whole, 1 damaged; elth verify --set-aside lets elth run do what is damaged again\n"
     )
     marked: list[str] = []
     monkeypatch.setattr(Tracker, "set_aside", lambda _, run, why: marked.append(why))
