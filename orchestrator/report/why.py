@@ -153,10 +153,13 @@ class Reading:
             reason = f"nothing comparable: the store has no finished {kind} of {network}"
             return Why(stage=stage, state="to do", reason=reason)
         labels = _labels(stage)
-        axes, some = min(
-            ((_unlike(labels, dict(there)), some) for there, some in groups.items()),
-            key=lambda pair: (len(pair[0]), -max(one.started for one in pair[1])),
-        )
+        axes: tuple[str, ...] = ()
+        some = groups.get(tuple(labels.items()), [])
+        if not some:
+            axes, some = min(
+                ((_unlike(labels, dict(there)), some) for there, some in groups.items()),
+                key=lambda pair: (len(pair[0]), -pair[1][-1].started),  # they are oldest first
+            )
         compared = [
             (compare(one.stage, stage, self._parents.get, stages.get), one)
             for one in some[-_COMPARED:]

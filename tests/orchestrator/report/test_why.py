@@ -1,0 +1,53 @@
+"""The nearest finished stage, without a store; what is told of it is in ``cli/test_cli.py``."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from orchestrator import plan
+from orchestrator.plan.graph import Plan
+from orchestrator.report import why
+from orchestrator.report.why import Reading
+from orchestrator.store.listing import Tracked
+from tests.orchestrator.helpers import RECIPE, tiny
+
+
+def _reading(built: Plan, monkeypatch: pytest.MonkeyPatch) -> Reading:
+    """A store in which all of a plan is finished, in its order."""
+    words: dict[str, Any] = {"status": "finished", "reason": "", "numerics": "", "is_final": False}
+    words |= {"grids": frozenset(), "nonzeros": 1, "prunable": 2, "accuracy": 50.0, "seconds": 1.0}
+    tracked = [
+        Tracked(run_id=f"run {n}", key=one.key, stage=one, started=n, **words)
+        for n, one in enumerate(built.stages.values())
+    ]
+    monkeypatch.setattr(why, "marked", lambda _: {})
+    return Reading(SimpleNamespace(stages=lambda: tracked))  # type: ignore[arg-type]
+
+
+def test_where_all_labels_are_the_same_no_others_are_gone_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a grid of ten thousand stages whose recipe is another takes minutes."""
+    reading = _reading(plan.build(tiny("why", seeds=[0, 1])), monkeypatch)
+    other = plan.build(tiny("why", seeds=[0, 1], recipe={**RECIPE, "lr": 0.05}))
+    monkeypatch.setattr(why, "_unlike", lambda *_: pytest.fail("others are gone through"))
+    for stage in other.stages.values():
+        found = reading.why(stage, other.stages)
+        assert found.nearest is not None
+        assert found.nearest.stage.labels == stage.labels
+        assert [(one.path, one.b) for one in found.differences] == [("recipe.lr", 0.05)]
+
+
+def test_of_those_with_the_fewest_other_labels_it_is_the_latest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reading = _reading(plan.build(tiny("why", seeds=[0, 1])), monkeypatch)
+    other = plan.build(tiny("why", seeds=[2]))
+    start = next(iter(other.stages.values()))
+    found = reading.why(start, other.stages)
+    assert found.axes == ("seed",)
+    assert found.nearest is not None
+    assert found.nearest.stage.labels["seed"] == 1
