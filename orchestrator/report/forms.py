@@ -18,7 +18,7 @@ from elth.errors import ElthError
 from orchestrator.experiment.methods import rank, title
 from orchestrator.report.cells import Cell, Report, difference, network_order
 from orchestrator.report.layouts import LAYOUTS, lay_out
-from orchestrator.report.sheets import Sheet, sheet_csv, sheet_markdown, sheet_table
+from orchestrator.report.sheets import Sheet, heading, sheet_csv, sheet_markdown, sheet_table
 from orchestrator.store.content import spell_seeds
 from orchestrator.store.soundness import DO_AGAIN
 
@@ -140,7 +140,7 @@ def sheets(report: Report) -> list[Sheet]:
 
 
 def _table(title: str, cells: Sequence[Cell]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="")
+    table = Table(title=heading(title), title_justify="left", header_style="")
     shown = _shown_levels(cells)
     table.add_column("sparsity %", no_wrap=True)
     columns = {level: _matched(cells, level) for level in shown}

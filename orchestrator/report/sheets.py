@@ -78,10 +78,15 @@ def _title(sheet: Sheet) -> str:
     return f"{sheet.title}, {spell_seeds(seeds)}" if seeds else sheet.title
 
 
+def heading(title: str) -> Text:
+    """The title of a table in a terminal: in one line, also where the table is narrower."""
+    return Text(title, style="bold", no_wrap=True, overflow="ignore")
+
+
 def sheet_table(sheet: Sheet) -> Table:
     """The sheet for a terminal; printed numbers are dim."""
     head, rows = texts_of(sheet)
-    table = Table(title=_title(sheet), title_justify="left", title_style="bold", header_style="")
+    table = Table(title=heading(_title(sheet)), title_justify="left", header_style="")
     table.add_column(head[0], no_wrap=True)
     for name in head[1:]:
         table.add_column(name, justify="right", style="dim" if name == "paper" else "")

@@ -114,9 +114,8 @@ def test_whether_a_store_is_there(store: Store, tracker: Tracker, tmp_path: Path
 
 def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    message = f"cannot write the store {tmp_path}/file: .+; give another with --store$"
-    with pytest.raises(ElthError, match=message):
-        Tracker(Store.of(tmp_path / "file"))
+    with pytest.raises(ElthError, match=f"cannot use the store {tmp_path}/file, which is a file"):
+        Store.of(tmp_path / "file")
     with pytest.raises(ElthError, match=r"cannot write the store /proc/elth: .+; give another"):
         Tracker(Store.of("/proc/elth"))
 
@@ -139,8 +138,8 @@ def test_a_server_that_does_not_answer_is_refused_at_once() -> None:
     message = f"cannot reach the MLflow server {uri}: Connection refused; is it running"
     with pytest.raises(ElthError, match=message):
         Tracker(Store.of(uri))
-    with pytest.raises(ElthError, match="cannot reach the MLflow server http://: no host given"):
-        Tracker(Store.of("http://"))
+    with pytest.raises(ElthError, match="cannot use the store 'http://': it names no host"):
+        Store.of("http://")
 
 
 def test_any_answer_will_do() -> None:
