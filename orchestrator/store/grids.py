@@ -43,6 +43,9 @@ from orchestrator.store.processes import is_gone
 from orchestrator.store.provenance import environment
 
 GRIDS = "elth-grids"
+KEEP = "Please do not delete it: elth finds the grid by it."
+"""What the run of a grid says of itself."""
+
 REMOVED = "elth.removed"
 """The tag of a run that elth itself has deleted, as it was told to: it is not taken back by itself.
 
@@ -214,6 +217,23 @@ class Grids:
             f"the run of the grid '{grid}', with what the grid holds, was deleted: it is restored "
             "(--replace lets the grid be this file alone)"
         )
+
+    def settle(self) -> int:
+        """Delete again, of runs that were all restored, those that were deleted before; how many.
+
+        Of several of one grid the last was there.
+        """
+        by_name: dict[str, list[Run]] = {}
+        for run in self._search(""):
+            by_name.setdefault(run.data.tags.get("elth.grid", ""), []).append(run)
+        by_name.pop("", None)  # of strangers
+        gone = []
+        for runs in by_name.values():
+            last = max(runs, key=lambda run: (_number(run), run.info.start_time))
+            gone += [run for run in runs if run is not last or REMOVED in run.data.tags]
+        for run in gone:
+            self._client.delete_run(run.info.run_id)
+        return len(gone)
 
     def _deleted(self, grid: str) -> Run | None:
         """The last run of a grid that was deleted; not one that elth has deleted itself."""
@@ -452,8 +472,7 @@ def _note(grid: str, count: int, text: str) -> str:
     """The description of a grid's run: what its config says of it, and what it is."""
     return f"{text}\n\n".lstrip() + (
         f"The grid `{grid}` of elth: {count} stages, which carry the tag `grid.{grid}`. `elth "
-        f"report {grid}` prints its tables; those of the last report are files of this run. "
-        "Please do not delete it: elth finds the grid by it."
+        f"report {grid}` prints its tables; those of the last report are files of this run. " + KEEP
     )
 
 

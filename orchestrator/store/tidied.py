@@ -16,12 +16,13 @@ from dataclasses import dataclass
 
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, LifecycleStage, Run, ViewType
+from mlflow.exceptions import MlflowException
 
 from orchestrator.store import board
 from orchestrator.store.address import Store
 from orchestrator.store.board import ROOT, ROOT_TAG
 from orchestrator.store.describing import NUMBERED
-from orchestrator.store.grids import GRIDS, REMOVED
+from orchestrator.store.grids import GRIDS, KEEP, REMOVED
 from orchestrator.store.listing import DAMAGED, INDEX, INDEX_NOTE, POINTER, pages
 from orchestrator.store.opening import MARK, NOTE, STAGES
 
@@ -147,11 +148,16 @@ def make(client: MlflowClient, name: str, artifacts: str | None) -> str:
 
 def take_back(client: MlflowClient, lost: Astray) -> str:
     """Let an experiment be active and have its name again; returns what a person should know."""
-    found = client.get_experiment(lost.experiment)
-    if found.lifecycle_stage == LifecycleStage.DELETED:
-        client.restore_experiment(lost.experiment)
-    if found.name != lost.name:
-        client.rename_experiment(lost.experiment, lost.name)
+    try:
+        found = client.get_experiment(lost.experiment)
+        if found.lifecycle_stage == LifecycleStage.DELETED:
+            client.restore_experiment(lost.experiment)
+        if found.name != lost.name:
+            client.rename_experiment(lost.experiment, lost.name)
+    except MlflowException:  # another process may have been quicker
+        found = client.get_experiment(lost.experiment)
+        if found.lifecycle_stage == LifecycleStage.DELETED or found.name != lost.name:
+            raise
     return f"{lost.what}: it is taken back"
 
 
@@ -159,10 +165,13 @@ def describe(client: MlflowClient, found: Experiment) -> None:
     """Mark and describe an experiment, and the runs of one that helps, of before ours were."""
     if MARK in found.tags:
         return
-    if found.name in board.NOTES or found.name == INDEX:
+    if found.name != STAGES:
         for page in pages(client, str(found.experiment_id)):
             for run in page:
-                if NOTE not in run.data.tags:
+                told = run.data.tags.get(NOTE, "")
+                if found.name == GRIDS:  # it tells what the config says of the grid
+                    client.set_tag(run.info.run_id, NOTE, f"{told}\n\n{KEEP}".lstrip())
+                elif not told:
                     client.set_tag(run.info.run_id, NOTE, NOTES[found.name])
     for tag, value in {NOTE: NOTES[found.name], MARK: found.name}.items():
         if tag not in found.tags:

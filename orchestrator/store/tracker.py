@@ -77,7 +77,9 @@ class Tracker:
         self.reading = reading
         self.notes: list[str] = []
         """What a person should know: of experiments and runs that were deleted and taken back."""
-        self._restores, self._is_back = restore, False
+        self._restores = restore
+        self._back: set[str] = set()
+        """Experiments that were deleted and are taken back, with what was deleted before them."""
         self._artifacts = None
         if store.folder is not None:
             self._artifacts = (store.folder / ARTIFACTS).as_uri()
@@ -103,6 +105,8 @@ class Tracker:
         )
         experiment, forget = self.experiments[GRIDS], self._listing.forget
         self.grids = Grids(self.client, self.files, experiment, store, self.board, forget)
+        if self._back:
+            self._settle()
 
     def _experiment(self, name: str) -> str:
         """The id of one of our experiments, which is made, or taken back, if need be."""
@@ -113,8 +117,8 @@ class Tracker:
             if self.reading or (name == STAGES and not self._restores):
                 raise ElthError(found.told)
             self.notes.append(tidied.take_back(self.client, found))
-            if name == STAGES:
-                self._is_back = True
+            if not found.now:
+                self._back.add(name)
             return found.experiment
         if self.reading:
             raise ElthError(
@@ -129,6 +133,19 @@ class Tracker:
                 raise
             return str(again.experiment_id)
 
+    def _settle(self) -> None:
+        """Delete again what was deleted before the experiments that are taken back."""
+        with _in_words(self.store):
+            count = 0
+            if STAGES in self._back:
+                latest, before = self.board.latest, self._listing.deleted()
+                count += tidied.settle(self.client, self.experiments[STAGES], latest, before)
+                self._listing.forget()
+            if GRIDS in self._back:
+                count += self.grids.settle()
+            if count:
+                self.notes.append(f"{count} runs had been deleted before that, and are again")
+
     def tend(self) -> None:
         """Restore what elth needs and was deleted in MLflow's pages, and describe what is not yet.
 
@@ -141,13 +158,6 @@ class Tracker:
             self._tend()
 
     def _tend(self) -> None:
-        if self._is_back:
-            deleted = self._listing.deleted()
-            count = tidied.settle(self.client, self.experiments[STAGES], self.board.latest, deleted)
-            self._is_back = False
-            self._listing.forget()
-            if count:
-                self.notes.append(f"{count} of its runs had been deleted before it, and are again")
         for name in tidied.NOTES:
             found = tidied.find(self.client, self.store, name)
             if isinstance(found, Astray):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shutil
 import tarfile
@@ -20,7 +21,7 @@ from orchestrator.plan.stage import Stage
 from orchestrator.store import tidied
 from orchestrator.store.address import Store
 from orchestrator.store.board import BOARDS, ROOT
-from orchestrator.store.grids import GRIDS, REMOVED
+from orchestrator.store.grids import GRIDS, KEEP, REMOVED
 from orchestrator.store.leases import Lease, claim
 from orchestrator.store.listing import INDEX
 from orchestrator.store.opening import MARK, NOTE, STAGES
@@ -196,8 +197,52 @@ def test_what_was_deleted_before_its_experiment_stays_deleted(store: Store) -> N
     delete(tracker, STAGES)
     tracker = Tracker(store, restore=True)
     tracker.tend()
-    assert tracker.notes[1:] == ["3 of its runs had been deleted before it, and are again"]
+    assert tracker.notes[1:] == ["3 runs had been deleted before that, and are again"]
     assert {one.run_id for one in tracker.stages()} == {again, taken.run_id, known}
+
+
+def test_a_renamed_experiment_loses_nothing(store: Store) -> None:
+    """Of several runs of a stage none was deleted then."""
+    tracker = opened(store)
+    (first,) = tracker.stages()
+    second = tracker.create_run(
+        tags={"elth.key": START.key, "elth.stage": json.dumps(START.describe())}
+    )
+    rename(tracker, STAGES)
+    found = {one.run_id for one in Tracker(store, restore=True).stages()}
+    assert found == {first.run_id, second.info.run_id}
+
+
+def test_two_take_an_experiment_back_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker = opened(store)
+    delete(tracker, GRIDS)
+    restore = tracker.client.restore_experiment
+
+    def twice(experiment: str) -> None:
+        restore(experiment)
+        restore(experiment)
+
+    monkeypatch.setattr(tracker.client, "restore_experiment", twice)
+    (lost,) = deleted(store)
+    assert tidied.take_back(tracker.client, lost) == f"{lost.what}: it is taken back"
+    assert deleted(store) == []
+
+
+def test_a_grid_that_was_begun_anew_is_what_it_was_last(store: Store) -> None:
+    tracker = opened(store)
+    run = tracker.grids.run("one")
+    assert run is not None
+    tracker.client.delete_run(run.info.run_id)
+    last = tracker.grids.open("one", "a: 2\n", {OTHER.key: OTHER}, "")
+    gone = tracker.grids.open("two", "a: 2\n", {OTHER.key: OTHER}, "")
+    tracker.client.set_tag(gone, REMOVED, "true")
+    tracker.client.delete_run(gone)
+    delete(tracker, GRIDS)
+    tracker = Tracker(store)
+    assert tracker.notes[1:] == ["2 runs had been deleted before that, and are again"]
+    found = tracker.client.search_runs([tracker.experiments[GRIDS]])
+    assert [run.info.run_id for run in found] == [last]
+    assert list(tracker.grids.keys("one")) == [OTHER.key]
 
 
 def test_what_was_published_stays_though_another_held_the_last_lease(store: Store) -> None:
@@ -240,6 +285,9 @@ def test_a_store_of_before_is_described_once(old: Store) -> None:
         found = tracker.client.get_experiment_by_name(name)
         assert found is not None
         assert (found.tags[MARK], found.tags[NOTE]) == (name, tidied.NOTES[name])
+    (grid,) = tracker.client.search_runs([tracker.experiments[GRIDS]])
+    assert grid.data.tags[NOTE].endswith(KEEP)
+    assert grid.data.tags[NOTE].count(KEEP) == 1
     run_id = next(iter(boards(tracker).values()))
     assert tracker.client.get_run(run_id).data.tags[NOTE] == tidied.NOTES[BOARDS]
     found = tracker.client.get_experiment_by_name(STAGES)
