@@ -142,8 +142,8 @@ def serve(tracker: Tracker, *, grid: str | None, port: int, browser: bool) -> in
     Raises:
         ElthError: there is no such grid, the port is not to be had, or the server ends by itself.
     """
-    if grid is not None:
-        tracker.grids.keys(grid)
+    if grid is not None and tracker.grids.run(grid) is None:
+        tracker.grids.keys(grid)  # says which there are
     count = add_numbers(tracker)
     if count:
         print(f"{count} runs of before can be sorted by number now", file=sys.stderr, flush=True)

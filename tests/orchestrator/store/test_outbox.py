@@ -167,6 +167,9 @@ def _check(tracker: Tracker, key: str, log: RunLog) -> None:
     for name in METRICS:
         points = tracker.client.get_metric_history(log.run_id, name)
         assert [(point.step, point.timestamp) for point in points] == [(1, 1_000), (2, 2_000)]
+    assert len(tracker.client.get_metric_history(log.run_id, "seed")) == 1
+    assert run.inputs is not None
+    assert len(run.inputs.dataset_inputs) == 2
     assert float(run.data.tags["elth.seconds"]) >= 0
     assert tracker.load(key)[1].rewind is not None
     assert set(tracker.files.sizes(log.run_id)) == {"experiment.yaml", "result"}
@@ -220,8 +223,10 @@ def test_publishing_twice_does_no_harm(
     monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
     entry = (place / "entry.json").read_bytes()
     publish(tracker, place)
-    (place / "entry.json").write_bytes(entry)
-    publish(tracker, place)
+    plain = {name: one for name, one in json.loads(entry).items() if name != "inputs"}
+    for content in (entry, json.dumps(plain).encode()):  # an earlier version knew no inputs
+        (place / "entry.json").write_bytes(content)
+        publish(tracker, place)
     assert not (place / "entry.json").exists()
     _check(tracker, key, log)
     lease.end()
