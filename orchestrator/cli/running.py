@@ -193,14 +193,18 @@ def _look(
 ) -> tuple[str, list[Tracked], Change | None, frozenset[str]]:
     """The stages of a store, what a run would do to its grid, and what is to be done again.
 
-    None of all if it is not there; nothing is created.
+    None of all if it is not there, or was never begun, as a new server; nothing is created.
     """
     store = find_store(place)
     if not store.is_there:
         return str(store), [], None, frozenset()
-    tracker = open_tracker(place)
     from orchestrator.store.redo import waiting
+    from orchestrator.store.tracker import NotBegunError
 
+    try:
+        tracker = open_tracker(place)
+    except NotBegunError:
+        return str(store), [], None, frozenset()
     tracked = tracker.stages()
     change = tracker.grids.change(experiment, built)
     return str(store), tracked, change, waiting(tracker, tracked)

@@ -50,6 +50,10 @@ logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
+class NotBegunError(ElthError):
+    """A store is there, as a server is before its first run, and holds nothing of ours."""
+
+
 class Tracker:
     """Everything that is asked of MLflow."""
 
@@ -71,6 +75,7 @@ class Tracker:
             restore: whether the experiment with the stages is taken back if it was deleted.
 
         Raises:
+            NotBegunError: it would have to be begun, and nothing may be written.
             ElthError: it cannot be created, written or reached, with the reason.
         """
         self.store = store
@@ -121,7 +126,7 @@ class Tracker:
                 self._back.add(name)
             return found.experiment
         if self.reading:
-            raise ElthError(
+            raise NotBegunError(
                 f"the store {self.store} has no experiment '{name}': it was not made by elth run, "
                 "or never begun to the end; give elth run, or name another by --store"
             )

@@ -16,6 +16,7 @@ from typing import Any
 import click
 import pytest
 import torch
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from rich.console import Console
 from torchvision.io import write_jpeg
@@ -333,6 +334,22 @@ def test_a_plan_creates_nothing(elth: Elth, config: Path, tmp_path: Path) -> Non
 def _table(text: str) -> dict[str, list[str]]:
     rows = (re.split("[│┃]", line)[1:-1] for line in text.splitlines() if line[:1] in "│┃")
     return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
+
+
+def test_a_plan_for_a_server_that_was_never_used_creates_nothing(
+    elth: Elth, config: Path, tmp_path: Path
+) -> None:
+    """Here as a database, which MLflow alone has made."""
+    uri = f"sqlite:///{tmp_path / 'server.db'}"
+    client = MlflowClient(uri)
+    before = [one.name for one in client.search_experiments()]
+    done = elth("plan", config, "--store", uri)
+    assert done.code == 0
+    assert f"The grid small is new in {uri}." in done.out
+    assert [one.name for one in client.search_experiments()] == before
+    refused = elth("report", "small", "--store", uri)
+    assert refused.code == 2
+    assert "it was not made by elth run, or never begun to the end" in refused.err
 
 
 def test_a_plan_counts_stages_time_and_disk(elth: Elth, config: Path, tmp_path: Path) -> None:
