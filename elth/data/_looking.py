@@ -78,6 +78,13 @@ class _Look:
     bad: str = ""
 
 
+def processors() -> int:
+    """How many processors this process may use; macOS binds none."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def in_order(
     pool: ThreadPoolExecutor, function: Callable[[Given], T], items: Iterable[Given], ahead: int
 ) -> Iterator[T]:
@@ -111,7 +118,7 @@ def look(
         return [_look(path, decode) for path in paths]
 
     done, total = 0, sum(len(part.paths) for part in parts.values())
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or processors()
     pool = ThreadPoolExecutor(threads, "look")
     found = {}
     try:

@@ -39,7 +39,14 @@ from elth.data._header import JPEG, Trait
 from elth.data._images import Unfit, decode_bytes, read_bytes, reason_of, shown
 from elth.data._info import DatasetInfo
 from elth.data._listing import Part, Tell, list_folder
-from elth.data._looking import ImagesError, Progress, refuse_shared, tell_copies, tell_traits
+from elth.data._looking import (
+    ImagesError,
+    Progress,
+    processors,
+    refuse_shared,
+    tell_copies,
+    tell_traits,
+)
 from elth.data._manifests import (
     PARTS,
     PREPARED,
@@ -472,7 +479,7 @@ def _make_all(
     traits: _Traits,
 ) -> tuple[list[_Shard], list[str]]:
     """Verify or make every shard: the shards, and what is wrong with which images."""
-    pool = ThreadPoolExecutor(threads or len(os.sched_getaffinity(0)), "prepare")
+    pool = ThreadPoolExecutor(threads or processors(), "prepare")
     try:
         kept = []
         for job, shard in zip(jobs, pool.map(_kept, jobs), strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from elth import data
 from elth.data import ImagesError, _looking, make_manifest, prepare
 from elth.data._header import Trait
 from elth.data._listing import list_folder
-from elth.data._looking import in_order, look
+from elth.data._looking import in_order, look, processors
 from elth.errors import ElthError
 from tests.elth.data.files import animation, deep_png, encoded, folder, jpeg, picture, turned
 
@@ -52,6 +53,15 @@ def test_sizes_checksums_and_traits(
         assert [bytes(sha) for sha in seen.sha256] == [hashlib.sha256(c).digest() for c in contents]
         assert seen.bad == {}
     assert looks["train"].traits.tolist() == [0, 0, 0, 0, Trait.TURNED, 0]
+
+
+def test_the_processors_are_those_that_this_process_may_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if hasattr(os, "sched_getaffinity"):
+        assert processors() == len(os.sched_getaffinity(0))
+        monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    assert processors() == os.cpu_count()
 
 
 def test_few_images_are_under_way_at_a_time() -> None:
