@@ -255,6 +255,20 @@ def is_deleted(client: MlflowClient, run_id: str, error: MlflowException) -> boo
         return second.error_code in GONE
 
 
+def set_tag(client: MlflowClient, run_id: str, name: str, value: str) -> None:
+    """Set a tag, which for MLflow is to look and then to insert: of two at once one fails.
+
+    Raises:
+        MlflowException: it cannot be set, as its run is deleted, or the store is away.
+    """
+    try:
+        client.set_tag(run_id, name, value)
+    except MlflowException as error:
+        if is_deleted(client, run_id, error):
+            raise
+        client.set_tag(run_id, name, value)
+
+
 def _nth(name: str, number: int, by: str = "/") -> str:
     """The name of the first of some that succeed each other, or of a later one."""
     return name if number == 1 else f"{name}{by}{number}"

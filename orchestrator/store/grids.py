@@ -34,7 +34,7 @@ from orchestrator.plan import Plan, Stage, build
 from orchestrator.plan.ending import Link, links_of
 from orchestrator.store.address import Store
 from orchestrator.store.away import is_away
-from orchestrator.store.board import Board, is_deleted, log_once
+from orchestrator.store.board import Board, is_deleted, log_once, set_tag
 from orchestrator.store.content import Change, Content, grown
 from orchestrator.store.files import Files
 from orchestrator.store.listing import Tracked, pages
@@ -352,7 +352,7 @@ class Grids:
         if log_once(self._client, run_id, name, folder) != folder:
             return False
         grid = run.data.tags["elth.grid"]
-        self._tag(run_id, NOTE, _note(grid, len(content.keys), text))
+        set_tag(self._client, run_id, NOTE, _note(grid, len(content.keys), text))
         self._client.set_terminated(run_id, "FINISHED")
         return True
 
@@ -365,7 +365,7 @@ class Grids:
             for run in found:
                 if run.info.run_id == run_id:
                     if _NUMBER not in run.data.tags:
-                        self._tag(run_id, _NUMBER, str(number))
+                        set_tag(self._client, run_id, _NUMBER, str(number))
                     return run
             # None is settled, or the one that was is deleted.
             mine = found[0] if found else self._create(grid)
@@ -375,15 +375,6 @@ class Grids:
     def _create(self, grid: str) -> Run:
         tags = {"elth.grid": grid, **environment()}
         return self._client.create_run(self._experiment, run_name=grid, tags=tags)
-
-    def _tag(self, run_id: str, name: str, value: str) -> None:
-        """Set a tag, which for MLflow is to look and then to insert: of two at once one fails."""
-        try:
-            self._client.set_tag(run_id, name, value)
-        except MlflowException as error:
-            if is_deleted(self._client, run_id, error):
-                raise
-            self._client.set_tag(run_id, name, value)
 
     # Files
 
@@ -409,7 +400,7 @@ class Grids:
 
     def _log_file(self, run_id: str, name: str, text: str) -> None:
         """Write a file of a grid. Of two drivers that do so at once, either may be the last."""
-        self._client.set_tag(run_id, _checked(name, text), "true")
+        set_tag(self._client, run_id, _checked(name, text), "true")
         self._files.write(run_id, name, text.encode())
 
     def _half_begun(self, grid: str) -> ElthError:
@@ -436,7 +427,7 @@ class Grids:
         """
         for run_id in run_ids:
             try:
-                self._tag(run_id, f"grid.{grid}", "true")
+                set_tag(self._client, run_id, f"grid.{grid}", "true")
             except MlflowException as error:
                 if not is_deleted(self._client, run_id, error):
                     raise

@@ -26,7 +26,7 @@ from mlflow.exceptions import MlflowException
 
 from elth.errors import ElthError
 from orchestrator.plan.stage import Stage
-from orchestrator.store.board import is_deleted
+from orchestrator.store.board import is_deleted, set_tag
 from orchestrator.store.listing import Tracked, stage_of
 from orchestrator.store.marks import ASKED, REDONE, STALE, is_finished, mark_of, standing
 from orchestrator.store.opening import STAGES
@@ -139,10 +139,10 @@ def begin(tracker: Tracker, asked: Request) -> None:
     if run is None:
         raise ElthError(f"the grid {asked.grid} is no more in the store {tracker.store}")
     content = {"name": asked.name, "keys": list(asked.named)}
-    _tag(tracker, run.info.run_id, ASKED, json.dumps(content))
+    set_tag(tracker.client, run.info.run_id, ASKED, json.dumps(content))
     name = str(_open(tracker, asked.grid)["name"])  # of two at once the later one
     for run_id in asked.runs:
-        _tag(tracker, run_id, ASKED, name)
+        set_tag(tracker.client, run_id, ASKED, name)
 
 
 def end(tracker: Tracker, asked: Request) -> None:
@@ -215,12 +215,12 @@ def _replace(tracker: Tracker, stage: Stage, old: Sequence[Run], new: Run, grid:
         for one in made:
             if one.status in ("finished", "running"):
                 with _unless_gone(tracker, one.run_id):
-                    _tag(tracker, one.run_id, STALE, name)
+                    set_tag(tracker.client, one.run_id, STALE, name)
                     children.append(one)
     tags = {tag for run in old for tag in run.data.tags if tag.startswith("grid.")}
     for tag in sorted(tags - new.data.tags.keys()):
-        _tag(tracker, new.info.run_id, tag, "true")
-    _tag(tracker, new.info.run_id, REDONE, name)
+        set_tag(tracker.client, new.info.run_id, tag, "true")
+    set_tag(tracker.client, new.info.run_id, REDONE, name)
     for run in old:
         with _unless_gone(tracker, run.info.run_id):
             client.delete_run(run.info.run_id)
@@ -273,20 +273,6 @@ def _told(children: Sequence[Tracked], grid: str) -> str:
     if others:
         text += f" (those of {', '.join(others)} by the next elth run of these)"
     return text
-
-
-def _tag(tracker: Tracker, run_id: str, name: str, value: str) -> None:
-    """Set a tag, which for MLflow is to look and then to insert: of two drivers at once one fails.
-
-    Raises:
-        MlflowException: it cannot be set, as its run is deleted.
-    """
-    try:
-        tracker.client.set_tag(run_id, name, value)
-    except MlflowException as error:
-        if is_deleted(tracker.client, run_id, error):
-            raise
-        tracker.client.set_tag(run_id, name, value)
 
 
 @contextlib.contextmanager
