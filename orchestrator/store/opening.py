@@ -44,7 +44,9 @@ def check_reachable(uri: str) -> None:
     proxy = proxy_of(uri)
     hint = f" (asked by way of the proxy of {proxy}: NO_PROXY names hosts that need none)"
     try:
-        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_ANSWER_SECONDS).close()
+        # With the proxies of now: urlopen has those of its first call in this process.
+        ask = urllib.request.build_opener().open
+        ask(f"{uri.rstrip('/')}/health", timeout=_ANSWER_SECONDS).close()
     except urllib.error.HTTPError as error:  # it answers; it may ask for a password
         error.close()
         if proxy and error.code in _OF_PROXIES:
