@@ -16,6 +16,8 @@ from orchestrator.experiment.methods import rank, title
 from orchestrator.experiment.sections import Paper
 from orchestrator.store.content import Content, beside
 from orchestrator.store.listing import Tracked
+from orchestrator.store.marks import STALE
+from orchestrator.store.redo import marked
 from orchestrator.store.soundness import faulty
 from orchestrator.store.tracker import Tracker
 
@@ -122,6 +124,8 @@ class Report:
     """The last round that the experiment asks for."""
     faulty: tuple[str, ...] = ()
     """Stages whose gradients may have been wrong, as they were computed by an earlier version."""
+    stale: tuple[str, ...] = ()
+    """Stages made of what came out different when it was done again, and not done again yet."""
     asked: frozenset[tuple[str, str]] = frozenset()
     """Datasets and networks that the grid names as targets; others are only on the way."""
     beside: str = ""
@@ -155,7 +159,8 @@ def collect(tracker: Tracker, grid: str, asked: Content | None = None) -> Report
     by_key: dict[str, Tracked] = {}
     everything = tracker.stages()
     wrong = {one.run_id for one in faulty(everything)}
-    for tracked in everything:
+    again = marked(tracker)  # which count where nothing has taken their place
+    for tracked in sorted(everything, key=lambda one: one.run_id in again):
         if tracked.key in labels and tracked.status == "finished":
             stage = replace(tracked.stage, labels=labels[tracked.key])
             by_key.setdefault(tracked.key, replace(tracked, stage=stage))
@@ -175,6 +180,11 @@ def collect(tracker: Tracker, grid: str, asked: Content | None = None) -> Report
         dataset=titles.get(dataset, dataset),
         criteria={name: given for name, given in experiment.get("criteria", {}).items() if given},
         faulty=tuple(one.stage.title for one in by_key.values() if one.run_id in wrong),
+        stale=tuple(
+            one.stage.title
+            for one in by_key.values()
+            if one.run_id in again and STALE in again[one.run_id].data.tags
+        ),
         rounds=int(experiment.get("pruning", {}).get("rounds", 0)),
         asked=frozenset(
             (titles.get(name, name), network)

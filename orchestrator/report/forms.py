@@ -101,11 +101,14 @@ def to_tables(report: Report) -> RenderableType:
         of = "report" if report.beside else "grid"
         notes.append(f"{report.missing} stages of this {of} are not finished.")
     if report.faulty:
-        shown = "; ".join(report.faulty[:_TOLD])
-        more = f" and {len(report.faulty) - _TOLD} more" if len(report.faulty) > _TOLD else ""
         notes.append(
             f"{len(report.faulty)} stages come from gradients that may be wrong "
-            f"(docs/numerics.md): {shown}{more}. {DO_AGAIN}."
+            f"(docs/numerics.md): {_first(report.faulty)}. {DO_AGAIN}."
+        )
+    if report.stale:
+        notes.append(
+            f"{len(report.stale)} stages were made of what came out different when it was done "
+            f"again: {_first(report.stale)}. The next elth run does them again."
         )
     if len(report.numerics) > 1:
         notes.append(
@@ -113,6 +116,11 @@ def to_tables(report: Report) -> RenderableType:
             f"bits: {'; '.join(report.numerics)}."
         )
     return Group(*parts, Text("\n".join(notes), style="dim"))
+
+
+def _first(titles: Sequence[str]) -> str:
+    more = f" and {len(titles) - _TOLD} more" if len(titles) > _TOLD else ""
+    return f"{'; '.join(titles[:_TOLD])}{more}"
 
 
 def _ended(report: Report) -> str:

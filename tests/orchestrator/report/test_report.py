@@ -29,7 +29,9 @@ from orchestrator.report.forms import sheets, to_csv, to_json, to_tables, write
 from orchestrator.report.sheets import sheet_csv, sheet_markdown, texts_of
 from orchestrator.report.status import states
 from orchestrator.store.address import Store
+from orchestrator.store.leases import Lease, claim
 from orchestrator.store.listing import Tracked
+from orchestrator.store.marks import STALE
 from orchestrator.store.result import Result
 from orchestrator.store.tracker import Tracker
 from tests.orchestrator.helpers import (
@@ -754,3 +756,28 @@ def test_an_image_folder_is_called_by_its_name(finished: Finished, tmp_path: Pat
 def test_a_report_of_an_unknown_grid_is_refused(finished: Finished) -> None:
     with pytest.raises(ElthError, match="has no grid 'nothing'"):
         collect(finished.tracker, "nothing")
+
+
+# Stages that are to be done again
+
+
+def test_what_was_made_of_a_result_that_is_another_now_is_told(tracker: Tracker) -> None:
+    found = tiny("stale", seeds=[61])
+    built = plan.build(found)
+    runs = {one.key: track(tracker, one, 50.0, grid="stale") for one in built.stages.values()}
+    tracker.grids.open("stale", found.resolved(), built.stages, "")
+    last = list(built.stages.values())[-1]
+    clean = collect(tracker, "stale")
+    assert "came out different" not in _text(clean, 400)
+    tracker.client.set_tag(runs[last.key], STALE, "request")
+    report = collect(tracker, "stale")
+    assert report.stale == (last.title,)
+    assert report.cells == clean.cells, "the last results that are known"
+    assert f"was done again: {last.title}. The next elth run does them again." in _text(report, 400)
+    lease = claim(tracker, last, grid="stale", driver="x:1:1", since=0.0)
+    assert isinstance(lease, Lease)
+    track(tracker, last, 70.0, lease=lease)
+    lease.end()
+    report = collect(tracker, "stale")
+    assert report.stale == ()
+    assert report.cells[-1].accuracy == (70.0,), "though the other run is still there"
