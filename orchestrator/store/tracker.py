@@ -285,16 +285,20 @@ class Tracker:
         """Refuse a store of which most files are not there: nothing is wrong with it then.
 
         Args:
-            runs: ids of finished runs that are looked at, a few of them; any when None.
+            runs: ids of finished runs that are looked at, a few of them; any when None. If most of
+                these have none, it may be these alone: then any others are looked at as well.
 
         Raises:
-            AwayError: of more than half of them the files are not there.
+            AwayError: of more than half of them, and of the store, the files are not there.
         """
+        given = runs
         if runs is None:
             runs = [one.run_id for one in self.stages() if one.status == "finished"]
         some = runs[:: max(1, len(runs) // _LOOKED_AT)]
         gone = sum(not self.files.sizes(run_id, RESULT) for run_id in some)
         if 2 * gone > len(some):
+            if given is not None:
+                return self.check_files()
             where = f" in {self.store.folder / ARTIFACTS}" if self.store.folder else ""
             raise AwayError(
                 f"the store {self.store} is there, and the files of its runs are not: of "
