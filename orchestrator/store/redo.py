@@ -15,6 +15,7 @@ the same request, and a stage that was done again for it carries its name and is
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -107,7 +108,7 @@ def request(tracker: Tracker, grid: str, stages: Collection[Stage]) -> Request:
     """
     keys = tuple(sorted(stage.key for stage in stages))
     before = _open(tracker, grid)
-    is_same = before.get("keys") == list(keys)
+    is_same = before.get("stages") == _digest(keys)
     name = str(before["name"]) if is_same else uuid.uuid4().hex[:12]
     again, runs, notes = set(), [], []
     for stage in stages:
@@ -138,9 +139,10 @@ def begin(tracker: Tracker, asked: Request) -> None:
     run = tracker.grids.run(asked.grid)
     if run is None:
         raise ElthError(f"the grid {asked.grid} is no more in the store {tracker.store}")
-    content = {"name": asked.name, "keys": list(asked.named)}
+    content = {"name": asked.name, "stages": _digest(asked.named)}
     set_tag(tracker.client, run.info.run_id, ASKED, json.dumps(content))
-    name = str(_open(tracker, asked.grid)["name"])  # of two at once the later one
+    # Of two at once the later one, unless that has been brought to its end by now.
+    name = str(_open(tracker, asked.grid).get("name", asked.name))
     for run_id in asked.runs:
         set_tag(tracker.client, run_id, ASKED, name)
 
@@ -148,7 +150,7 @@ def begin(tracker: Tracker, asked: Request) -> None:
 def end(tracker: Tracker, asked: Request) -> None:
     """Note that everything was done: to ask for the same stages is a new request then."""
     run = tracker.grids.run(asked.grid)
-    if run is not None and _open(tracker, asked.grid).get("keys") == list(asked.named):
+    if run is not None and _open(tracker, asked.grid).get("stages") == _digest(asked.named):
         with contextlib.suppress(MlflowException):  # another driver was quicker
             tracker.client.delete_tag(run.info.run_id, ASKED)
 
@@ -159,6 +161,11 @@ def _open(tracker: Tracker, grid: str) -> dict[str, object]:
         found = json.loads(run.data.tags.get(ASKED, "{}")) if run is not None else {}
         return found if isinstance(found, dict) else {}
     return {}
+
+
+def _digest(keys: Iterable[str]) -> str:
+    """Which stages a request names, in a tag, of which MLflow cuts off what is too long."""
+    return hashlib.sha256(" ".join(keys).encode()).hexdigest()
 
 
 def below(keys: Collection[str], tracked: Iterable[Tracked]) -> list[Tracked]:

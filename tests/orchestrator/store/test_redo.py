@@ -242,3 +242,18 @@ def test_marks_of_running_and_deleted_runs_do_not_count(tracker: Tracker) -> Non
     assert log.run_id in redo.marked(tracker)
     tracker.client.delete_run(log.run_id)
     assert log.run_id not in redo.marked(tracker)
+
+
+def test_a_request_may_name_any_number_of_stages(tracker: Tracker) -> None:
+    """A tag holds 8,000 letters, and MLflow cuts off the rest."""
+    tracker.grids.open("many", "text: 1\n", {}, "")
+    named = tuple(f"{number:064x}" for number in range(500))
+    words = {"grid": "many", "again": frozenset[str](), "runs": (), "notes": ()}
+    asked = redo.Request(name="first", named=named, **words)  # type: ignore[arg-type]
+    redo.begin(tracker, asked)
+    assert redo._open(tracker, "many")["name"] == "first"
+    fewer = redo.Request(name="second", named=named[1:], **words)  # type: ignore[arg-type]
+    redo.end(tracker, fewer)
+    assert redo._open(tracker, "many")["name"] == "first", "another request is not ended"
+    redo.end(tracker, asked)
+    assert redo._open(tracker, "many") == {}
