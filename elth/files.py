@@ -6,7 +6,9 @@ import contextlib
 import errno
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from elth.errors import ElthError
 
@@ -17,19 +19,44 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         ElthError: the file cannot be written, with the system's reason.
     """
+    with replacing(path) as file:
+        try:
+            file.write(data)
+        except OSError as error:
+            raise _unwritten(path, error) from error
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of one when the block ends, as a whole; if it fails, none does.
+
+    Raises:
+        ElthError: it cannot be opened, synced or renamed, with the system's reason. What the block
+            raises is passed on.
+    """
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
+        try:
+            file = beside.open("wb")
+        except OSError as error:
+            raise _unwritten(path, error) from error
+        with file:
+            yield file
+            try:
+                file.flush()
+                os.fsync(file.fileno())
+                beside.replace(path)
+            except OSError as error:
+                raise _unwritten(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):  # renamed, or never made
             beside.unlink()
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "; make room on that disk and do it again" if full else ""
-        raise ElthError(f"cannot write {path}: {error.strerror or error}{remedy}") from error
+
+
+def _unwritten(path: Path, error: OSError) -> ElthError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "; make room on that disk and do it again" if full else ""
+    return ElthError(f"cannot write {path}: {error.strerror or error}{remedy}")
 
 
 def expanded(place: str | Path) -> Path:

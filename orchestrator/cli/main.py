@@ -12,7 +12,17 @@ import sys
 import click
 
 from elth.errors import ElthError
-from orchestrator.cli import cluster, data, differing, housekeeping, lists, results, running, ticket
+from orchestrator.cli import (
+    bundles,
+    cluster,
+    data,
+    differing,
+    housekeeping,
+    lists,
+    results,
+    running,
+    ticket,
+)
 from orchestrator.cli.common import EXIT_REFUSED, EXIT_STOPPED
 
 
@@ -22,7 +32,7 @@ def cli() -> None:
     """Find lottery tickets once, stretch and squeeze them into other networks, compare."""
 
 
-for family in (running, results, differing, housekeeping, lists, data, ticket, cluster):
+for family in (running, results, differing, housekeeping, bundles, lists, data, ticket, cluster):
     for command in family.COMMANDS:
         cli.add_command(command)
 

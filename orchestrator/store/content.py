@@ -127,6 +127,8 @@ class Change:
     """The run and the version of the grid that this was worked out from."""
     mends: bool = False
     """Whether one of the grid's files is gone or damaged, and has to be written anew."""
+    renamed_by: str = "name=OTHER"
+    """How the command gives the grid another name, for messages."""
 
     @functools.cached_property
     def lost(self) -> frozenset[tuple[Place, str]]:
@@ -161,8 +163,9 @@ class Change:
             why = " (no field differs: the code or the data that they are made by does)"
         return (
             f"the grid '{self.grid}' in {self.store} is of another plan, and this one would "
-            f"{would}{why}: give it a name of its own by name=OTHER, what is finished is shared; "
-            "or let the grid be what this file says by --replace, no run is deleted"
+            f"{would}{why}: give it a name of its own by {self.renamed_by}, what is "
+            "finished is shared; or let the grid be what this file says by --replace, no run is "
+            "deleted"
         )
 
     @property
@@ -209,6 +212,33 @@ def grown(before: Content, experiment: Experiment, plan: Plan) -> Content:
         after = Content.of(whole, build(whole))
     stay = _of_former_rounds(before, after, whole)
     return dataclasses.replace(after, keys={**after.keys, **stay}) if stay else after
+
+
+def joined(before: Content, asked: Content) -> Content:
+    """A grid with one of another store added, by their keys alone: no code of theirs is needed.
+
+    The one that holds all of the other; or, of two that differ in their seeds alone, the one of
+    both. Else what is added, by which something is lost.
+    """
+    if asked.places <= before.places:
+        return before
+    is_more = {place[:-1] for place, _ in asked.places} == {p[:-1] for p, _ in before.places}
+    seeds = sorted({*before.seeds, *asked.seeds})
+    shared = set(before.seeds) & set(asked.seeds)
+    if before.places <= asked.places or not is_more:
+        return asked
+    if any(p not in asked.places for p in before.places if p[0][-1] in shared):
+        return asked
+    if _fields(before.experiment, asked.experiment):
+        return asked
+    whole = yaml.safe_dump(
+        {**asked.experiment, "seeds": seeds}, sort_keys=False, allow_unicode=True
+    )
+    return Content(
+        text=whole,
+        keys={**before.keys, **asked.keys},
+        links={**before.links, **asked.links},
+    )
 
 
 def _of_former_rounds(

@@ -133,15 +133,24 @@ class Files:
         """
         if self._folder is not None:
             return bytes_of(folder_of(self._folder, run_id).parent)
-        files, total = self._repository(run_id), 0
+        return sum(self.tree(run_id).values())
+
+    def tree(self, run_id: str) -> dict[str, int]:
+        """All files of a run by their whole names, and their sizes in bytes.
+
+        Raises:
+            MlflowException, OSError: it cannot be told.
+        """
+        files = self._repository(run_id)
+        found: dict[str, int] = {}
         todo: list[str | None] = [None]
         while todo:
             for one in files.list_artifacts(todo.pop()):
                 if one.is_dir:
                     todo.append(one.path)
                 else:
-                    total += int(one.file_size or 0)
-        return total
+                    found[one.path] = int(one.file_size or 0)
+        return found
 
     @contextlib.contextmanager
     def fetched(self, run_id: str, name: str) -> Iterator[Path]:

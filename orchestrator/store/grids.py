@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -35,7 +36,7 @@ from orchestrator.plan.ending import Link, links_of
 from orchestrator.store.address import Store
 from orchestrator.store.away import is_away
 from orchestrator.store.board import Board, is_deleted, log_once, set_tag
-from orchestrator.store.content import Change, Content, grown
+from orchestrator.store.content import Change, Content, grown, joined
 from orchestrator.store.files import Files
 from orchestrator.store.listing import Tracked, pages
 from orchestrator.store.opening import NOTE
@@ -253,10 +254,36 @@ class Grids:
         """
         return self._change(self.run(experiment.name), experiment, plan, replace=replace)
 
+    def change_by(self, grid: str, asked: Content, *, replace: bool = False) -> Change:
+        """What a grid from another store would make of the one of this name; nothing is written.
+
+        Raises:
+            ElthError: what the grid holds is not to be had.
+        """
+        return self._change_by(self.run(grid), grid, asked, replace=replace)
+
     def _change(
         self, run: Run | None, experiment: Experiment, plan: Plan, *, replace: bool
     ) -> Change:
-        name, before, is_whole = experiment.name, None, True
+        asked = Content.of(experiment, plan)
+        grow = functools.partial(grown, experiment=experiment, plan=plan)
+        return self._worked_out(run, experiment.name, asked, grow, replace=replace)
+
+    def _change_by(self, run: Run | None, grid: str, asked: Content, *, replace: bool) -> Change:
+        grow = functools.partial(joined, asked=asked)
+        change = self._worked_out(run, grid, asked, grow, replace=replace)
+        return dataclasses.replace(change, renamed_by="--name OTHER")
+
+    def _worked_out(
+        self,
+        run: Run | None,
+        name: str,
+        asked: Content,
+        grow: Callable[[Content], Content],
+        *,
+        replace: bool,
+    ) -> Change:
+        before, is_whole = None, True
         if run is not None:
             try:
                 before, is_whole = self._whole_or_mended(name, run)
@@ -269,13 +296,12 @@ class Grids:
                         "files are gone or damaged: put them back, or let it be what this file "
                         "says by --replace"
                     ) from error
-        asked = Content.of(experiment, plan)
         return Change(
             grid=name,
             store=str(self._store),
             asked=asked,
             before=before,
-            after=asked if before is None or replace else grown(before, experiment, plan),
+            after=asked if before is None or replace else grow(before),
             replaces=replace,
             seen=_seen(run),
             mends=not is_whole,
@@ -315,19 +341,42 @@ class Grids:
         Raises:
             ElthError: the grid would lose something (see ``Change.refusal``); nothing is written.
         """
+
+        def anew(run: Run | None) -> Change:
+            return self._change(run, experiment, plan, replace=change.replaces)
+
+        return self._extend(change, anew, experiment.description)
+
+    def adopt(self, change: Change, text: str) -> Change:
+        """Add a grid from another store to the one of its name; returns what came of it.
+
+        Args:
+            change: what ``change_by`` told of it, which is worked out anew if need be.
+            text: its description.
+
+        Raises:
+            ElthError: the grid would lose something (see ``Change.refusal``); nothing is written.
+        """
+
+        def anew(run: Run | None) -> Change:
+            return self._change_by(run, change.grid, change.asked, replace=change.replaces)
+
+        return self._extend(change, anew, text)
+
+    def _extend(self, change: Change, anew: Callable[[Run | None], Change], text: str) -> Change:
         while True:
-            run = self.run(experiment.name)
+            run = self.run(change.grid)
             if change.seen != _seen(run):
-                change = self._change(run, experiment, plan, replace=change.replaces)
+                change = anew(run)
             if change.refusal:
                 raise ElthError(change.refusal)
             if change.after == change.before and not change.mends:
                 return change
-            home = self._home(experiment.name)
+            home = self._home(change.grid)
             # Else another driver has come first, and what it added is not in this change.
             is_it = run is None or run.info.run_id == home.info.run_id
             is_as_seen = is_it and _version(home) == change.seen[1]
-            if is_as_seen and self._write(home, change.after, experiment.description):
+            if is_as_seen and self._write(home, change.after, text):
                 return change
 
     def open(self, grid: str, resolved: str, plan: Mapping[str, Stage], text: str) -> str:

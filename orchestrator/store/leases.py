@@ -152,10 +152,17 @@ class Lease:
 
 
 def open_run(
-    tracker: Tracker, stage: Stage, *, grid: str, driver: str, tags: Mapping[str, str] | None = None
+    tracker: Tracker,
+    stage: Stage,
+    *,
+    grid: str,
+    driver: str,
+    tags: Mapping[str, str] | None = None,
+    started: int | None = None,
 ) -> str:
-    """Create the run of an attempt at a stage; returns its id."""
+    """Create the run of an attempt at a stage, started then or now; returns its id."""
     run = tracker.create_run(
+        start_time=started,
         run_name=stage.title,
         tags={
             "elth.key": stage.key,
@@ -178,6 +185,7 @@ def claim(
     driver: str,
     since: float,
     watched: tuple[str, float] | None = None,
+    started: int | None = None,
 ) -> Run | Held | Lease:
     """Ask for the right to do a stage.
 
@@ -188,6 +196,7 @@ def claim(
         driver: which driver asks; what it has begun before and not finished is dead.
         since: when asking began, as ``time.monotonic`` tells.
         watched: the token of ``Held`` that was given before, and for how many seconds it was seen.
+        started: when the run began that is to be written, in milliseconds since 1970; now if None.
 
     Returns:
         the finished run, if there is one that is not to be done again; ``Held`` while another
@@ -218,7 +227,8 @@ def claim(
         patience = longest * _lengths(len(losses), f"{driver} {stage.key}")
         if watched is None or watched[0] != token or watched[1] < patience:
             return Held(token, _note(stage, losses, patience))
-    mine = open_run(tracker, stage, grid=grid, driver=driver, tags=_signs(0, length()))
+    signs = _signs(0, length())
+    mine = open_run(tracker, stage, grid=grid, driver=driver, tags=signs, started=started)
     if not tracker.board.take(stage.key, number + 1, mine):
         tracker.client.delete_run(mine)
         return Held(uuid.uuid4().hex)

@@ -211,9 +211,9 @@ def generation(tracker: Tracker) -> str:
 
 
 def _replace(tracker: Tracker, stage: Stage, old: Sequence[Run], new: Run, grid: str) -> str:
-    client, name, before = tracker.client, mark_of(old[0]), _digests(tracker, old[0])
+    client, name, before = tracker.client, mark_of(old[0]), digests(tracker, old[0])
     children: list[Tracked] = []
-    is_same = before is not None and before == _digests(tracker, new)
+    is_same = before is not None and before == digests(tracker, new)
     if not is_same:
         client.set_experiment_tag(tracker.experiments[STAGES], REDONE, uuid.uuid4().hex)
         made = [one for one in tracker.stages() if stage.key in one.stage.parents]
@@ -238,16 +238,21 @@ def _replace(tracker: Tracker, stage: Stage, old: Sequence[Run], new: Run, grid:
     return f"{stage.title} {_otherwise(old[0], new, before, classes)}; {_told(children, grid)}"
 
 
-def _digests(tracker: Tracker, run: Run) -> Mapping[str, str] | None:
+def told(tags: Mapping[str, str]) -> dict[str, str]:
+    """Digests of the parts of a result, as far as the tags of its run tell them."""
+    return {
+        tag.removeprefix("elth.").removesuffix("_sha256"): value
+        for tag, value in tags.items()
+        if tag.startswith("elth.") and tag.endswith("_sha256")
+    }
+
+
+def digests(tracker: Tracker, run: Run) -> Mapping[str, str] | None:
     """Digests of the parts of what a run left; None if they are not to be had.
 
     Runs of before tell that of their mask alone: then its files are read.
     """
-    tags = {
-        tag.removeprefix("elth.").removesuffix("_sha256"): value
-        for tag, value in run.data.tags.items()
-        if tag.startswith("elth.") and tag.endswith("_sha256")
-    }
+    tags = told(run.data.tags)
     if tags.keys() - {"mask"}:
         return tags
     try:

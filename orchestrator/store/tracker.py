@@ -12,6 +12,7 @@ import logging
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow import MlflowClient
@@ -263,17 +264,13 @@ class Tracker:
             CodeError: it cannot be told, as code from outside is not here.
             ElthError: the files are not to be had, for another reason.
         """
-        from orchestrator.store.result import files_of, read
+        from orchestrator.store.result import files_of
 
         run_id = str(run.info.run_id)
         wanted = files_of(stage, run.data.tags)
         try:
             with self.files.fetched(run_id, RESULT) as place:
-                have = {path.name: path.stat().st_size for path in place.iterdir()}
-                _check_there(stage, run_id, wanted, have)
-                for name in have:
-                    (place / name).open("rb").close()
-                return _checked(stage, lambda: read(stage, place))
+                return result_in(place, stage, run_id, run.data.tags)
         except FileNotFoundError:
             _check_there(stage, run_id, wanted or {RESULT: None}, {})
             raise
@@ -365,6 +362,30 @@ def _in_words(store: Store) -> Iterator[None]:
         first = (str(error) or type(error).__name__).splitlines()[0]
         kind = AwayError if is_away(error) else ElthError
         raise kind(f"cannot use the store {store}: {first}") from error
+
+
+def result_in(place: Path, stage: Stage, run_id: str, tags: Mapping[str, str]) -> Result:
+    """What a folder holds as the result of a stage, read by sizes and checksums.
+
+    Args:
+        place: the folder.
+        stage: the stage.
+        run_id: of its run, for messages.
+        tags: those of its run.
+
+    Raises:
+        DamagedError: a file is not what was written.
+        AbsentError: a file is not there.
+        CodeError: it cannot be told, as code from outside is not here.
+        OSError: a file cannot be read.
+    """
+    from orchestrator.store.result import files_of, read
+
+    have = {path.name: path.stat().st_size for path in place.iterdir()}
+    _check_there(stage, run_id, files_of(stage, tags), have)
+    for name in have:
+        (place / name).open("rb").close()
+    return _checked(stage, lambda: read(stage, place))
 
 
 def _check_writing(store: Store) -> None:
