@@ -270,7 +270,7 @@ def test_what_a_live_driver_is_at_is_not_removed(
     assert _there(tracker, stages[:3]) == [True] * 3
 
 
-@pytest.mark.parametrize("who", [GONE, ELSEWHERE])
+@pytest.mark.parametrize("who", [GONE, ELSEWHERE], ids=["gone", "elsewhere"])
 def test_what_a_dead_driver_left_goes_with_its_checkpoints(
     tracker: Tracker, shared: tuple[str, str, list[Stage]], who: str
 ) -> None:
