@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import socket
 import sys
 import uuid
@@ -386,14 +385,3 @@ def _take_handed_over() -> None:
         )
     internal_kv._internal_kv_del(name)
     os.environ.update(json.loads(text))
-
-
-def free_bytes(folder: str | Path) -> int | None:
-    """Bytes that are free where a folder lies, or will lie."""
-    path = Path(folder)
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    try:
-        return shutil.disk_usage(path).free
-    except OSError:
-        return None
