@@ -259,7 +259,7 @@ def check_disks(store: Store, given: str | None) -> Iterator[Finding]:
 def room(place: str, use: str) -> Finding:
     """Whether there is room at a place."""
     path = Path(place)
-    while not path.exists() and path != path.parent:
+    while not os.path.exists(path) and path != path.parent:  # or it may not be looked into
         path = path.parent
     usage = shutil.disk_usage(path)
     share = usage.free / max(usage.total, 1)

@@ -40,7 +40,7 @@ def check() -> str:
             f"the sockets in it: set RAY_TMPDIR to a folder with a shorter one, as /tmp"
         )
     own = place / "ray"
-    there = next((path for path in (own, *own.parents) if path.exists()), Path("/"))
+    there = next((path for path in (own, *own.parents) if os.path.exists(path)), Path("/"))
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise ElthError(
             f"Ray would keep its files in {own}{said}, and {there}, of the user {_owner(there)}, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import sys
 import time
@@ -251,3 +252,17 @@ def test_resources_of_a_cluster() -> None:
     assert _wrong(doctor.check_slots(tiny("x"), TWO)) == []
     (finding,) = _wrong(doctor.check_slots(tiny("x", resources={"cpus": 3}), TWO))
     assert "of the 2 nodes of the cluster the largest has 2 cpus and 0 gpus" in finding
+
+
+def test_room_is_looked_for_above_what_may_not_be_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = os.stat
+
+    def stat(path: Any, *args: Any, **words: Any) -> os.stat_result:
+        if str(path).startswith(f"{tmp_path}/"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return whole(path, *args, **words)
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert "are free at" in doctor.room(f"{tmp_path}/below/it", "Ray").what

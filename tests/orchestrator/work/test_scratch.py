@@ -73,3 +73,19 @@ def test_a_file_where_the_folder_should_be(monkeypatch: pytest.MonkeyPatch) -> N
         ElthError, match=r"in /dev/null/ray \(RAY_TMPDIR says so\), and /dev/null, of"
     ):
         scratch.check()
+
+
+def test_a_folder_that_may_not_be_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As /root is for others; root itself looks everywhere."""
+    closed, whole = Path("/tmp/closed-to-elth"), os.stat
+
+    def stat(path: object, *args: object, **words: object) -> os.stat_result:
+        if str(path).startswith(f"{closed}/"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return whole("/" if str(path) == str(closed) else path, *args, **words)  # type: ignore[arg-type]
+
+    monkeypatch.setenv("TMPDIR", f"{closed}/tmp")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "stat", stat)
+    with pytest.raises(ElthError, match=rf"\(TMPDIR says so\), and {closed}, of the user root"):
+        scratch.check()
