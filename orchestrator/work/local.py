@@ -122,5 +122,8 @@ def _write_once(file: Path, text: str) -> None:
     try:
         with contextlib.suppress(FileExistsError):
             os.link(beside, file)
+    except OSError:  # a file system without links: of two that rename at once either may be last
+        if not file.exists():
+            beside.rename(file)
     finally:
-        beside.unlink()
+        beside.unlink(missing_ok=True)

@@ -97,3 +97,19 @@ def test_ray_takes_the_loopback_address_while_it_starts(
 )
 def test_a_loopback_address(address: str, so: bool) -> None:
     assert local.is_loopback(address) is so
+
+
+def test_a_token_is_made_where_files_cannot_be_linked(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    local.keep_token()
+    token = home / ".ray/auth_token"
+    first = token.read_text()
+    assert len(first) == 64
+    assert [path.name for path in token.parent.iterdir()] == ["auth_token"]
+    local.keep_token()
+    assert token.read_text() == first
