@@ -9,6 +9,7 @@ is JSON.
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from elth import masks
 from elth.errors import ElthError
-from elth.files import expanded
+from elth.files import expanded, write_atomic
 from elth.masks import Mask
 from elth.networks import Network, blueprint, build, canonical, check_state, prunable
 from elth.specs import DataShape, Spec
@@ -44,7 +45,8 @@ class Ticket:
     mask: Mask
     origin: Mapping[str, Any] = field(default_factory=dict)
     """Where it came from: dataset, recipe, seed, and ``history``, oldest first; ``start``, where
-    its training starts at another iteration than the recipe's rewind point."""
+    its training starts at another iteration than the recipe's rewind point; ``weights``, which is
+    ``trained`` where they are those after a training."""
 
     def __post_init__(self) -> None:
         """Check weights and mask against the network."""
@@ -96,6 +98,13 @@ class Ticket:
             "origin": dict(self.origin),
         }
         write_tensors(expanded(path), tensors, metadata)
+
+    def save_state(self, path: str | Path) -> None:
+        """Write ``weights()`` for ``torch.load`` with ``weights_only`` and ``load_state_dict``."""
+        plain = {name: tensor.cpu().contiguous() for name, tensor in self.weights().items()}
+        whole = io.BytesIO()
+        torch.save(plain, whole)
+        write_atomic(expanded(path), whole.getvalue())
 
     @staticmethod
     def load(path: str | Path) -> Ticket:

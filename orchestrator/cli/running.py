@@ -50,6 +50,11 @@ def plan(config: Path, overrides: tuple[str, ...], store: str | None) -> None:
             finished.setdefault(one.key, one)
     over = ended(links_of(built.stages), verdicts(experiment.pruning.stop, finished))
     _print_plan(experiment, built, set(finished) - over.keys(), over, tracked, place)
+    if built.kept & finished.keys():
+        from orchestrator.store.keeping import note_of, without_weights
+
+        for note in note_of(without_weights(open_tracker(store), built, finished)):
+            out.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     told = f"The grid {experiment.name} is new in {place}."
     if change is not None:
         told = f"elth run would refuse: {change.refusal}." if change.refusal else change.told
@@ -280,7 +285,7 @@ def _print_plan(
         if known
         else "a rough guess, until stages have been timed here"
     )
-    size = sum(plans.stored_bytes(stage) for stage in todo)
+    size = sum(plans.stored_bytes(stage, stage.key in built.kept) for stage in todo)
     at_most = " at most, as chains may end early" if experiment.pruning.stop else ""
     out.print(
         f"Time: about {duration(seconds)}{at_most} ({how}), {places}.\n"

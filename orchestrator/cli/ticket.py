@@ -88,14 +88,47 @@ def ticket_transform(file: Path, target: str, text: str, seed: int, output: Path
 )
 @click.argument("run_id")
 @plugin_option
+@click.option(
+    "--weights",
+    type=click.Choice(["rewind", "trained"]),
+    default="rewind",
+    show_default=True,
+    help="Those at the rewind point, or those after the training of the run.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["ticket", "torch"]),
+    default="ticket",
+    show_default=True,
+    help="A ticket of elth; or a state dict with the mask applied, for torch.load and "
+    "load_state_dict.",
+)
 @click.option("--output", "-o", type=PLACE, help="[default: NETWORK-KEY]")
 @store_option
-def ticket_export(run_id: str, output: Path | None, store: str | None) -> None:
+def ticket_export(
+    run_id: str, weights: str, form: str, output: Path | None, store: str | None
+) -> None:
     """Write the ticket of a tracked run (its id or key, or the beginning of one) to a file."""
-    found = _ticket(run_id, store)
-    output = output or Path(f"{_file_name(str(found.network))}-{run_id[:8]}.safetensors")
-    found.save(output)
+    if weights == "trained":
+        tracker = open_tracker(store)
+        from orchestrator.work.tickets import trained_ticket
+
+        found: Any = trained_ticket(tracker, run_id)
+    else:
+        found = _ticket(run_id, store)
+    if output is None:
+        stem = f"{_file_name(str(found.network))}-{run_id[:8]}"
+        stem += "-trained" if weights == "trained" else ""
+        output = Path(f"{stem}.{'pt' if form == 'torch' else 'safetensors'}")
+    if form == "torch":
+        found.save_state(output)
+    else:
+        found.save(output)
     _print_ticket(found)
+    kind = "a PyTorch state dict, masked" if form == "torch" else "a ticket"
+    which = "after the training" if weights == "trained" else "at the rewind point"
+    click.echo(f"{kind}, with the weights {which}")
     click.echo(f"wrote {output}")
 
 
@@ -129,6 +162,8 @@ def _print_ticket(ticket: Any) -> None:
     origin = ticket.origin
     if "dataset" in origin:
         click.echo(f"dataset {origin['dataset'].get('name')}, seed {origin.get('seed')}")
+    if origin.get("weights") == "trained":
+        click.echo(f"weights after the training, at iteration {origin.get('start')}")
     for step in origin.get("history", ()):
         text = ", ".join(f"{key} {value}" for key, value in step.items() if key != "plan")
         click.echo(f"  {text}")

@@ -166,6 +166,9 @@ class Entry(Section):
     round for imp, the last one for other methods; ``all``: every round."""
     sparsity: Annotated[tuple[Number, ...], OneOrMore] = ()
     """Sparsities between those of two rounds, as 0.9: reached exactly by a last, smaller round."""
+    keep: Literal["weights"] | None = None
+    """``weights``: what is trained leaves its trained weights in the store, as rounds do. In no
+    key."""
 
     @model_validator(mode="after")
     def _fits_method(self) -> Entry:
@@ -500,6 +503,7 @@ class Experiment(BaseModel):
                             transform=transform,
                             round=k,
                             target=target,
+                            keep=entry.keep is not None,
                         )
 
     def resolved(self) -> str:
@@ -529,6 +533,8 @@ class Cell:
     round: int
     target: str = ""
     """Exact sparsity, as ``0.9``, where it is not that of a whole round."""
+    keep: bool = False
+    """Whether its trained weights are kept."""
 
 
 def _criterion_settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:

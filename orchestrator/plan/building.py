@@ -40,11 +40,14 @@ def build(experiment: Experiment) -> Plan:
     check_count(experiment)
     stages: dict[str, Stage] = {}
     builders = [_Builder(experiment, seed, stages) for seed in experiment.seeds]
-    asked = dict.fromkeys(
-        builder.cell(cell).key for cell in experiment.cells() for builder in builders
-    )
+    asked: dict[str, bool] = {}
+    for cell in experiment.cells():
+        for builder in builders:
+            key = builder.cell(cell).key
+            asked[key] = asked.get(key, False) or cell.keep
     check_names(experiment.name, experiment.description, stages.values())
-    return Plan(stages, tuple(asked), notes(experiment))
+    kept = frozenset(key for key, is_kept in asked.items() if is_kept)
+    return Plan(stages, tuple(asked), notes(experiment), kept)
 
 
 def of_file(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Experiment, Plan]:

@@ -31,6 +31,8 @@ class Plan:
     """Keys of the stages that cells ask for; the others are on the way to them."""
     notes: tuple[str, ...] = ()
     """What a person should know before anything is trained."""
+    kept: frozenset[str] = frozenset()
+    """Keys of the stages whose trained weights are kept because an entry says so."""
 
     def children(self) -> dict[str, list[str]]:
         """For each key the keys of the stages that need it."""

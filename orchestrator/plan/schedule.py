@@ -151,6 +151,11 @@ class Schedule:
         return self._plan.stages
 
     @property
+    def kept(self) -> Collection[str]:
+        """Keys of the stages whose trained weights are kept because an entry says so."""
+        return self._plan.kept
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing is left to start or to wait for."""
         with self._lock:

@@ -24,6 +24,7 @@ from orchestrator.report.forms import to_tables, write
 from orchestrator.store import redo as again
 from orchestrator.store.address import Store
 from orchestrator.store.away import patiently
+from orchestrator.store.keeping import note_of, without_weights
 from orchestrator.store.listing import Tracked, seconds_per_work
 from orchestrator.store.outbox import publish_all
 from orchestrator.store.processes import owner
@@ -209,7 +210,8 @@ def _execute(
     del change
     if redo:
         again.begin(tracker, asked)
-    for note in (*asked.notes, *_what_comes(plan, tracked, waiting, experiment.name)):
+    lacking = note_of(without_weights(tracker, plan, finished))
+    for note in (*asked.notes, *_what_comes(plan, tracked, waiting, experiment.name), *lacking):
         _say(console, f"note: {note}")
     tracker.grids.join_finished(finished.values(), experiment.name)
     others = {one.numerics for one in finished.values()} - expected

@@ -54,6 +54,7 @@ def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) ->
         "inflight": storage.place(resources.storage, store),
         "outbox": str(store.outbox),
         "checkpoint_minutes": resources.checkpoint_minutes,
+        "keep": sorted(schedule.kept),
         "ending": experiment.pruning.model_dump()["stop"],
         "outside": outside(schedule.stages.values()).plain(),
         "data": {

@@ -16,7 +16,7 @@ from elth.rounds import prune_and_rewind
 from elth.specs import Spec
 from elth.streams import stream
 from elth.tickets import Ticket
-from orchestrator.plan.stage import Stage, shape_of
+from orchestrator.plan.stage import Stage, iterations, shape_of
 from orchestrator.store.listing import stage_of
 from orchestrator.store.result import Result, State
 from orchestrator.store.tracker import Tracker
@@ -90,6 +90,30 @@ def tracked_ticket(tracker: Tracker, run_id: str) -> Ticket:
             "damaged, or this is another version of torch"
         )
     return made
+
+
+def trained_ticket(tracker: Tracker, run_id: str) -> Ticket:
+    """The ticket that a tracked run trained, with its weights as they are after the training.
+
+    Args:
+        tracker: of the store.
+        run_id: a run, or the key of its stage, or the beginning of one.
+
+    Raises:
+        ElthError: as ``tracked_ticket``, or the trained weights were not kept.
+    """
+    made = tracked_ticket(tracker, run_id)
+    run = tracker.get(run_id)
+    stage, result = tracker.load_run(run)
+    if result.trained is None:
+        raise ElthError(
+            f"{stage.title} (run {run.info.run_id[:8]}) was finished without keeping its trained "
+            "weights: those of rounds are kept, of other trainings where their entry of the grid "
+            f"says keep: weights. With that, elth run CONFIG --redo '{stage.title}' trains it "
+            "again, compares, and keeps them"
+        )
+    origin = {**made.origin, "weights": "trained", "start": iterations(stage)[1]}
+    return replace(made, rewind=result.trained, origin=origin)
 
 
 def _round(stage: Stage, load: Load) -> Ticket:

@@ -314,7 +314,7 @@ def _run_stage(
     for epoch, at in inflight.history:
         log.epoch(epoch, at)
     start, stop = iterations(stage)
-    keep = stage.kind == "round"
+    keep = stage.kind == "round" or stage.key in config["keep"]
     if group is not None:
         _share(group, (stage.describe(), ticket, saved))
     try:

@@ -142,6 +142,7 @@ def job_config(
         "outbox": str(store.outbox),
         "checkpoint_minutes": 5,
         "ending": found.pruning.model_dump()["stop"],
+        "keep": [],
         "gpus": 0,
         "workers": 1,
         "data": {"root": "data", "download": False},
