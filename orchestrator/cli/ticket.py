@@ -132,6 +132,53 @@ def ticket_export(
     click.echo(f"wrote {output}")
 
 
+@ticket.command(
+    cls=Command,
+    name="import",
+    example="elth ticket import --network resnet20 --weights w.pt --dataset cifar10 "
+    "-o t.safetensors",
+)
+@click.option("--network", required=True, help="The network that they are of, as resnet20.")
+@click.option("--weights", type=PLACE, required=True, help="safetensors, or of torch.save.")
+@click.option(
+    "--mask", type=PLACE, help="As --weights. [default: NAME_mask beside the weights' NAME_orig]"
+)
+@click.option("--dataset", required=True, help="What it is trained on, as cifar10: elth data list.")
+@click.option(
+    "--iteration",
+    type=click.IntRange(min=0),
+    help="How far the weights were trained. [default: the recipe's rewind point]",
+)
+@plugin_option
+@click.option("--output", "-o", type=PLACE, required=True, help="The ticket file.")
+def ticket_import(
+    network: str,
+    weights: Path,
+    mask: Path | None,
+    dataset: str,
+    iteration: int | None,
+    output: Path,
+) -> None:
+    """Make a ticket file of weights and a mask that were found elsewhere.
+
+    Nothing in the files is executed, and whatever does not fit the network is listed at once.
+    """
+    from elth import data, foreign, networks
+
+    info = data.info(dataset)
+    found = foreign.as_ticket(
+        networks.canonical(network),
+        info.shape,
+        foreign.read_tensors(weights),
+        foreign.read_tensors(mask) if mask is not None else None,
+        iteration=iteration,
+        origin={"dataset": info.identity()},
+    )
+    found.save(output)
+    _print_ticket(found)
+    click.echo(f"wrote {output}")
+
+
 def _ticket(ticket_or_run: str, store: str | None) -> Any:
     from elth.tickets import Ticket
 

@@ -198,6 +198,7 @@ def test_the_words_of_the_command_line() -> None:
         "stop",
         "submit",
         "ticket export",
+        "ticket import",
         "ticket show",
         "ticket transform",
         "ui",
@@ -1284,6 +1285,27 @@ def test_every_ticket_of_a_store_can_be_exported_and_is_the_one_that_was_trained
         ticket = Ticket.load(path)
         assert all(ticket.mask[name].equal(mask) for name, mask in result.mask.items())
         assert str(ticket.network) == stage.params["network"]
+
+
+def test_weights_of_somebody_else_become_a_ticket(
+    elth: Elth, exported: Path, tmp_path: Path
+) -> None:
+    ticket = Ticket.load(exported)
+    torch.save({"state_dict": ticket.rewind}, tmp_path / "w.pt")
+    torch.save({f"module.{n}": m.float() for n, m in ticket.mask.items()}, tmp_path / "m.pt")
+    words = ["ticket", "import", "--network", TINY, "--weights", tmp_path / "w.pt"]
+    words += ["--dataset", "digits", "--iteration", "21", "-o", tmp_path / "t.safetensors"]
+    done = elth(*words, "--mask", tmp_path / "m.pt")
+    assert done.code == 0
+    assert done.out.splitlines()[-1] == f"wrote {tmp_path / 't.safetensors'}"
+    found = Ticket.load(tmp_path / "t.safetensors")
+    assert found.origin["start"] == 21
+    assert all(found.mask[name].equal(mask) for name, mask in ticket.mask.items())
+    assert all(found.rewind[name].equal(tensor) for name, tensor in ticket.rewind.items())
+    done = elth(*words)
+    assert done.code == 2
+    assert done.err.startswith(f"elth: error: {len(ticket.mask)} tensors do not fit {TINY} for ")
+    assert "Traceback" not in done.err
 
 
 def test_a_rewind_point_is_no_ticket(elth: Elth, finished: Finished) -> None:
