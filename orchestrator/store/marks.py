@@ -22,6 +22,13 @@ Of the experiment with the stages: changes whenever a result takes the place of 
 """
 
 
+LACKING = "lacking"
+"""The request of nobody: a run lacks files that a stage needs which is made of it."""
+
+TIDIED = "elth.tidied"
+"""The tag of a run whose trained weights a person has let go, with the time; it is whole."""
+
+
 def mark_of(run: Run) -> str:
     """The request by which a run is to be done again; empty if it is not."""
     tags = run.data.tags

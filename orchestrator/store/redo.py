@@ -1,6 +1,7 @@
 """Stages that are done again though they are finished.
 
-A person asks for it by ``elth run --redo``: the finished run of each stage named is *marked*, and
+A person asks for it by ``elth run --redo``, or a stage that is done needs what a finished one lacks
+(``mark_lacking``): the finished run of each stage named is *marked*, and
 stays, read by all, until another run of the stage is finished. Then the two are compared by the
 digests of what they left, and the old one is deleted, which MLflow can undo. Where they differ, the
 runs that were made of the old one are marked first: they are *stale*, and done again in their turn.
@@ -29,7 +30,16 @@ from elth.errors import ElthError
 from orchestrator.plan.stage import Stage
 from orchestrator.store.board import is_deleted, set_tag
 from orchestrator.store.listing import Tracked, stage_of
-from orchestrator.store.marks import ASKED, REDONE, STALE, is_finished, mark_of, standing
+from orchestrator.store.marks import (
+    ASKED,
+    LACKING,
+    REDONE,
+    STALE,
+    TIDIED,
+    is_finished,
+    mark_of,
+    standing,
+)
 from orchestrator.store.opening import STAGES
 
 if TYPE_CHECKING:
@@ -176,6 +186,33 @@ def below(keys: Collection[str], tracked: Iterable[Tracked]) -> list[Tracked]:
         new = {one.key for one in found if reached & set(one.stage.parents)} - reached
         reached, more = reached | new, bool(new)
     return [one for one in found if one.key in reached - set(keys)]
+
+
+def mark_lacking(tracker: Tracker, key: str) -> None:
+    """Mark the finished runs of a stage that lack files, as another stage needs what they hold.
+
+    Weights that were tidied away, and files that are not there while those of most others are. They
+    are read for all that they have until another run is there. Who does not need what they lack
+    leaves them, as the mark is nobody's request.
+
+    Raises:
+        AwayError: most files of the store are not there: nothing is marked.
+    """
+    from orchestrator.store.result import files_of
+
+    is_looked_at = False
+    for run in tracker.runs_of(key):
+        if not is_finished(run) or mark_of(run):
+            continue
+        if TIDIED not in run.data.tags:
+            there = tracker.files.sizes(run.info.run_id, "result")
+            if there.keys() >= files_of(stage_of(run), run.data.tags).keys():
+                continue  # another driver has done it again
+            if not is_looked_at:
+                tracker.check_files()
+                is_looked_at = True
+        with _unless_gone(tracker, run.info.run_id):
+            set_tag(tracker.client, run.info.run_id, ASKED, LACKING)
 
 
 # Settling

@@ -31,6 +31,10 @@ _BEFORE = {
 """What stages left before runs told of it."""
 
 
+OPTIONAL = ("trained.safetensors",)
+"""Files without which a result can be read: that part of it is None then."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """What a finished stage leaves: a rewind point its weights, all others a mask, and weights."""

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -217,8 +217,12 @@ class Tracker:
         """All runs of a key, oldest first."""
         return list(self.search(f"tags.`elth.key` = '{key}'"))
 
-    def load(self, key: str) -> tuple[Stage, Result]:
+    def load(self, key: str, *, partial: bool = False) -> tuple[Stage, Result]:
         """A finished stage and its result.
+
+        Args:
+            key: its key.
+            partial: whether parts that are not there may be None, where the others can be read.
 
         Raises:
             DamagedError: no run of this key is finished, or its files are damaged: it is set aside.
@@ -230,21 +234,21 @@ class Tracker:
         if run is None:
             self._listing.forget()
             raise DamagedError(key, f"the store {self.store} has no finished stage {key[:12]}")
-        return self.load_run(run)
+        return self.load_run(run, partial=partial)
 
-    def load_run(self, run: Run) -> tuple[Stage, Result]:
+    def load_run(self, run: Run, *, partial: bool = False) -> tuple[Stage, Result]:
         """The stage of a run and its result; as ``load``."""
         stage = stage_of(run)
         try:
             with contextlib.suppress(DamagedError):  # it may have been the way and not the file
-                return stage, self.result_of(stage, run)
-            return stage, self.result_of(stage, run)
+                return stage, self.result_of(stage, run, partial=partial)
+            return stage, self.result_of(stage, run, partial=partial)
         except AbsentError as error:
             self.check_files()
             raise AbsentError(
                 stage.key,
-                f"{error}, while those of other stages are: put them back, or let elth run do it "
-                "again by elth verify --set-aside --absent",
+                f"{error}, while those of other stages are: put them back; elth run does it again "
+                "where something needs them, or in any case after elth verify --set-aside --absent",
             ) from error
         except DamagedError as error:
             name = run.info.run_id[:8]
@@ -255,7 +259,7 @@ class Tracker:
                 text = f"{error} (its run {name} is set aside: elth run does it again)"
             raise DamagedError(stage.key, text) from error
 
-    def result_of(self, stage: Stage, run: Run) -> Result:
+    def result_of(self, stage: Stage, run: Run, *, partial: bool = False) -> Result:
         """What a run holds of its stage, read by checksums; nothing is set aside.
 
         Raises:
@@ -264,13 +268,14 @@ class Tracker:
             CodeError: it cannot be told, as code from outside is not here.
             ElthError: the files are not to be had, for another reason.
         """
-        from orchestrator.store.result import files_of
+        from orchestrator.store.result import OPTIONAL, files_of
 
         run_id = str(run.info.run_id)
         wanted = files_of(stage, run.data.tags)
+        able = OPTIONAL if partial else ()
         try:
             with self.files.fetched(run_id, RESULT) as place:
-                return result_in(place, stage, run_id, run.data.tags)
+                return result_in(place, stage, run_id, run.data.tags, able)
         except FileNotFoundError:
             _check_there(stage, run_id, wanted or {RESULT: None}, {})
             raise
@@ -364,7 +369,9 @@ def _in_words(store: Store) -> Iterator[None]:
         raise kind(f"cannot use the store {store}: {first}") from error
 
 
-def result_in(place: Path, stage: Stage, run_id: str, tags: Mapping[str, str]) -> Result:
+def result_in(
+    place: Path, stage: Stage, run_id: str, tags: Mapping[str, str], able: Collection[str] = ()
+) -> Result:
     """What a folder holds as the result of a stage, read by sizes and checksums.
 
     Args:
@@ -372,6 +379,7 @@ def result_in(place: Path, stage: Stage, run_id: str, tags: Mapping[str, str]) -
         stage: the stage.
         run_id: of its run, for messages.
         tags: those of its run.
+        able: files that need not be there.
 
     Raises:
         DamagedError: a file is not what was written.
@@ -382,7 +390,7 @@ def result_in(place: Path, stage: Stage, run_id: str, tags: Mapping[str, str]) -
     from orchestrator.store.result import files_of, read
 
     have = {path.name: path.stat().st_size for path in place.iterdir()}
-    _check_there(stage, run_id, files_of(stage, tags), have)
+    _check_there(stage, run_id, files_of(stage, tags), have, able)
     for name in have:
         (place / name).open("rb").close()
     return _checked(stage, lambda: read(stage, place))
@@ -402,10 +410,22 @@ def _check_writing(store: Store) -> None:
 
 
 def _check_there(
-    stage: Stage, run_id: str, wanted: Mapping[str, int | None], have: Mapping[str, int]
+    stage: Stage,
+    run_id: str,
+    wanted: Mapping[str, int | None],
+    have: Mapping[str, int],
+    able: Collection[str] = (),
 ) -> None:
-    """Refuse a result of which files are not there, or not of the sizes that were written."""
-    missing = [name for name in wanted if name not in have]
+    """Refuse a result of which files are not there, or not of the sizes that were written.
+
+    Args:
+        stage: whose result it is.
+        run_id: of its run.
+        wanted: the files that were written, and their sizes where they are known.
+        have: those that are there.
+        able: files that need not be there.
+    """
+    missing = [name for name in wanted if name not in have and name not in able]
     if missing:
         raise AbsentError(
             stage.key,
@@ -413,7 +433,7 @@ def _check_there(
             f"{'is' if len(missing) == 1 else 'are'} not there",
         )
     for name, size in wanted.items():
-        if size is not None and have[name] != size:
+        if size is not None and have.get(name, size) != size:
             raise DamagedError(
                 stage.key,
                 f"{name} of {stage.title} (run {run_id[:8]}) has {have[name]:,} bytes, and "

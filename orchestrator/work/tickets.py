@@ -17,7 +17,9 @@ from elth.specs import Spec
 from elth.streams import stream
 from elth.tickets import Ticket
 from orchestrator.plan.stage import Stage, iterations, shape_of
+from orchestrator.store.damage import AbsentError
 from orchestrator.store.listing import stage_of
+from orchestrator.store.marks import TIDIED
 from orchestrator.store.result import Result, State
 from orchestrator.store.tracker import Tracker
 
@@ -57,13 +59,15 @@ def ticket_of(
         stage: a round or a retraining.
         load: gives finished stages.
         data: the stage's dataset, for criteria that look at images.
-        known: the mask that came out, for a stage that is finished: no criterion is computed.
+        known: the mask that came out, for a stage that is finished: no criterion is computed, and
+            no trained weights are needed.
 
     Raises:
+        AbsentError: what a stage left that is needed for it is not there any more.
         ElthError: the ticket cannot be made, as when a transformation does not fit.
     """
     if stage.kind == "round":
-        return _round(stage, load)
+        return _round(stage, load, known)
     return _expression(stage, _Making(stage=stage, load=load, data=data, known=known))
 
 
@@ -82,7 +86,13 @@ def tracked_ticket(tracker: Tracker, run_id: str) -> Ticket:
     if stage.kind == "rewind_point":
         raise ElthError(f"run {run_id} is a rewind point, which has no mask; name a round")
     mask = tracker.load_run(found)[1].mask if stage.kind == "retraining" else None
-    made = ticket_of(stage, tracker.load, known=mask)
+    try:
+        made = ticket_of(stage, tracker.load, known=mask)
+    except AbsentError:  # as weights that were tidied away: its own mask is there
+        if mask is not None:
+            raise
+        known = tracker.load_run(found, partial=True)[1].mask
+        made = ticket_of(stage, lambda key: tracker.load(key, partial=True), known=known)
     tracked = found.data.tags.get("elth.mask_sha256")
     if tracked is not None and tracked != masks.digest(made.mask):
         raise ElthError(
@@ -105,6 +115,11 @@ def trained_ticket(tracker: Tracker, run_id: str) -> Ticket:
     made = tracked_ticket(tracker, run_id)
     run = tracker.get(run_id)
     stage, result = tracker.load_run(run)
+    if result.trained is None and TIDIED in run.data.tags:
+        raise ElthError(
+            f"the trained weights of {stage.title} (run {run.info.run_id[:8]}) were let go by elth "
+            f"gc --weights; elth run CONFIG --redo '{stage.title}' trains it again and compares"
+        )
     if result.trained is None:
         raise ElthError(
             f"{stage.title} (run {run.info.run_id[:8]}) was finished without keeping its trained "
@@ -116,12 +131,12 @@ def trained_ticket(tracker: Tracker, run_id: str) -> Ticket:
     return replace(made, rewind=result.trained, origin=origin)
 
 
-def _round(stage: Stage, load: Load) -> Ticket:
+def _round(stage: Stage, load: Load, known: Mask | None) -> Ticket:
     start, rewound = load(stage.parents[0])
     state = _need(rewound.rewind, start)
     network = blueprint(stage.params["network"], shape_of(stage))
-    mask = masks.ones(network)
-    if len(stage.parents) > 1:
+    mask = known or masks.ones(network)
+    if known is None and len(stage.parents) > 1:
         before, result = load(stage.parents[1])
         mask, state = prune_and_rewind(
             _need(result.trained, before),
@@ -294,7 +309,11 @@ def _ticket(stage: Stage, state: State, mask: Mask, history: list[dict[str, Any]
 
 def _need(value: Any, stage: Stage) -> Any:
     if value is None:
-        raise ElthError(f"the result of {stage.title} lacks what is needed of it")
+        raise AbsentError(
+            stage.key,
+            f"the result of {stage.title} lacks what is needed of it: it was tidied away, was "
+            "lost, or was never kept",
+        )
     return value
 
 

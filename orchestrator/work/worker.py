@@ -31,7 +31,7 @@ from orchestrator.plan.stage import Stage, dataset_of, iterations
 from orchestrator.store import redo
 from orchestrator.store.address import Store
 from orchestrator.store.away import AwayError, is_away, patiently, plain, waiting
-from orchestrator.store.damage import DamagedError
+from orchestrator.store.damage import AbsentError, DamagedError
 from orchestrator.store.inflight import InFlight, Stopped
 from orchestrator.store.leases import Held, Lease, LostError, claim
 from orchestrator.store.listing import tracked
@@ -82,7 +82,7 @@ class Worker:
     def load(self, tracker: Tracker, key: str) -> tuple[Stage, Result]:
         """A finished stage, from memory if this process made or read it lately."""
         if key not in self.results:
-            self.keep(key, tracker.load(key))
+            self.keep(key, tracker.load(key, partial=True))
         return self.results[key]
 
     def refresh(self, tracker: Tracker) -> None:
@@ -156,12 +156,26 @@ def run_job(
             yield Report(index=index, stopped=True)
             return
         except Exception as error:
-            redo = error.key if isinstance(error, DamagedError) else ""
-            yield Report(index=index, failed=_reason(error), redo=redo)
+            reason, again = _again(error, config, worker)
+            yield Report(index=index, failed=reason, redo=again)
             break
         yield Report(index=index + 1)
     if group is not None:
         _share(group, None)
+
+
+def _again(error: Exception, config: Mapping[str, Any], worker: Worker) -> tuple[str, str]:
+    """Why a stage could not be done, and the key of the one that is to be done again for it."""
+    if isinstance(error, DamagedError):
+        return _reason(error), error.key
+    if not isinstance(error, AbsentError):
+        return _reason(error), ""
+    tracker, key = worker.tracker(config["store"]), error.key
+    try:
+        patiently(lambda: redo.mark_lacking(tracker, key), tracker.store)
+    except (ElthError, MlflowException) as second:  # most files are not there: that is to be told
+        return _reason(second), ""
+    return _reason(error), key
 
 
 def _share(group: Group, value: Any) -> None:
@@ -368,7 +382,12 @@ def _prepare(
         def load(key: str) -> tuple[Stage, Result]:
             return patiently(lambda: worker.load(tracker, key), tracker.store)
 
-        ticket = ticket_of(stage, load, data=dataset)
+        try:
+            ticket = ticket_of(stage, load, data=dataset)
+        except AbsentError as error:
+            if worker.results.pop(error.key, None) is None:
+                raise
+            ticket = ticket_of(stage, load, data=dataset)  # done again since it was read here?
     if group is not None:
         return dataset, ticket, None
     compile = compiles(stage, config["compile"], device)

@@ -1,0 +1,143 @@
+"""Trained weights that a person lets go: of each chain of a grid, those of all rounds but the last.
+
+They are most of what a store holds, and only the next round needs them, which is finished. A round
+without them is whole: its mask is there, its report is the same, and a tag says that they were let
+go. The last round of each chain keeps its own, so that the chain can go on. Whoever needs others,
+as a longer chain at another rate or an exact sparsity between two rounds, has them trained again
+(``redo``), and the two results are compared by the digests that each run tells.
+
+The tags are set before a file is removed: cut off between the two, the file is there, which does no
+harm, and the same command goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from mlflow.entities import Run, RunTag
+from mlflow.exceptions import MlflowException
+
+from elth.errors import ElthError
+from orchestrator.plan.ending import link_of
+from orchestrator.store.files import FILES
+from orchestrator.store.listing import stage_of
+from orchestrator.store.marks import TIDIED, is_finished, mark_of
+from orchestrator.store.result import OPTIONAL, files_of
+from orchestrator.store.tracker import RESULT, Tracker
+from orchestrator.store.users import at_work
+
+_PART = "trained"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Trained weights of a grid's rounds that may go."""
+
+    grid: str
+    runs: tuple[Run, ...]
+    size: int
+    """Bytes of their files."""
+    kept: int
+    """Rounds whose weights stay, as the last of their chains."""
+    others: tuple[str, ...]
+    """Other grids that have some of these rounds, too."""
+
+
+def look(tracker: Tracker, grid: str) -> Weights:
+    """Find the weights that may go; nothing is written.
+
+    Raises:
+        ElthError: there is no such grid, or somebody is at work on it.
+    """
+    keys = tracker.grids.keys(grid)
+    known = tracker.stages()
+    goes_on = {
+        link_of(one.stage).after
+        for one in known
+        if one.status == "finished" and not one.stage.labels.get("target")
+    }
+    runs, size, kept, names = [], 0, 0, {grid}
+    for run in tracker.search():
+        key = run.data.tags.get("elth.key", "")
+        if key not in keys or not is_finished(run) or mark_of(run):
+            continue
+        found = _size(tracker, run)
+        if found and key in goes_on:
+            runs.append(run)
+            size += found
+            names |= {t.removeprefix("grid.") for t in run.data.tags if t.startswith("grid.")}
+        elif found and link_of(stage_of(run)).after:
+            kept += 1
+    mine = [r for r in tracker.search("attributes.status = 'RUNNING'") if _is_in(r, keys)]
+    busy = at_work(tracker, mine, sorted(names))
+    if busy:
+        raise ElthError(
+            f"weights of the grid {grid} cannot be let go now: {busy[0]}; stop it first"
+        )
+    return Weights(
+        grid=grid,
+        runs=tuple(runs),
+        size=size,
+        kept=kept,
+        others=tuple(sorted(names - {grid})),
+    )
+
+
+def _is_in(run: Run, keys: dict[str, dict[str, object]]) -> bool:
+    return run.data.tags.get("elth.key") in keys
+
+
+def _size(tracker: Tracker, run: Run) -> int:
+    """Bytes of a run's trained weights; 0 if it has none."""
+    told = files_of(stage_of(run), run.data.tags)
+    names = [name for name in OPTIONAL if name in told]
+    if names and all(told[name] is not None for name in names):
+        return sum(told[name] or 0 for name in names)
+    if not names and TIDIED not in run.data.tags:
+        return 0
+    there = tracker.files.sizes(run.info.run_id, RESULT)
+    return sum(there.get(name, 0) for name in OPTIONAL)
+
+
+def let_go(tracker: Tracker, weights: Weights) -> Iterator[Run]:
+    """Remove the weights, run by run.
+
+    Raises:
+        DamagedError, AbsentError: a result is not whole, so it is not known what was let go.
+        ElthError: the store does not let files be removed.
+    """
+    for run in weights.runs:
+        if TIDIED not in run.data.tags:
+            _tell(tracker, run)
+        for name in OPTIONAL:
+            if name in tracker.files.sizes(run.info.run_id, RESULT):
+                try:
+                    tracker.files.remove(run.info.run_id, f"{RESULT}/{name}")
+                except (MlflowException, OSError, NotImplementedError) as error:
+                    raise ElthError(
+                        f"{name} of run {run.info.run_id} cannot be removed: {error}"
+                    ) from error
+        yield run
+    tracker.forget()
+
+
+def _tell(tracker: Tracker, run: Run) -> None:
+    """Tell in a run's tags what it will have, and the digests of all that it had."""
+    stage = stage_of(run)
+    tags = {}
+    if f"elth.{_PART}_sha256" not in run.data.tags:  # of before: what it was could not be compared
+        result = tracker.result_of(stage, run)
+        tags = {f"elth.{part}_sha256": digest for part, digest in result.digests.items()}
+    there = tracker.files.sizes(run.info.run_id, RESULT)
+    wanted = files_of(stage, run.data.tags)
+    left = {
+        name: there[name] if size is None else size
+        for name, size in wanted.items()
+        if name not in OPTIONAL
+    }
+    tags |= {FILES: json.dumps(left), TIDIED: datetime.now(UTC).isoformat(timespec="seconds")}
+    given = [RunTag(name, value) for name, value in tags.items()]
+    tracker.client.log_batch(run.info.run_id, tags=given)
