@@ -197,4 +197,85 @@ def _agreed(question: str, *, yes: bool) -> bool:
     return click.confirm(question)
 
 
-COMMANDS = (grids, rm)
+@click.command(cls=Command, example="elth gc --dry-run\nelth gc --weights quickstart")
+@store_option
+@click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
+@_older_than("What is younger stays.")
+@click.option(
+    "--storage",
+    metavar="DIR_OR_URL",
+    help="Where checkpoints of trainings in progress lie. [default: beside the store]",
+)
+@click.option(
+    "--weights",
+    metavar="GRID",
+    help="Instead: let the trained weights of this grid's rounds go, all but the last of each "
+    "chain. Whatever needs them later has them trained again.",
+)
+def gc(
+    store: str | None,
+    dry_run: bool,
+    older_than: float,
+    storage: str | None,
+    weights: str | None,
+) -> None:
+    """Tell what lies in a store and is of no use any more, by kind, and remove what is old.
+
+    Files of deleted runs; damaged results that were done again; what is not whole in the outbox, or
+    waited there and is in the store; checkpoints of stages that are finished or unknown; folders
+    whose runs the database does not have. Reports stay, and what a live driver uses.
+    """
+    tracker = open_tracker(store, writing=not dry_run)
+    if weights is not None:
+        _let_go(tracker, weights, dry=dry_run)
+    else:
+        _clean(tracker, storage, older_than, dry=dry_run)
+
+
+def _clean(tracker: Tracker, given: str | None, age: float, *, dry: bool) -> None:
+    from orchestrator.store import storage
+    from orchestrator.store.leftovers import KINDS, clean, leftovers
+
+    found = list(leftovers(tracker, storage.of(storage.place(given, tracker.store))))
+    table = Table()
+    table.add_column("kind")
+    old = f"older than {duration(age)}"
+    for column in ("found", "size", old, "size"):
+        table.add_column(column, justify="right")
+    for kind in KINDS:
+        some = [one for one in found if one.kind == kind]
+        due = [one for one in some if one.is_due(age)]
+        counts = [(len(s), size_of(sum(one.size for one in s))) for s in (some, due)]
+        table.add_row(kind, *(text for n, size in counts for text in (f"{n:,}", size)))
+    out.print(table)
+    for why in dict.fromkeys(one.why for one in found if one.why):
+        some = [one for one in found if one.why == why]
+        kinds = ", ".join(dict.fromkeys(one.kind for one in some))
+        _say(f"stays: {len(some):,} ({kinds}): {why}")
+    due = [one for one in found if one.is_due(age)]
+    if dry or not due:
+        return
+    troubles = {one.name: clean(one) for one in due}
+    gone = [one for one in due if not troubles[one.name]]
+    _say(f"removed: {len(gone):,}, {size_of(sum(one.size for one in gone))}")
+    for one in due:
+        if troubles[one.name]:
+            _say(f"not removed: {one.kind} {one.name}: {troubles[one.name]}")
+
+
+def _let_go(tracker: Tracker, grid: str, *, dry: bool) -> None:
+    from orchestrator.store import weights
+
+    found = weights.look(tracker, grid)
+    also = f", also of {', '.join(found.others)}" if found.others else ""
+    _say(
+        f"{grid} in {tracker.store}: trained weights of {len(found.runs):,} rounds{also}, "
+        f"{size_of(found.size)}; those of the last round of each chain stay ({found.kept:,})"
+    )
+    if dry or not found.runs:
+        return
+    count = sum(1 for _ in weights.let_go(tracker, found))
+    _say(f"removed: weights of {count:,} rounds, {size_of(found.size)}")
+
+
+COMMANDS = (grids, rm, gc)

@@ -114,7 +114,7 @@ def publish(tracker: Tracker, place: Path) -> None:
         LostError: another attempt has taken its stage over; the entry stays until that is done.
     """
     entry = _read(place)
-    if entry is None or not _is_of(entry, place, tracker.store):
+    if entry is None or not is_of(entry.store, place, tracker.store):
         return
     client = tracker.client
     runs = tracker.runs_of(entry.key)
@@ -144,22 +144,23 @@ def publish_all(tracker: Tracker, folder: Path) -> int:
     count = 0
     for place in sorted(folder.glob(f"*/{_ENTRY}")):
         entry = _read(place.parent)
-        if entry is not None and _is_of(entry, place.parent, tracker.store):
+        if entry is not None and is_of(entry.store, place.parent, tracker.store):
             with contextlib.suppress(LostError):
                 publish(tracker, place.parent)
             count += 1
     return count
 
 
-def _is_of(entry: Entry, place: Path, store: Store) -> bool:
-    """Whether an entry waits for a store. What lies in a directory's own outbox moved with it.
+def is_of(named: str, place: Path, store: Store) -> bool:
+    """Whether an entry that names a store waits for one.
 
+    What lies in a directory's own outbox moved with it.
     There entries of a server may lie as well, where the directory is ``runs``.
     """
-    if entry.store == str(store):
+    if named == str(store):
         return True
     is_own = store.folder is not None and place.parent == store.outbox
-    return is_own and Path(entry.store).is_absolute()
+    return is_own and Path(named).is_absolute()
 
 
 def _read(place: Path) -> Entry | None:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import re
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -66,6 +67,9 @@ class Storage(Protocol):
 
     def clear(self, folder: str) -> None:
         """Remove a folder with everything in it, if it is there."""
+
+    def about(self, folder: str) -> tuple[int, float | None]:
+        """Bytes of all files in a folder, and when the last was written, in seconds since 1970."""
 
     def check(self) -> None:
         """Write, read and remove a file.
@@ -159,6 +163,15 @@ class Directory:
         """Remove a folder, if it is there."""
         shutil.rmtree(self.path / folder, ignore_errors=True)
 
+    def about(self, folder: str) -> tuple[int, float | None]:
+        """Bytes and the last time of writing, also of files that are set aside or half written."""
+        found = []
+        for path in (self.path / folder).rglob("*"):
+            with contextlib.suppress(OSError):  # gone meanwhile
+                found.append(path.stat())
+        times = [one.st_mtime for one in found]
+        return sum(one.st_size for one in found if stat.S_ISREG(one.st_mode)), max(times, default=0)
+
     def check(self) -> None:
         """Write and remove a file."""
         try:
@@ -230,6 +243,13 @@ class ObjectStore:
         """Remove a folder, if it is there."""
         with contextlib.suppress(OSError):
             self.system.delete_dir(f"{self.path}/{folder}")
+
+    def about(self, folder: str) -> tuple[int, float | None]:
+        """Bytes and the last time of writing, if the store tells that."""
+        names = [f"{self.path}/{folder}/{name}" for name in self._files(folder)]
+        found = self.system.get_file_info(names) if names else []
+        times = [one.mtime.timestamp() for one in found if one.mtime is not None]
+        return sum(one.size or 0 for one in found), max(times, default=None)
 
     def check(self) -> None:
         """Write, read and remove a file."""

@@ -54,6 +54,7 @@ from tests.orchestrator.helpers import (
     of_kind,
     rewind_result,
     round_of,
+    round_result,
     tiny,
     write_yaml,
 )
@@ -182,6 +183,7 @@ def test_the_words_of_the_command_line() -> None:
         "diff",
         "doctor",
         "export",
+        "gc",
         "grids",
         "import",
         "jobs",
@@ -1467,3 +1469,48 @@ def test_rm_refuses_what_it_does_not_mean(elth: Elth, words: list[str], message:
     done = elth("rm", *words)
     assert (done.code, done.out) == (2, "")
     assert message in done.err
+
+
+def test_gc_tells_by_kind_and_removes_what_is_old(elth: Elth, tmp_path: Path) -> None:
+    store = tmp_path / "runs"
+    tracker = Tracker(Store.of(store))
+    (start, *_) = chain("mine")
+    log = begin(tracker, start, grid="mine")
+    log.finish(rewind_result(), keep_weights=False)
+    tracker.client.delete_run(log.run_id)
+    here = ("gc", "--store", store)
+    done = elth(*here)
+    assert (done.code, done.err) == (0, "")
+    assert re.search(r"│ trash +│ +1 │ +[\d.]+ kB │ +0 │ +0 kB │", done.out)
+    assert re.search(r"│ orphaned +│ +0 │", done.out)
+    assert "removed" not in done.out
+    dry = elth(*here, "--older-than", "0s", "--dry-run")
+    assert re.search(r"│ trash +│ +1 │ +[\d.]+ kB │ +1 │ +[\d.]+ kB │", dry.out)
+    assert artifact(tracker, log.run_id, "result").is_dir()
+    done = elth(*here, "--older-than", "0s")
+    assert re.search(r"\nremoved: 1, [\d.]+ kB\n$", done.out)
+    assert not artifact(tracker, log.run_id, "result").exists()
+
+
+def test_gc_lets_weights_go(elth: Elth, tmp_path: Path) -> None:
+    store = tmp_path / "runs"
+    tracker = Tracker(Store.of(store))
+    start, *rounds = stages = chain("mine")
+    plan = {one.key: one for one in stages}
+    tracker.grids.open("mine", tiny("mine").resolved(), plan, "")
+    begin(tracker, start, grid="mine").finish(rewind_result(), keep_weights=False)
+    for number, stage in enumerate(rounds):
+        log = begin(tracker, stage, grid="mine")
+        log.finish(round_result(900 - number), keep_weights=True)
+    here = ("gc", "--weights", "mine", "--store", store)
+    dry = elth(*here, "--dry-run")
+    assert (dry.code, dry.err) == (0, "")
+    assert re.fullmatch(
+        rf"mine in {store}: trained weights of 2 rounds, [\d.]+ kB; those of the last round of "
+        r"each chain stay \(1\)\n",
+        dry.out,
+    )
+    assert re.search(r"\nremoved: weights of 2 rounds, [\d.]+ kB\n$", elth(*here).out)
+    assert "trained weights of 0 rounds" in elth(*here).out
+    assert "4 whole" in elth("verify", "mine", "--store", store).out
+    _refused(elth("gc", "--weights", "x", "--store", store), "has no grid 'x' (it has: mine)")
