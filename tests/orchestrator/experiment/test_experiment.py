@@ -82,7 +82,7 @@ TOP = (
             "grid.0.netwrk=mlp2",
             "unknown key 'grid.0.netwrk'; did you mean 'network'? "
             "(there is: method, network, dataset, source, source_dataset, transform, round, "
-            "sparsity)",
+            "sparsity, keep)",
         ),
         ("recipe.lenght=2ep", "unknown key 'recipe.lenght'; did you mean 'length'? (there is: len"),
         ("recipe.bse=x", "unknown key 'recipe.bse'; did you mean 'base'? (there is: "),
