@@ -719,7 +719,7 @@ def test_what_is_ended_is_said_and_no_failure(
     assert run is not None
     more = elth("plan", path, "pruning.rounds=5", "--store", stopped.store)
     assert _table(more.out)["all"] == ["32", "23", "7", "2"]
-    assert re.search(r"Time: about .+ at most, as chains may end early, ", more.out)
+    assert re.search(r"Time: about .+ at most, as chains may end early ", more.out)
     monkeypatch.setattr(runner, "run", lambda *_: None)
     resumed = elth("resume", run.info.run_id, "--store", stopped.store, "name=stopped-too")
     assert (resumed.code, resumed.err) == (0, "")

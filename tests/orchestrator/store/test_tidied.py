@@ -30,7 +30,7 @@ from orchestrator.store.tracker import Tracker, deleted
 from orchestrator.work.worker import Worker, run_job
 from tests.orchestrator.helpers import begin, chain, job_config, rewind_result, tiny
 
-START, OTHER = (chain("tidied", seeds=[seed])[0] for seed in (60, 61))
+START, OTHER = (chain("tidied", seeds=[seed])[0] for seed in (8060, 8061))
 DRIVERS = iter(f"{owner()}/{number}" for number in range(1000))
 
 
@@ -328,7 +328,7 @@ def test_a_run_of_the_board_that_was_deleted_is_restored(store: Store, which: st
 def test_a_worker_tells_what_it_has_restored(store: Store) -> None:
     tracker = opened(store)
     tracker.client.delete_run(boards(tracker)["leases"])
-    found = tiny("tidied", seeds=[61])
+    found = tiny("tidied", seeds=[8061])
     worker = Worker()
     config = job_config(store, found, [OTHER])
     told = [report.note for report in run_job(config, worker) if report.note]
