@@ -19,7 +19,7 @@ from orchestrator.store.content import Content
 from orchestrator.store.leases import last_seen
 from orchestrator.store.listing import Tracked
 from orchestrator.store.processes import in_words, is_alive
-from orchestrator.store.redo import waiting
+from orchestrator.store.redo import reasons
 from orchestrator.store.tracker import Tracker
 
 STATES = (
@@ -32,7 +32,6 @@ its files are damaged; the next ``elth run`` does it again. ``blocked``: somethi
 failed. ``ended``: its chain ended before it, by ``pruning.stop``. ``waiting``: nothing of it is
 there yet."""
 
-_AGAIN = "it is finished, and what it was made of came out different since: elth run does it again"
 _LINES = 3
 _LOGS = 5
 
@@ -59,7 +58,7 @@ def states(tracker: Tracker, grid: str | Content) -> list[State]:
     keys = content.keys
     known: dict[str, Tracked] = {}
     tracked = tracker.stages()
-    stale = waiting(tracker, tracked)
+    again = reasons(tracker, tracked)
     for one in tracked:
         if one.key in keys and (one.key not in known or known[one.key].status != "finished"):
             known[one.key] = one
@@ -82,7 +81,7 @@ def states(tracker: Tracker, grid: str | Content) -> list[State]:
         one = known[key]
         title = one.stage.title
         if one.status == "failed":
-            again = "elth run --retry-failed" if one.is_final else "the next elth run"
+            way = "elth run --retry-failed" if one.is_final else "the next elth run"
             lines: tuple[str, ...] = ()
             if logs < _LOGS:
                 lines, logs = _log(tracker, one.run_id), logs + 1
@@ -91,7 +90,7 @@ def states(tracker: Tracker, grid: str | Content) -> list[State]:
                     key=key,
                     state="failed",
                     title=title,
-                    reason=f"{one.reason or 'no reason is known'} ({again} does it again)",
+                    reason=f"{one.reason or 'no reason is known'} ({way} does it again)",
                     log=lines,
                 )
             )
@@ -100,10 +99,10 @@ def states(tracker: Tracker, grid: str | Content) -> list[State]:
                 State(key=key, state="interrupted", title=title, reason="its process ended")
             )
         elif one.status == "set aside":
-            again = f"{one.reason} (the next elth run does it again)"
-            found.append(State(key=key, state="set aside", title=title, reason=again))
-        elif key in stale:
-            found.append(State(key=key, state="waiting", title=title, reason=_AGAIN))
+            why = f"{one.reason} (the next elth run does it again)"
+            found.append(State(key=key, state="set aside", title=title, reason=why))
+        elif key in again:
+            found.append(State(key=key, state="waiting", title=title, reason=again[key]))
         else:
             reason = _running(tracker, one) if one.status == "running" else ""
             found.append(State(key=key, state=one.status, title=title, reason=reason))

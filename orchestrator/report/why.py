@@ -26,14 +26,11 @@ from orchestrator.store.listing import Tracked, pages
 from orchestrator.store.marks import STALE
 from orchestrator.store.opening import STAGES
 from orchestrator.store.processes import in_words
-from orchestrator.store.redo import marked
+from orchestrator.store.redo import NAMED, OUTDATED, marked
 from orchestrator.store.tracker import Tracker
 
 _COMPARED = 50
 """Finished stages with the same labels of which the nearest is looked for, the latest ones."""
-
-_STALE = "what it is made of came out different when that was done again; the next elth run does it"
-_ASKED = "elth run --redo asked for it; the same command goes on with it"
 
 _ORDER = ("finished", "running", "failed", "set aside", "killed")
 """Of several runs of a stage, whose state is told."""
@@ -134,7 +131,7 @@ class Reading:
         if one.status == "finished":
             run = self.again.get(one.run_id)
             state = "finished" if run is None else "to do again"
-            reason = "" if run is None else _STALE if STALE in run.data.tags else _ASKED
+            reason = "" if run is None else OUTDATED if STALE in run.data.tags else NAMED
         elif one.status == "running":
             reason = "a process is at it, or its machine is not heard of"
         elif one.status == "failed":

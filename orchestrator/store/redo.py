@@ -96,14 +96,32 @@ def waiting(
         tracked: its stages, as ``Tracker.stages`` lists them.
         named: keys that this command names.
     """
+    return frozenset(reasons(tracker, tracked, named))
+
+
+OUTDATED = "what it is made of came out different when that was done again: elth run does it again"
+NAMED = "elth run --redo asked for it: the same command goes on with it"
+UNSETTLED = "it was done again, and has yet to be compared with what it was: elth run does that"
+
+
+def reasons(
+    tracker: Tracker, tracked: Iterable[Tracked], named: Collection[str] = ()
+) -> dict[str, str]:
+    """Why each of the stages that ``waiting`` gives is yet to do, by its key."""
     found = marked(tracker)
     if not found:
-        return frozenset()
-    replaced = {
-        one.key for one in tracked if one.status == "finished" and one.run_id not in found
-    } | set(named)
-    keys = ((run.data.tags["elth.key"], run.data.tags) for run in found.values())
-    return frozenset(key for key, tags in keys if STALE in tags or key in replaced)
+        return {}
+    replaced = {one.key for one in tracked if one.status == "finished" and one.run_id not in found}
+    result: dict[str, str] = {}
+    for run in found.values():
+        key = run.data.tags["elth.key"]
+        if STALE in run.data.tags:
+            result[key] = OUTDATED
+        elif key in replaced:
+            result.setdefault(key, UNSETTLED)
+        elif key in named:
+            result.setdefault(key, NAMED)
+    return result
 
 
 NOTHING = Request(grid="", name="", named=(), again=frozenset(), runs=(), notes=())

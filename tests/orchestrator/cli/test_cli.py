@@ -1254,7 +1254,7 @@ def test_why_a_stage_is_to_do_again(elth: Elth, store: Store, tracker: Tracker) 
     tracker.client.set_tag(log.run_id, ASKED, "x")
     done = elth("why", stage.title, "--store", store)
     assert done.out.startswith(f"{stage.title}: to do again\n")
-    assert "elth run --redo asked for it; the same command goes on with it" in done.out
+    assert "elth run --redo asked for it: the same command goes on with it" in done.out
     tracker.client.set_tag(log.run_id, STALE, "x")
     done = elth("why", stage.title, "--store", store)
     assert "what it is made of came out different when that was done again" in done.out

@@ -344,7 +344,7 @@ def test_other_grids_are_told_and_do_theirs_when_they_are_run(
     assert collect(tracker, "redo-theirs").missing == 0 == report.missing, "nothing has gone"
     (waits,) = (one for one in states(tracker, "redo-theirs") if one.state != "finished")
     assert (waits.title, waits.state) == (reinit, "waiting")
-    assert waits.reason.endswith("came out different since: elth run does it again")
+    assert waits.reason == redo.OUTDATED
     _redo(store, theirs)
     assert doing.done == [title, reinit]
 
