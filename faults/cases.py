@@ -335,6 +335,7 @@ def cases(references: References, moments: int, together: int) -> Iterator[Case]
         fills = scenes.full_disk({point: POINTS[point]})
         yield Case(f"disk full at: {point}", ALONE, fills)
     yield Case("the store moved in the middle", ALONE, scenes.moved_in_the_middle)
+    yield Case("a grid carried to a server and back", ALONE, scenes.carried)
     yield Case("the store at another path, read-only", ALONE, scenes.mounted_elsewhere)
     yield Case("the disk of a server away and back", ALONE, scenes.away_and_back)
     yield Case("two drivers at once", ALONE, scenes.drivers(2))

@@ -242,6 +242,37 @@ def moved_in_the_middle(project: Project) -> None:
     kept.rename(runs)
 
 
+def carried(project: Project) -> None:
+    """Export a grid, carry it to a server, and from there to a directory; killed on the way."""
+    require(project.run() == 0, f"it failed:\n{project.output()}")
+    runs, origin = project.path / "runs", project.path / "origin"
+    runs.rename(origin)
+    server = Server(project.path / "served")
+    project.around.callback(server.kill)
+    server.start()
+    address, files = f"http://127.0.0.1:{server.port}", ("one.tar", "two.tar", "three.tar")
+    _elth(project, "export", project.name, "-o", files[0], "--store", str(origin))
+    _elth(project, "import", files[0], "--store", address)
+    _elth(project, "export", project.name, "-o", files[1], "--store", address)
+    words = ("import", files[1], "--store", str(runs))
+    importing = project.start(*words)
+    if project.wait_for(lambda: project.done() >= 2, importing):
+        importing.send_signal(signal.SIGKILL)
+    importing.wait()
+    _elth(project, *words)
+    _elth(project, "export", project.name, "-o", files[2], "--store", str(runs))
+    bundles = {(project.path / name).read_bytes() for name in files}
+    require(len(bundles) == 1, "what was imported is not what was exported")
+    before = project.stages()
+    require(project.run() == 0, f"it failed:\n{project.output()}")
+    require(project.stages() == before, "what was imported was trained again")
+
+
+def _elth(project: Project, *words: str) -> None:
+    code = project.wait(project.start(*words))
+    require(code == 0, f"elth {words[0]} ended with {code}:\n{project.output()}")
+
+
 def mounted_elsewhere(project: Project) -> None:
     """Read a store at another path, where nothing can be written."""
     require(project.run() == 0, f"it failed:\n{project.output()}")
