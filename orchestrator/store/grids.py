@@ -442,6 +442,8 @@ class Grids:
             if sums and _checked(name, text) not in sums:
                 raise ValueError(f"{name} is damaged: its checksum is of no file that was written")
             return text
+        except ElthError:  # it says itself what is in the way
+            raise
         except (MlflowException, OSError, ValueError) as error:
             if is_away(error):
                 raise
