@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import socket
-import sys
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -82,9 +81,11 @@ def connected(address: str, cpus: int) -> Iterator[tuple[Node, ...]]:
             f"cannot connect to the Ray cluster {address}: {first}; is it running, is this one of "
             "its machines, and is the token the same (ray get-auth-token)?"
         ) from error
+    from orchestrator.work.local import messages_to_stderr  # it has Ray imported
+
     try:
         like_ctrl_c()
-        _messages_to_stderr()
+        messages_to_stderr()
         _take_handed_over()
         yield nodes()
     finally:
@@ -352,16 +353,6 @@ def _look_at(folder: Path, mark: str) -> str | None:
     except OSError as error:
         return f"it cannot write {folder} ({error.strerror}): let this user write there"
     return None
-
-
-def _messages_to_stderr() -> None:
-    """Have Ray tell there, and so in the run's log, of nodes that died; it does by long dumps."""
-    from ray._private import worker
-
-    def write(message: Mapping[str, Any], **_: Any) -> None:
-        print(*message.get("lines", ()), sep="\n", file=sys.stderr, flush=True)
-
-    vars(worker)["print_to_stdstream"] = write
 
 
 def _take_handed_over() -> None:

@@ -15,8 +15,9 @@ import os
 import secrets
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray._private import ray_constants
@@ -55,6 +56,7 @@ def start(cpus: int) -> str:
             logging_level=logging.ERROR,
             _node_ip_address="127.0.0.1",
         )
+    messages_to_stderr()
     address = ray.util.get_node_ip_address()
     if is_loopback(address):
         return ""
@@ -62,6 +64,16 @@ def start(cpus: int) -> str:
         f"Ray {ray.__version__} listens on {address}, where other machines may reach it; its token "
         f"stands between. Ray 2.60 keeps to this machine"
     )
+
+
+def messages_to_stderr() -> None:
+    """Have Ray tell there, and so in the run's log, of nodes that died; it does by long dumps."""
+    from ray._private import worker
+
+    def write(message: Mapping[str, Any], **_: Any) -> None:
+        print(*message.get("lines", ()), sep="\n", file=sys.stderr, flush=True)
+
+    vars(worker)["print_to_stdstream"] = write
 
 
 def is_loopback(address: str) -> bool:
