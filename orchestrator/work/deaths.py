@@ -26,6 +26,8 @@ MORE_MEMORY = (
 
 _RAYS = re.compile(r"^(:job_id:|:actor_name:|:task_name:|\[\d{4}-.*logging\.cc|Extension modules:)")
 """Lines of a log that are Ray's or of no use."""
+_MEMORY = re.compile(r"running low on memory|memory pressure|address the out of memory issue")
+"""What Ray says of a process that it has killed, in an error of its own or in another's text."""
 _FATAL = "Fatal Python error: "
 _FRAME = re.compile(r'^  File "(?P<file>.+)", line (?P<line>\d+) in (?P<name>.+)$')
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -65,8 +67,9 @@ class Deaths:
         root = _root(error) if error is not None else None
         text = _COLOURS.sub("", str(error or ""))
         said = str(root or "")
-        if root is not None and not _is_death(root):
+        if root is not None and not _is_death(root) and not _MEMORY.search(text):
             return Death(reason=_last_line(root), told=text)
+        said = said if _MEMORY.search(said) or not _MEMORY.search(text) else text
         files = self._files(said)
         lines = _lines(files)
         where = str(files[0]) if files else _elsewhere(said)
@@ -131,7 +134,7 @@ def _reason(said: str, lines: Iterable[str], *, grown: bool) -> str:
         lines: its log.
         grown: whether the kernel has killed a process for lack of memory meanwhile.
     """
-    if "running low on memory" in said or "memory pressure" in said:
+    if _MEMORY.search(said):
         found = re.search(r"was ([\d.]+)GB used / ([\d.]+)GB", said)
         used = f" ({found[1]} of {found[2]} GB used)" if found else ""
         return f"its process was killed by Ray as memory ran out{used}: {MORE_MEMORY}"

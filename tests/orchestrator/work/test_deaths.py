@@ -195,3 +195,14 @@ def test_a_group_of_which_none_died_says_the_last_line(logs: Path) -> None:
     assert Deaths(logs).look(Group(first=ValueError("no"))) == Death(
         "Training failed due to worker errors", told="Training failed due to worker errors"
     )
+
+
+def test_what_ray_says_of_memory_is_found_in_an_error_of_another_kind(tmp_path: Path) -> None:
+    """As where Tune has kept the text of an error alone."""
+    advice = "Refer to the documentation on how to address the out of memory issue: https://..."
+    death = Deaths(tmp_path).look(RuntimeError(f"ray::JobTrial.train()\n{FULL}\n{advice}"))
+    assert death.reason.startswith(
+        "its process was killed by Ray as memory ran out (23.18 of 23.54 GB used): fewer trials"
+    )
+    death = Deaths(tmp_path).look(RuntimeError(advice))
+    assert death.reason.startswith("its process was killed by Ray as memory ran out: fewer trials")
