@@ -23,7 +23,6 @@ from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from elth.errors import ElthError
-from orchestrator.store.away import is_away
 
 ARTIFACTS = "artifacts"
 """The folder of a store in which the files of all its runs lie."""
@@ -171,7 +170,8 @@ class Files:
                 path = files.download_artifacts(_within(name), here)
             except (MlflowException, OSError) as error:
                 parent, _, last = name.rpartition("/")
-                if not is_away(error) and last not in self.sizes(run_id, parent):
+                # For MLflow a file that is not there is an error of the server like any other.
+                if last not in self.sizes(run_id, parent):
                     raise FileNotFoundError(f"run {run_id} has no {name}") from error
                 raise
             yield Path(path)
