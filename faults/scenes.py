@@ -342,7 +342,8 @@ def _mount(project: Project, *words: str) -> None:
     if done.returncode:
         raise NotHere(f"nothing can be mounted: {done.stderr.strip()}")
     if words[0] == "--bind":
-        project.around.callback(subprocess.run, ["umount", "--lazy", words[-1]], check=False)
+        leave = ["umount", "--lazy", words[-1]]  # it may be unmounted by then
+        project.around.callback(subprocess.run, leave, capture_output=True, check=False)
 
 
 # The network
