@@ -49,6 +49,18 @@ from tests.orchestrator.helpers import (
 ALSO = "third-host.invalid:1:1"
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store of their own: nobody else does, or has done, the stages that are claimed."""
+    return Store.of(tmp_path_factory.mktemp("leases"))
+
+
+@pytest.fixture(scope="module")
+def tracker(store: Store) -> Tracker:
+    """The tracker of ``store``."""
+    return Tracker(store)
+
+
 def _board(tracker: Tracker) -> Board:
     """The board as another process sees it."""
     client = MlflowClient(tracker.store.uri)
