@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tarfile
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -18,7 +20,7 @@ from orchestrator.cli.main import cli
 from orchestrator.store import carrying
 from orchestrator.store.address import Store
 from orchestrator.store.bundle import Bundle, Writer, opened, run_at
-from orchestrator.store.leases import claim
+from orchestrator.store.leases import Lease, claim
 from orchestrator.store.listing import Tracked
 from orchestrator.store.marks import ASKED
 from orchestrator.store.tracker import Tracker
@@ -235,10 +237,10 @@ def test_an_import_that_is_cut_off_goes_on(
 ) -> None:
     write, count = carrying._write, iter(range(100))
 
-    def cut(*words: object) -> None:
+    def cut(*words: Any) -> None:
         if next(count) == 3:
             raise KeyboardInterrupt
-        write(*words)  # type: ignore[arg-type]
+        write(*words)
 
     monkeypatch.setattr(carrying, "_write", cut)
     words = ["import", here / "small.tar", "--store", tmp_path / "a"]
@@ -263,7 +265,8 @@ def test_a_stage_that_a_process_left_behind_is_taken_over(
     tracker = Tracker(Store.of(tmp_path / "a"))
     stage = next(iter(runs(Tracker(Store.of(here / "runs"), reading=True)).values())).stage
     lease = claim(tracker, stage, grid="small", driver=ELSEWHERE, since=0.0)
-    lease.end()  # type: ignore[union-attr]
+    assert isinstance(lease, Lease)
+    lease.end()
     assert "imported 6" in said("import", here / "small.tar", "--store", tmp_path / "a")
     assert len(tracker.stages()) == 6
 
@@ -275,14 +278,15 @@ def test_a_stage_that_another_process_is_at_is_left_to_it(
     tracker = Tracker(Store.of(tmp_path / "a"))
     stage = next(iter(runs(Tracker(Store.of(here / "runs"), reading=True)).values())).stage
     lease = claim(tracker, stage, grid="small", driver=ELSEWHERE, since=0.0)
-    beats = iter(range(100))
+    assert isinstance(lease, Lease)
+    run_id, beats = lease.run_id, iter(range(100))
 
     def beat(_: float) -> None:
-        tracker.client.set_tag(lease.run_id, "elth.beat", f"{next(beats)} 60")  # type: ignore[union-attr]
+        tracker.client.set_tag(run_id, "elth.beat", f"{next(beats)} 60")
 
-    monkeypatch.setattr(carrying.time, "sleep", beat)  # type: ignore[attr-defined]
+    monkeypatch.setattr(time, "sleep", beat)
     told = refused("import", here / "small.tar", "--store", tmp_path / "a")
-    lease.end()  # type: ignore[union-attr]
+    lease.end()
     assert f"another process is at {stage.title}" in told
     assert "give the same command again" in told
 

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from orchestrator.store.files import Files, folder_of, relocated
 from orchestrator.store.listing import DAMAGED
 from orchestrator.store.tracker import Tracker
 from orchestrator.store.verifying import restore, verify
+from orchestrator.work.telling import Report
 from orchestrator.work.worker import run_job
 from tests.orchestrator.helpers import Finished, job_config
 
@@ -169,8 +171,8 @@ def test_what_is_done_in_another_place_stays_there(
         assert contents(first) == before
 
 
-def _failures(reports: object) -> list[str]:
-    return [one.failed for one in reports if one.failed]  # type: ignore[attr-defined]
+def _failures(reports: Iterable[Report]) -> list[str]:
+    return [one.failed for one in reports if one.failed]
 
 
 def test_most_files_away_is_one_error_and_changes_nothing(old: Path) -> None:
