@@ -212,7 +212,7 @@ def _elsewhere(said: str) -> str:
     pid, address = _PID.search(said), re.search(r"ip: (\S+)", said)
     if pid is None or address is None:
         return ""
-    return f"/tmp/ray/session_latest/logs/worker-*-{pid[1]}.err on node {address[1]}"
+    return f"worker-*-{pid[1]}.err in the folder of Ray's logs on node {address[1]}"
 
 
 def _folder_of_logs() -> Path | None:
