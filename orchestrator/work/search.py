@@ -159,7 +159,7 @@ class Dying(tune.Callback):
 def _error(trial: Trial) -> Exception | None:
     """The error that Tune has just written down of a trial, before it is copied anywhere.
 
-    It is a pickle between this run's own processes, in a folder that Tune has made for this run.
+    It is a pickle in the folder of this run's Ray, which Tune reads in the same way at the end.
     """
     with contextlib.suppress(Exception):  # of unpickling: anything
         error: Exception = cloudpickle.loads(Path(str(trial.pickled_error_file)).read_bytes())
