@@ -17,7 +17,7 @@ from orchestrator.plan.costs import duration
 from orchestrator.plan.graph import Plan
 from orchestrator.store.content import Content
 from orchestrator.store.leases import last_seen
-from orchestrator.store.listing import Tracked
+from orchestrator.store.listing import Tracked, by_key
 from orchestrator.store.processes import in_words, is_alive
 from orchestrator.store.redo import reasons
 from orchestrator.store.tracker import Tracker
@@ -56,12 +56,9 @@ def states(tracker: Tracker, grid: str | Content) -> list[State]:
     """
     content = tracker.grids.content(grid) if isinstance(grid, str) else grid
     keys = content.keys
-    known: dict[str, Tracked] = {}
     tracked = tracker.stages()
     again = reasons(tracker, tracked)
-    for one in tracked:
-        if one.key in keys and (one.key not in known or known[one.key].status != "finished"):
-            known[one.key] = one
+    known = by_key(one for one in tracked if one.key in keys)
     finished = {key: one for key, one in known.items() if one.status == "finished"}
     ended = content.ended(finished)
     known = {key: one for key, one in known.items() if key not in ended}

@@ -425,6 +425,19 @@ def _stages_of(page: PagedList[Run]) -> list[Tracked]:
     return [tracked(run) for run in page if "elth.key" in run.data.tags]
 
 
+def by_key(tracked: Iterable[Tracked]) -> dict[str, Tracked]:
+    """Of each stage the run by which its state is told: a finished one, else the last begun.
+
+    Args:
+        tracked: runs of stages, oldest first.
+    """
+    found: dict[str, Tracked] = {}
+    for one in tracked:
+        if one.key not in found or found[one.key].status != "finished":
+            found[one.key] = one
+    return found
+
+
 def seconds_per_work(tracked: Iterable[Tracked], plan: Plan) -> float | None:
     """How long a unit of work takes here, from finished stages of the plan's networks.
 

@@ -7,6 +7,7 @@ looked at, which takes no time, or a server is asked, once for each such run (so
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from elth.errors import ElthError
 from orchestrator.store.leases import last_seen
-from orchestrator.store.listing import Tracked
+from orchestrator.store.listing import Tracked, by_key
 from orchestrator.store.tracker import RESULT, Tracker
 
 
@@ -65,21 +66,18 @@ def _overview(
     except ElthError as error:
         trouble = str(error) if run is not None else "its own run is gone, only tags tell of it"
     mine = [one for one in everything if (one.key in keys if keys is not None else _has(one, name))]
-    best: dict[str, Tracked] = {}
-    for one in mine:
-        if one.key not in best or best[one.key].status != "finished":
-            best[one.key] = one
-    counts = _counts(best)
+    best = by_key(mine)
+    counts = Counter(one.status for one in best.values())
     seen = [s for s in (_seen(tracker, one) for one in mine) if s is not None]
     if run is not None and not seen:
         seen = [(run.info.end_time or run.info.start_time) / 1000]
     return Overview(
         name=name,
         stages=len(best if keys is None else keys),
-        finished=counts.get("finished", 0),
-        running=counts.get("running", 0),
-        failed=counts.get("failed", 0),
-        set_aside=counts.get("set aside", 0),
+        finished=counts["finished"],
+        running=counts["running"],
+        failed=counts["failed"],
+        set_aside=counts["set aside"],
         size=sum(_size(tracker, one, sizes) for one in mine),
         seen=max(seen, default=None),
         description=_line(experiment),
@@ -89,13 +87,6 @@ def _overview(
 
 def _has(one: Tracked, grid: str) -> bool:
     return grid in one.grids
-
-
-def _counts(best: Mapping[str, Tracked]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for one in best.values():
-        counts[one.status] = counts.get(one.status, 0) + 1
-    return counts
 
 
 def _line(experiment: Mapping[str, Any]) -> str:
