@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from elth.recipes import RECIPES, Recipe, Step
     from elth.rounds import Round, imp
     from elth.specs import DataShape, Spec
+    from elth.streams import Noise
     from elth.tickets import Ticket
     from elth.training import Epoch, NonFiniteLossError, Training, train_ticket
 else:
@@ -53,6 +54,7 @@ else:
             "elth.recipes": ("RECIPES", "Recipe", "Step"),
             "elth.rounds": ("Round", "imp"),
             "elth.specs": ("DataShape", "Spec"),
+            "elth.streams": ("Noise",),
             "elth.tickets": ("Ticket",),
             "elth.training": ("Epoch", "NonFiniteLossError", "Training", "train_ticket"),
         },
@@ -70,6 +72,7 @@ __all__ = [
     "Engine",
     "Epoch",
     "Network",
+    "Noise",
     "NonFiniteLossError",
     "Plan",
     "Recipe",

@@ -16,10 +16,10 @@ from elth.tickets import state_digest
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """All that a training is made of, apart from its network, data, recipe, seed and mask.
+    """All that a training is made of, apart from its network, data, recipe, seed, noise and mask.
 
-    There is no state of a random generator in it: every draw is made by a stream that the seed and
-    the epoch name (``elth.streams``).
+    There is no state of a random generator in it: every draw is made by a stream that the seed, the
+    noise and the epoch name (``elth.streams``).
     """
 
     step: int

@@ -2,12 +2,13 @@
 
 The dataset gives the batches of an epoch (see ``elth.data``). The order of the images and their
 augmentation are drawn for whole epochs by named streams, so an image's draw depends on the seed,
-the epoch and the image alone, and training may go on within an epoch.
+the epoch, the noise and the image alone, and training may go on within an epoch.
 """
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from elth.errors import ElthError
 from elth.networks import smallest_norm
 from elth.parallel import Group
 from elth.recipes import Recipe, named
-from elth.streams import stream
+from elth.streams import COMMON, Noise, stream
 from elth.tensors import contiguous
 from elth.tickets import Ticket
 
@@ -100,12 +101,13 @@ class Training:
         stop: iteration to stop at; the recipe's end when None.
         at_check: is called with the training every 100 iterations within an epoch, when all losses
             so far are known to be finite: the moment to take a ``checkpoint``.
+        noise: another order, augmentation and dropout than those of the seed alone.
 
     Raises:
         ElthError: the recipe's augmentation has no meaning for the dataset or part of its schedule
             is never reached, the device lacks its precision, the mask does not fit, batch
-            normalisation would see a last batch of one value, the engine is another recipe's, or
-            its workers have different tickets.
+            normalisation would see a last batch of one value, the dataset knows of no noise, the
+            engine is another recipe's, or its workers have different tickets.
         WrongArithmeticError: the machine computes the network wrongly (``elth.arithmetic``).
         NonFiniteLossError: while iterating, before the update that would have used the loss.
     """
@@ -122,9 +124,11 @@ class Training:
         start: int = 0,
         stop: int | None = None,
         at_check: Callable[[Training], None] | None = None,
+        noise: Noise = COMMON,
     ) -> None:
         """Move the network to the data's device, load the weights and zero the pruned ones."""
         data.info.check_augment(recipe.augment)
+        _check_noise(data, noise)
         self._images = len(data.train_labels)
         self.per_epoch = iterations_per_epoch(self._images, recipe)
         recipe.check(self.per_epoch)
@@ -144,6 +148,7 @@ class Training:
         self.data = data
         self.recipe = recipe
         self.seed = seed
+        self.noise = noise
         self.step = start
         self.stop = recipe.length.iterations(self.per_epoch) if stop is None else stop
         self._at_check = at_check
@@ -200,7 +205,7 @@ class Training:
         )
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint of the same network, data, recipe, seed, mask and bounds.
+        """Go on from a checkpoint of the same network, data, recipe, seed, noise, mask and bounds.
 
         Raises:
             ElthError: it lies outside of the bounds, or is of another network.
@@ -299,6 +304,7 @@ class Training:
             start=self.step - first,
             stop=min(self.per_epoch, self.stop - first),
             part=self._part,
+            **({} if self.noise == COMMON else {"noise": self.noise}),
         )
         with closing(batches):
             for images, labels in batches:
@@ -328,7 +334,7 @@ class Training:
         return loss, lr
 
     def _drawn(self) -> contextlib.AbstractContextManager[Any]:
-        """Let what a network draws depend on the seed and the iteration alone, as dropout does."""
+        """Let what a network draws depend on seed, noise and iteration alone, as dropout does."""
         if not self.engine.draws:
             return contextlib.nullcontext()
         return self._seeded()
@@ -336,7 +342,7 @@ class Training:
     @contextlib.contextmanager
     def _seeded(self) -> Iterator[None]:
         worker = f" of worker {self._group.rank}" if self._group and self._group.rank else ""
-        number = stream(self.seed, f"draws{worker}", self.step).initial_seed()
+        number = stream(self.seed, f"draws{worker}", self.step, self.noise).initial_seed()
         devices = [self.engine.device] if self.engine.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(number)
@@ -348,6 +354,20 @@ class Training:
         if failed_at >= 0:
             self.step = failed_at
             raise NonFiniteLossError(self.step, epoch)
+
+
+def _check_noise(data: Dataset, noise: Noise) -> None:
+    """Refuse a noise of a dataset from outside that knows of none."""
+    if noise == COMMON:
+        return
+    try:
+        inspect.signature(data.train_batches).bind_partial(noise=noise)
+    except TypeError as error:
+        raise ElthError(
+            f"the dataset {data.info.name} draws the same for every noise, and this training is to "
+            f"have {noise}: let train_batches of {type(data).__name__} take noise, and name its "
+            "streams by it (elth.streams.stream)"
+        ) from error
 
 
 def _named(mask: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
@@ -372,6 +392,7 @@ def train_ticket(
     start: int | None = None,
     compile: bool = False,
     group: Group | None = None,
+    noise: Noise = COMMON,
 ) -> Training:
     """Train a ticket from its rewind point to the recipe's end.
 
@@ -388,6 +409,7 @@ def train_ticket(
         start: iteration to start at; by default the ticket's rewind point.
         compile: compile the network first, which takes a minute and pays for long trainings.
         group: the workers that train it together (``elth.parallel``), each of which calls this.
+        noise: another order and augmentation than the seed's, as ``Noise(copy=1)`` for a twin.
 
     Raises:
         ElthError: the ticket is of another shape of data, it does not say its seed, the recipe has
@@ -422,6 +444,7 @@ def train_ticket(
         state=ticket.rewind,
         mask=ticket.mask,
         start=start,
+        noise=noise,
     )
 
 

@@ -1,7 +1,7 @@
 """Augmentation: what is drawn for every image of an epoch, and what is done with it.
 
-Draws are made for whole epochs by named streams, so an image's draw depends on the seed, the epoch
-and the image alone.
+Draws are made for whole epochs by named streams, so an image's draw depends on the seed, the epoch,
+the noise and the image alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from elth.streams import stream
+from elth.streams import COMMON, Noise, stream
 
 AREA = (0.1, 1.0)
 """Bounds of a resized crop's share of the image's area (the released settings of E-LTH)."""
@@ -25,14 +25,15 @@ Box = tuple[int, int, int, int]
 """Top, left, height and width of a crop in pixels."""
 
 
-def draw_flips(count: int, seed: int, epoch: int) -> Tensor:
+def draw_flips(count: int, seed: int, epoch: int, noise: Noise = COMMON) -> Tensor:
     """Which images (count,) are mirrored: each with probability a half."""
-    return torch.randint(0, 2, (count,), generator=stream(seed, "flip", epoch)).bool()
+    return torch.randint(0, 2, (count,), generator=stream(seed, "flip", epoch, noise)).bool()
 
 
-def draw_offsets(count: int, padding: int, seed: int, epoch: int) -> Tensor:
+def draw_offsets(count: int, padding: int, seed: int, epoch: int, noise: Noise = COMMON) -> Tensor:
     """Rows and columns (count, 2) at which crops of padded images begin, uniform."""
-    return torch.randint(0, 2 * padding + 1, (count, 2), generator=stream(seed, "crop", epoch))
+    generator = stream(seed, "crop", epoch, noise)
+    return torch.randint(0, 2 * padding + 1, (count, 2), generator=generator)
 
 
 def crop_flip(images: Tensor, offsets: Tensor, flips: Tensor, padding: int) -> Tensor:
@@ -69,18 +70,18 @@ class ResizedCrops:
     """Where the crop lies (n, 2), from 0 (top, left) to below 1."""
 
     @staticmethod
-    def draw(count: int, seed: int, epoch: int) -> ResizedCrops:
+    def draw(count: int, seed: int, epoch: int, noise: Noise = COMMON) -> ResizedCrops:
         """Area uniform in ``AREA``, ratio log-uniform in ``RATIO``, place uniform."""
-        shape = (count, _TRIES)
-        area = AREA[0] + (AREA[1] - AREA[0]) * torch.rand(
-            shape, generator=stream(seed, "area", epoch)
-        )
+        tried = (count, _TRIES)
+
+        def uniform(purpose: str, shape: tuple[int, int]) -> Tensor:
+            return torch.rand(shape, generator=stream(seed, purpose, epoch, noise))
+
+        area = AREA[0] + (AREA[1] - AREA[0]) * uniform("area", tried)
         low, high = math.log(RATIO[0]), math.log(RATIO[1])
-        ratio = (
-            low + (high - low) * torch.rand(shape, generator=stream(seed, "ratio", epoch))
-        ).exp()
+        ratio = (low + (high - low) * uniform("ratio", tried)).exp()
         sides = torch.stack([(area / ratio).sqrt(), (area * ratio).sqrt()], 2)
-        return ResizedCrops(sides, torch.rand((count, 2), generator=stream(seed, "place", epoch)))
+        return ResizedCrops(sides, uniform("place", (count, 2)))
 
     def box(self, index: int, height: int, width: int) -> Box:
         """The crop of image ``index``, which has this size.

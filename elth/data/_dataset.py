@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from elth.data._info import DatasetInfo
-from elth.streams import stream
+from elth.streams import COMMON, Noise, stream
 
 Batch = tuple[Tensor, Tensor]
 """Normalised images (n, C, H, W) as float32 in channels-last layout, and labels (n,) as int64."""
@@ -74,11 +74,14 @@ class Dataset(Protocol):
         start: int = 0,
         stop: int | None = None,
         part: Part = WHOLE,
+        noise: Noise = COMMON,
     ) -> Batches:
         """Give the batches of an epoch, from batch ``start`` on and before batch ``stop``.
 
         Every image is shown once, in the order of the stream "order"; the last batch may be
-        smaller. What is drawn for an image depends on seed, epoch and the image alone.
+        smaller. What is drawn for an image depends on seed, epoch, noise and the image alone. A
+        dataset that knows of no noise need not take it: it is given where it is another than the
+        common one.
 
         Raises:
             ElthError: the augmentation has no meaning for this dataset.
@@ -128,6 +131,6 @@ def chosen(
         yield part.of(order[position : position + batch_size])
 
 
-def order_of(count: int, seed: int, epoch: int) -> Tensor:
+def order_of(count: int, seed: int, epoch: int, noise: Noise = COMMON) -> Tensor:
     """The order (count,) of the training images in an epoch."""
-    return torch.randperm(count, generator=stream(seed, "order", epoch))
+    return torch.randperm(count, generator=stream(seed, "order", epoch, noise))

@@ -25,6 +25,7 @@ from elth.data._augment import (
 from elth.data._dataset import WHOLE, Batch, Batches, Part, chosen, normaliser, order_of
 from elth.data._info import DatasetInfo
 from elth.errors import ElthError
+from elth.streams import COMMON, Noise
 
 _AT_ONCE = {"cpu": 2**22, "cuda": 2**28}
 """Bytes of normalised images that are prepared at once."""
@@ -92,12 +93,13 @@ class MemoryDataset:
         start: int = 0,
         stop: int | None = None,
         part: Part = WHOLE,
+        noise: Noise = COMMON,
     ) -> Batches:
         """Give the batches of an epoch (see ``Dataset``)."""
         self.info.check_augment(augment)
-        order = order_of(len(self.train_labels), seed, epoch).to(self.device)
+        order = order_of(len(self.train_labels), seed, epoch, noise).to(self.device)
         batches = list(chosen(order, batch_size, start, stop, part))
-        shown = self._augmented(augment, seed, epoch)
+        shown = self._augmented(augment, seed, epoch, noise)
         finish = self._finisher(is_augmented=augment != "none")
         block = self._at_once(-(-batch_size // part.workers))
         return (
@@ -129,18 +131,20 @@ class MemoryDataset:
         size = 4 * batch_size * shape.channels * shape.size**2
         return max(1, _AT_ONCE.get(self.device.type, _AT_ONCE["cpu"]) // size)
 
-    def _augmented(self, augment: str, seed: int, epoch: int) -> Callable[[Tensor], Tensor]:
+    def _augmented(
+        self, augment: str, seed: int, epoch: int, noise: Noise
+    ) -> Callable[[Tensor], Tensor]:
         """The function from numbers of training images to raw images, as drawn for the epoch."""
         images = self.train_images
         if augment == "none":
             return lambda batch: images[batch]
         count, side = len(images), images.shape[-1]
-        flips = draw_flips(count, seed, epoch).to(self.device)
+        flips = draw_flips(count, seed, epoch, noise).to(self.device)
         if augment == "crop_flip":
             padding = side // 8
-            offsets = draw_offsets(count, padding, seed, epoch).to(self.device)
+            offsets = draw_offsets(count, padding, seed, epoch, noise).to(self.device)
             return lambda batch: crop_flip(images[batch], offsets[batch], flips[batch], padding)
-        crops = ResizedCrops.draw(count, seed, epoch)
+        crops = ResizedCrops.draw(count, seed, epoch, noise)
         boxes = torch.tensor([crops.box(i, side, side) for i in range(count)]).to(self.device)
         size = self.info.shape.size
         return lambda batch: resized_crop_flip(images[batch], boxes[batch], flips[batch], size)

@@ -22,6 +22,7 @@ from elth.data._augment import ResizedCrops, draw_flips
 from elth.data._dataset import WHOLE, Batch, Batches, Part, chosen, normaliser, order_of
 from elth.data._info import DatasetInfo
 from elth.errors import ElthError
+from elth.streams import COMMON, Noise
 
 _AHEAD = 2
 """Batches that are made ready while one is used."""
@@ -129,6 +130,7 @@ class FolderDataset:
         start: int = 0,
         stop: int | None = None,
         part: Part = WHOLE,
+        noise: Noise = COMMON,
     ) -> Batches:
         """Give the batches of an epoch (see ``Dataset``)."""
         self.info.check_augment(augment)
@@ -136,11 +138,12 @@ class FolderDataset:
         prepare: Prepare = self._prepare
         if augment == "resized_crop_flip":
             prepare = ResizedCropFlip(
-                ResizedCrops.draw(count, seed, epoch),
-                draw_flips(count, seed, epoch),
+                ResizedCrops.draw(count, seed, epoch, noise),
+                draw_flips(count, seed, epoch, noise),
                 self.info.shape.size,
             )
-        batches = chosen(order_of(count, seed, epoch), batch_size, start, stop, part)
+        order = order_of(count, seed, epoch, noise)
+        batches = chosen(order, batch_size, start, stop, part)
         return self._batches(self._train, batches, prepare)
 
     def test_batches(self, batch_size: int, part: Part = WHOLE) -> Batches:

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from elth import masks
-from elth.data import Dataset, MemoryDataset
+from elth.data import Dataset, MemoryDataset, Part
+from elth.data._dataset import Batches
 from elth.elastic import move
 from elth.engine import Engine
 from elth.errors import ElthError
 from elth.networks import DataShape, build
 from elth.recipes import RECIPES, Recipe, Step
-from elth.streams import stream
+from elth.streams import COMMON, Noise, stream
 from elth.tickets import state_digest
 from elth.training import (
     Epoch,
@@ -333,6 +334,7 @@ def _run(
     state: State | None = None,
     mask: masks.Mask | None = None,
     network: nn.Module | None = None,
+    noise: Noise = COMMON,
     **fields: Any,
 ) -> Training:
     """A run of a small ResNet on noise."""
@@ -346,7 +348,91 @@ def _run(
         mask=mask,
         start=start,
         stop=stop,
+        noise=noise,
     )
+
+
+def test_twins_differ_and_the_same_noise_gives_the_same_bits() -> None:
+    runs = [_run(), *(_run(noise=Noise(copy=copy)) for copy in (0, 1, 1, 2))]
+    epochs = [list(run) for run in runs]
+    digests = [state_digest(run.state()) for run in runs]
+    assert digests[0] == digests[1]
+    assert digests[2] == digests[3]
+    assert len(set(digests)) == len({epoch[-1].train_loss for epoch in epochs}) == 3
+
+
+def test_a_noise_goes_on_from_any_iteration() -> None:
+    twin = Noise(copy=1)
+    whole = _run(noise=twin, momentum=0.0)
+    list(whole)
+    before = _run(noise=twin, momentum=0.0, stop=4)
+    list(before)
+    after = _run(noise=twin, momentum=0.0, start=4, state=before.state())
+    list(after)
+    assert state_digest(after.state()) == state_digest(whole.state())
+
+
+def test_what_a_network_draws_is_noise_of_sgd() -> None:
+    class Dropping(_Recorder):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(
+                nn.functional.dropout(torch.ones(8, 16), training=True)[: len(x)]
+            )
+
+    def dropped(noise: Noise) -> Tensor:
+        network = Dropping()
+        list(
+            Training(
+                network,
+                _numbered(8),
+                _recipe("2ep"),
+                seed=0,
+                state=network.state_dict(),
+                noise=noise,
+            )
+        )
+        return torch.stack(network.seen)
+
+    twin = dropped(Noise(copy=1))
+    assert len(twin) == 4
+    assert torch.equal(dropped(Noise(copy=1)), twin)
+    assert not torch.equal(dropped(COMMON), twin)
+
+
+def test_a_dataset_that_knows_of_no_noise() -> None:
+    class Deaf(MemoryDataset):
+        def train_batches(  # type: ignore[override]
+            self,
+            *,
+            batch_size: int,
+            augment: str,
+            seed: int,
+            epoch: int,
+            start: int,
+            stop: int,
+            part: Part,
+        ) -> Batches:
+            return super().train_batches(
+                batch_size=batch_size,
+                augment=augment,
+                seed=seed,
+                epoch=epoch,
+                start=start,
+                stop=stop,
+                part=part,
+            )
+
+    network = _Recorder()
+    data: Any = Deaf(**{f.name: getattr(_numbered(8), f.name) for f in dataclasses.fields(Deaf)})
+    given: Any = {"seed": 0, "state": network.state_dict()}
+    list(Training(network, data, _recipe("1ep"), **given))
+    assert _numbers(network.seen) == _numbers(_seen(_numbered(8), _recipe("1ep")))
+    with pytest.raises(
+        ElthError,
+        match=r"the dataset noise draws the same for every noise, and this training is to have "
+        r"Noise\(round=0, copy=1\): let train_batches of Deaf take noise",
+    ):
+        Training(network, data, _recipe("1ep"), **given, noise=Noise(copy=1))
 
 
 def test_one_seed_gives_the_same_bits_twice_and_another_does_not() -> None:

@@ -25,7 +25,7 @@ from elth.data._sources import CountedSource
 from elth.errors import ElthError
 from elth.networks import DataShape, build
 from elth.recipes import Recipe, Step
-from elth.streams import stream
+from elth.streams import COMMON, Noise, stream
 from elth.tickets import state_digest
 from elth.training import Training
 
@@ -77,7 +77,7 @@ def _load(root: Path, size: int = 16, *, full: bool = False) -> FolderDataset:
     return found
 
 
-def _all(dataset: data.Dataset, augment: str = "resized_crop_flip", **fields: int) -> list[Tensor]:
+def _all(dataset: data.Dataset, augment: str = "resized_crop_flip", **fields: Any) -> list[Tensor]:
     given: dict[str, Any] = {"batch_size": 5, "seed": 0, "epoch": 0, **fields}
     return [x for x, _ in dataset.train_batches(augment=augment, **given)]
 
@@ -293,6 +293,22 @@ def test_draws_depend_on_seed_epoch_and_image_alone(root: Path) -> None:
     assert torch.equal(torch.cat(whole), torch.cat(_all(dataset, batch_size=12)))
     assert not torch.equal(torch.cat(whole), torch.cat(_all(dataset, epoch=1)))
     assert not torch.equal(torch.cat(whole), torch.cat(_all(dataset, seed=1)))
+
+
+def test_a_noise_changes_order_and_augmentation(root: Path) -> None:
+    dataset = _load(root)
+
+    def shown(augment: str, noise: Noise) -> Tensor:
+        images = torch.cat(_all(dataset, augment, noise=noise))
+        order = torch.randperm(12, generator=stream(0, f"order{noise.suffix}"))
+        return images[order.argsort()]
+
+    twin = Noise(copy=1)
+    assert torch.equal(torch.cat(_all(dataset, noise=COMMON)), torch.cat(_all(dataset)))
+    assert torch.equal(shown("none", twin), shown("none", COMMON))
+    augmented = shown("resized_crop_flip", twin)
+    assert not torch.equal(augmented, shown("resized_crop_flip", COMMON))
+    assert torch.equal(augmented, shown("resized_crop_flip", Noise(copy=1)))
 
 
 def test_the_number_of_threads_plays_no_part(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

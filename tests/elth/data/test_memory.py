@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from elth.data._memory import Parts
 from elth.errors import ElthError
 from elth.networks import DataShape
 from elth.specs import Spec
-from elth.streams import stream
+from elth.streams import COMMON, Noise, stream
 from tests.elth.helpers import dataset
 
 PARTS: Parts = (
@@ -269,6 +270,30 @@ def test_an_epoch_goes_on_from_any_batch(augment: str) -> None:
     assert batches(8) == batches(3, 3) == []
     again = data.train_batches(batch_size=4, augment=augment, seed=0, epoch=2)
     assert not torch.equal(torch.cat([x for x, _ in again]), torch.cat(whole))
+
+
+def _noisy(data: MemoryDataset, augment: str, noise: Noise) -> Tensor:
+    """The images of an epoch in the order of the dataset, by the names of the streams."""
+    given = data.train_batches(batch_size=4, augment=augment, seed=0, epoch=1, noise=noise)
+    images = torch.cat([x for x, _ in given])
+    order = torch.randperm(len(images), generator=stream(0, f"order{noise.suffix}", 1))
+    result = torch.empty_like(images)
+    result[order] = images
+    return result
+
+
+@pytest.mark.parametrize("augment", ["crop_flip", "resized_crop_flip"])
+def test_a_noise_changes_order_and_augmentation(augment: str) -> None:
+    data = _with_options(dataset(30, 1, shape=DataShape(channels=1, size=16, classes=3)), size=16)
+    plain = _epoch(data, epoch=1)
+    noises = [Noise(copy=1), Noise(round=2), Noise(round=2, copy=1)]
+    for noise in noises:  # the same images, each once
+        assert torch.equal(_noisy(data, "none", noise), plain)
+    shown = [_noisy(data, augment, noise) for noise in [COMMON, *noises]]
+    assert torch.equal(shown[0], _epoch(data, augment, epoch=1))
+    for first, second in itertools.combinations(shown, 2):
+        assert float((first != second).flatten(1).any(1).float().mean()) > 0.5
+    assert torch.equal(_noisy(data, augment, noises[0]), shown[1])
 
 
 def test_labels_follow_their_images() -> None:
