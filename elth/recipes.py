@@ -6,7 +6,8 @@ import math
 import re
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from fractions import Fraction
 from typing import Any
 
 from elth.errors import ElthError, unknown
@@ -200,6 +201,47 @@ class Recipe:
             drops = sorted(m.iterations(per_epoch) for m in self.milestones)
             return self.lr * self.gamma ** bisect_right(drops, step)
         return self.lr
+
+    def stretched(self, factor: float | str) -> Recipe:
+        """The recipe so many times as long: length, milestones and warm-up are multiplied.
+
+        The rewind point stays where it is. Steps are multiplied in exact decimal arithmetic.
+
+        Args:
+            factor: above 0; below 1 the training becomes shorter.
+
+        Example:
+            >>> RECIPES["maene_resnet20"].stretched(2).milestones
+            (Step(count=112, unit='ep'), Step(count=142, unit='ep'))
+
+        Raises:
+            ElthError: the factor is no number above 0, a step times it is not whole, or the
+                rewind point does not come before the new end.
+        """
+        try:
+            exact = Fraction(str(factor))
+        except (ValueError, ZeroDivisionError):
+            exact = Fraction(0)
+        if isinstance(factor, bool) or exact <= 0:
+            raise ElthError(
+                f"stretch of a recipe must be a number greater than 0, as 5 or 0.5; is {factor}"
+            )
+
+        def times(field: str, step: Step) -> Step:
+            count = step.count * exact
+            if count.denominator != 1:
+                raise ElthError(
+                    f"{field} of the recipe is {step}, and {factor} times that is no whole number "
+                    f"of {step.unit}: stretch by another factor, or write its steps in iterations"
+                )
+            return Step(int(count), step.unit)
+
+        return replace(
+            self,
+            length=times("length", self.length),
+            milestones=tuple(times("a milestone", one) for one in self.milestones),
+            warmup=times("warmup", self.warmup),
+        )
 
     @staticmethod
     def of(plain: Mapping[str, Any]) -> Recipe:

@@ -72,7 +72,7 @@ def _keys_at(parents: Sequence[int | str]) -> list[str]:
     section: Any = Experiment
     for part in parents:
         if part in ("recipe", "recipes"):
-            return [*RECIPE_MODEL.model_fields, "base"]
+            return [*RECIPE_MODEL.model_fields, "base", "stretch"]
         section = {
             "grid": Entry,
             "pruning": Pruning,

@@ -373,7 +373,10 @@ def recipe_fields(name: str, paths: Sequence[str]) -> dict[str, Any]:
 
 
 def _to_recipe(value: Any) -> Recipe:
-    """A name of a recipe, or its fields, or ``base`` with the fields that differ."""
+    """A name of a recipe, or its fields, or ``base`` with the fields that differ.
+
+    ``stretch`` multiplies the steps of what all that gives (``Recipe.stretched``).
+    """
     if isinstance(value, Recipe):
         return value
     if isinstance(value, str):
@@ -381,13 +384,15 @@ def _to_recipe(value: Any) -> Recipe:
     if not isinstance(value, dict):
         raise ElthError(f"a recipe is a name or a mapping, found {value!r}")
     fields = dict(value)
+    stretch = fields.pop("stretch", 1)
     base: dict[str, Any] = {}
     if "base" in fields:
         name = fields.pop("base")
         known = _recipe(str(name))
         base = {f.name: getattr(known, f.name) for f in dataclasses.fields(Recipe)}
     checked = RECIPE_MODEL.model_validate({**base, **fields})
-    return Recipe(**{f.name: getattr(checked, f.name) for f in dataclasses.fields(Recipe)})
+    found = Recipe(**{f.name: getattr(checked, f.name) for f in dataclasses.fields(Recipe)})
+    return found.stretched(stretch)
 
 
 class Experiment(BaseModel):

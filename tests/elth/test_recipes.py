@@ -345,3 +345,56 @@ def test_steps_may_be_written_as_text() -> None:
     assert Recipe(**written) == made
     with pytest.raises(ElthError, match="cannot read the step '20': write epochs as 160ep or"):
         Recipe(**{**written, "length": "20"})
+
+
+# Stretched.
+
+
+def test_a_stretched_recipe_by_hand() -> None:
+    recipe = _recipe(
+        length=Step(10, "ep"),
+        rewind=Step(3, "it"),
+        milestones=(Step(4, "ep"), Step(700, "it")),
+        warmup=Step(2, "ep"),
+        lr=0.2,
+    )
+    assert recipe.stretched(5) == dataclasses.replace(
+        recipe,
+        length=Step(50, "ep"),
+        milestones=(Step(20, "ep"), Step(3500, "it")),
+        warmup=Step(10, "ep"),
+    )
+    assert recipe.stretched("0.5").length == recipe.stretched(0.5).length == Step(5, "ep")
+    assert recipe.stretched(1) == recipe
+    hundred = _recipe(length=Step(100, "ep"))
+    assert hundred.stretched(1.1).length == Step(110, "ep")  # as floats 110.00000000000001
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_stretched_schedule_is_the_same_drawn_out(name: str) -> None:
+    recipe = RECIPES[name]
+    twice = recipe.stretched(2)
+    assert twice.rewind == recipe.rewind
+    for step in range(0, recipe.length.iterations(7), 3):
+        assert twice.lr_at(2 * step, 7) == pytest.approx(recipe.lr_at(step, 7), abs=1e-12)
+    assert twice.stretched(0.5) == recipe
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"),
+    [
+        (0, "stretch of a recipe must be a number greater than 0, as 5 or 0.5; is 0"),
+        (-2, "greater than 0, as 5 or 0.5; is -2"),
+        ("x", "greater than 0, as 5 or 0.5; is x"),
+        (True, "greater than 0, as 5 or 0.5; is True"),
+        (math.inf, "greater than 0, as 5 or 0.5; is inf"),
+        (math.nan, "greater than 0, as 5 or 0.5; is nan"),
+        (0.25, "length of the recipe is 10ep, and 0.25 times that is no whole number of ep"),
+        (0.5, "a milestone of the recipe is 5ep, and 0.5 times that is no whole number of ep"),
+        (0.2, "rewind of a recipe must come before its end: rewind is 3ep, length 2ep"),
+    ],
+)
+def test_what_cannot_be_stretched(factor: Any, message: str) -> None:
+    recipe = _recipe(rewind=Step(3, "ep"), milestones=(Step(5, "ep"),))
+    with pytest.raises(ElthError, match=message):
+        recipe.stretched(factor)

@@ -456,6 +456,21 @@ def test_numbers_without_a_point_are_numbers(path: Path, number: str) -> None:
             ),
         ),
         (RECIPES["cifar10_resnet"].full(), RECIPES["cifar10_resnet"]),
+        ({"base": "cifar10_resnet", "stretch": 1}, RECIPES["cifar10_resnet"]),
+        (
+            {"base": "cifar10_resnet", "stretch": 0.5},
+            Recipe.of(
+                {
+                    **RECIPES["cifar10_resnet"].full(),
+                    "length": "80ep",
+                    "milestones": ["40ep", "60ep"],
+                }
+            ),
+        ),
+        (  # fields that are given are stretched as well
+            {"base": "mnist_mlp", "length": "2ep", "warmup": "10it", "stretch": 5},
+            Recipe.of({**RECIPES["mnist_mlp"].full(), "length": "10ep", "warmup": "50it"}),
+        ),
     ],
 )
 def test_a_recipe_is_a_name_a_base_with_changes_or_its_fields(
@@ -463,6 +478,15 @@ def test_a_recipe_is_a_name_a_base_with_changes_or_its_fields(
 ) -> None:
     path = write_yaml(tmp_path / "exp.yaml", {**BASE, "recipe": written})
     assert load(path).recipe == expected
+
+
+def test_a_stretch_is_written_on_the_command_line(path: Path) -> None:
+    recipe = load(path).recipe
+    assert load(path, ["recipe.stretch=3"]).recipe == recipe.stretched(3)
+    message = "in recipe: stretch of a recipe must be a number greater than 0, as 5 or 0.5; is "
+    for bad in ("0", "-1", "long", "true"):
+        assert message in _refusal(path, f"recipe.stretch={bad}")
+    assert "did you mean 'stretch'?" in _refusal(path, "recipe.strech=3")
 
 
 def test_networks_are_written_one_way(path: Path) -> None:
