@@ -27,6 +27,8 @@ COLUMNS = (
     "transform",
     "round",
     "target",
+    "variant",
+    "noise",
     "sparsity",
     "dataset",
     "seed",
@@ -34,7 +36,8 @@ COLUMNS = (
     "accuracy",
     "run_id",
 )
-"""The columns of ``Results.frame``; ``target`` is an exact sparsity, or empty for a whole round."""
+"""The columns of ``Results.frame``; ``target`` is an exact sparsity, or empty for a whole round,
+``noise`` the number of a twin, or 0."""
 
 _SHOWN = 10
 """Values of an axis that an error lists."""
@@ -166,6 +169,8 @@ class Results:
         transform: str | None = None,
         dataset: str | None = None,
         target: str | None = None,
+        variant: str | None = None,
+        noise: int | None = None,
     ) -> Ticket:
         """The ticket of the one cell and seed that is meant, by as many axes as tell it.
 
@@ -182,6 +187,8 @@ class Results:
             "round": round,
             "target": target,
             "dataset": dataset,
+            "variant": variant,
+            "noise": noise,
             "seed": seed,
         }
         found = self._rows()
@@ -198,7 +205,7 @@ class Results:
                 raise unknown(kind, str(value), [str(one) for one in known])
             meant[axis] = value
             found = [row for row in found if row[axis] == value]
-        if len(found) != 1:
+        if len({row["run_id"] for row in found}) != 1:  # variants may have one in common
             raise ElthError(
                 f"{len(found)} tickets of {self.report.grid} are meant"
                 f"{' by ' * bool(meant)}{_spelled(meant)}: say also {_told_apart(found)}"
@@ -227,6 +234,8 @@ class Results:
             "transform",
             "round",
             "target",
+            "variant",
+            "noise",
             "sparsity",
             "dataset",
         )
@@ -262,7 +271,8 @@ def _spelled(axes: dict[str, Any]) -> str:
 def _told_apart(rows: Sequence[dict[str, Any]]) -> str:
     """The axes in which rows differ, as ``seed (0, 1) or round (1, 2, 3)``."""
     told = []
-    for axis in ("network", "method", "source", "transform", "round", "target", "dataset", "seed"):
+    axes = ("network", "method", "source", "transform", "round", "target", "dataset", "variant")
+    for axis in (*axes, "noise", "seed"):
         values = [repr(value) for value in _values(rows, axis)]
         if len(values) > 1:
             more = ", ..." if len(values) > _SHOWN else ""

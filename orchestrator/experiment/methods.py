@@ -57,6 +57,15 @@ class Method:
     about: str
     """One line for people."""
 
+    @property
+    def takes_any_weights(self) -> bool:
+        """Whether it has a meaning where rounds do not start from the rewind point.
+
+        So have those that take a mask of theirs alone, and those that take nothing of them.
+        """
+        draws_anew = self.base == TICKET and any("reinit" in step for step in self.steps)
+        return self.base in (CHAIN, REWIND) or draws_anew
+
     def __post_init__(self) -> None:
         """Refuse what cannot be done.
 

@@ -8,6 +8,7 @@ file may hold profiles of another size under ``scales``; ``scale=smoke`` merges 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -21,6 +22,7 @@ from pydantic import (
     ConfigDict,
     Field,
     Strict,
+    ValidationError,
     ValidationInfo,
     create_model,
     field_validator,
@@ -38,6 +40,7 @@ from elth.remembered import remembered
 from elth.specs import Spec
 from orchestrator.experiment.methods import SOURCE, method_of
 from orchestrator.experiment.notation import number
+from orchestrator.experiment.variants import PARTS, PLAIN, patched, paths
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 
@@ -101,6 +104,10 @@ def _dataset(name: str) -> str:
     return data.info(str(Spec(spec.name, tuple(options.items())))).name
 
 
+def _to_step(value: Any) -> Step:
+    return Step.parse(value)
+
+
 class Stop(Section):
     """What ends a chain of rounds before its last: nothing of it is in any key."""
 
@@ -144,6 +151,44 @@ class Pruning(Section):
     """Number of prunings; the last ticket is that of round ``rounds``."""
     stop: Stop | None = None
     """What ends a chain earlier: ``collapsed`` or ``{accuracy_below: 12}``. Never part of a key."""
+    weights: Literal["rewind", "init", "trained", "finetune"] = "rewind"
+    """What the weights that are left go back to after a pruning: ``rewind``, their values at the
+    rewind point; ``init``, those of before any training, and all of it is done again; ``trained``,
+    nothing: they stay as trained and the learning rate alone is rewound (Renda et al. 2020);
+    ``finetune``, nothing either, and they are trained at the last learning rate."""
+    finetune: Annotated[Step, BeforeValidator(_to_step)] | None = None
+    """How long each round is trained at the last learning rate, as ``10ep``."""
+    one_shot: bool = False
+    """Whether each level is reached from the dense network by a single pruning."""
+    repel: Number = Field(default=0.0, allow_inf_nan=False)
+    """Strength of the loss by which each round is repelled from the weights that earlier rounds of
+    its chain came to; negative: attracted (Maene et al. 2021, section 3)."""
+    repel_from: Literal["all", "previous"] = "all"
+    """Whether from those of all earlier rounds, or of the one before."""
+    noise: Literal["common", "round"] = "common"
+    """Whether data order and augmentation are the same in all rounds, or drawn anew in each."""
+
+    @model_validator(mode="after")
+    def _is_one_way(self) -> Pruning:
+        if (self.weights == "finetune") != (self.finetune is not None):
+            found = "none" if self.finetune is None else f"{self.finetune}, with weights"
+            found += "" if self.finetune is None else f": {self.weights}"
+            raise ElthError(
+                f"finetune is how long weights: finetune trains each round, as 10ep; found {found}"
+            )
+        if self.repel_from != "all" and not self.repel:
+            raise ElthError("repel_from says what repel is from: give its strength, as repel: 2.0")
+        if self.one_shot and self.repel:
+            raise ElthError("repel is from earlier rounds, and one_shot has none: keep one of them")
+        return self
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON values; what came later is left out where it is as it always was."""
+        rest = {"rate", "rounds"}
+        fields = {name for name, known in type(self).model_fields.items() if name not in rest}
+        usual = {n for n in fields if getattr(self, n) == type(self).model_fields[n].default}
+        found = self.model_dump(mode="json", exclude=usual | {"finetune"})
+        return found | ({} if self.finetune is None else {"finetune": str(self.finetune)})
 
 
 class Entry(Section):
@@ -166,6 +211,11 @@ class Entry(Section):
     round for imp, the last one for other methods; ``all``: every round."""
     sparsity: Annotated[tuple[Number, ...], OneOrMore] = ()
     """Sparsities between those of two rounds, as 0.9: reached exactly by a last, smaller round."""
+    variant: Annotated[tuple[str, ...], OneOrMore] = ()
+    """Names of ``variants``; ``none`` is the experiment itself, which it is when left out."""
+    noise: Annotated[tuple[Whole, ...], OneOrMore] = ()
+    """Numbers of twins, from 1: the ticket of the cell trained once more, with another data order
+    and augmentation and nothing else changed. 0 is the cell itself, which it is when left out."""
     keep: Literal["weights"] | None = None
     """``weights``: what is trained leaves its trained weights in the store, as rounds do. In no
     key."""
@@ -184,14 +234,25 @@ class Entry(Section):
                     raise ElthError(f"method {method} takes no {field}; only ett does")
             if method == "dense" and (self.round not in ((), (0,)) or self.sparsity):
                 raise ElthError("method dense takes no round; it is round 0")
+        from_0 = all(method in ("dense", "reinit") for method in self.method)
         if self.round != "all" and (
-            any(k < 0 for k in self.round) or (0 in self.round and self.method != ("dense",))
+            any(k < 0 for k in self.round) or (0 in self.round and not from_0)
         ):
-            raise ElthError("round counts prunings from 1; the dense network is method dense")
+            raise ElthError(
+                "round counts prunings from 1; the dense network is method dense, and with its "
+                "weights drawn anew round 0 of method reinit"
+            )
+        if any(number < 0 for number in self.noise):
+            raise ElthError(f"noise counts twins from 1; found {list(self.noise)}")
         for value in self.sparsity:
             if not 0 < value < 1:
                 raise ElthError(f"sparsity is a fraction between 0 and 1, as 0.9; found {value}")
         return self
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The names of its variants; an empty one is the experiment itself."""
+        return tuple("" if name == PLAIN else name for name in self.variant) or ("",)
 
     @field_validator("network", "source")
     @classmethod
@@ -311,10 +372,6 @@ class Resources(Section):
     store when left out; with a store that is a server, nodes of a cluster need a shared place."""
 
 
-def _to_step(value: Any) -> Step:
-    return Step.parse(value)
-
-
 def _recipe_model() -> type[BaseModel]:
     """The fields of ``elth.Recipe`` as a section, so that they are stated once."""
     hints = get_type_hints(Recipe)
@@ -395,10 +452,42 @@ def _to_recipe(value: Any) -> Recipe:
     return found.stretched(stretch)
 
 
-class Experiment(BaseModel):
-    """One experiment, as resolved from its file and overrides."""
+_Recipe = Annotated[Recipe, BeforeValidator(_to_recipe)]
+
+
+class _Checked(BaseModel):
+    """Checks of what fixes the results of an experiment beside its cells."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    @field_validator("recipes", check_fields=False)
+    @classmethod
+    def _known_datasets(cls, recipes: dict[str, Recipe]) -> dict[str, Recipe]:
+        known: dict[str, Recipe] = {}
+        for name, recipe in recipes.items():
+            canonical = _dataset(name)
+            if canonical in known:
+                raise ElthError(f"two recipes are for {canonical}: keep one of them")
+            known[canonical] = recipe
+        return known
+
+    @field_validator("criteria", check_fields=False)
+    @classmethod
+    def _settings(cls, settings: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        return {name: _criterion_settings(name, given) for name, given in settings.items()}
+
+
+class Settings(_Checked):
+    """What of an experiment variants may change."""
+
+    recipe: _Recipe
+    recipes: dict[str, _Recipe] = {}
+    pruning: Pruning = Pruning()
+    criteria: dict[str, dict[str, Any]] = {}
+
+
+class Experiment(_Checked):
+    """One experiment, as resolved from its file and overrides."""
 
     name: str = Field(pattern=f"^{NAME}$")
     """Name of the grid; ``elth report`` finds it by this."""
@@ -413,13 +502,16 @@ class Experiment(BaseModel):
     """Name of the dataset."""
     seeds: Annotated[tuple[Whole, ...], OneOrMore] = Field(min_length=1)
     """Seeds; each fixes initialisation, data order and every draw."""
-    recipe: Annotated[Recipe, BeforeValidator(_to_recipe)]
+    recipe: _Recipe
     """How every network of the experiment is trained."""
-    recipes: dict[str, Annotated[Recipe, BeforeValidator(_to_recipe)]] = {}
+    recipes: dict[str, _Recipe] = {}
     """Datasets of the grid that are trained by another recipe, by name."""
     pruning: Pruning = Pruning()
     criteria: dict[str, dict[str, Any]] = {}
     """Settings of pruning criteria that differ from their papers', as ``snip: {samples: 256}``."""
+    variants: dict[str, dict[str, Any]] = {}
+    """Patches that entries of the grid name, as ``b512: {recipe.batch_size: 512}``: what of recipe,
+    recipes, pruning and criteria differs from the rest of the file."""
     grid: tuple[Entry, ...] = Field(min_length=1)
     """What is compared."""
     data: Data = Data()
@@ -430,21 +522,23 @@ class Experiment(BaseModel):
     def _known_dataset(cls, name: str) -> str:
         return _dataset(name)
 
-    @field_validator("recipes")
+    @field_validator("variants", mode="before")
     @classmethod
-    def _known_datasets(cls, recipes: dict[str, Recipe]) -> dict[str, Recipe]:
-        known: dict[str, Recipe] = {}
-        for name, recipe in recipes.items():
-            canonical = _dataset(name)
-            if canonical in known:
-                raise ElthError(f"two recipes are for {canonical}: keep one of them")
-            known[canonical] = recipe
-        return known
-
-    @field_validator("criteria")
-    @classmethod
-    def _settings(cls, settings: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        return {name: _criterion_settings(name, given) for name, given in settings.items()}
+    def _patches(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        found = {}
+        for name, patch in given.items():
+            if not isinstance(name, str) or not re.fullmatch(NAME, name) or name == PLAIN:
+                raise ElthError(
+                    f"a variant is named by letters, digits, - and _, and not {PLAIN}, which is "
+                    f"the experiment itself; found {name!r}"
+                )
+            try:
+                found[name] = paths(patch)
+            except ElthError as error:
+                raise ElthError(f"{name}: {error}") from error
+        return found
 
     @field_validator("seeds")
     @classmethod
@@ -453,8 +547,7 @@ class Experiment(BaseModel):
             raise ElthError(f"seeds must be different whole numbers from 0 on, found {list(seeds)}")
         return tuple(sorted(seeds))
 
-    @model_validator(mode="after")
-    def _nothing_is_idle(self) -> Experiment:
+    def _refuse_idle(self) -> None:
         """Refuse settings of what the grid does not hold: they would be meant for something."""
         datasets = {self.dataset, *(d for e in self.grid for d in (*e.dataset, *e.source_dataset))}
         for name in self.recipes:
@@ -469,18 +562,76 @@ class Experiment(BaseModel):
                 raise ElthError(
                     f"criteria has settings of {name}, and no method of the grid uses it"
                 )
+
+    @model_validator(mode="after")
+    def _nothing_is_idle(self) -> Experiment:
+        self._refuse_idle()
+        named = {name for entry in self.grid for name in entry.variants}
+        for name in sorted(named - self.variants.keys() - {""}):
+            raise unknown("variant", name, [*self.variants, PLAIN])
+        for name in self.variants:
+            if name not in named:
+                raise ElthError(f"variants has {name}, and no entry of the grid names it")
+            varied = self.variant(name)
+            try:
+                varied._refuse_idle()
+            except ElthError as error:
+                raise ElthError(f"in variants.{name}: {error}") from error
         return self
 
     @model_validator(mode="after")
     def _rounds_exist(self) -> Experiment:
         for entry in self.grid:
-            for k in entry.round if entry.round != "all" else ():
-                if k > self.pruning.rounds:
+            for name in entry.variants:
+                last = self.variant(name).pruning.rounds
+                where = f" of variant {name}" if name else ""
+                for k in entry.round if entry.round != "all" else ():
+                    if k > last:
+                        raise ElthError(
+                            f"round {k} of method {entry.method[0]} is beyond the last one: "
+                            f"pruning.rounds{where} is {last}"
+                        )
+        return self
+
+    @model_validator(mode="after")
+    def _ways_have_meaning(self) -> Experiment:
+        for entry in self.grid:
+            for name, method in product(entry.variants, entry.method):
+                weights = self.variant(name).pruning.weights
+                if weights != "rewind" and not method_of(method).takes_any_weights:
+                    where = f" of variant {name}" if name else ""
                     raise ElthError(
-                        f"round {k} of method {entry.method[0]} is beyond the last one: "
-                        f"pruning.rounds is {self.pruning.rounds}"
+                        f"method {method} starts from the weights of the rewind point, and "
+                        f"pruning.weights{where} is {weights}: it has a meaning for imp, for "
+                        "reinit and for what needs no round of imp"
                     )
         return self
+
+    def settings(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        return {
+            "pruning": self.pruning.plain(),
+            "criteria": dict(self.criteria),
+            "recipe": self.recipe.full(),
+            "recipes": {name: recipe.full() for name, recipe in self.recipes.items()},
+        }
+
+    def variant(self, name: str) -> Experiment:
+        """The experiment that a variant is; without a name, itself.
+
+        Raises:
+            ElthError: what the variant changes cannot be so.
+        """
+        if not name:
+            return self
+        changes = self.variants[name]
+        try:
+            if "recipe.base" in changes:
+                raise ElthError("a recipe with another base is given whole, as recipe: {base: X}")
+            varied = Settings.model_validate(patched(self.settings(), changes))
+        except (ElthError, ValidationError) as error:
+            raise ElthError(f"in variants.{name}: {_one_line(error)}") from error
+        return self.model_copy(update={part: getattr(varied, part) for part in PARTS})
 
     def recipe_for(self, dataset: str) -> Recipe:
         """How networks are trained on a dataset."""
@@ -488,9 +639,10 @@ class Experiment(BaseModel):
 
     def cells(self) -> Iterator[Cell]:
         """Every combination that the grid asks for, seeds apart, in the order of the file."""
+        prunings = {name: self.variant(name).pruning for name in ("", *self.variants)}
         for entry in self.grid:
-            for method, network, dataset in product(
-                entry.method, entry.network, entry.dataset or (self.dataset,)
+            for variant, method, network, dataset in product(
+                entry.variants, entry.method, entry.network, entry.dataset or (self.dataset,)
             ):
                 moved = method_of(method).base == SOURCE
                 for source, source_dataset, transform in product(
@@ -498,7 +650,9 @@ class Experiment(BaseModel):
                     entry.source_dataset or ((self.dataset if moved else ""),),
                     entry.transform if moved else ("",),
                 ):
-                    for k, target in entry.levels(method, self.pruning):
+                    for (k, target), noise in product(
+                        entry.levels(method, prunings[variant]), entry.noise or (0,)
+                    ):
                         yield Cell(
                             method=method,
                             network=network,
@@ -508,21 +662,24 @@ class Experiment(BaseModel):
                             transform=transform,
                             round=k,
                             target=target,
+                            variant=variant,
+                            noise=noise,
                             keep=entry.keep is not None,
                         )
 
     def resolved(self) -> str:
         """The whole experiment as YAML, defaults included."""
-        hidden = {"recipe", "recipes", "grid", "paper", *(() if self.plugins else ("plugins",))}
-        plain = self.model_dump(mode="json", exclude=hidden)
+        idle = {part for part in ("plugins", "variants") if not getattr(self, part)}
+        plain = self.model_dump(mode="json", exclude={*PARTS, "grid", "paper", *idle})
+        settings = self.settings()
+        ahead = ("name", "description", "plugins", "dataset", "seeds", "variants")
+        ordered = {name: plain.pop(name) for name in ahead if name in plain}
+        ordered |= {name: settings.pop(name) for name in ("pruning", "criteria")} | plain
         if self.paper is not None:
-            plain["paper"] = self.paper.model_dump(mode="json", exclude_unset=True)
-        if self.pruning.stop is None:
-            del plain["pruning"]["stop"]
-        plain["recipe"] = self.recipe.full()
-        plain["recipes"] = {name: recipe.full() for name, recipe in self.recipes.items()}
-        plain["grid"] = [e.model_dump(mode="json", exclude_unset=True) for e in self.grid]
-        return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+            ordered["paper"] = self.paper.model_dump(mode="json", exclude_unset=True)
+        ordered |= settings
+        ordered["grid"] = [e.model_dump(mode="json", exclude_unset=True) for e in self.grid]
+        return yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -538,8 +695,26 @@ class Cell:
     round: int
     target: str = ""
     """Exact sparsity, as ``0.9``, where it is not that of a whole round."""
+    variant: str = ""
+    """The patch of the experiment that holds for all that it needs; none as a rule."""
+    noise: int = 0
+    """Which twin it is; 0 is the cell itself."""
     keep: bool = False
     """Whether its trained weights are kept."""
+
+
+def _one_line(error: ValidationError | ElthError) -> str:
+    """Why some values cannot be so: where, what was expected, what was found."""
+    if isinstance(error, ElthError):
+        return str(error)
+    details = error.errors()[0]
+    where = ".".join(str(part) for part in details["loc"] if "[" not in str(part))
+    if details["type"] == "extra_forbidden":
+        fields = Pruning.model_fields if where.startswith("pruning") else RECIPE_MODEL.model_fields
+        return str(unknown("key", where, [f"{where.rpartition('.')[0]}.{f}" for f in fields]))
+    inner = details.get("ctx", {}).get("error")
+    told = str(inner) if isinstance(inner, ElthError) else details["msg"]
+    return f"{where}: {told}" if where else told
 
 
 def _criterion_settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:

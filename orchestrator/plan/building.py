@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from elth.counts import (
 from elth.errors import ElthError
 from elth.networks import facts, version
 from elth.specs import Spec
+from elth.streams import Noise
 from orchestrator.experiment.methods import CHAIN, METHODS, REWIND, SOURCE, Method, method_of
 from orchestrator.experiment.reading import load
 from orchestrator.experiment.sections import Cell, Experiment
@@ -26,7 +28,7 @@ from orchestrator.plan.costs import kept_at, weights_of
 from orchestrator.plan.emptying import notes
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.limits import MOST_STAGES, check_count, check_names
-from orchestrator.plan.stage import Stage, data_labels, info_of
+from orchestrator.plan.stage import NOISE, VARIANT, Stage, data_labels, info_of
 from orchestrator.plan.transforming import transform
 
 
@@ -38,16 +40,21 @@ def build(experiment: Experiment) -> Plan:
             too many stages or too long names.
     """
     check_count(experiment)
-    stages: dict[str, Stage] = {}
-    builders = [_Builder(experiment, seed, stages) for seed in experiment.seeds]
+    gathered = _Gathered()
+    builders: dict[str, list[_Builder]] = {}
+    for name in ("", *experiment.variants):
+        varied = experiment.variant(name)
+        builders[name] = [_Builder(varied, seed, gathered, name) for seed in experiment.seeds]
     asked: dict[str, bool] = {}
     for cell in experiment.cells():
-        for builder in builders:
+        for builder in builders[cell.variant]:
             key = builder.cell(cell).key
             asked[key] = asked.get(key, False) or cell.keep
+    stages = gathered.stages
     check_names(experiment.name, experiment.description, stages.values())
-    kept = frozenset(key for key, is_kept in asked.items() if is_kept)
-    return Plan(stages, tuple(asked), notes(experiment), kept)
+    kept = frozenset(gathered.kept.union(key for key, is_kept in asked.items() if is_kept))
+    also = {key: tuple(labels) for key, labels in gathered.also.items()}
+    return Plan(stages, tuple(asked), notes(experiment), kept, also)
 
 
 def of_file(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Experiment, Plan]:
@@ -60,6 +67,10 @@ def of_file(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Experiment
     return experiment, build(experiment)
 
 
+ANEW: tuple[Mapping[str, Any], ...] = ({"reinit": "all"},)
+"""The steps of the method that takes the masks of a chain and draws all weights anew."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Level:
     """How much of a network is kept: after a number of prunings, or at an exact sparsity."""
@@ -69,19 +80,51 @@ class _Level:
     kept: int
 
 
-class _Builder:
-    """Adds what a cell needs to the stages, for one seed."""
+@dataclass(frozen=True)
+class _Gathered:
+    """What the builders of all seeds and variants add to."""
 
-    def __init__(self, experiment: Experiment, seed: int, stages: dict[str, Stage]) -> None:
+    stages: dict[str, Stage] = field(default_factory=dict)
+    also: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
+    """What stages that several variants have in common are called besides."""
+    kept: set[str] = field(default_factory=set)
+    """Stages whose trained weights another one needs."""
+
+    def add(self, stage: Stage) -> Stage:
+        """Add a stage; the same one if it is there already."""
+        known = self.stages.setdefault(stage.key, stage)
+        variant = stage.labels.get(VARIANT)
+        if known is not stage and variant != known.labels.get(VARIANT):
+            named = self.also.setdefault(stage.key, [])
+            if all(labels.get(VARIANT) != variant for labels in named):
+                named.append(stage.labels)
+        return known
+
+
+class _Builder:
+    """Adds what a cell needs to the stages, for one seed and variant."""
+
+    def __init__(
+        self, experiment: Experiment, seed: int, gathered: _Gathered, variant: str
+    ) -> None:
         self.experiment = experiment
         self.seed = seed
-        self.stages = stages
+        self.gathered = gathered
+        self.variant = variant
         self._chains: dict[tuple[str, str], list[Stage]] = {}
         self._starts: dict[tuple[str, str], Stage] = {}
         self._common: dict[str, dict[str, Any]] = {}
 
     def cell(self, cell: Cell) -> Stage:
         """Add the stages of a cell, parents first; returns its own."""
+        made = self.trained(cell)
+        return self.add(self.twin(made, cell.noise) if cell.noise else made)
+
+    def trained(self, cell: Cell) -> Stage:
+        """The stage of a cell, twins apart; what it needs is added, and not itself.
+
+        Whoever asks for a twin does not ask for what it is a twin of.
+        """
         method = method_of(cell.method)
         if method.base == SOURCE:
             return self.moved(cell)
@@ -97,16 +140,43 @@ class _Builder:
             }
             start = self.rewind_point(cell.network, cell.dataset)
             return self.retraining(cell, level, (start,), [step, *method.steps])
-        ticket = self.ticket(cell.network, cell.dataset, level)
         if method.base == CHAIN:
-            return ticket
+            return self.ticket_stage(cell.network, cell.dataset, level)
+        if method.steps == ANEW and (not level.round or self.experiment.pruning.repel):
+            return self.drawn_anew(cell, level)
+        ticket = self.ticket(cell.network, cell.dataset, level)
         return self.retraining(cell, level, (ticket,), list(method.steps))
+
+    def drawn_anew(self, cell: Cell, level: _Level) -> Stage:
+        """Masks of a chain with weights drawn anew: of the dense network, or each repelled.
+
+        Under a repellent loss it is a chain as well, which is repelled from its own earlier rounds
+        and not from those whose masks it takes (Maene et al. 2021, Figure 15).
+        """
+        start = self.rewind_point(cell.network, cell.dataset)
+        dense = _Level(round=0, target="", kept=0)
+        last = self.retraining(cell, dense, (start,), list(ANEW))
+        for k in range(1, level.round + 1):
+            one = level if k == level.round else _Level(round=k, target="", kept=0)
+            ticket = self.ticket(cell.network, cell.dataset, one)
+            self.gathered.kept.add(self.add(last).key)
+            repelled = self.repelled(k)
+            last = self.retraining(cell, one, (ticket, last), list(ANEW), more=repelled)
+        return last
+
+    def twin(self, stage: Stage, number: int) -> Stage:
+        """The training of a stage with other noise, and nothing else changed."""
+        noise = dataclasses.replace(Noise.of(stage.params.get("noise", {})), copy=number)
+        params = {**stage.params, "noise": noise.plain()}
+        # It may be called by another variant that has it in common with this one.
+        labels = {name: one for name, one in stage.labels.items() if name != VARIANT}
+        labels |= {NOISE: number, **({VARIANT: self.variant} if self.variant else {})}
+        return dataclasses.replace(stage, params=params, labels=labels)
 
     def moved(self, cell: Cell) -> Stage:
         """The ticket of another network or dataset, transformed."""
         method = method_of(cell.method)
         level = self.level(cell.source, cell.source_dataset, cell)
-        ticket = self.ticket(cell.source, cell.source_dataset, level)
         move = transform(
             cell.transform, cell.source, cell.network, cell.source_dataset, cell.dataset
         )
@@ -130,8 +200,8 @@ class _Builder:
                     f"method {cell.method} from {cell.source} to itself changes no unit: use "
                     "reinit or random, which are the same, or leave this pair out"
                 )
-            return ticket
-        parents = [ticket]
+            return self.ticket_stage(cell.source, cell.source_dataset, level)
+        parents = [self.ticket(cell.source, cell.source_dataset, level)]
         for step in method.steps:
             replicates = "graft" in step or step.get("shuffle") == "replicated"
             if replicates and (not move.replicates or cell.source_dataset != cell.dataset):
@@ -179,39 +249,56 @@ class _Builder:
         return _Level(round=k + 1, target=cell.target, kept=kept)
 
     def ticket(self, network: str, dataset: str, level: _Level) -> Stage:
-        """The stage of IMP that trains the ticket of a level."""
+        """The stage of IMP that trains the ticket of a level, added."""
+        return self.add(self.ticket_stage(network, dataset, level))
+
+    def ticket_stage(self, network: str, dataset: str, level: _Level) -> Stage:
+        """The stage of IMP that trains the ticket of a level; what it needs is added."""
+        if self.experiment.pruning.one_shot and level.round:
+            return self.smaller(network, dataset, level, self.chain(network, dataset, 0))
         if not level.target:
-            return self.chain(network, dataset, level.round)
-        before = self.chain(network, dataset, level.round - 1)
+            return self.round_of(network, dataset, level.round)
+        return self.smaller(network, dataset, level, self.chain(network, dataset, level.round - 1))
+
+    def smaller(self, network: str, dataset: str, level: _Level, before: Stage) -> Stage:
+        """A round that prunes to a count."""
         start = self.rewind_point(network, dataset)
-        return self.add(
-            Stage(
-                kind="round",
-                params={**_named(network), **self.common(dataset), "keep": level.kept},
-                parents=(start.key, before.key),
-                labels=self.labels(network, dataset, "imp", level),
-            )
+        common = {**_named(network), **self.common(dataset), "keep": level.kept}
+        return Stage(
+            kind="round",
+            params={**common, **self.way(), **self.repelled(level.round), **self.drawn(level)},
+            parents=(start.key, before.key),
+            labels=self.labels(network, dataset, "imp", level),
         )
 
     def chain(self, network: str, dataset: str, rounds: int) -> Stage:
-        """The rounds of IMP up to one, which is returned."""
-        start = self.rewind_point(network, dataset)
+        """Add the rounds of IMP up to one, which is returned."""
         chain = self._chains.setdefault((network, dataset), [])
-        common = {**_named(network), **self.common(dataset)}
         for k in range(len(chain), rounds + 1):
-            rate = {"rate": str(self.experiment.pruning.rate)} if k else {}
-            level = _Level(round=k, target="", kept=0)
-            chain.append(
-                self.add(
-                    Stage(
-                        kind="round",
-                        params={**common, **rate},
-                        parents=(start.key, chain[-1].key) if k else (start.key,),
-                        labels=self.labels(network, dataset, "imp" if k else "dense", level),
-                    )
-                )
-            )
+            chain.append(self.add(self.round_of(network, dataset, k)))
         return chain[rounds]
+
+    def round_of(self, network: str, dataset: str, k: int) -> Stage:
+        """A round of IMP; those before it are added."""
+        chain = self._chains.get((network, dataset), [])
+        if k < len(chain):
+            return chain[k]
+        start = self.rewind_point(network, dataset)
+        before = (self.chain(network, dataset, k - 1).key,) if k else ()
+        level = _Level(round=k, target="", kept=0)
+        rate = {"rate": str(self.experiment.pruning.rate), **self.way()} if k else {}
+        return Stage(
+            kind="round",
+            params={
+                **_named(network),
+                **self.common(dataset),
+                **rate,
+                **self.repelled(k),
+                **self.drawn(level),
+            },
+            parents=(start.key, *before),
+            labels=self.labels(network, dataset, "imp" if k else "dense", level),
+        )
 
     def rewind_point(self, network: str, dataset: str) -> Stage:
         """The stage that trains a network to its rewind point."""
@@ -243,27 +330,47 @@ class _Builder:
         parents: tuple[Stage, ...],
         steps: list[Mapping[str, Any]],
         label: str = "",
+        more: Mapping[str, Any] | None = None,
     ) -> Stage:
         """The stage that trains what is made of its parents by some steps."""
         source = cell.source
         if source and cell.source_dataset != cell.dataset:
             source += f"@{info_of(cell.source_dataset).title}"
-        return self.add(
-            Stage(
-                kind="retraining",
-                params={
-                    **_named(cell.network),
-                    "ticket": [_with_version(step, cell.network) for step in steps],
-                    **self.common(cell.dataset),
-                },
-                parents=tuple(parent.key for parent in parents),
-                labels=self.labels(cell.network, cell.dataset, cell.method, level, source, label),
-            )
+        return Stage(
+            kind="retraining",
+            params={
+                **_named(cell.network),
+                "ticket": [_with_version(step, cell.network) for step in steps],
+                **self.common(cell.dataset),
+                **self.drawn(level),
+                **(more or {}),
+            },
+            parents=tuple(parent.key for parent in parents),
+            labels=self.labels(cell.network, cell.dataset, cell.method, level, source, label),
         )
 
     def add(self, stage: Stage) -> Stage:
         """Add a stage; the same one if it is there already."""
-        return self.stages.setdefault(stage.key, stage)
+        return self.gathered.add(stage)
+
+    def way(self) -> dict[str, Any]:
+        """What the key of a round holds of the weights that it starts from: usually nothing."""
+        pruning = self.experiment.pruning
+        found = {} if pruning.weights == "rewind" else {"weights": pruning.weights}
+        return found | ({"finetune": str(pruning.finetune)} if pruning.finetune else {})
+
+    def repelled(self, number: int) -> dict[str, Any]:
+        """What a key holds of the loss by which a round is repelled from earlier ones."""
+        pruning = self.experiment.pruning
+        if not number or not pruning.repel:
+            return {}
+        previous = number > 1 and pruning.repel_from == "previous"  # of one, it is all
+        return {"repel": pruning.repel, **({"repel_from": "previous"} if previous else {})}
+
+    def drawn(self, level: _Level) -> dict[str, Any]:
+        """What a key holds of noise: that of round 0 is everybody's."""
+        by_round = self.experiment.pruning.noise == "round" and level.round
+        return {"noise": Noise(round=level.round).plain()} if by_round else {}
 
     def common(self, dataset: str) -> dict[str, Any]:
         """What the key of every stage holds."""
@@ -295,6 +402,7 @@ class _Builder:
             "seed": self.seed,
             "dataset": info.title,
             **({"target": level.target} if level.target else {}),
+            **({VARIANT: self.variant} if self.variant else {}),
             **data_labels(info),
         }
 

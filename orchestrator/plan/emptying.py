@@ -74,18 +74,19 @@ class _Network:
 
 def notes(experiment: Experiment) -> tuple[str, ...]:
     """What a person should know of the counts that an experiment asks for; usually nothing."""
-    asked: dict[tuple[str, str], dict[_Level, None]] = {}
-    by_criterion: dict[tuple[str, str, str], dict[_Level, None]] = {}
+    asked: dict[tuple[str, str, float], dict[_Level, None]] = {}
+    by_criterion: dict[tuple[str, str, float, str], dict[_Level, None]] = {}
+    rates = {name: experiment.variant(name).pruning.rate for name in ("", *experiment.variants)}
     for cell in experiment.cells():
         method, level = method_of(cell.method), _Level(cell.round, cell.target)
         moved = method.base == SOURCE
         place = (cell.source, cell.source_dataset) if moved else (cell.network, cell.dataset)
-        asked.setdefault(place, {})[level] = None
+        pruned = (*place, rates[cell.variant])
+        asked.setdefault(pruned, {})[level] = None
         if method.base == REWIND:
-            by_criterion.setdefault((*place, method.criterion), {})[level] = None
-    rate = experiment.pruning.rate
-    found = [note for place, some in asked.items() for note in _short(_network(*place, rate), some)]
-    for (name, dataset, criterion), some in by_criterion.items():
+            by_criterion.setdefault((*pruned, method.criterion), {})[level] = None
+    found = [note for one, some in asked.items() for note in _short(_network(*one), some)]
+    for (name, dataset, rate, criterion), some in by_criterion.items():
         found += _shared_out(_network(name, dataset, rate), criterion, some)
     return tuple(found)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from orchestrator.experiment.sections import Stop
-from orchestrator.plan.stage import Stage
+from orchestrator.plan.stage import Stage, is_twin
 
 _NAMED = 2
 
@@ -48,12 +48,12 @@ class Link:
 
 def is_round(stage: Stage) -> bool:
     """Whether a stage is a round of a chain, which another one may go on from."""
-    return stage.kind == "round"
+    return stage.kind == "round" and not is_twin(stage)
 
 
 def link_of(stage: Stage) -> Link:
     """What a stage needs; a round goes on from the round before it, which it names last."""
-    goes_on = is_round(stage) and len(stage.parents) > 1
+    goes_on = stage.kind == "round" and len(stage.parents) > 1
     return Link(stage.parents, stage.parents[-1] if goes_on else "")
 
 

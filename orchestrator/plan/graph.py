@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.plan.costs import work
-from orchestrator.plan.stage import Stage
+from orchestrator.plan.stage import NOISE, VARIANT, Stage, is_twin
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,14 @@ class Plan:
     notes: tuple[str, ...] = ()
     """What a person should know before anything is trained."""
     kept: frozenset[str] = frozenset()
-    """Keys of the stages whose trained weights are kept because an entry says so."""
+    """Keys of the stages whose trained weights are kept as an entry says so, or another stage needs
+    them; those of rounds are kept anyway."""
+    also: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
+    """What a stage is called besides, by key, where several variants have it in common."""
+
+    def labels(self, key: str) -> list[Mapping[str, Any]]:
+        """All that a stage is called; what it says itself comes first."""
+        return [self.stages[key].labels, *self.also.get(key, ())]
 
     def children(self) -> dict[str, list[str]]:
         """For each key the keys of the stages that need it."""
@@ -49,7 +56,7 @@ class Plan:
         for key, stage in self.stages.items():
             if key in finished:
                 continue
-            goes_on = stage.kind == "round" and "keep" not in stage.params
+            goes_on = stage.kind == "round" and "keep" not in stage.params and not is_twin(stage)
             chain = tail.pop(stage.parents[-1], None) if goes_on else None
             if chain is None:
                 chain = []
@@ -79,10 +86,10 @@ class Plan:
             above[key] = frozenset(own).union(*(above[parent] for parent in stage.parents))
         lines: dict[tuple[Any, ...], frozenset[str]] = {}
         for key in self.asked:
-            labels = self.stages[key].labels
-            axes = ("network", "method", "source", "transform", "seed", "dataset")
-            line = tuple("imp" if labels[a] == "dense" else labels[a] for a in axes)
-            lines[line] = lines.get(line, frozenset()) | above[key]
+            axes = ("network", "method", "source", "transform", "seed", "dataset", VARIANT, NOISE)
+            for labels in self.labels(key):
+                line = tuple("imp" if labels.get(a) == "dense" else labels.get(a) for a in axes)
+                lines[line] = lines.get(line, frozenset()) | above[key]
         return sum(map(len, lines.values())), sum(len(above[key]) for key in self.asked)
 
 

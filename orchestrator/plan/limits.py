@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from itertools import product
 
 from elth.errors import ElthError
-from orchestrator.experiment.methods import CHAIN, REWIND, SOURCE, method_of
+from orchestrator.experiment.methods import CHAIN, REWIND, SOURCE, TICKET, method_of
 from orchestrator.experiment.sections import Entry, Experiment
 from orchestrator.plan.stage import Stage
 
@@ -30,11 +31,13 @@ def check_count(experiment: Experiment) -> None:
         ElthError: with the number, the limit and what to do.
     """
     seeds, rounds = len(experiment.seeds), experiment.pruning.rounds
-    stages, chains = 0, dict[tuple[str, str], int]()
+    stages, chains = 0, dict[tuple[str, str, str], int]()
     for entry in experiment.grid:
         datasets = entry.dataset or (experiment.dataset,)
-        for method in entry.method:
-            levels, last = _levels(entry, method, rounds)
+        for variant, method in product(entry.variants, entry.method):
+            pruning = experiment.variant(variant).pruning
+            rounds = max(rounds, pruning.rounds)
+            levels, last = _levels(entry, method, pruning.rounds)
             base = method_of(method).base
             moved = base == SOURCE
             sources = entry.source if moved else entry.network
@@ -42,12 +45,17 @@ def check_count(experiment: Experiment) -> None:
             count = len(entry.network) * len(datasets) * levels
             if moved:
                 count *= len(sources) * len(places) * len(entry.transform)
-            # What is a round of a chain is counted there.
-            stages += count // levels * len(entry.sparsity) if base == CHAIN else count
+            # What is a round of a chain is counted there, where it is no twin.
+            is_twin = [number > 0 for number in entry.noise or (0,)]
+            own = count // levels * len(entry.sparsity) if base == CHAIN else count
+            stages += sum(count if twin else own for twin in is_twin)
+            if pruning.repel and base == TICKET:  # which may be a chain as well
+                stages += count // levels * last
             for network in sources:
                 for place in places:
                     needed = 0 if base == REWIND else last
-                    chains[network, place] = max(needed, chains.get((network, place), 0))
+                    chain = (variant, network, place)
+                    chains[chain] = max(needed, chains.get(chain, 0))
     total = seeds * (stages + sum(2 + last for last in chains.values()))
     if total <= MOST_STAGES < rounds:  # no chain is as long, and to count its weights takes long
         raise ElthError(f"pruning.rounds is {rounds:,}, and at most {MOST_STAGES:,} are counted")

@@ -19,13 +19,17 @@ from elth.counts import iterations_per_epoch, rewind_step
 from elth.data import DatasetInfo, info
 from elth.errors import ElthError
 from elth.networks import DataShape
-from elth.recipes import Recipe
+from elth.recipes import Recipe, Step
 from elth.specs import Spec
 
 VERSIONS = {"rewind_point": 1, "round": 1, "retraining": 1}
 """Raised when a kind comes to mean something else, which gives its stages new keys."""
 
 KINDS = tuple(VERSIONS)
+
+
+VARIANT, NOISE = "variant", "noise"
+"""Labels of what is of a variant of the experiment, and of twins."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +43,8 @@ class Stage:
     parents: tuple[str, ...] = ()
     """Keys of the stages whose results are needed."""
     labels: Mapping[str, Any] = field(compare=False)
-    """Axes by which people compare: network, method, source, transform, round, seed, dataset."""
+    """Axes by which people compare: network, method, source, transform, round, seed, dataset, and
+    where it has them variant and noise."""
 
     @functools.cached_property
     def key(self) -> str:
@@ -78,6 +83,10 @@ class Stage:
             text += f" at {100 * float(label['target']):g} %"
         else:
             text += f" round {label['round']}"
+        if label.get(VARIANT):
+            text += f", {label[VARIANT]}"
+        if label.get(NOISE):
+            text += f", noise {label[NOISE]}"
         return f"{text}, seed {label['seed']}"
 
     def describe(self) -> dict[str, Any]:
@@ -123,7 +132,17 @@ def iterations(stage: Stage) -> tuple[int, int]:
         return 0, start
     if any("move" in step for step in stage.params.get("ticket", ())):
         start = 0  # carried to another dataset, a ticket is trained from the beginning
-    return start, recipe.length.iterations(iterations_per_epoch(size, recipe))
+    per_epoch = iterations_per_epoch(size, recipe)
+    end = recipe.length.iterations(per_epoch)
+    weights = stage.params.get("weights", "rewind")
+    if weights == "finetune":  # data order goes on, and with it the last learning rate
+        return end, end + Step.parse(stage.params["finetune"]).iterations(per_epoch)
+    return 0 if weights == "init" else start, end
+
+
+def is_twin(stage: Stage) -> bool:
+    """Whether a stage is another one's training with other noise; no chain goes on from it."""
+    return bool(stage.params.get("noise", {}).get("copy"))
 
 
 def dataset_of(stage: Stage) -> str:

@@ -14,7 +14,8 @@ from typing import Any
 from elth.errors import ElthError
 from orchestrator.experiment.methods import rank, title
 from orchestrator.experiment.sections import Paper
-from orchestrator.store.content import Content, beside
+from orchestrator.plan.stage import NOISE, VARIANT
+from orchestrator.store.content import Content, all_labels, beside
 from orchestrator.store.listing import Tracked
 from orchestrator.store.marks import STALE
 from orchestrator.store.redo import marked
@@ -34,6 +35,10 @@ class Cell:
     dataset: str
     target: str = ""
     """Exact sparsity that was asked for, as ``0.9``, where it is not that of a whole round."""
+    variant: str = ""
+    """The variant of the experiment; empty for the experiment itself."""
+    noise: int = 0
+    """Number of the twin; 0 is the cell itself."""
     sparsity: float
     """Mean fraction of prunable weights that are zero."""
     seeds: tuple[int, ...]
@@ -64,11 +69,13 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """How the method is written: ``IMP``, ``ETT <- resnet14 append``."""
+        """How the line is written: ``IMP``, ``ETT <- resnet14 append``, ``IMP, b512``."""
+        text = title(self.method)
         if self.source:
             plan = "" if self.transform == "identity" else f" {self.transform}"
-            return f"{title(self.method)} <- {self.source}{plan}"
-        return title(self.method)
+            text += f" <- {self.source}{plan}"
+        text += f", {self.variant}" if self.variant else ""
+        return text + (f", noise {self.noise}" if self.noise else "")
 
     @property
     def is_moved(self) -> bool:
@@ -85,6 +92,8 @@ class Cell:
             "round": self.round,
             "dataset": self.dataset,
             **({"target": self.target} if self.target else {}),
+            **({VARIANT: self.variant} if self.variant else {}),
+            **({NOISE: self.noise} if self.noise else {}),
             "sparsity": self.sparsity,
             "seeds": list(self.seeds),
             "nonzeros": list(self.nonzeros),
@@ -162,17 +171,23 @@ def collect(tracker: Tracker, grid: str, asked: Content | None = None) -> Report
     again = marked(tracker)  # which count where nothing has taken their place
     for tracked in sorted(everything, key=lambda one: one.run_id in again):
         if tracked.key in labels and tracked.status == "finished":
-            stage = replace(tracked.stage, labels=labels[tracked.key])
+            own = all_labels(labels[tracked.key])[0]
+            stage = replace(tracked.stage, labels=own)
             by_key.setdefault(tracked.key, replace(tracked, stage=stage))
     experiment = (asked or held).experiment
     ended = (asked or held).ended(by_key)
     by_key = {key: one for key, one in by_key.items() if key not in ended}
+    called = [
+        replace(one, stage=replace(one.stage, labels=own))
+        for key, one in by_key.items()
+        for own in all_labels(labels[key])
+    ]
     paper, dataset = experiment.get("paper"), str(experiment.get("dataset", ""))
     # An image folder is called by its manifest in the experiment, and by its own name in labels.
     titles = {one["place"]: one["dataset"] for one in labels.values() if "place" in one}
     return Report(
         grid=grid,
-        cells=cells_of(by_key.values()),
+        cells=cells_of(called, experiment.get("variants", {})),
         missing=len(labels.keys() - by_key.keys() - ended.keys()),
         ended=len(labels.keys() & ended.keys()),
         endings=tuple(dict.fromkeys(ended.values())),
@@ -196,8 +211,12 @@ def collect(tracker: Tracker, grid: str, asked: Content | None = None) -> Report
     )
 
 
-def cells_of(tracked: Iterable[Tracked]) -> tuple[Cell, ...]:
-    """Gather finished stages into cells, sorted by network, sparsity, method and plan.
+def cells_of(tracked: Iterable[Tracked], variants: Iterable[str] = ()) -> tuple[Cell, ...]:
+    """Gather finished stages into cells, sorted by network, sparsity, method, plan and variant.
+
+    Args:
+        tracked: the finished stages.
+        variants: the names of variants, in the order of the experiment.
 
     Raises:
         ElthError: two results claim the same cell and seed.
@@ -207,10 +226,12 @@ def cells_of(tracked: Iterable[Tracked]) -> tuple[Cell, ...]:
         if one.stage.kind == "rewind_point" or one.accuracy is None:
             continue
         axes = ("network", "method", "source", "transform", "round", "dataset")
-        place = (*(one.stage.labels[axis] for axis in axes), one.stage.labels.get("target", ""))
-        groups.setdefault(place, []).append(one)
+        labels = one.stage.labels
+        more = (labels.get("target", ""), labels.get(VARIANT, ""), labels.get(NOISE, 0))
+        groups.setdefault((*(labels[axis] for axis in axes), *more), []).append(one)
     cells = []
-    for (network, method, source, transform, k, dataset, target), group in groups.items():
+    for place, group in groups.items():
+        network, method, source, transform, k, dataset, target, variant, noise = place
         group.sort(key=lambda one: one.stage.labels["seed"])
         seeds = tuple(one.stage.labels["seed"] for one in group)
         if len(set(seeds)) != len(seeds):
@@ -227,6 +248,8 @@ def cells_of(tracked: Iterable[Tracked]) -> tuple[Cell, ...]:
                 round=k,
                 dataset=dataset,
                 target=target,
+                variant=variant,
+                noise=noise,
                 sparsity=statistics.fmean(sparsity),
                 seeds=seeds,
                 nonzeros=tuple(one.nonzeros for one in group),
@@ -237,28 +260,31 @@ def cells_of(tracked: Iterable[Tracked]) -> tuple[Cell, ...]:
                 collapsed=tuple(dict.fromkeys(n for one in group for n in one.collapsed)),
             )
         )
-    return tuple(sorted(cells, key=_sort_key))
+    order = {name: place for place, name in enumerate(("", *variants))}
+    return tuple(sorted(cells, key=lambda cell: _sort_key(cell, order)))
 
 
-def _sort_key(cell: Cell) -> tuple[Any, ...]:
+def _sort_key(cell: Cell, variants: Mapping[str, int]) -> tuple[Any, ...]:
     size = network_order(cell.network)
-    method = rank(cell.method)
-    return (cell.dataset, *size, *cell.level, method, cell.source, cell.transform)
+    line = (rank(cell.method), cell.source, cell.transform)
+    variant = (variants.get(cell.variant, len(variants)), cell.variant)
+    return (cell.dataset, *size, *cell.level, *line, *variant, cell.noise)
 
 
 def imp_of(cell: Cell, cells: Iterable[Cell]) -> Cell | None:
-    """The IMP cell of the same network, level and dataset."""
-    axes = (cell.network, cell.level, cell.dataset)
-    for other in cells:
-        if other.method == "imp" and (other.network, other.level, other.dataset) == axes:
-            return other
+    """The IMP cell of the same network, level, dataset and variant; none of its twins."""
+    axes = (cell.network, cell.level, cell.dataset, cell.variant)
+    for one in cells:
+        found = (one.network, one.level, one.dataset, one.variant)
+        if one.method == "imp" and not one.noise and found == axes:
+            return one
     return None
 
 
 def difference(cell: Cell, cells: Iterable[Cell]) -> float | None:
     """Mean accuracy less that of IMP, over the seeds that both have; None where there is no IMP."""
     imp = imp_of(cell, cells)
-    if imp is None or cell.method == "imp":
+    if imp is None or imp == cell:
         return None
     reference = dict(zip(imp.seeds, imp.accuracy, strict=True))
     pairs = [

@@ -61,6 +61,9 @@ _MARKERS = {
     "shuffle_global": "2",
 }
 
+_LINES = 10
+"""Lines of a panel, over which each variant has one of its own."""
+
 _SHORT = 28
 """Characters of a legend's entry up to which two stand beside each other."""
 
@@ -94,25 +97,47 @@ def plot(report: Report) -> Figure:
 
     It is none of pyplot's, which would keep it and has one way of showing figures in a process.
     """
-    panels = dict.fromkeys((cell.dataset, cell.network) for cell in report.shown)
+    panels = _panels(report.shown)
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
-    lines = max(
-        len({c.name for c in report.shown if (c.dataset, c.network) == panel}) for panel in panels
-    )
+    lines = max(len({cell.name for cell in cells}) for cells in panels.values())
     legend = max(len(cell.name) for cell in report.shown)
     beside = 2 if legend <= _SHORT else 1
     fig = Figure(
         figsize=(5.0 * columns, (3.8 + 0.2 * -(-lines // beside)) * rows), layout="constrained"
     )
     axes = fig.subplots(rows, columns, squeeze=False)
-    for axis, (dataset, network) in zip(axes.flat, panels, strict=False):
-        cells = [c for c in report.shown if (c.dataset, c.network) == (dataset, network)]
-        _panel(fig, axis, f"{network}, {dataset}", cells, beside, _colours(report.shown))
-        axis.set_ylim(*_range([c for c in report.shown if c.dataset == dataset]))
+    for axis, (title, cells) in zip(axes.flat, panels.items(), strict=False):
+        _panel(fig, axis, title, cells, beside, _colours(report.shown))
+        axis.set_ylim(*_range([c for c in report.shown if c.dataset == cells[0].dataset]))
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     return fig
+
+
+def _panels(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+    """Cells by panels: one for each network, and for each variant where the lines are too many."""
+    found: dict[str, list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(f"{cell.network}, {cell.dataset}", []).append(cell)
+    if max(len({cell.name for cell in some}) for some in found.values()) <= _LINES:
+        return found
+    parted: dict[str, list[Cell]] = {}
+    for title, some in found.items():
+        for cell in some:
+            own = f"{title}, {cell.variant}" if cell.variant else title
+            parted.setdefault(own, []).append(cell)
+    return parted
+
+
+def _shades(cells: Sequence[Cell]) -> dict[str, str]:
+    """A colour for each variant of a panel; none where there is but one."""
+    variants = list(dict.fromkeys(cell.variant for cell in cells))
+    if len(variants) < 2:
+        return {}
+    own = [name for name in variants if name]
+    chosen = {name: _ETT_COLOURS[i % len(_ETT_COLOURS)] for i, name in enumerate(own)}
+    return {"": _COLOURS["imp"], **chosen}
 
 
 def _colours(cells: Sequence[Cell]) -> dict[tuple[str, str], str]:
@@ -142,13 +167,15 @@ def _panel(
     colours: Mapping[tuple[str, str], str],
 ) -> None:
     axis.set_title(title, loc="left", fontweight="bold")
-    dense = next((c for c in cells if c.method == "dense"), None)
-    if dense is not None:
-        axis.axhline(dense.mean, color="#000000", linewidth=0.8, linestyle=":", label="dense")
-        if dense.deviation:
-            low, high = dense.mean - dense.deviation, dense.mean + dense.deviation
-            axis.axhspan(low, high, color="#000000", alpha=0.06, linewidth=0)
-    lines = [n for n in dict.fromkeys(c.name for c in cells) if n != "dense"]
+    shades = _shades(cells)
+    dense = [c for c in cells if c.method == "dense"]
+    for cell in dense:
+        colour = shades.get(cell.variant, "#000000")
+        axis.axhline(cell.mean, color=colour, linewidth=0.8, linestyle=":", label=cell.name)
+        if cell.deviation:
+            low, high = cell.mean - cell.deviation, cell.mean + cell.deviation
+            axis.axhspan(low, high, color=colour, alpha=0.06, linewidth=0)
+    lines = list(dict.fromkeys(c.name for c in cells if c not in dense))
     lines.sort(key=lambda n: next(_rank(c) for c in cells if c.name == n))
     for place, name in enumerate(lines):
         points = sorted((c for c in cells if c.name == name), key=lambda c: c.sparsity)
@@ -156,6 +183,7 @@ def _panel(
         colour = _COLOURS.get(method, "#444444")
         if method == "ett":
             colour = colours[points[0].source, points[0].transform]
+        colour = shades.get(points[0].variant, colour)
         axis.errorbar(
             [c.sparsity for c in points],
             [c.mean for c in points],
@@ -163,7 +191,8 @@ def _panel(
             label=name.replace("<-", "←"),
             color=colour,
             marker=_MARKERS.get(method, "o"),
-            linestyle="-" if method in ("imp", "ett") else "--",
+            markerfacecolor="white" if points[0].noise else colour,
+            linestyle=":" if points[0].noise else "-" if method in ("imp", "ett") else "--",
             zorder=3 if method in ("imp", "ett") else 2,
             linewidth=1.6,
             markersize=4.5,
@@ -171,7 +200,7 @@ def _panel(
             elinewidth=0.9,
             transform=axis.transData + _aside(figure, place - (len(lines) - 1) / 2),
         )
-    _sparsity_axis(axis, [c.sparsity for c in cells if c.round])
+    _sparsity_axis(axis, [c.sparsity for c in cells if c not in dense])
     seeds = spell_seeds(seed for cell in cells for seed in cell.seeds)
     axis.set_ylabel(f"test accuracy (%), {seeds}")
     axis.grid(axis="y", color="#dddddd", linewidth=0.6)

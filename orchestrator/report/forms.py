@@ -16,6 +16,7 @@ from rich.text import Text
 
 from elth.errors import ElthError
 from orchestrator.experiment.methods import rank, title
+from orchestrator.plan.stage import NOISE, VARIANT
 from orchestrator.report.cells import Cell, Report, difference, network_order
 from orchestrator.report.layouts import LAYOUTS, lay_out
 from orchestrator.report.sheets import Sheet, heading, sheet_csv, sheet_markdown, sheet_table
@@ -35,7 +36,8 @@ def to_csv(report: Report) -> str:
     """One line for each cell."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    names = ("network", "method", "source", "transform", "round", "target", "dataset")
+    more = [axis for axis in (VARIANT, NOISE) if any(getattr(c, axis) for c in report.cells)]
+    names = ("network", "method", "source", "transform", "round", "target", "dataset", *more)
     writer.writerow(
         (
             *(*names, "sparsity", "seeds", "nonzeros", "accuracy_mean", "accuracy_sd", "minus_imp"),

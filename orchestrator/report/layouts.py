@@ -29,7 +29,10 @@ class Book:
 
     def __init__(self, cells: Sequence[Cell], paper: Paper, dataset: str, round_: int) -> None:
         self.cells = tuple(
-            c for c in cells if c.method == "dense" or (c.round == round_ and not c.target)
+            c
+            for c in cells
+            if (c.method == "dense" or (c.round == round_ and not c.target))
+            and not (c.variant or c.noise)
         )
         self.paper = paper
         self.dataset = dataset

@@ -54,6 +54,7 @@ from orchestrator.store.listing import Tracked, stage_of, tracked
 from orchestrator.store.marks import ASKED, REDONE, STALE
 from orchestrator.store.processes import owner
 from orchestrator.store.tracker import RESULT, result_in
+from orchestrator.store.variants import TAG
 
 if TYPE_CHECKING:
     from orchestrator.store.tracker import Tracker
@@ -64,6 +65,7 @@ FROM = "elth.imported"
 _OWNER = "elth.owner"
 _OF_A_STORE = {_OWNER, BEAT, SEEN, ASKED, STALE, REDONE, FROM}
 """Tags that tell of a run in one store, and not of its stage."""
+_OF_A_GRID = ("grid.", TAG)
 
 _BATCH, _FEW = 1000, 100
 """Metrics, and parameters or tags, that MLflow takes at once."""
@@ -167,7 +169,7 @@ def _record(tracker: Tracker, run: Run, grid: str) -> dict[str, Any]:
         "tags": {
             name: value
             for name, value in run.data.tags.items()
-            if name not in _OF_A_STORE and not name.startswith("grid.")
+            if name not in _OF_A_STORE and not name.startswith(_OF_A_GRID)
         },
         "metrics": sorted(points, key=lambda point: (point[0], point[3], point[2])),
         "inputs": [
@@ -488,7 +490,7 @@ def _write(
         tracker.files.add(run_id, Path(here))
     tags = {**record["tags"], FROM: cargo.bundle.sha256}
     for name in client.get_run(run_id).data.tags:  # of this machine, and not of that of origin
-        if name not in tags and name not in _OF_A_STORE and not name.startswith("grid."):
+        if name not in tags and name not in _OF_A_STORE and not name.startswith(_OF_A_GRID):
             client.delete_tag(run_id, name)
     params = [Param(*pair) for pair in record["params"].items()]
     for params_now in _parts(params, _FEW):

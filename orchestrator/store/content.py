@@ -24,9 +24,12 @@ from orchestrator.experiment.sections import Experiment, Stop
 from orchestrator.plan.building import build
 from orchestrator.plan.ending import Link, Outcome, ended, links_of, verdicts
 from orchestrator.plan.graph import Plan
-from orchestrator.plan.stage import Stage
+from orchestrator.plan.stage import NOISE, VARIANT, Stage
 
-_AXES = ("dataset", "network", "method", "source", "transform", "round", "target", "seed")
+_AXES = (
+    *("dataset", "network", "method", "source", "transform", "round", "target"),
+    *(VARIANT, NOISE, "seed"),
+)
 _IDLE = {"name", "description", "paper", "plugins", "seeds", "data", "resources"}
 """Parts of an experiment that give no cell another result; seeds are told apart from the rest."""
 
@@ -34,8 +37,26 @@ _LINES = 3
 _FIELDS = 4
 _WIDTH = 40
 
+_ALSO = "also"
+
 Place = tuple[Any, ...]
 """Where a stage stands in a grid: its values of ``_AXES``."""
+
+
+def keys_of(
+    stages: Mapping[str, Stage], also: Mapping[str, Sequence[Mapping[str, Any]]] = {}
+) -> dict[str, dict[str, Any]]:
+    """The keys of some stages, each with what it is called, as of ``Content.keys``."""
+    found = {key: dict(stage.labels) for key, stage in stages.items()}
+    for key, more in also.items():
+        found[key][_ALSO] = [dict(labels) for labels in more]
+    return found
+
+
+def all_labels(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """All that a stage is called in a grid, as of ``Content.keys``."""
+    more = found.get(_ALSO, ())
+    return [{name: one for name, one in found.items() if name != _ALSO}, *more] if more else [found]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +69,8 @@ class Content:
     """The keys of its stages, each with what it is in this grid.
 
     A run may be shared with a grid in which it is something else: one count of weights, kept by
-    magnitude, belongs to round 4 at 36 % a round and to round 8 at 20 %.
+    magnitude, belongs to round 4 at 36 % a round and to round 8 at 20 %. What it is in this grid
+    besides, as the same round of two variants, is told under ``also``.
     """
     links: Mapping[str, Link] = field(default_factory=dict)
     """What each of them needs, where chains may end early: else nothing."""
@@ -58,7 +80,7 @@ class Content:
     @staticmethod
     def of(experiment: Experiment, plan: Plan) -> Content:
         """What a file asks for."""
-        labels = {key: dict(stage.labels) for key, stage in plan.stages.items()}
+        labels = keys_of(plan.stages, plan.also)
         links = links_of(plan.stages) if experiment.pruning.stop is not None else {}
         former = {key: found for key, one in plan.stages.items() if (found := _former(one))}
         return Content(text=experiment.resolved(), keys=labels, links=links, former=former)
@@ -104,7 +126,8 @@ class Content:
         """Each place with the key of its stage. Where its dataset lies is no part of it."""
         return frozenset(
             (tuple(labels.get(axis, "") for axis in _AXES), key)
-            for key, labels in self.keys.items()
+            for key, found in self.keys.items()
+            for labels in all_labels(found)
         )
 
 
@@ -334,12 +357,15 @@ def spell(places: Iterable[Place]) -> str:
     found.sort(key=lambda one: (one["dataset"], one["network"], rank(one["method"]), str(one)))
     cells = [one for one in found if one["method"] != "rewind"]
     for one in cells or found:
-        line = tuple(one[axis] for axis in ("method", "source", "transform", "network", "dataset"))
-        lines.setdefault(line, []).append(one)
+        axes = ("method", "source", "transform", "network", "dataset", VARIANT, NOISE)
+        lines.setdefault(tuple(one[axis] for axis in axes), []).append(one)
     told = []
-    for (method, source, transform, network, dataset), some in list(lines.items())[:_LINES]:
+    for line, some in list(lines.items())[:_LINES]:
+        method, source, transform, network, dataset, variant, noise = line
         plan = "" if transform in ("", "identity") else f" {transform}"
         text = f"{title(method)}{f' <- {source}{plan}' if source else ''} on {network}, {dataset}"
+        text += f", {variant}" if variant else ""
+        text += f", noise {noise}" if noise else ""
         rounds = sorted({one["round"] for one in some if not one["target"] and one["round"]})
         targets = sorted({float(one["target"]) for one in some if one["target"]})
         if rounds:

@@ -19,7 +19,7 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from orchestrator.plan.ending import Link, links_of
 from orchestrator.store.address import Store
 from orchestrator.store.away import is_away
 from orchestrator.store.board import Board, is_deleted, log_once, set_tag
-from orchestrator.store.content import Change, Content, grown, joined
+from orchestrator.store.content import Change, Content, grown, joined, keys_of
 from orchestrator.store.files import Files
 from orchestrator.store.listing import Tracked, pages
 from orchestrator.store.opening import NOTE
@@ -379,10 +379,16 @@ class Grids:
             if is_as_seen and self._write(home, change.after, text):
                 return change
 
-    def open(self, grid: str, resolved: str, plan: Mapping[str, Stage], text: str) -> str:
+    def open(
+        self,
+        grid: str,
+        resolved: str,
+        plan: Mapping[str, Stage],
+        text: str,
+        also: Mapping[str, Sequence[Mapping[str, Any]]] = {},
+    ) -> str:
         """Let a grid be this, whatever it was; returns the id of its run. See ``extend``."""
-        labels = {key: dict(stage.labels) for key, stage in plan.items()}
-        content = Content(text=resolved, keys=labels, links=links_of(plan))
+        content = Content(text=resolved, keys=keys_of(plan, also), links=links_of(plan))
         while True:
             run = self._home(grid)
             if self._write(run, content, text):

@@ -32,7 +32,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
-from orchestrator.plan.stage import Stage
+from orchestrator.plan.stage import VARIANT, Stage
 from orchestrator.store.board import is_deleted
 from orchestrator.store.describing import note_of
 from orchestrator.store.listing import pages
@@ -40,6 +40,7 @@ from orchestrator.store.marks import is_finished, standing
 from orchestrator.store.opening import NOTE, STAGES
 from orchestrator.store.processes import in_words, is_gone
 from orchestrator.store.provenance import environment
+from orchestrator.store.variants import tags_of, without_variant
 
 if TYPE_CHECKING:
     from orchestrator.store.tracker import Tracker
@@ -166,9 +167,10 @@ def open_run(
         run_name=stage.title,
         tags={
             "elth.key": stage.key,
-            "elth.stage": json.dumps(stage.describe()),
+            "elth.stage": json.dumps(without_variant(stage).describe()),
             "elth.owner": driver,
             f"grid.{grid}": "true",
+            **tags_of(grid, [stage.labels.get(VARIANT)]),
             NOTE: note_of(stage, tracker.experiments[STAGES], grid),
             **environment(),
             **(tags or {}),

@@ -22,6 +22,7 @@ from orchestrator.plan.stage import Stage, dataset_of
 from orchestrator.report.cells import collect
 from orchestrator.report.forms import to_tables, write
 from orchestrator.store import redo as again
+from orchestrator.store import variants
 from orchestrator.store.address import Store
 from orchestrator.store.away import patiently
 from orchestrator.store.keeping import note_of, without_weights
@@ -316,6 +317,8 @@ def _expected(experiment: Experiment, todo: Iterable[Stage], machines: Machines)
 
 def _report(tracker: Tracker, experiment: Experiment, console: Console) -> None:
     report = collect(tracker, experiment.name)
+    if experiment.variants:
+        variants.tell(tracker, experiment.name, tracker.grids.content(experiment.name))
     folder = (tracker.store.folder or Path()) / "reports" / experiment.name
     files = write(report, folder)
     tracker.grids.add_report(experiment.name, files)

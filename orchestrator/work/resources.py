@@ -132,7 +132,8 @@ def check_recipes(experiment: Experiment) -> None:
     Raises:
         ElthError: tf32 without a GPU, or batches that cannot be divided among the workers.
     """
-    recipes = (experiment.recipe, *experiment.recipes.values())
+    varied = [experiment.variant(name) for name in ("", *experiment.variants)]
+    recipes = [recipe for one in varied for recipe in (one.recipe, *one.recipes.values())]
     if experiment.resources.workers > 1:
         for recipe in recipes:
             recipe.check_division(experiment.resources.workers)

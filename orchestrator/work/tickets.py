@@ -136,15 +136,23 @@ def _round(stage: Stage, load: Load, known: Mask | None) -> Ticket:
     state = _need(rewound.rewind, start)
     network = blueprint(stage.params["network"], shape_of(stage))
     mask = known or masks.ones(network)
-    if known is None and len(stage.parents) > 1:
+    weights = stage.params.get("weights", "rewind")
+    if weights == "init":
+        fresh = stream(int(stage.params["seed"]), "init")
+        state = build(stage.params["network"], shape_of(stage), generator=fresh).state_dict()
+    stay = weights in ("trained", "finetune")
+    if len(stage.parents) > 1 and (stay or known is None):
         before, result = load(stage.parents[1])
-        mask, state = prune_and_rewind(
-            _need(result.trained, before),
-            _need(result.mask, before),
-            state,
-            **{name: stage.params[name] for name in ("keep", "rate") if name in stage.params},
-            unpruned=network.anatomy.unpruned,
-        )
+        trained = _need(result.trained, before)
+        state = trained if stay else state
+        if known is None:
+            mask, state = prune_and_rewind(
+                trained,
+                _need(result.mask, before),
+                state,
+                **{name: stage.params[name] for name in ("keep", "rate") if name in stage.params},
+                unpruned=network.anatomy.unpruned,
+            )
     return _ticket(stage, state, mask, [{"imp_round": stage.labels["round"]}])
 
 

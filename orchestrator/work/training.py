@@ -14,7 +14,7 @@ from elth.networks import build
 from elth.parallel import Group
 from elth.recipes import Recipe
 from elth.specs import Spec
-from elth.streams import stream
+from elth.streams import Noise, stream
 from elth.tickets import Ticket
 from elth.training import Epoch, Training, evaluation_batch
 from orchestrator.plan.stage import Stage, iterations, recipe_of
@@ -96,6 +96,7 @@ def train(
         seed=seed,
         state=state,
         mask=mask,
+        noise=Noise.of(stage.params.get("noise", {})),
         start=start,
         stop=stop,
         at_check=at_check,
