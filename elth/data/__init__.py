@@ -29,7 +29,7 @@ from elth.files import expanded
 from elth.specs import Option, Spec
 
 if TYPE_CHECKING:
-    from elth.data._dataset import Batch, Batches, Dataset, Part
+    from elth.data._dataset import Batch, Batches, Dataset, Part, fixed_images
     from elth.data._memory import MemoryDataset, fingerprint
     from elth.data._stream import FolderDataset
     from elth.data.folders import ImagesError, make_manifest
@@ -38,7 +38,7 @@ else:
     __getattr__, __dir__ = lazily(
         __name__,
         {
-            "elth.data._dataset": ("Batch", "Batches", "Dataset", "Part"),
+            "elth.data._dataset": ("Batch", "Batches", "Dataset", "Part", "fixed_images"),
             "elth.data._memory": ("MemoryDataset", "fingerprint"),
             "elth.data._stream": ("FolderDataset",),
             "elth.data.folders": ("ImagesError", "make_manifest"),
@@ -63,6 +63,7 @@ __all__ = [
     "dataset",
     "describe",
     "fingerprint",
+    "fixed_images",
     "info",
     "load",
     "make_manifest",

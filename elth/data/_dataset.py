@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from elth.data._info import DatasetInfo
+from elth.errors import ElthError
 from elth.streams import COMMON, Noise, stream
 
 Batch = tuple[Tensor, Tensor]
@@ -97,6 +98,13 @@ class Dataset(Protocol):
             indices: numbers (n,) of training images.
         """
 
+    def samples(self, batches: Iterable[Tensor]) -> Batches:
+        """Training images batch by batch, prepared as test images are: no augmentation.
+
+        Args:
+            batches: for each batch the numbers (n,) of its training images.
+        """
+
 
 def normaliser(info: DatasetInfo, device: torch.device) -> Callable[[Tensor], Tensor]:
     """Return the function (n, C, H, W) -> (x - mean) / deviation by channel, in channels-last."""
@@ -134,3 +142,27 @@ def chosen(
 def order_of(count: int, seed: int, epoch: int, noise: Noise = COMMON) -> Tensor:
     """The order (count,) of the training images in an epoch."""
     return torch.randperm(count, generator=stream(seed, "order", epoch, noise))
+
+
+def fixed_images(size: int, count: int | None = None) -> Tensor:
+    """Numbers (n,) of the training images that every analysis looks at, in ascending order.
+
+    They are drawn by the stream "analysis images" of seed 0, the same for all networks, methods
+    and seeds, so that what is measured on them can be compared. Of two counts the lesser one's
+    images are among those of the greater one.
+
+    Args:
+        size: how many training images there are.
+        count: how many are looked at; all, when there is none or there are no more.
+
+    Raises:
+        ElthError: the count is below 1.
+    """
+    if count is not None and count < 1:
+        raise ElthError(
+            f"an analysis looks at 1 training image at least, found images {count}: give a number "
+            "of 1 or more, or none for all"
+        )
+    if count is None or count >= size:
+        return torch.arange(size)
+    return torch.randperm(size, generator=stream(0, "analysis images"))[:count].sort().values

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -122,8 +122,16 @@ class MemoryDataset:
 
     def sample(self, indices: Tensor) -> Batch:
         """Training images without augmentation, and their labels."""
-        indices = indices.to(self.device)
-        return self._finisher()(self.train_images[indices]), self.train_labels[indices]
+        (batch,) = self.samples([indices])
+        return batch
+
+    def samples(self, batches: Iterable[Tensor]) -> Batches:
+        """Training images batch by batch without augmentation, and their labels."""
+        finish = self._finisher()
+        return (
+            (finish(self.train_images[indices]), self.train_labels[indices])
+            for indices in (batch.to(self.device) for batch in batches)
+        )
 
     def _at_once(self, batch_size: int) -> int:
         """Batches that are prepared at once: starting an operation costs as much as a small one."""

@@ -153,8 +153,12 @@ class FolderDataset:
 
     def sample(self, indices: Tensor) -> Batch:
         """Training images prepared as test images are, and their labels."""
-        (batch,) = self._batches(self._train, [indices.cpu()], self._prepare)
+        (batch,) = self.samples([indices])
         return batch
+
+    def samples(self, batches: Iterable[Tensor]) -> Batches:
+        """Training images batch by batch, prepared as test images are, and their labels."""
+        return self._batches(self._train, (batch.cpu() for batch in batches), self._prepare)
 
     def _prepare(self, image: Tensor, index: int) -> Tensor:
         return centre_crop(image, self.info.shape.size)

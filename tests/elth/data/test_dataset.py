@@ -180,3 +180,23 @@ def test_an_unknown_dataset() -> None:
             ElthError, match=r"unknown dataset 'cifar'; did you mean 'cifar10'\? \(there is: dig"
         ):
             ask("cifar")
+
+
+# The images that analyses look at.
+
+
+def test_fixed_images_are_drawn_once_and_for_all() -> None:
+    assert data.fixed_images(10, 4).tolist() == [0, 3, 7, 9]
+    some, more = (set(data.fixed_images(1000, count).tolist()) for count in (200, 500))
+    assert (len(some), len(more)) == (200, 500)
+    assert some < more < set(range(1000))
+
+
+@pytest.mark.parametrize("count", [None, 10, 11])
+def test_all_images_where_no_fewer_are_asked_for(count: int | None) -> None:
+    assert data.fixed_images(10, count).tolist() == list(range(10))
+
+
+def test_no_images_are_refused() -> None:
+    with pytest.raises(ElthError, match="at 1 training image at least, found images 0: give a num"):
+        data.fixed_images(10, 0)

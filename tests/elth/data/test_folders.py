@@ -255,6 +255,18 @@ def test_without_augmentation_training_images_are_prepared_as_test_images(root: 
         torch.testing.assert_close(_pixels(image, dataset.info), raw.float(), rtol=1e-5, atol=1e-3)
 
 
+def test_samples_come_in_the_batches_that_are_asked_for(root: Path) -> None:
+    dataset = _load(root)
+    asked = [torch.tensor([7, 2]), torch.tensor([2]), torch.tensor([0, 1, 11])]
+    found = list(dataset.samples(asked))
+    assert [len(labels) for _, labels in found] == [2, 1, 3]
+    for indices, (images, labels) in zip(asked, found, strict=True):
+        expected, its_labels = dataset.sample(indices)
+        assert torch.equal(images, expected)
+        assert torch.equal(labels, its_labels)
+    assert list(dataset.samples([])) == []
+
+
 def test_test_images_come_in_order(root: Path) -> None:
     dataset = _load(root)
     batches = list(dataset.test_batches(4))

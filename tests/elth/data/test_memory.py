@@ -222,6 +222,18 @@ def test_a_sample_is_prepared_as_test_images_are() -> None:
     assert torch.equal(labels, data.train_labels)
 
 
+def test_samples_come_in_the_batches_that_are_asked_for() -> None:
+    data = dataset(9, mean=100, deviation=50)
+    asked = [torch.tensor([7, 2]), torch.tensor([2]), torch.tensor([0, 1, 8])]
+    found = list(data.samples(asked))
+    assert len(found) == 3
+    for indices, (images, labels) in zip(asked, found, strict=True):
+        torch.testing.assert_close(images, (data.train_images[indices].float() - 100) / 50)
+        assert torch.equal(labels, data.train_labels[indices])
+        assert images.is_contiguous(memory_format=torch.channels_last)
+    assert list(data.samples([])) == []
+
+
 def test_test_batches_are_in_order() -> None:
     data = dataset(1, 10)
     batches = list(data.test_batches(4))
