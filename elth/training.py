@@ -17,15 +17,16 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from elth.checkpoints import Checkpoint
 from elth.counts import check_last_batch
 from elth.counts import iterations_per_epoch as iterations_per_epoch
 from elth.counts import rewind_step as rewind_step
-from elth.data import Dataset, DatasetInfo, Part
+from elth.data import Dataset, Part
 from elth.engine import Engine
 from elth.errors import ElthError
+from elth.evaluation import evaluation_batch as evaluation_batch
+from elth.evaluation import tally
 from elth.networks import smallest_norm
 from elth.parallel import Group
 from elth.recipes import Recipe, named
@@ -37,8 +38,6 @@ _CHECK_EVERY = 100
 """Iterations after which the host asks the device whether the loss was finite throughout."""
 _HOLDERS: WeakKeyDictionary[nn.Module, object] = WeakKeyDictionary()
 """Whose weights a network holds: the token of the last training that was made with it."""
-_EVALUATION_BATCH = 1000
-_EVALUATION_PIXELS = 2**23
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -270,20 +269,13 @@ class Training:
         self._hold()
         return contiguous(self.network.state_dict())
 
-    @torch.no_grad()
     def evaluate(self) -> tuple[float, float]:
         """Accuracy in percent and mean cross-entropy in nats over the whole test set."""
         self._hold()
         self.network.eval()
-        correct = torch.zeros((), dtype=torch.int64, device=self.data.device)
-        loss = torch.zeros((), dtype=torch.float64, device=self.data.device)
-        batch_size = evaluation_batch(self.data.info)
         part = Part() if self._group is None else self._group.part()
-        with closing(self.data.test_batches(batch_size, part)) as batches:
-            for images, labels in batches:
-                logits = self.engine.logits(images)
-                correct += (logits.argmax(1) == labels).sum()
-                loss += F.cross_entropy(logits, labels, reduction="sum")
+        batches = self.data.test_batches(evaluation_batch(self.data.info), part)
+        correct, loss = tally(self.engine.logits, batches, self.data.device)
         if self._group is not None:
             correct, loss = self._group.sum(correct), self._group.sum(loss)
         count = len(self.data.test_labels)
@@ -376,11 +368,6 @@ def _named(mask: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
 
 def _told(shape: Sequence[int] | None) -> str:
     return "nothing" if shape is None else "x".join(map(str, shape)) or "a number"
-
-
-def evaluation_batch(info: DatasetInfo) -> int:
-    """Images in a batch of evaluation: bounded by their number and by their pixels."""
-    return min(_EVALUATION_BATCH, -(-_EVALUATION_PIXELS // info.shape.size**2), info.test_size)
 
 
 def train_ticket(
