@@ -58,7 +58,7 @@ def test_public_names() -> None:
     assert all(getattr(elth, name).__doc__ for name in elth.__all__ if name[0].islower())
 
 
-PACKAGES = ("elth", "elth.criteria", "elth.data", "elth.elastic", "elth.networks")
+PACKAGES = ("elth", "elth.analysis", "elth.criteria", "elth.data", "elth.elastic", "elth.networks")
 
 
 @pytest.mark.parametrize("name", PACKAGES)

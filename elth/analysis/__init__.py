@@ -1,0 +1,23 @@
+"""Measures that look inside IMP: functions of weights, masks and data, and of nothing else.
+
+A result is a frozen dataclass, whose ``plain()`` has its numbers as JSON values. What is not
+defined, or could not be measured, is not a number (None in JSON).
+"""
+
+from elth.analysis.barriers import STABLE, Barriers, barrier
+from elth.analysis.evaluator import Evaluator, NotMeasurableError, Score
+from elth.analysis.paths import Curve, Point, abscissae, along, interpolate
+
+__all__ = [
+    "STABLE",
+    "Barriers",
+    "Curve",
+    "Evaluator",
+    "NotMeasurableError",
+    "Point",
+    "Score",
+    "abscissae",
+    "along",
+    "barrier",
+    "interpolate",
+]
