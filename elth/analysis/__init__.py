@@ -6,6 +6,12 @@ defined, or could not be measured, is not a number (None in JSON).
 
 from elth.analysis.barriers import STABLE, Barriers, barrier
 from elth.analysis.evaluator import Evaluator, NotMeasurableError, Score
+from elth.analysis.functions import (
+    FunctionDistance,
+    ProjectionDamage,
+    function_distance,
+    projection_damage,
+)
 from elth.analysis.paths import Curve, Point, abscissae, along, interpolate
 
 __all__ = [
@@ -13,11 +19,15 @@ __all__ = [
     "Barriers",
     "Curve",
     "Evaluator",
+    "FunctionDistance",
     "NotMeasurableError",
     "Point",
+    "ProjectionDamage",
     "Score",
     "abscissae",
     "along",
     "barrier",
+    "function_distance",
     "interpolate",
+    "projection_damage",
 ]
