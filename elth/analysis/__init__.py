@@ -5,6 +5,15 @@ defined, or could not be measured, is not a number (None in JSON).
 """
 
 from elth.analysis.barriers import STABLE, Barriers, barrier
+from elth.analysis.curvature import (
+    Curvature,
+    Hessian,
+    PowerStep,
+    hessian,
+    power_steps,
+    subspace_curvature,
+    trace_probes,
+)
 from elth.analysis.evaluator import Evaluator, NotMeasurableError, Score
 from elth.analysis.functions import (
     FunctionDistance,
@@ -17,17 +26,24 @@ from elth.analysis.paths import Curve, Point, abscissae, along, interpolate
 __all__ = [
     "STABLE",
     "Barriers",
+    "Curvature",
     "Curve",
     "Evaluator",
     "FunctionDistance",
+    "Hessian",
     "NotMeasurableError",
     "Point",
+    "PowerStep",
     "ProjectionDamage",
     "Score",
     "abscissae",
     "along",
     "barrier",
     "function_distance",
+    "hessian",
     "interpolate",
+    "power_steps",
     "projection_damage",
+    "subspace_curvature",
+    "trace_probes",
 ]
