@@ -1,7 +1,8 @@
 """Measures that look inside IMP: functions of weights, masks and data, and of nothing else.
 
-A result is a frozen dataclass, whose ``plain()`` has its numbers as JSON values. What is not
-defined, or could not be measured, is not a number (None in JSON).
+A state is a mapping from names to tensors. Measures of weights look at those that the mask names,
+in float64. A result is a frozen dataclass, whose ``plain()`` has its numbers as JSON values. What
+is not defined, or could not be measured, is not a number (None in JSON), and never 0.
 """
 
 from elth.analysis.barriers import STABLE, Barriers, barrier
@@ -13,6 +14,16 @@ from elth.analysis.curvature import (
     power_steps,
     subspace_curvature,
     trace_probes,
+)
+from elth.analysis.distances import (
+    Distance,
+    Distances,
+    angular,
+    cosine_similarity,
+    distance,
+    distance_matrices,
+    l2_full,
+    l2_shared,
 )
 from elth.analysis.evaluator import Evaluator, NotMeasurableError, Score
 from elth.analysis.functions import (
@@ -28,6 +39,8 @@ __all__ = [
     "Barriers",
     "Curvature",
     "Curve",
+    "Distance",
+    "Distances",
     "Evaluator",
     "FunctionDistance",
     "Hessian",
@@ -38,10 +51,16 @@ __all__ = [
     "Score",
     "abscissae",
     "along",
+    "angular",
     "barrier",
+    "cosine_similarity",
+    "distance",
+    "distance_matrices",
     "function_distance",
     "hessian",
     "interpolate",
+    "l2_full",
+    "l2_shared",
     "power_steps",
     "projection_damage",
     "subspace_curvature",
