@@ -32,7 +32,9 @@ from elth.analysis.functions import (
     function_distance,
     projection_damage,
 )
+from elth.analysis.histograms import Histogram, bimodality, histogram, layer_histograms
 from elth.analysis.paths import Curve, Point, abscissae, along, interpolate
+from elth.analysis.thresholds import Threshold, pruning_threshold
 
 __all__ = [
     "STABLE",
@@ -44,25 +46,31 @@ __all__ = [
     "Evaluator",
     "FunctionDistance",
     "Hessian",
+    "Histogram",
     "NotMeasurableError",
     "Point",
     "PowerStep",
     "ProjectionDamage",
     "Score",
+    "Threshold",
     "abscissae",
     "along",
     "angular",
     "barrier",
+    "bimodality",
     "cosine_similarity",
     "distance",
     "distance_matrices",
     "function_distance",
     "hessian",
+    "histogram",
     "interpolate",
     "l2_full",
     "l2_shared",
+    "layer_histograms",
     "power_steps",
     "projection_damage",
+    "pruning_threshold",
     "subspace_curvature",
     "trace_probes",
 ]
