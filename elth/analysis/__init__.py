@@ -33,7 +33,9 @@ from elth.analysis.functions import (
     projection_damage,
 )
 from elth.analysis.histograms import Histogram, bimodality, histogram, layer_histograms
+from elth.analysis.overlap import Overlap, Overlaps, mask_overlap
 from elth.analysis.paths import Curve, Point, abscissae, along, interpolate
+from elth.analysis.signs import SignAgreement, Signs, sign_agreement
 from elth.analysis.thresholds import Threshold, pruning_threshold
 
 __all__ = [
@@ -48,10 +50,14 @@ __all__ = [
     "Hessian",
     "Histogram",
     "NotMeasurableError",
+    "Overlap",
+    "Overlaps",
     "Point",
     "PowerStep",
     "ProjectionDamage",
     "Score",
+    "SignAgreement",
+    "Signs",
     "Threshold",
     "abscissae",
     "along",
@@ -68,9 +74,11 @@ __all__ = [
     "l2_full",
     "l2_shared",
     "layer_histograms",
+    "mask_overlap",
     "power_steps",
     "projection_damage",
     "pruning_threshold",
+    "sign_agreement",
     "subspace_curvature",
     "trace_probes",
 ]
