@@ -35,8 +35,10 @@ from elth.analysis.functions import (
 from elth.analysis.histograms import Histogram, bimodality, histogram, layer_histograms
 from elth.analysis.overlap import Overlap, Overlaps, mask_overlap
 from elth.analysis.paths import Curve, Point, abscissae, along, interpolate
+from elth.analysis.projection import Removed, norm_removed
 from elth.analysis.signs import SignAgreement, Signs, sign_agreement
 from elth.analysis.thresholds import Threshold, pruning_threshold
+from elth.analysis.travel import Travel, distance_travelled, similarity_to_end
 
 __all__ = [
     "STABLE",
@@ -55,10 +57,12 @@ __all__ = [
     "Point",
     "PowerStep",
     "ProjectionDamage",
+    "Removed",
     "Score",
     "SignAgreement",
     "Signs",
     "Threshold",
+    "Travel",
     "abscissae",
     "along",
     "angular",
@@ -67,6 +71,7 @@ __all__ = [
     "cosine_similarity",
     "distance",
     "distance_matrices",
+    "distance_travelled",
     "function_distance",
     "hessian",
     "histogram",
@@ -75,10 +80,12 @@ __all__ = [
     "l2_shared",
     "layer_histograms",
     "mask_overlap",
+    "norm_removed",
     "power_steps",
     "projection_damage",
     "pruning_threshold",
     "sign_agreement",
+    "similarity_to_end",
     "subspace_curvature",
     "trace_probes",
 ]
