@@ -25,6 +25,7 @@ from elth.analysis.distances import (
     l2_full,
     l2_shared,
 )
+from elth.analysis.effective import Effective, EffectiveLayer, effective_sparsity
 from elth.analysis.evaluator import Evaluator, NotMeasurableError, Score
 from elth.analysis.functions import (
     FunctionDistance,
@@ -47,6 +48,8 @@ __all__ = [
     "Curve",
     "Distance",
     "Distances",
+    "Effective",
+    "EffectiveLayer",
     "Evaluator",
     "FunctionDistance",
     "Hessian",
@@ -72,6 +75,7 @@ __all__ = [
     "distance",
     "distance_matrices",
     "distance_travelled",
+    "effective_sparsity",
     "function_distance",
     "hessian",
     "histogram",
