@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elth.analysis._plain import plain_number, plain_rows
+from elth.analysis._numbers import number, rows
 from elth.analysis._vectors import State, parts
 
 _NEAR = 1e-4
@@ -38,7 +38,7 @@ class Distance:
 
     def plain(self) -> dict[str, float | None]:
         """The numbers by name; None for what is not defined."""
-        return {name: plain_number(value) for name, value in vars(self).items()}
+        return {name: number(value) for name, value in vars(self).items()}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,10 +64,10 @@ class Distances:
     def plain(self) -> dict[str, Any]:
         """Rows by name, as JSON values; None for what is not defined."""
         return {
-            "angular": plain_rows(self.angular),
-            "cosine": plain_rows(self.cosine),
-            "l2_shared": plain_rows(self.l2_shared),
-            "l2_full": plain_rows(self.l2_full),
+            "angular": rows(self.angular),
+            "cosine": rows(self.cosine),
+            "l2_shared": rows(self.l2_shared),
+            "l2_full": rows(self.l2_full),
             "kept": list(self.kept),
             "total": self.total,
         }

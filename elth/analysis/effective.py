@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from elth.analysis._connectivity import connected
-from elth.analysis._plain import plain_number, ratio
+from elth.analysis._numbers import number, ratio
 from elth.masks import Mask
 from elth.specs import DataShape
 
@@ -85,7 +85,7 @@ class Effective:
             "total": self.total,
             "kept": self.kept,
             "effective": self.effective,
-            "sparsity": plain_number(self.sparsity),
+            "sparsity": number(self.sparsity),
             "dead": self.dead,
             "outputs": self.outputs,
             "collapsed": self.collapsed,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elth.analysis._plain import plain_number
+from elth.analysis._numbers import number
 from elth.analysis._vectors import State, check, surviving
 from elth.errors import ElthError
 
@@ -49,7 +49,7 @@ class Histogram:
             "width": self.width,
             "edges": list(self.edges),
             "counts": list(self.counts),
-            "bimodality": plain_number(self.bimodality),
+            "bimodality": number(self.bimodality),
         }
 
 

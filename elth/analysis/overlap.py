@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elth.analysis._plain import plain_number, ratio
+from elth.analysis._numbers import number, ratio
 from elth.analysis._vectors import check_masks
 
 
@@ -42,9 +42,9 @@ class Overlap:
     def plain(self) -> dict[str, float | int | None]:
         """The numbers by name; None for what is not defined."""
         return {
-            "iou": plain_number(self.iou),
-            "expected": plain_number(self.expected),
-            "excess": plain_number(self.excess),
+            "iou": number(self.iou),
+            "expected": number(self.expected),
+            "excess": number(self.excess),
             "both": self.both,
             "either": self.either,
         }

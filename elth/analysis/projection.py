@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elth.analysis._plain import plain_number, ratio
+from elth.analysis._numbers import number, ratio
 from elth.analysis._vectors import State, check, check_masks, surviving
 
 
@@ -33,10 +33,10 @@ class Removed:
     def plain(self) -> dict[str, Any]:
         """As JSON values; None for what is not defined."""
         return {
-            "relative": plain_number(self.relative),
-            "norm": plain_number(self.norm),
-            "whole": plain_number(self.whole),
-            "layers": {name: plain_number(value) for name, value in self.layers.items()},
+            "relative": number(self.relative),
+            "norm": number(self.norm),
+            "whole": number(self.whole),
+            "layers": {name: number(value) for name, value in self.layers.items()},
         }
 
 

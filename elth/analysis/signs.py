@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elth.analysis._plain import plain_number, ratio
+from elth.analysis._numbers import number, ratio
 from elth.analysis._vectors import State, check
 
 
@@ -35,7 +35,7 @@ class Signs:
     def plain(self) -> dict[str, float | int | None]:
         """The numbers by name; None for an agreement that is not defined."""
         return {
-            "agreement": plain_number(self.agreement),
+            "agreement": number(self.agreement),
             "compared": self.compared,
             "flips": self.flips,
         }

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from elth.analysis._plain import plain_number
+from elth.analysis._numbers import number
 from elth.analysis._vectors import State, check, surviving
 from elth.errors import ElthError, unknown
 
@@ -30,7 +30,7 @@ class Threshold:
 
     def plain(self) -> dict[str, float | int | None]:
         """The numbers by name; None for a threshold that is not defined."""
-        return {**vars(self), "value": plain_number(self.value)}
+        return {**vars(self), "value": number(self.value)}
 
 
 def pruning_threshold(

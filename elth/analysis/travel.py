@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from elth.analysis._plain import plain_number
+from elth.analysis._numbers import number
 from elth.analysis._vectors import State, parts
 from elth.analysis.distances import distance, distance_matrices
 
@@ -34,7 +34,7 @@ class Travel:
 
     def plain(self) -> dict[str, float | None]:
         """The numbers by name; None for what is not defined."""
-        return {name: plain_number(value) for name, value in vars(self).items()}
+        return {name: number(value) for name, value in vars(self).items()}
 
 
 def distance_travelled(start: State, end: State, mask: Mapping[str, Tensor]) -> Travel:
