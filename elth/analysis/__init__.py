@@ -34,14 +34,17 @@ from elth.analysis.functions import (
     projection_damage,
 )
 from elth.analysis.histograms import Histogram, bimodality, histogram, layer_histograms
+from elth.analysis.measuring import Subject, measure, numbers
 from elth.analysis.overlap import Overlap, Overlaps, mask_overlap
-from elth.analysis.paths import Curve, Point, abscissae, along, interpolate
+from elth.analysis.paths import Curve, Point, along, interpolate
 from elth.analysis.projection import Removed, norm_removed
 from elth.analysis.signs import SignAgreement, Signs, sign_agreement
 from elth.analysis.thresholds import Threshold, pruning_threshold
 from elth.analysis.travel import Travel, distance_travelled, similarity_to_end
+from elth.measures import MEASURES, abscissae
 
 __all__ = [
+    "MEASURES",
     "STABLE",
     "Barriers",
     "Curvature",
@@ -64,6 +67,7 @@ __all__ = [
     "Score",
     "SignAgreement",
     "Signs",
+    "Subject",
     "Threshold",
     "Travel",
     "abscissae",
@@ -84,7 +88,9 @@ __all__ = [
     "l2_shared",
     "layer_histograms",
     "mask_overlap",
+    "measure",
     "norm_removed",
+    "numbers",
     "power_steps",
     "projection_damage",
     "pruning_threshold",

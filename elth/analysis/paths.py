@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import torch
@@ -77,32 +76,6 @@ def _check_ends(first: State, second: State) -> None:
                 f"'{name}' holds {x.dtype}, and differs at the ends of the path: there is nothing "
                 "between whole numbers"
             )
-
-
-def abscissae(points: int, low: float = 0.0, high: float = 1.0) -> tuple[float, ...]:
-    """Evenly spaced a, both ends of the range included: low + i (high - low) / (points - 1).
-
-    They are rounded once, so that 0 and 1 are exactly that.
-
-    Example:
-        >>> abscissae(5)
-        (0.0, 0.25, 0.5, 0.75, 1.0)
-        >>> abscissae(8, -0.2, 1.2)
-        (-0.2, 0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2)
-
-    Raises:
-        ElthError: there are fewer than two, or 0 and 1, the ends of the path, are not among them.
-    """
-    if points < 2:
-        raise ElthError(f"a path has two ends, so at least 2 points; found points {points}")
-    start, end = Fraction(str(low)), Fraction(str(high))
-    found = tuple(float(start + (end - start) * i / (points - 1)) for i in range(points))
-    if 0.0 not in found or 1.0 not in found:
-        raise ElthError(
-            f"{points} points from {low:g} to {high:g} pass over an end of the path: choose them "
-            "so that 0 and 1 are among them, as 71 from -0.2 to 1.2"
-        )
-    return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,238 @@
+"""What measures there are, what each looks at and what may be set: known without importing torch.
+
+What they compute is in ``elth.analysis``; ``elth.analysis.measure`` does one by its name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from fractions import Fraction
+from typing import Any, cast
+
+from elth.errors import ElthError, unknown
+
+NETWORK, PAIR, LINE = "network", "pair", "line"
+"""What a measure looks at: one trained network, two of them, or all rounds of a line."""
+
+PARTS = ("both", "train", "test")
+BATCH_NORMS = ("interpolate", "recompute")
+
+
+def abscissae(points: int, low: float = 0.0, high: float = 1.0) -> tuple[float, ...]:
+    """Evenly spaced a, both ends of the range included: low + i (high - low) / (points - 1).
+
+    They are rounded once, so that 0 and 1 are exactly that.
+
+    Example:
+        >>> abscissae(5)
+        (0.0, 0.25, 0.5, 0.75, 1.0)
+        >>> abscissae(8, -0.2, 1.2)
+        (-0.2, 0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2)
+
+    Raises:
+        ElthError: there are fewer than two, or 0 and 1, the ends of the path, are not among them.
+    """
+    if points < 2:
+        raise ElthError(f"a path has two ends, so at least 2 points; found points {points}")
+    start, end = Fraction(str(low)), Fraction(str(high))
+    found = tuple(float(start + (end - start) * i / (points - 1)) for i in range(points))
+    if 0.0 not in found or 1.0 not in found:
+        raise ElthError(
+            f"{points} points from {low:g} to {high:g} pass over an end of the path: choose them "
+            "so that 0 and 1 are among them, as 71 from -0.2 to 1.2"
+        )
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What may be set of a measure: nothing of most that look at weights alone."""
+
+    def __post_init__(self) -> None:
+        """Refuse a value that is of another type than the default, or that cannot be.
+
+        Raises:
+            ElthError: with the name of the setting.
+        """
+        for field in fields(self):
+            value, usual = getattr(self, field.name), cast(Any, field.default)
+            if isinstance(usual, float) and isinstance(value, int) and not isinstance(value, bool):
+                object.__setattr__(self, field.name, value := float(value))
+            known = int if usual is None else type(usual)
+            if (usual is not None or value is not None) and type(value) is not known:
+                raise ElthError(
+                    f"{field.name} must be {_KINDS[known]}{' or none' * (usual is None)}, found "
+                    f"{value!r}"
+                )
+            if known is int and value is not None and value < 1:
+                raise ElthError(f"{field.name} must be at least 1, found {value}")
+        self.check()
+
+    def check(self) -> None:
+        """Refuse values that cannot be."""
+
+    def plain(self) -> dict[str, Any]:
+        """What differs from the defaults, as JSON values: the identity of a measure's settings."""
+        return {f.name: v for f in fields(self) if (v := getattr(self, f.name)) != f.default}
+
+
+_KINDS = {int: "a whole number", float: "a number", str: "a word"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnImages(Settings):
+    """Of measures that look at what networks do with images."""
+
+    data: str = "both"
+    """``train``, training images without augmentation; ``test``; or ``both``."""
+    images: int | None = None
+    """How many training images, fixed ones; all, when left out."""
+    batch_norm: str = "interpolate"
+    """``interpolate``: the running statistics are as the state has them; ``recompute``: they are
+    taken anew from training images."""
+    batch_norm_images: int = 10_000
+    """From how many."""
+
+    def check(self) -> None:
+        """Refuse words that are none."""
+        if self.data not in PARTS:
+            raise unknown("data", self.data, PARTS)
+        if self.batch_norm not in BATCH_NORMS:
+            raise unknown("batch_norm", self.batch_norm, BATCH_NORMS)
+
+    @property
+    def on(self) -> tuple[str, ...]:
+        """The parts of the dataset that are looked at."""
+        return ("train", "test") if self.data == "both" else (self.data,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnPaths(OnImages):
+    """Of measures of the straight path between two networks."""
+
+    points: int = 20
+    """How many, both ends included."""
+    low: float = 0.0
+    high: float = 1.0
+    """The range: 0 is the first network, 1 the second."""
+
+    def check(self) -> None:
+        """Refuse a path without its ends."""
+        super().check()
+        abscissae(self.points, self.low, self.high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnBins(Settings):
+    """Of histograms."""
+
+    width: float = 0.02
+    """Of a bin."""
+
+    def check(self) -> None:
+        """Refuse no width."""
+        if not 0 < self.width < float("inf"):
+            raise ElthError(f"width must be above 0, found {self.width}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnCurvature(Settings):
+    """Of the Hessian within the subspace of a mask."""
+
+    images: int = 1000
+    """Over how many training images the loss is the mean."""
+    steps: int = 20
+    """Of the power iteration."""
+    probes: int = 10
+    """Estimates of the trace."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """What is known of a measure without computing anything."""
+
+    looks_at: str
+    """``NETWORK``, ``PAIR`` or ``LINE``."""
+    settings: type[Settings] = Settings
+    needs_data: bool = False
+    version: int = 1
+    """Raised when it comes to mean something else."""
+    about: str
+    """One line for people."""
+
+
+MEASURES: dict[str, Measure] = {
+    "barrier": Measure(
+        looks_at=PAIR,
+        settings=OnPaths,
+        needs_data=True,
+        about="error and loss on the straight path between two networks, and its barriers",
+    ),
+    "functions": Measure(
+        looks_at=PAIR,
+        settings=OnImages,
+        needs_data=True,
+        about="how differently two networks judge the same images",
+    ),
+    "damage": Measure(
+        looks_at=PAIR,
+        settings=OnImages,
+        needs_data=True,
+        about="what the second network's mask does to the first, before anything is retrained",
+    ),
+    "overlap": Measure(looks_at=PAIR, about="weights that two masks share, against chance"),
+    "signs": Measure(looks_at=PAIR, about="signs that surviving weights of two networks share"),
+    "distances": Measure(
+        looks_at=LINE,
+        about="angular distance, cosine similarity and Euclidean distances of all pairs of rounds "
+        "and of the weights that they start from",
+    ),
+    "histograms": Measure(
+        looks_at=LINE, settings=OnBins, about="how surviving weights are distributed"
+    ),
+    "thresholds": Measure(
+        looks_at=LINE, about="the magnitude up to which the pruning after each round removes"
+    ),
+    "effective": Measure(
+        looks_at=LINE, about="weights on some path from input to output, and dead units"
+    ),
+    "travel": Measure(looks_at=LINE, about="how far the weights of each round have come"),
+    "curvature": Measure(
+        looks_at=NETWORK,
+        settings=OnCurvature,
+        needs_data=True,
+        about="top eigenvalue and trace of the Hessian within the subspace of the mask",
+    ),
+}
+
+
+def measure_of(name: str) -> Measure:
+    """A measure by its name.
+
+    Raises:
+        ElthError: there is none of this name.
+    """
+    if name not in MEASURES:
+        raise unknown("measure", name, MEASURES)
+    return MEASURES[name]
+
+
+def settings_of(name: str, given: Mapping[str, Any]) -> Settings:
+    """The settings of a measure, of which some are given.
+
+    Raises:
+        ElthError: there is no such measure or setting, or a value cannot be; the message names it.
+    """
+    known = measure_of(name).settings
+    names = [field.name for field in dataclasses.fields(known)]
+    for key in given:
+        if key not in names:
+            if not names:
+                raise ElthError(f"measure {name} has no settings, found {key}")
+            raise unknown(f"setting of measure {name}", key, names)
+    try:
+        return known(**given)
+    except ElthError as error:
+        raise ElthError(f"measure {name}: {error}") from error
