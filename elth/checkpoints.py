@@ -16,7 +16,7 @@ from elth.tickets import state_digest
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """All that a training is made of, apart from its network, data, recipe, seed, noise and mask.
+    """What has become of a training; what it was made with, as recipe and mask, is not in it.
 
     There is no state of a random generator in it: every draw is made by a stream that the seed, the
     noise and the epoch name (``elth.streams``).
@@ -32,6 +32,8 @@ class Checkpoint:
     """The state dict, running statistics included."""
     optimiser: Mapping[str, Tensor]
     """What the optimiser keeps of each parameter, as ``fc.weight.momentum_buffer``."""
+    repulsion: float = 0.0
+    """Sum of the repellent losses of those images; 0 where there is none."""
 
     def write(self, path: Path, about: Mapping[str, Any]) -> None:
         """Write a file, whole or not at all.
@@ -48,6 +50,7 @@ class Checkpoint:
             "step": self.step,
             "seen": self.seen,
             "loss": self.loss.hex(),
+            "repulsion": self.repulsion.hex(),
             "about": dict(about),
         }
         write_tensors(path, tensors, metadata)
@@ -73,6 +76,7 @@ class Checkpoint:
                 loss=float.fromhex(metadata["loss"]),
                 weights=parts["weights"],
                 optimiser=parts["optimiser"],
+                repulsion=float.fromhex(metadata.get("repulsion", "0x0p0")),
             )
             return checkpoint, dict(metadata["about"])
         except (KeyError, TypeError, ValueError) as error:

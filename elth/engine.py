@@ -18,9 +18,11 @@ from torch.nn import functional as F
 from elth import arithmetic
 from elth.errors import ElthError, unknown
 from elth.forward import Forward, channels_last, draws
+from elth.networks import prunable
 from elth.parallel import Group, average, data_parallel
 from elth.precision import computing
 from elth.recipes import Recipe
+from elth.repulsion import Repellent, Repulsion
 from elth.tensors import contiguous
 
 Way = Literal["eager", "compiled", "compiled-graph"]
@@ -30,6 +32,8 @@ _OPTIMISER_STATE = ("step", "momentum_buffer", "exp_avg", "exp_avg_sq")
 _ENGINES = 100
 _WARM_UP = 3
 """Iterations before a CUDA graph is captured, as PyTorch asks for."""
+_ROWS = 32
+"""Optima for which a CUDA graph of an iteration that repels has room; of more, multiples of it."""
 
 
 class Engine:
@@ -101,10 +105,13 @@ class Engine:
         self._failed_at = torch.full_like(self._at, -1)
         self._skip = torch.zeros((), device=self.device)
         self._total = torch.zeros((), dtype=torch.float64, device=self.device)
+        self._repellent: Repellent | None = None
+        self._repelled = torch.zeros_like(self._total)
         self._fast_loss: Any = None
         self._fast_logits: Any = None
         self._evaluation_batch = evaluation_batch
         self._graph: Any = None
+        self._repelling: tuple[Repellent, Any] | None = None  # and its own CUDA graph
         self.way, self.note = "eager", ""
         self._fresh_optimiser()
         if compile and group is None:
@@ -118,7 +125,11 @@ class Engine:
     # One state after the other
 
     def begin(
-        self, state: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None, start: int
+        self,
+        state: Mapping[str, Tensor],
+        mask: Mapping[str, Tensor] | None,
+        start: int,
+        repulsion: Repulsion | None = None,
     ) -> None:
         """Take in a state dict and a mask, with an optimiser that has seen nothing.
 
@@ -126,12 +137,18 @@ class Engine:
             state: the weights; those that the mask prunes become zero.
             mask: which weights are trained; all, when there is none.
             start: number of the next iteration.
+            repulsion: a loss that keeps the prunable weights from optima, beside cross-entropy.
+                Where it has no strength or no optimum, nothing of it is computed.
 
         Raises:
-            ElthError: the mask does not fit the network; the message names the weight.
+            ElthError: the mask or an optimum does not fit the network; the message names the
+                weight.
         """
         masked = mask or {}
         self.check_mask(masked)
+        self._repellent = None
+        if repulsion is not None and repulsion.acts:
+            self._repellent = self._repelled_by(repulsion, masked)
         self.network.load_state_dict(dict(state))
         if self._graph is None:
             self._pruned = [self._weights[name].detach() for name in masked]
@@ -149,6 +166,9 @@ class Engine:
         self._at.fill_(start)
         self._failed_at.fill_(-1)
         self._total.zero_()
+        self._repelled.zero_()
+        if self._repellent is not None:
+            self._repellent.vanished.zero_()
 
     def check_mask(self, mask: Mapping[str, Tensor]) -> None:
         """Refuse a mask that does not fit the network.
@@ -169,13 +189,21 @@ class Engine:
                     f"{tuple(self._weights[name].shape)}"
                 )
 
-    def resume(self, optimiser: Mapping[str, Tensor], *, loss_sum: float, at: int) -> None:
+    def resume(
+        self,
+        optimiser: Mapping[str, Tensor],
+        *,
+        loss_sum: float,
+        at: int,
+        repulsion_sum: float = 0.0,
+    ) -> None:
         """After ``begin`` with the weights of a checkpoint, take in the rest of it.
 
         Args:
             optimiser: what ``optimiser_state`` gave.
             loss_sum: what ``loss_sum`` would have given.
             at: number of the next iteration.
+            repulsion_sum: what ``repulsion_sum`` would have given.
         """
         for name, weight in self._weights.items():
             own = self.optimiser.state[weight]
@@ -189,6 +217,7 @@ class Engine:
                     own[key] = torch.empty_like(like, dtype=saved.dtype, device=where)
                 own[key].copy_(saved)
         self._total.fill_(loss_sum)
+        self._repelled.fill_(repulsion_sum)
         self._at.fill_(at)
 
     def optimiser_state(self) -> dict[str, Tensor]:
@@ -223,10 +252,13 @@ class Engine:
                 group["lr"] = lr
         if count < self.recipe.batch_size:
             self.settle()  # as the workers may have unequal parts of a small batch
-        if self._graph is not None and whole:
+        graph = self._graph
+        if self._repellent is not None:
+            graph = self._repelling[1] if self._repelling is not None else None
+        if graph is not None and whole:
             self._images.copy_(images)
             self._labels.copy_(labels)
-            self._graph.replay()
+            graph.replay()
         else:
             self._iterate(self._fast_loss if whole else None, images, labels, count)
         if count < self.recipe.batch_size:
@@ -264,6 +296,19 @@ class Engine:
             self._total.zero_()
         return total
 
+    def repulsion_sum(self, *, reset: bool = True) -> float | None:
+        """Sum of J over all images since it was reset, at the weights that each was trained with.
+
+        None where nothing repels; the device is waited for.
+        """
+        if self._repellent is None:
+            return None
+        self._repellent.warn()
+        total = float(self._repelled)
+        if reset:
+            self._repelled.zero_()
+        return total
+
     def failed_at(self) -> int:
         """The first iteration whose loss was not finite, or -1; the device is waited for."""
         return int(self._failed_at)
@@ -287,10 +332,29 @@ class Engine:
             self._failed_at.copy_(torch.where(failed, self._at, self._failed_at))
             self._skip.copy_(self._failed_at >= 0)
             torch.autograd.backward(loss)
+            if self._repellent is not None:  # the workers have the mean of their gradients by now
+                with computing("float32", self.device):
+                    self._repelled += self._repellent.add() * count
             self.optimiser.step()
             self._apply_masks()
             self._total += known * count
             self._at += 1
+
+    def _repelled_by(self, repulsion: Repulsion, mask: Mapping[str, Tensor]) -> Repellent:
+        """What adds the gradients of a repulsion; the weights may be trained meanwhile."""
+        weights = {name: self._weights[name] for name in prunable(self.network)}
+        if self._graph is None:
+            return Repellent(weights, mask, repulsion)
+        rows = -(-len(repulsion.optima) // _ROWS) * _ROWS
+        if self._repelling is not None and self._repelling[0].rows == rows:
+            self._repelling[0].load(mask, repulsion)
+            return self._repelling[0]
+        self._repelling = None  # its memory is let go first
+        self._repellent = Repellent(weights, mask, repulsion, rows=rows)
+        graph = self._recorded()
+        if graph is not None:
+            self._repelling = (self._repellent, graph)
+        return self._repellent
 
     def _apply_masks(self) -> None:
         if self._masks:
@@ -372,6 +436,15 @@ class Engine:
         self._images, self._labels = images, labels
         self._pruned = [weight.detach() for weight in self._weights.values()]
         self._masks = [torch.ones_like(weight) for weight in self._weights.values()]
+        self._graph = self._recorded()
+        if self._graph is not None:
+            self.way = "compiled-graph"
+        else:
+            self._pruned, self._masks = [], []
+
+    def _recorded(self) -> Any:
+        """The iteration as a CUDA graph, on the tensors of now; it is trained some iterations."""
+        images, labels = self._images, self._labels
         self.network.train()
         try:
             side = torch.cuda.Stream()
@@ -384,14 +457,14 @@ class Engine:
             self.optimiser.zero_grad(set_to_none=True)
             with torch.cuda.graph(graph):
                 self._iterate(self._fast_loss, images, labels, len(labels))
-            self._graph, self.way = graph, "compiled-graph"
+            return graph
         except Exception as error:
             self._warn(
                 "no CUDA graph could be captured, and each operation is started on its own, which "
                 "is slower",
                 error,
             )
-            self._pruned, self._masks = [], []
+            return None
 
     def _warn(self, what: str, error: Exception) -> None:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

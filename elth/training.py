@@ -30,6 +30,7 @@ from elth.evaluation import tally
 from elth.networks import smallest_norm
 from elth.parallel import Group
 from elth.recipes import Recipe, named
+from elth.repulsion import Repulsion
 from elth.streams import COMMON, Noise, stream
 from elth.tensors import contiguous
 from elth.tickets import Ticket
@@ -70,12 +71,16 @@ class Epoch:
     """Mean cross-entropy over the test set, in nats."""
     test_accuracy: float
     """Test accuracy in percent."""
+    repulsion: float | None = None
+    """Mean repellent loss J over the images of the epoch (``elth.repulsion``), each at the weights
+    that it was trained with; it is in no other loss. None where nothing repels."""
 
     def __str__(self) -> str:
         """One line for people."""
+        repelled = "" if self.repulsion is None else f", repulsion {self.repulsion:.4f}"
         return (
             f"epoch {self.epoch} (iteration {self.step:,}, rate {self.lr:g}): loss "
-            f"{self.train_loss:.4f}, on the test set {self.test_loss:.4f}, accuracy "
+            f"{self.train_loss:.4f}{repelled}, on the test set {self.test_loss:.4f}, accuracy "
             f"{self.test_accuracy:.2f} %"
         )
 
@@ -101,15 +106,20 @@ class Training:
         at_check: is called with the training every 100 iterations within an epoch, when all losses
             so far are known to be finite: the moment to take a ``checkpoint``.
         noise: another order, augmentation and dropout than those of the seed alone.
+        repulsion: a loss that keeps the prunable weights from optima, beside cross-entropy. Without
+            strength or optima the training is that without it, bit for bit.
 
     Raises:
         ElthError: the recipe's augmentation has no meaning for the dataset or part of its schedule
-            is never reached, the device lacks its precision, the mask does not fit, batch
+            is never reached, the device lacks its precision, mask or optima do not fit, batch
             normalisation would see a last batch of one value, the dataset knows of no noise, the
-            engine is another recipe's, or its workers have different tickets.
+            engine is another recipe's, or its workers have different tickets or optima.
         WrongArithmeticError: the machine computes the network wrongly (``elth.arithmetic``).
         NonFiniteLossError: while iterating, before the update that would have used the loss.
     """
+
+    repulsion: float | None
+    """Mean repellent loss of the last epoch, as in ``Epoch``."""
 
     def __init__(
         self,
@@ -124,6 +134,7 @@ class Training:
         stop: int | None = None,
         at_check: Callable[[Training], None] | None = None,
         noise: Noise = COMMON,
+        repulsion: Repulsion | None = None,
     ) -> None:
         """Move the network to the data's device, load the weights and zero the pruned ones."""
         data.info.check_augment(recipe.augment)
@@ -153,13 +164,16 @@ class Training:
         self._at_check = at_check
         self._seen = 0
         self._mask = mask
+        self._repulsion = repulsion
+        self.repulsion = None
         self._group = network.group
         unit = recipe.batch_norm_group
         self._part = Part() if self._group is None else self._group.part(unit or 1)
         if self._group is not None:
-            self._group.check_same({**state, **_named(mask)}, "the tickets")
+            what = "the tickets" if repulsion is None else "the tickets and optima"
+            self._group.check_same({**state, **_named(mask), **_spelled(repulsion)}, what)
         _HOLDERS[self.network] = self._token
-        self.engine.begin(state, mask, start)
+        self.engine.begin(state, mask, start, repulsion)
 
     def _hold(self) -> None:
         """Refuse to go on with the weights of another training."""
@@ -201,10 +215,11 @@ class Training:
             loss=self.engine.loss_sum(reset=False),
             weights=self.state(),
             optimiser=self.engine.optimiser_state(),
+            repulsion=self.engine.repulsion_sum(reset=False) or 0.0,
         )
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint of the same network, data, recipe, seed, noise, mask and bounds.
+        """Go on from a checkpoint of the same training: of network, data and all that fixes it.
 
         Raises:
             ElthError: it lies outside of the bounds, or is of another network.
@@ -224,8 +239,13 @@ class Training:
                 f"{_told(expected.get(name))}, found {_told(found.get(name))}"
             )
         self.step, self._seen = checkpoint.step, checkpoint.seen
-        self.engine.begin(checkpoint.weights, self._mask, self.step)
-        self.engine.resume(checkpoint.optimiser, loss_sum=checkpoint.loss, at=self.step)
+        self.engine.begin(checkpoint.weights, self._mask, self.step, self._repulsion)
+        self.engine.resume(
+            checkpoint.optimiser,
+            loss_sum=checkpoint.loss,
+            at=self.step,
+            repulsion_sum=checkpoint.repulsion,
+        )
 
     def __iter__(self) -> Iterator[Epoch]:
         """Train; yield what is measured at the end of each epoch."""
@@ -239,6 +259,7 @@ class Training:
                 train_loss=train_loss,
                 test_loss=test_loss,
                 test_accuracy=test_accuracy,
+                repulsion=self.repulsion,
             )
         if self._group is not None:
             self._group.check_same(self.state(), "the trained weights")
@@ -282,7 +303,10 @@ class Training:
         return 100.0 * int(correct) / count, float(loss) / count
 
     def train_epoch(self) -> tuple[float, float]:
-        """Train to the end of the epoch or to ``stop``: mean loss in nats, last learning rate."""
+        """Train to the end of the epoch or to ``stop``: mean loss in nats, last learning rate.
+
+        The mean repellent loss is then in ``repulsion``.
+        """
         self._hold()
         epoch = self.step // self.per_epoch
         first = epoch * self.per_epoch
@@ -322,6 +346,8 @@ class Training:
         if not bool(torch.stack(finite).all()):
             raise NonFiniteLossError(self.step, epoch)
         loss = self.engine.loss_sum() / self._seen
+        repelled = self.engine.repulsion_sum()
+        self.repulsion = None if repelled is None else repelled / self._seen
         self._seen = 0
         return loss, lr
 
@@ -364,6 +390,16 @@ def _check_noise(data: Dataset, noise: Noise) -> None:
 
 def _named(mask: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
     return {f"mask.{name}": kept for name, kept in (mask or {}).items()}
+
+
+def _spelled(repulsion: Repulsion | None) -> dict[str, Tensor]:
+    """A repulsion as tensors."""
+    if repulsion is None:
+        return {}
+    found = {"strength": torch.tensor(repulsion.strength, dtype=torch.float64)}
+    for number, optimum in enumerate(repulsion.optima):
+        found |= {f"optimum {number}.{name}": tensor for name, tensor in optimum.items()}
+    return found
 
 
 def _told(shape: Sequence[int] | None) -> str:

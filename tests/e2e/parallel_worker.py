@@ -22,6 +22,7 @@ from elth.errors import ElthError
 from elth.networks import Network, build
 from elth.parallel import Group, group
 from elth.recipes import Recipe, Step
+from elth.repulsion import Repulsion
 from elth.streams import stream
 from elth.tickets import state_digest
 from elth.training import NonFiniteLossError, Training
@@ -77,6 +78,18 @@ def in_float32(case: str, data: Dataset, workers: Group | None) -> Training:
     return training(spec, data, recipe(**fields), workers, stop=steps, dtype=torch.float32)
 
 
+def repelled(data: Dataset, workers: Group | None) -> list[float]:
+    """Losses of a training that is kept from two optima, and its mean repellent loss."""
+    spec = "resnet14(width=2)"
+    optima = [
+        build(spec, data.info.shape, generator=stream(seed, "init")).state_dict() for seed in (0, 1)
+    ]
+    run = training(spec, data, recipe(), workers, stop=23, repulsion=Repulsion(2, optima))
+    found = losses(run)
+    assert run.repulsion is not None
+    return [*found, run.repulsion]
+
+
 def losses(run: Training) -> list[float]:
     """The loss of every iteration, and after them the test loss."""
     seen = []
@@ -113,6 +126,7 @@ def story(data: MemoryDataset, workers: Group) -> Iterator[tuple[str, Any]]:
     """Everything that the workers do together."""
     for name, (spec, fields, steps) in CASES.items():
         yield name, losses(training(spec, data, recipe(**fields), workers, stop=steps))
+    yield "repelled", repelled(data, workers)
     for name in IN_FLOAT32:
         yield f"{name}, in float32", losses(in_float32(name, data, workers))
     spec, by = "resnet14(width=2)", recipe(batch_norm_group=16, length=Step(6, "ep"))
@@ -149,6 +163,12 @@ def story(data: MemoryDataset, workers: Group) -> Iterator[tuple[str, Any]]:
         training("mlp2(width=8)", data, recipe(), workers, state=other.state_dict())
     except ElthError as error:
         yield "other weights", str(error)
+    optima = [network("mlp2(width=8)", data, torch.float64).state_dict()]
+    try:
+        repulsion = Repulsion(1 + workers.rank, optima)
+        training("mlp2(width=8)", data, recipe(), workers, repulsion=repulsion)
+    except ElthError as error:
+        yield "other strengths", str(error)
     try:
         training("resnet14(width=2)", data, recipe(batch_norm_group=64), workers)
     except ElthError as error:

@@ -68,6 +68,16 @@ def test_two_workers_compute_what_one_does(case: str, told: list[dict[str, Any]]
     assert told[0][case] == pytest.approx(expected, rel=1e-9)
 
 
+def test_two_workers_are_repelled_as_one_is(told: list[dict[str, Any]]) -> None:
+    torch.set_num_threads(1)
+    expected = worker.repelled(load_dataset("digits"), None)
+    plain = worker.losses(
+        worker.training("resnet14(width=2)", load_dataset("digits"), worker.recipe(), None, stop=23)
+    )
+    assert told[0]["repelled"] == pytest.approx(expected, rel=1e-9)
+    assert told[0]["repelled"][:-1] != pytest.approx(plain, rel=1e-6)
+
+
 @pytest.mark.parametrize("case", worker.IN_FLOAT32)
 def test_in_float32_they_are_near(case: str, told: list[dict[str, Any]]) -> None:
     """How near is printed (``pytest -rP``) and stands in docs/reliability.md."""
@@ -94,6 +104,11 @@ def test_a_loss_that_is_not_finite_stops_all_before_the_update(
 
 def test_workers_with_other_weights_are_refused(told: list[dict[str, Any]]) -> None:
     assert told[0]["other weights"].startswith("the tickets of worker 0 and of worker 1 differ")
+
+
+def test_workers_with_another_repulsion_are_refused(told: list[dict[str, Any]]) -> None:
+    expected = "the tickets and optima of worker 0 and of worker 1 differ"
+    assert told[0]["other strengths"].startswith(expected)
 
 
 def test_groups_that_would_be_torn_apart_are_refused(told: list[dict[str, Any]]) -> None:

@@ -19,6 +19,7 @@ from elth.engine import Engine
 from elth.errors import ElthError
 from elth.networks import Network, build
 from elth.recipes import Recipe, Step
+from elth.repulsion import Repulsion
 from elth.streams import stream
 from elth.training import Training, evaluation_batch
 
@@ -58,7 +59,15 @@ def _mask(network: Network, seed: int) -> dict[str, Tensor]:
     }
 
 
-def _losses(spec: str, engine: Engine, data: Dataset, *, seed: int, steps: int) -> list[float]:
+def _losses(
+    spec: str,
+    engine: Engine,
+    data: Dataset,
+    *,
+    seed: int,
+    steps: int,
+    repulsion: Repulsion | None = None,
+) -> list[float]:
     """The loss of each iteration, of a network and a mask of this seed."""
     network = _network(spec, data, seed)
     run = Training(
@@ -69,6 +78,7 @@ def _losses(spec: str, engine: Engine, data: Dataset, *, seed: int, steps: int) 
         state=network.state_dict(),
         mask=_mask(network, seed),
         stop=steps,
+        repulsion=repulsion,
     )
     run.network.train()
     losses = []
@@ -119,6 +129,13 @@ def test_compiled_losses_are_those_of_eager(
         assert all(not state[name][~kept].any() for name, kept in mask.items())
         again = _losses(spec, fast, digits, seed=seed, steps=20)
         assert found == again, "the same bits every time"
+        optima = [_network(spec, digits, other).state_dict() for other in (seed, 2)]
+        away, near = (
+            _losses(spec, engine, digits, seed=seed, steps=10, repulsion=Repulsion(2, optima))
+            for engine in (fast, slow)
+        )
+        assert away == pytest.approx(near, rel=LOSSES[precision])
+        assert away != found[:10]
     run = Training(fast, digits, recipe, seed=0, state=_network(spec, digits).state_dict())
     list(run)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs, "compiled once"

@@ -15,6 +15,7 @@ from elth.data import load as load_dataset
 from elth.engine import Engine
 from elth.networks import DataShape, build
 from elth.recipes import Recipe, Step
+from elth.repulsion import Repulsion
 from elth.streams import stream
 from elth.tickets import state_digest
 from elth.training import Training, evaluation_batch
@@ -29,12 +30,19 @@ def data() -> Dataset:
     return load_dataset("digits").to("cuda")
 
 
-def _training(data: Dataset, *, compile: bool, precision: str, **given: Any) -> Training:
+def _training(
+    data: Dataset,
+    *,
+    compile: bool,
+    precision: str,
+    engine: Engine | None = None,
+    **given: Any,
+) -> Training:
     changes: dict[str, Any] = {"length": Step(8, "ep"), "milestones": (), "batch_size": 32}
     recipe = dataclasses.replace(RECIPES["digits_resnet"], precision=precision, **changes)
     shape = data.info.shape
     network = build(SPEC, shape, generator=stream(0, "init"))
-    engine = Engine(
+    engine = engine or Engine(
         build(SPEC, shape, generator=stream(1, "init")),
         recipe,
         data.device,
@@ -76,6 +84,47 @@ def test_it_goes_on_from_a_checkpoint_bit_for_bit(compile: bool, data: Dataset) 
     epochs = list(run)
     assert len(kept) == 3, "328 iterations, looked at after each hundred"
     again = _training(data, compile=compile, precision="float32")
+    again.resume(kept[1])
+    assert repr(list(again)[-1]) == repr(epochs[-1])
+    assert state_digest(again.state()) == state_digest(run.state())
+
+
+def _optima(data: Dataset, count: int) -> list[dict[str, torch.Tensor]]:
+    shape = data.info.shape
+    return [
+        build(SPEC, shape, generator=stream(seed, "init")).state_dict() for seed in range(count)
+    ]
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
+@pytest.mark.parametrize("compile", [False, True])
+def test_one_engine_repels_round_after_round(compile: bool, precision: str, data: Dataset) -> None:
+    """Each round has the bits of an engine of its own, and its loss is that of the CPU."""
+    given: dict[str, Any] = {"compile": compile, "precision": precision}
+    slow: dict[str, Any] = {"compile": False, "precision": "float32", "stop": 1}
+    first = _training(data, **given)
+    plain = (repr(list(first)), state_digest(first.state()))
+    for count in (1, 3, 0):
+        repulsion = Repulsion(2, _optima(data, count))
+        ends = []
+        for engine in (first.engine, None):
+            run = _training(data, **given, repulsion=repulsion, engine=engine)
+            ends.append((repr(list(run)), state_digest(run.state())))
+        assert ends[0] == ends[1]
+        assert (ends[0] == plain) is (count == 0)
+        (found,) = _training(data, **given, repulsion=repulsion, engine=first.engine, stop=1)
+        (expected,) = _training(data.to("cpu"), **slow, repulsion=repulsion)
+        assert (found.repulsion or 0) == pytest.approx(expected.repulsion or 0, rel=1e-5)
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_a_repelled_training_goes_on_from_a_checkpoint(compile: bool, data: Dataset) -> None:
+    kept: list[Checkpoint] = []
+    given: dict[str, Any] = {"compile": compile, "precision": "float32"}
+    given["repulsion"] = Repulsion(2, _optima(data, 2))
+    run = _training(data, **given, at_check=lambda run: kept.append(run.checkpoint()))
+    epochs = list(run)
+    again = _training(data, **given)
     again.resume(kept[1])
     assert repr(list(again)[-1]) == repr(epochs[-1])
     assert state_digest(again.state()) == state_digest(run.state())
