@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from elth.networks import build as build_network
     from elth.plugins import version
     from elth.recipes import RECIPES, Recipe, Step
+    from elth.repulsion import Repulsion
     from elth.rounds import Round, imp
     from elth.specs import DataShape, Spec
     from elth.streams import Noise
@@ -52,6 +53,7 @@ else:
             ),
             "elth.plugins": ("version",),
             "elth.recipes": ("RECIPES", "Recipe", "Step"),
+            "elth.repulsion": ("Repulsion",),
             "elth.rounds": ("Round", "imp"),
             "elth.specs": ("DataShape", "Spec"),
             "elth.streams": ("Noise",),
@@ -76,6 +78,7 @@ __all__ = [
     "NonFiniteLossError",
     "Plan",
     "Recipe",
+    "Repulsion",
     "Round",
     "Spec",
     "Step",

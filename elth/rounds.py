@@ -1,5 +1,8 @@
 """Iterative magnitude pruning: train, prune the least magnitudes, rewind (E-LTH, section 3.1).
 
+Or do not rewind: the ways that there are stand in ``elth.ways``, and the loss by which rounds may
+repel each other in ``elth.repulsion``.
+
 ``imp`` does the rounds one after the other in this process. A round's seeds and steps are those of
 the system (``orchestrator``), so that both find the same ticket, bit for bit.
 """
@@ -13,7 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from elth import masks
+from elth import masks, ways
 from elth.counts import check_round, rewind_step
 from elth.criteria import keep_highest, magnitude
 from elth.data import Dataset
@@ -21,9 +24,10 @@ from elth.engine import Engine
 from elth.errors import ElthError
 from elth.masks import Mask
 from elth.networks import Anatomy, build, canonical
-from elth.recipes import Recipe, named
+from elth.recipes import Recipe, Step, named
+from elth.repulsion import Repulsion
 from elth.specs import DataShape, Spec
-from elth.streams import stream
+from elth.streams import COMMON, Noise, stream
 from elth.tensors import contiguous
 from elth.tickets import Ticket
 from elth.training import Epoch, Training, evaluation_batch
@@ -43,7 +47,7 @@ def prune_and_rewind(
     """The step of IMP from a trained round to the next: its mask, and the weights it starts from.
 
     The weights of the least magnitude are pruned, over all layers; those that are left go back to
-    the rewind point.
+    the rewind point, or to what else is given (``ways.start_state``).
 
     Args:
         trained: the state dict at the end of the round's training.
@@ -73,17 +77,20 @@ class Round:
     mask: Mask
     """Which weights were trained."""
     rewind: State
-    """The whole state dict at the rewind point, from which it was trained, not masked."""
+    """The whole state dict from which it was trained, not masked: that at the rewind point, or what
+    the way of the chain has in its place."""
     trained: State
     """The state dict at the end; pruned weights are exactly zero."""
     epochs: tuple[Epoch, ...]
-    """What was measured from the rewind point on."""
+    """What was measured from there on."""
     network: Spec | None
     """The network, if it was given by name."""
     shape: DataShape
     """The shape of the data."""
     origin: Mapping[str, Any]
     """Dataset, recipe, seed and history, as of ``Ticket``."""
+    optima: tuple[State, ...] = ()
+    """Trained weights of earlier rounds that it was repelled from, oldest first."""
 
     def __repr__(self) -> str:
         """One line: how much is left, and how well it trained."""
@@ -138,6 +145,11 @@ def imp(
     seed: int = 0,
     rate: float = 0.2,
     rounds: int = 10,
+    weights: str = "rewind",
+    finetune: str | Step | None = None,
+    repel: float = 0.0,
+    repel_from: str = "all",
+    noise: str = "common",
     start: Round | Ticket | None = None,
     on_epoch: Callable[[int, Epoch], object] | None = None,
     verbose: bool = False,
@@ -150,16 +162,29 @@ def imp(
         for round in elth.imp("resnet20", data, "cifar10_resnet", rate=0.2, rounds=10):
             print(round.sparsity, round.accuracy)
 
+    Round 0 is the same whatever the way: the dense network, trained from the rewind point.
+
     Args:
         network: a network of ``elth`` or ``module:function``, with its options; or any module of
             PyTorch, whose weights are then the initial ones, and which is left as it is.
         data: the dataset, on the device to train on.
         recipe: how to train, or the name of one of ``RECIPES``.
         seed: fixes the initial weights of a network by name, data order and augmentation.
-        rate: fraction of the remaining weights that a round prunes.
+        rate: fraction of the remaining weights that a round prunes. One-shot pruning to a sparsity
+            of 0.9 is ``rate=0.9, rounds=1``.
         rounds: how many prunings there are in all: the last round has this number.
+        weights: what the weights that are left go back to after a pruning: ``rewind``, the rewind
+            point; ``init``, initialisation; ``trained``, nothing: the learning rate alone is
+            rewound (Renda et al. 2020); ``finetune``, nothing, and they are trained on at the last
+            learning rate.
+        finetune: with ``weights="finetune"`` for how long, as ``10ep``.
+        repel: strength of a loss that keeps the training of a round from where earlier rounds
+            ended: 2 repels, -1 attracts (Maene et al. 2021, section 3; ``elth.repulsion``).
+        repel_from: from ``all`` earlier rounds, or from the ``previous`` one.
+        noise: whether all rounds see the data in one order and augmentation (``common``), or each
+            ``round`` in its own, as Maene et al. have it; those of round 0 are the same in both.
         start: go on from here: after a round of ``imp``, or with the ticket of one, which is
-            trained again.
+            trained again. A ticket does not hold the earlier rounds that it is repelled from.
         on_epoch: is called with a round's number and each of its epochs as it ends, those before
             the rewind point as of round 0.
         verbose: print a line for each epoch.
@@ -167,8 +192,8 @@ def imp(
 
     Raises:
         ElthError: something does not fit; a module has nothing to prune; so many rounds would leave
-            no weight, or prune what is never pruned; ``start`` comes of other arguments; or as
-            ``Training``.
+            no weight, or prune what is never pruned; ``start`` comes of other arguments; the way is
+            none (``ways.check``); or as ``Training``.
         NonFiniteLossError: while iterating, as ``Training``.
     """
     recipe = named(recipe)
@@ -189,6 +214,11 @@ def imp(
         seed=seed,
         rate=rate,
         rounds=rounds,
+        weights=weights,
+        finetune=None if finetune is None else Step.parse(finetune),
+        repel=repel,
+        repel_from=repel_from,
+        noise=noise,
         unpruned=anatomy.unpruned if isinstance(anatomy, Anatomy) else (),
         spec=spec,
         initial=initial,
@@ -214,6 +244,11 @@ class _Chain:
     seed: int
     rate: float
     rounds: int
+    weights: str
+    finetune: Step | None
+    repel: float
+    repel_from: str
+    noise: str
     unpruned: Collection[str]
     spec: Spec | None
     initial: State
@@ -233,6 +268,14 @@ class _Chain:
             raise ElthError(
                 f"rounds must be a whole number of at least 0, found {self.rounds!r}: how many "
                 "prunings there are"
+            )
+        ways.check(self.weights, self.recipe, self.finetune)
+        ways.noise_of(self.noise, 0)
+        Repulsion(self.repel)
+        ways.repelling(self.repel_from, ())
+        if self.repel_from != "all" and not self.repel:
+            raise ElthError(
+                f"repel_from is {self.repel_from}, and nothing repels: give a strength, as repel=2"
             )
         if not 0 < float(self.rate) < 1:
             raise ElthError(f"rate must lie between 0 and 1, as 0.2; found {self.rate!r}")
@@ -274,6 +317,18 @@ class _Chain:
                     f"start is {what} of another {name} ({start.origin.get(name)}, here {value}): "
                     f"go on with its own {name}"
                 )
+        if number:
+            found_way = dict(start.origin.get("way", {}))
+            if found_way != self.way:
+                raise ElthError(
+                    f"start is {what} of another way of pruning ({_told(found_way)}; here "
+                    f"{_told(self.way)}): go on as it was made, or start from round 0"
+                )
+            if self.repel and isinstance(start, Ticket):
+                raise ElthError(
+                    "start is a ticket, and the earlier rounds that it is repelled from are not in "
+                    "it: start from the round itself, or from round 0"
+                )
         if number > self.rounds:
             raise ElthError(
                 f"start is {what} after {number} prunings, and rounds is {self.rounds}: ask for "
@@ -291,30 +346,77 @@ class _Chain:
             evaluation_batch=evaluation_batch(self.data.info),
             compile=self.compile,
         )
-        at = rewind_step(len(self.data.train_labels), self.recipe)
+        trained: State | None = None
+        optima: tuple[State, ...] = ()
         if start is None:
-            rewind, _ = self._trained(engine, 0, self.initial, None, stop=at)
-            number, mask, trained = 0, masks.ones(self.made), None
+            at = rewind_step(len(self.data.train_labels), self.recipe)
+            state, _ = self._trained(engine, 0, self.initial, None, (0, at))
+            number, mask = 0, masks.ones(self.made)
         else:
-            number, mask, rewind = _number(start), start.mask, start.rewind
-            trained = start.trained if isinstance(start, Round) else None
+            number, mask, state = _number(start), start.mask, start.rewind
+            if isinstance(start, Round):
+                trained, optima = start.trained, start.optima
+        rewind = state  # which no other way than rewinding looks at again
         while trained is None or number < self.rounds:
             if trained is not None:
                 number += 1
-                mask, rewind = prune_and_rewind(
-                    trained, mask, rewind, rate=self.rate, unpruned=self.unpruned
+                begin = ways.start_state(self.weights, trained, rewind, self.initial)
+                mask, state = prune_and_rewind(
+                    trained, mask, begin, rate=self.rate, unpruned=self.unpruned
                 )
-            trained, epochs = self._trained(engine, number, rewind, mask, start=at)
+                if self.repel:
+                    optima = ways.repelling(self.repel_from, (*optima, trained))
+            trained, epochs = self._trained(
+                engine, number, state, mask, self._span(number), Repulsion(self.repel, optima)
+            )
             yield Round(
                 number=number,
                 mask=mask,
-                rewind=rewind,
+                rewind=state,
                 trained=trained,
                 epochs=epochs,
                 network=self.spec,
                 shape=shape,
-                origin={**self.origin, "history": [{"imp_round": number}]},
+                origin=self._origin(number),
+                optima=optima,
             )
+
+    @property
+    def way(self) -> dict[str, Any]:
+        """What differs from plain IMP, as JSON values."""
+        given = {
+            "weights": self.weights,
+            "finetune": None if self.finetune is None else str(self.finetune),
+            "repel": self.repel,
+            "repel_from": self.repel_from,
+            "noise": self.noise,
+        }
+        plain = {"weights": "rewind", "repel_from": "all", "noise": "common"}
+        return {name: value for name, value in given.items() if value and value != plain.get(name)}
+
+    def _span(self, number: int) -> tuple[int, int]:
+        """The first iteration of a round, and the one before which it ends."""
+        size, weights = len(self.data.train_labels), self.weights if number else "rewind"
+        return ways.span(weights, self.recipe, size, self.finetune if number else None)
+
+    def _noise(self, number: int) -> Noise:
+        return ways.noise_of(self.noise, number)
+
+    def _origin(self, number: int) -> dict[str, Any]:
+        """Where a round comes from, and what ``train_ticket`` has to know of it."""
+        origin = {**self.origin, "history": [{"imp_round": number}]}
+        if not number:  # which is that of plain IMP
+            return origin
+        if self.way:
+            origin["way"] = self.way
+        (first, last), (start, stop) = self._span(number), self._span(0)
+        if first != start:
+            origin["start"] = first
+        if last != stop:
+            origin["stop"] = last
+        if self._noise(number) != COMMON:
+            origin["noise"] = self._noise(number).plain()
+        return origin
 
     def _trained(
         self,
@@ -322,9 +424,8 @@ class _Chain:
         number: int,
         state: State,
         mask: Mask | None,
-        *,
-        start: int = 0,
-        stop: int | None = None,
+        span: tuple[int, int],
+        repulsion: Repulsion | None = None,
     ) -> tuple[State, tuple[Epoch, ...]]:
         """The state dict after a training, and its epochs."""
         training = Training(
@@ -334,8 +435,10 @@ class _Chain:
             seed=self.seed,
             state=state,
             mask=mask,
-            start=start,
-            stop=stop,
+            start=span[0],
+            stop=span[1],
+            noise=self._noise(number),
+            repulsion=repulsion,
         )
         epochs = []
         for epoch in training:
@@ -345,6 +448,10 @@ class _Chain:
             if self.on_epoch is not None:
                 self.on_epoch(number, epoch)
         return training.state(), tuple(epochs)
+
+
+def _told(way: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in way.items()) or "plain rewinding"
 
 
 def _number(start: Round | Ticket) -> int:

@@ -44,8 +44,10 @@ class Ticket:
     """The whole state dict at the rewind point, BN statistics included, not masked."""
     mask: Mask
     origin: Mapping[str, Any] = field(default_factory=dict)
-    """Where it came from: dataset, recipe, seed, and ``history``, oldest first; ``start``, where
-    its training starts at another iteration than the recipe's rewind point; ``weights``, which is
+    """Where it came from: dataset, recipe, seed, and ``history``, oldest first; ``start`` and
+    ``stop``, where its training starts at another iteration than the recipe's rewind point, and
+    ends at another than the recipe's end; ``noise``, where it has its own (``elth.streams``);
+    ``way``, where a chain is pruned in another one (``elth.ways``); ``weights``, which is
     ``trained`` where they are those after a training."""
 
     def __post_init__(self) -> None:

@@ -415,9 +415,10 @@ def train_ticket(
     start: int | None = None,
     compile: bool = False,
     group: Group | None = None,
-    noise: Noise = COMMON,
+    noise: Noise | None = None,
+    repulsion: Repulsion | None = None,
 ) -> Training:
-    """Train a ticket from its rewind point to the recipe's end.
+    """Train a ticket from its rewind point to the recipe's end, or as it says itself.
 
     Iterate over the result, which gives its epochs, or let it ``run()``.
 
@@ -432,7 +433,19 @@ def train_ticket(
         start: iteration to start at; by default the ticket's rewind point.
         compile: compile the network first, which takes a minute and pays for long trainings.
         group: the workers that train it together (``elth.parallel``), each of which calls this.
-        noise: another order and augmentation than the seed's, as ``Noise(copy=1)`` for a twin.
+        noise: another order and augmentation than the ticket's own, as ``Noise(copy=1)`` for a
+            twin of one whose rounds have their noise in common.
+        repulsion: a loss that keeps it from the trained weights of other trainings. The rounds of a
+            control repel each other so::
+
+                optima = []
+                for round in rounds:
+                    training = elth.train_ticket(
+                        replace(round.ticket, rewind=fresh), data, recipe,
+                        repulsion=elth.Repulsion(2, optima),
+                    )
+                    training.run()
+                    optima.append(training.state())
 
     Raises:
         ElthError: the ticket is of another shape of data, it does not say its seed, the recipe has
@@ -448,8 +461,12 @@ def train_ticket(
         if "seed" not in ticket.origin:
             raise ElthError("the ticket does not say of which seed it is: give one, as seed=0")
         seed = int(ticket.origin["seed"])
+    stop = None
     if start is None:
         start = _start(ticket, len(data.train_labels), recipe)
+        stop = ticket.origin.get("stop")
+    if noise is None:
+        noise = Noise.of(ticket.origin.get("noise", {}))
     engine = Engine(
         ticket.make_network(),
         recipe,
@@ -467,7 +484,9 @@ def train_ticket(
         state=ticket.rewind,
         mask=ticket.mask,
         start=start,
+        stop=stop,
         noise=noise,
+        repulsion=repulsion,
     )
 
 

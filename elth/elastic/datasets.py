@@ -66,9 +66,9 @@ def move(ticket: Ticket, shape: DataShape, seed: int, *, fresh_head: bool = True
             name: torch.ones_like(rewind[name], dtype=torch.bool) if name in made else m.clone()
             for name, m in ticket.mask.items()
         },
-        # On another dataset a ticket is trained from the beginning, not from its rewind point.
+        # On another dataset a ticket is trained from the beginning to the end.
         origin={
-            **ticket.origin,
+            **{name: value for name, value in ticket.origin.items() if name != "stop"},
             "start": 0,
             "history": [*ticket.origin.get("history", ()), step],
         },

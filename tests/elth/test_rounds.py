@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ from torch import nn
 
 import elth
 from elth import masks
+from elth.controls import reinit
+from elth.counts import kept_at
 from elth.data import Dataset
 from elth.errors import ElthError
 from elth.networks import Anatomy, build
 from elth.recipes import Recipe, Step
+from elth.repulsion import Repulsion
 from elth.rounds import Round, imp, prune_and_rewind
-from elth.streams import stream
+from elth.streams import Noise, stream
 from elth.tickets import Ticket, state_digest
 from elth.training import Epoch, Training
 
@@ -227,6 +231,230 @@ def test_the_step_prunes_the_least_and_rewinds() -> None:
     for given in either:
         with pytest.raises(ElthError, match="say how many .* keeps: either keep or rate"):
             prune_and_rewind(trained, mask, rewind, **given)
+
+
+# Ways of pruning ---------------------------------------------------------------------------------
+
+TINY = "mlp1(width=12)"
+SHORT = Recipe(
+    length=Step(3, "ep"),
+    rewind=Step(2, "it"),
+    batch_size=200,
+    lr=0.2,
+    milestones=(Step(2, "ep"),),
+)
+"""Seven iterations an epoch, three epochs, the last at a tenth of the learning rate."""
+
+
+@pytest.fixture(scope="module")
+def chain(digits: Dataset) -> Any:
+    """Chains of two prunings, each trained once, by what differs in them."""
+
+    @functools.cache
+    def found(**given: Any) -> list[Round]:
+        given = {"recipe": SHORT, "rate": 0.3, "rounds": 2, **given}
+        return list(imp(TINY, digits, given.pop("recipe"), **given))
+
+    return found
+
+
+def _cosine(first: Round, second: Round) -> float:
+    """Of the weights that both keep."""
+    vectors = [
+        torch.cat([(one.trained[n] * m * first.mask[n]).flatten() for n, m in second.mask.items()])
+        for one in (first, second)
+    ]
+    return float(vectors[0] @ vectors[1] / (vectors[0].norm() * vectors[1].norm()))
+
+
+def test_learning_rate_rewinding(chain: Any) -> None:
+    plain, kept = chain(), chain(weights="trained")
+    assert _same(plain[0], kept[0])
+    assert plain[0].origin == kept[0].origin
+    assert masks.digest(plain[1].mask) == masks.digest(kept[1].mask)
+    for before, after in itertools.pairwise(kept):
+        assert state_digest(after.rewind) == state_digest(before.trained)
+        assert after.epochs != plain[after.number].epochs
+        assert [(e.step, e.lr) for e in after.epochs] == [(7, 0.2), (14, 0.2), (21, 0.1 * 0.2)]
+        assert after.epochs[0].test_loss < plain[after.number].epochs[0].test_loss
+    assert kept[1].origin["way"] == {"weights": "trained"}
+
+
+def test_fine_tuning_is_at_the_last_learning_rate(chain: Any) -> None:
+    plain, tuned = chain(), chain(weights="finetune", finetune="10it")
+    assert _same(plain[0], tuned[0])
+    for before, after in itertools.pairwise(tuned):
+        assert state_digest(after.rewind) == state_digest(before.trained)
+        found = [(e.epoch, e.step, e.lr) for e in after.epochs]
+        assert found == [(4, 28, 0.1 * 0.2), (5, 31, 0.1 * 0.2)]
+
+
+def test_pruning_back_to_initialisation(digits: Dataset, chain: Any) -> None:
+    plain, back = chain(), chain(weights="init")
+    assert _same(plain[0], back[0])
+    initial = state_digest(elth.build_network(TINY, digits).state_dict())
+    assert {state_digest(one.rewind) for one in back[1:]} == {initial}
+    assert initial != state_digest(back[0].rewind)
+    network, state, mask = elth.build_network(TINY, digits), back[1].rewind, back[1].mask
+    training = Training(network, digits, SHORT, seed=0, state=state, mask=mask)
+    assert tuple(training) == back[1].epochs
+
+
+def test_one_shot_is_a_round_that_prunes_to_the_sparsity(digits: Dataset) -> None:
+    _, shot = imp(SMALL, digits, QUICK, rate=0.9, rounds=1)
+    assert shot.nonzeros == kept_at(0.9, masks.total(shot.mask))
+
+
+def test_rounds_with_a_noise_of_their_own(digits: Dataset, chain: Any) -> None:
+    plain, fresh = chain(), chain(noise="round")
+    assert _same(plain[0], fresh[0])
+    assert masks.digest(plain[1].mask) == masks.digest(fresh[1].mask)
+    assert state_digest(plain[1].rewind) == state_digest(fresh[1].rewind)
+    assert plain[1].epochs != fresh[1].epochs
+    for number, one in enumerate(fresh):
+        training = Training(
+            elth.build_network(TINY, digits),
+            digits,
+            SHORT,
+            seed=0,
+            state=one.rewind,
+            mask=one.mask,
+            start=2,
+            noise=Noise(round=number),
+        )
+        assert tuple(training) == one.epochs
+
+
+def test_repelled_rounds_move_away_from_those_before(chain: Any) -> None:
+    adam = dataclasses.replace(
+        SHORT, optimiser="adam", lr=0.03, length=Step(12, "ep"), schedule="constant", milestones=()
+    )
+    given = {"recipe": adam, "rounds": 3}
+    plain, repelled, drawn = (
+        chain(**given),
+        chain(**given, repel=2.0),
+        chain(**given, repel=-1.0),
+    )
+    assert _same(plain[0], repelled[0])
+    assert plain[0].origin == repelled[0].origin
+    assert repelled[0].epochs[-1].repulsion is None
+    for one in repelled[1:]:
+        found = [epoch.repulsion or 0 for epoch in one.epochs]
+        assert found[-1] < 0.05 < 0.2 < found[0]
+        assert [state_digest(o) for o in one.optima] == [
+            state_digest(before.trained) for before in repelled[: one.number]
+        ]
+        for number, before in enumerate(repelled[: one.number]):
+            assert abs(_cosine(before, one)) < 0.15, "orthogonal, or nearly so"
+            assert 0.35 < _cosine(plain[number], plain[one.number]) < 0.9
+            assert _cosine(drawn[number], drawn[one.number]) > 0.95
+
+
+def test_no_strength_is_plain_pruning(chain: Any) -> None:
+    plain, none = chain(), chain(repel=0.0)
+    assert all(_same(a, b) and a.origin == b.origin for a, b in zip(plain, none, strict=True))
+    assert none[2].optima == ()
+
+
+def test_the_previous_round_alone_is_all_of_them_at_first(chain: Any) -> None:
+    every, previous = chain(repel=2.0), chain(repel=2.0, repel_from="previous")
+    assert all(_same(every[number], previous[number]) for number in (0, 1))
+    assert not _same(every[2], previous[2])
+    assert [len(one.optima) for one in every] == [0, 1, 2]
+    assert [len(one.optima) for one in previous] == [0, 1, 1]
+    assert state_digest(previous[2].optima[0]) == state_digest(previous[1].trained)
+
+
+WAYS: list[dict[str, Any]] = [
+    {"weights": "trained"},
+    {"weights": "init"},
+    {"weights": "finetune", "finetune": "1ep"},
+    {"noise": "round"},
+    {"repel": 2.0},
+    {"repel": 2.0, "repel_from": "previous"},
+    {"repel": -1.0, "weights": "trained", "noise": "round"},
+]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_a_way_goes_on_from_any_of_its_rounds(
+    way: dict[str, Any], digits: Dataset, chain: Any, tmp_path: Path
+) -> None:
+    whole = chain(**way)
+    given: dict[str, Any] = {"rate": 0.3, "rounds": 2, **way}
+    (last,) = imp(TINY, digits, SHORT, **given, start=whole[1])
+    assert _same(last, whole[2])
+    assert last.origin == whole[2].origin
+    # Round 0 is that of any way.
+    first = next(imp(TINY, digits, SHORT, **given, start=chain()[0]))
+    assert _same(first, whole[1])
+    whole[1].ticket.save(tmp_path / "t.safetensors")
+    ticket = Ticket.load(tmp_path / "t.safetensors")
+    if "repel" in way:
+        with pytest.raises(ElthError, match="the earlier rounds that it is repelled from are not"):
+            imp(TINY, digits, SHORT, **given, start=ticket)
+    else:
+        again, last = imp(TINY, digits, SHORT, **given, start=ticket)
+        assert _same(again, whole[1])
+        assert _same(last, whole[2])
+    with pytest.raises(ElthError, match=r"start is a round of another way .*here plain rewinding"):
+        imp(TINY, digits, SHORT, rate=0.3, rounds=2, start=whole[1])
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_a_ticket_of_a_way_trains_as_its_round_did(
+    way: dict[str, Any], digits: Dataset, chain: Any
+) -> None:
+    one = chain(**way)[2]
+    repulsion = Repulsion(way["repel"], one.optima) if "repel" in way else None
+    training = elth.train_ticket(one.ticket, digits, SHORT, repulsion=repulsion)
+    assert tuple(training) == one.epochs
+    assert state_digest(training.state()) == state_digest(one.trained)
+
+
+def test_a_control_repels_its_own_rounds(digits: Dataset, chain: Any) -> None:
+    """Fresh weights, the same for all rounds, under the masks of a repelled chain."""
+    rounds = chain(repel=2.0)
+    fresh = reinit(rounds[0].ticket.network, digits.info.shape, 0)
+
+    def control(optima: list[dict[str, torch.Tensor]], one: Round) -> Training:
+        ticket = dataclasses.replace(one.ticket, rewind=fresh)
+        return elth.train_ticket(ticket, digits, SHORT, repulsion=Repulsion(2, optima))
+
+    optima: list[dict[str, torch.Tensor]] = []
+    for one in rounds:
+        training = control(optima, one)
+        epochs = list(training)
+        assert (epochs[-1].repulsion is None) is (not optima)
+        if optima:
+            assert epochs != list(control([], one)), "its rounds are no longer independent"
+        optima.append(training.state())
+    assert len({state_digest(optimum) for optimum in optima}) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights": "rewound"}, "unknown weights of a pruning 'rewound'; did you mean 'rewind'"),
+        ({"weights": "finetune"}, "weights: finetune needs a length .* found none"),
+        ({"finetune": "1ep"}, r"finetune \(1ep\) is how long .* these are weights: rewind"),
+        ({"weights": "finetune", "finetune": "1 epoch"}, "cannot read the step '1 epoch'"),
+        (
+            {"weights": "finetune", "finetune": "1ep", "recipe": "maene_conv4"},
+            "next to 0 where the schedule is cosine",
+        ),
+        ({"repel": float("nan")}, "strength of a repulsion must be a finite number"),
+        ({"repel": 1, "repel_from": "last"}, "unknown repel_from of a pruning 'last'"),
+        ({"repel_from": "previous"}, "repel_from is previous, and nothing repels: give a stren"),
+        ({"noise": "fresh"}, r"unknown noise of a pruning 'fresh' \(there is: common, round\)"),
+    ],
+)
+def test_a_way_that_is_none_is_refused_at_once(
+    digits: Dataset, changes: dict[str, Any], message: str
+) -> None:
+    given = {"recipe": SHORT, **changes}
+    with pytest.raises(ElthError, match=message):
+        imp(TINY, digits, given.pop("recipe"), **given)
 
 
 # What a notebook calls besides -------------------------------------------------------------------

@@ -64,6 +64,13 @@ def test_a_move_there_and_back_keeps_the_body(classes: int, others: int, seed: i
     assert back.nonzeros == before.nonzeros + pruned
 
 
+def test_it_is_trained_from_the_beginning_to_the_end() -> None:
+    tuned = dataclasses.replace(ticket(SPEC), origin={"seed": 5, "start": 40, "stop": 60})
+    origin = move(tuned, SEVEN, 0).origin
+    assert (origin["seed"], origin["start"]) == (5, 0)
+    assert "stop" not in origin
+
+
 def test_the_result_shares_no_memory() -> None:
     before = ticket(SPEC)
     digest, kept = state_digest(before.rewind), before.nonzeros
