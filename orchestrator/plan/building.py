@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from elth import criteria, elastic
+from elth import criteria, elastic, ways
 from elth.counts import (
     check_last_batch,
     check_round,
@@ -266,7 +266,12 @@ class _Builder:
         common = {**_named(network), **self.common(dataset), "keep": level.kept}
         return Stage(
             kind="round",
-            params={**common, **self.way(), **self.repelled(level.round), **self.drawn(level)},
+            params={
+                **common,
+                **self.way(dataset),
+                **self.repelled(level.round),
+                **self.drawn(level),
+            },
             parents=(start.key, before.key),
             labels=self.labels(network, dataset, "imp", level),
         )
@@ -286,7 +291,7 @@ class _Builder:
         start = self.rewind_point(network, dataset)
         before = (self.chain(network, dataset, k - 1).key,) if k else ()
         level = _Level(round=k, target="", kept=0)
-        rate = {"rate": str(self.experiment.pruning.rate), **self.way()} if k else {}
+        rate = {"rate": str(self.experiment.pruning.rate), **self.way(dataset)} if k else {}
         return Stage(
             kind="round",
             params={
@@ -353,9 +358,10 @@ class _Builder:
         """Add a stage; the same one if it is there already."""
         return self.gathered.add(stage)
 
-    def way(self) -> dict[str, Any]:
+    def way(self, dataset: str) -> dict[str, Any]:
         """What the key of a round holds of the weights that it starts from: usually nothing."""
         pruning = self.experiment.pruning
+        ways.check(pruning.weights, self.experiment.recipe_for(dataset), pruning.finetune)
         found = {} if pruning.weights == "rewind" else {"weights": pruning.weights}
         return found | ({"finetune": str(pruning.finetune)} if pruning.finetune else {})
 
@@ -369,8 +375,8 @@ class _Builder:
 
     def drawn(self, level: _Level) -> dict[str, Any]:
         """What a key holds of noise: that of round 0 is everybody's."""
-        by_round = self.experiment.pruning.noise == "round" and level.round
-        return {"noise": Noise(round=level.round).plain()} if by_round else {}
+        noise = ways.noise_of(self.experiment.pruning.noise, level.round).plain()
+        return {"noise": noise} if noise else {}
 
     def common(self, dataset: str) -> dict[str, Any]:
         """What the key of every stage holds."""

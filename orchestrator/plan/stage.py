@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from elth import data
+from elth import data, ways
 from elth.counts import iterations_per_epoch, rewind_step
 from elth.data import DatasetInfo, info
 from elth.errors import ElthError
@@ -132,12 +132,11 @@ def iterations(stage: Stage) -> tuple[int, int]:
         return 0, start
     if any("move" in step for step in stage.params.get("ticket", ())):
         start = 0  # carried to another dataset, a ticket is trained from the beginning
-    per_epoch = iterations_per_epoch(size, recipe)
-    end = recipe.length.iterations(per_epoch)
-    weights = stage.params.get("weights", "rewind")
-    if weights == "finetune":  # data order goes on, and with it the last learning rate
-        return end, end + Step.parse(stage.params["finetune"]).iterations(per_epoch)
-    return 0 if weights == "init" else start, end
+    if "weights" in stage.params:
+        given = stage.params.get("finetune")
+        finetune = None if given is None else Step.parse(given)
+        return ways.span(stage.params["weights"], recipe, size, finetune)
+    return start, recipe.length.iterations(iterations_per_epoch(size, recipe))
 
 
 def is_twin(stage: Stage) -> bool:

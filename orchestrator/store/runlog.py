@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 AXES = ("network", "method", "source", "transform", "round", "seed", "dataset")
 """Labels that are parameters of every run, under the same names."""
 
-METRICS = ("test_accuracy", "test_loss", "train_loss", "lr")
+METRICS = ("test_accuracy", "test_loss", "train_loss", "lr", "repulsion")
+
+_WAYS = ("weights", "finetune", "repel", "repel_from")
 
 _FLUSH_SECONDS = 5.0
 _SHARE = 0.005
@@ -94,7 +96,8 @@ class RunLog:
     def epoch(self, epoch: Epoch, at: int | None = None) -> None:
         """Note the metrics of an epoch, with the time it ended in milliseconds since 1970 (now)."""
         at = int(time.time() * 1000) if at is None else at
-        points = [Metric(name, getattr(epoch, name), at, epoch.epoch) for name in METRICS]
+        known = ((name, getattr(epoch, name)) for name in METRICS)
+        points = [Metric(name, one, at, epoch.epoch) for name, one in known if one is not None]
         self._points += points
         self._metrics.put(points)
 
@@ -210,6 +213,14 @@ def _fail(client: MlflowClient, run_id: str, reason: str, *, final: bool) -> Non
     client.set_terminated(run_id, "FAILED")
 
 
+def _way(stage: Stage) -> dict[str, Any]:
+    """What a round of a chain that is not rewound as usual has of its own, and a twin."""
+    found = {f"pruning.{name}": stage.params[name] for name in _WAYS if name in stage.params}
+    noise = stage.params.get("noise", {})
+    found |= {"pruning.noise": "round"} if "round" in noise else {}
+    return found | ({"noise": noise["copy"]} if "copy" in noise else {})
+
+
 def fail_for_the_dead(
     tracker: Tracker, stage: Stage, *, grid: str, driver: str, reason: str, details: str
 ) -> None:
@@ -287,6 +298,7 @@ def begin_run(
         if empty:
             log.tags({"elth.collapsed": ", ".join(empty)})
     log.inputs(inputs_of(stage))
+    log.params(_way(stage))
     log.params({f"recipe.{k}": v for k, v in recipe_of(stage).full().items()})
     log.texts["experiment.yaml"] = experiment
     log.start()

@@ -6,12 +6,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from elth import controls, criteria, elastic, masks
+from elth import controls, criteria, elastic, masks, ways
 from elth.data import Dataset
 from elth.elastic import Plan
 from elth.errors import ElthError
 from elth.masks import Mask
 from elth.networks import Anatomy, blueprint, build
+from elth.repulsion import Repulsion
 from elth.rounds import prune_and_rewind
 from elth.specs import Spec
 from elth.streams import stream
@@ -137,14 +138,11 @@ def _round(stage: Stage, load: Load, known: Mask | None) -> Ticket:
     network = blueprint(stage.params["network"], shape_of(stage))
     mask = known or masks.ones(network)
     weights = stage.params.get("weights", "rewind")
-    if weights == "init":
-        fresh = stream(int(stage.params["seed"]), "init")
-        state = build(stage.params["network"], shape_of(stage), generator=fresh).state_dict()
-    stay = weights in ("trained", "finetune")
-    if len(stage.parents) > 1 and (stay or known is None):
+    needs_trained = known is None or weights in ("trained", "finetune")
+    if len(stage.parents) > 1 and needs_trained:
         before, result = load(stage.parents[1])
         trained = _need(result.trained, before)
-        state = trained if stay else state
+        state = ways.start_state(weights, trained, state, state)
         if known is None:
             mask, state = prune_and_rewind(
                 trained,
@@ -153,7 +151,31 @@ def _round(stage: Stage, load: Load, known: Mask | None) -> Ticket:
                 **{name: stage.params[name] for name in ("keep", "rate") if name in stage.params},
                 unpruned=network.anatomy.unpruned,
             )
+    if weights == "init":
+        fresh = stream(int(stage.params["seed"]), "init")
+        state = build(stage.params["network"], shape_of(stage), generator=fresh).state_dict()
     return _ticket(stage, state, mask, [{"imp_round": stage.labels["round"]}])
+
+
+def repulsion_of(stage: Stage, load: Load) -> Repulsion | None:
+    """The loss that keeps a stage's training from earlier optima; None as a rule.
+
+    They are found by walking back: the stage that one goes on from is its last parent, and the
+    first of a chain is repelled from nothing.
+
+    Raises:
+        AbsentError: trained weights of an earlier one are not there any more.
+    """
+    if "repel" not in stage.params:
+        return None
+    earlier: list[State] = []
+    one = stage
+    while "repel" in one.params:
+        one, result = load(one.parents[-1])
+        earlier.insert(0, _need(result.trained, one))
+        if stage.params.get("repel_from") == "previous":
+            break
+    return Repulsion(float(stage.params["repel"]), earlier)
 
 
 def _expression(stage: Stage, making: _Making) -> Ticket:
@@ -306,6 +328,10 @@ def _changed(
 
 def _ticket(stage: Stage, state: State, mask: Mask, history: list[dict[str, Any]]) -> Ticket:
     origin = {name: stage.params[name] for name in ("dataset", "recipe", "seed")}
+    if "noise" in stage.params:
+        origin["noise"] = stage.params["noise"]
+    if "weights" in stage.params:
+        origin |= dict(zip(("start", "stop"), iterations(stage), strict=True))
     return Ticket(
         network=Spec.parse(stage.params["network"]),
         shape=shape_of(stage),

@@ -13,6 +13,7 @@ from elth.engine import Engine
 from elth.networks import build
 from elth.parallel import Group
 from elth.recipes import Recipe
+from elth.repulsion import Repulsion
 from elth.specs import Spec
 from elth.streams import Noise, stream
 from elth.tickets import Ticket
@@ -64,6 +65,7 @@ def train(
     data: Dataset,
     engine: Engine,
     *,
+    repulsion: Repulsion | None = None,
     saved: Checkpoint | None = None,
     at_check: Callable[[Training], None] | None = None,
 ) -> Generator[Epoch, None, Result]:
@@ -74,6 +76,7 @@ def train(
         ticket: the ticket to train; None for a rewind point.
         data: the stage's dataset, on the device.
         engine: an engine of the stage's network and recipe.
+        repulsion: what keeps it from earlier optima.
         saved: a checkpoint of this stage, to go on from.
         at_check: is called with the training every 100 iterations and after every epoch.
 
@@ -97,6 +100,7 @@ def train(
         state=state,
         mask=mask,
         noise=Noise.of(stage.params.get("noise", {})),
+        repulsion=repulsion,
         start=start,
         stop=stop,
         at_check=at_check,

@@ -22,6 +22,7 @@ from elth.data import Dataset
 from elth.engine import Engine
 from elth.errors import ElthError
 from elth.parallel import Group
+from elth.repulsion import Repulsion
 from elth.tickets import Ticket, state_digest
 from elth.training import Epoch, NonFiniteLossError
 from orchestrator.experiment.sections import Stop
@@ -43,7 +44,7 @@ from orchestrator.work import stopping, training
 from orchestrator.work.deaths import MORE_MEMORY
 from orchestrator.work.resources import compiles, numerics
 from orchestrator.work.telling import Report
-from orchestrator.work.tickets import ticket_of
+from orchestrator.work.tickets import repulsion_of, ticket_of
 
 T = TypeVar("T")
 
@@ -189,12 +190,14 @@ def follow(config: Mapping[str, Any], worker: Worker, group: Group) -> None:
     """Do with the first worker of a group what it does; it alone deals with the store."""
     prepare_process(config)
     while (task := group.share()) is not None:
-        description, ticket, saved = task
+        description, ticket, repulsion, saved = task
         stage = Stage.of(description)
         dataset = worker.dataset(dataset_of(stage), config["data"], group.device)
         engine = worker.engines.get(stage, dataset, compile=False, group=group)
         with contextlib.suppress(NonFiniteLossError):
-            for _ in training.train(stage, ticket, dataset, engine, saved=saved):
+            for _ in training.train(
+                stage, ticket, dataset, engine, repulsion=repulsion, saved=saved
+            ):
                 pass
 
 
@@ -293,7 +296,7 @@ def _run_stage(
 ) -> Iterator[Report]:
     """Do the stage of a lease; tells how far it is."""
     try:
-        dataset, ticket, engine = _prepare(stage, config, worker, tracker, group)
+        dataset, ticket, repulsion, engine = _prepare(stage, config, worker, tracker, group)
     except Exception:
         lease.give_up()
         raise
@@ -306,7 +309,7 @@ def _run_stage(
         stage.key,
         kind,
         60 * config["checkpoint_minutes"],
-        begins="" if ticket is None else state_digest({**ticket.rewind, **_named(ticket)}),
+        begins="" if ticket is None else state_digest(_whole(ticket, repulsion)),
         stop=stopping.watch(config["stop"]),
     )
     saved = inflight.newest()
@@ -330,12 +333,18 @@ def _run_stage(
     start, stop = iterations(stage)
     keep = stage.kind == "round" or stage.key in config["keep"]
     if group is not None:
-        _share(group, (stage.describe(), ticket, saved))
+        _share(group, (stage.describe(), ticket, repulsion, saved))
     try:
         if engine is None:  # that of several workers they make together
             engine = worker.engines.get(stage, dataset, compile=False, group=group)
         epochs = training.train(
-            stage, ticket, dataset, engine, saved=saved, at_check=inflight.save_if_due
+            stage,
+            ticket,
+            dataset,
+            engine,
+            repulsion=repulsion,
+            saved=saved,
+            at_check=inflight.save_if_due,
         )
         result = yield from _logged(epochs, log, inflight, start, stop)
         outbox = Path(config["outbox"])
@@ -360,9 +369,12 @@ def _run_stage(
     worker.keep(stage.key, (stage, result))
 
 
-def _named(ticket: Ticket) -> State:
-    """A ticket's mask under names that no weight has."""
-    return {f"mask of {name}": mask for name, mask in ticket.mask.items()}
+def _whole(ticket: Ticket, repulsion: Repulsion | None) -> State:
+    """All that a training begins with, masks and optima under names that no weight has."""
+    found = ticket.rewind | {f"mask of {name}": mask for name, mask in ticket.mask.items()}
+    for number, optimum in enumerate(repulsion.optima if repulsion is not None else ()):
+        found |= {f"optimum {number}, {name}": tensor for name, tensor in optimum.items()}
+    return found
 
 
 def _prepare(
@@ -371,27 +383,30 @@ def _prepare(
     worker: Worker,
     tracker: Tracker,
     group: Group | None,
-) -> tuple[Dataset, Ticket | None, Engine | None]:
+) -> tuple[Dataset, Ticket | None, Repulsion | None, Engine | None]:
     """What a stage trains, on what and with what; an engine of several workers they make later."""
     device = "cuda" if config["gpus"] else "cpu"
     dataset = worker.dataset(dataset_of(stage), config["data"], group.device if group else device)
-    ticket = None
+    ticket, repulsion = None, None
     patiently(lambda: worker.refresh(tracker), tracker.store)
     if stage.kind != "rewind_point":
 
         def load(key: str) -> tuple[Stage, Result]:
             return patiently(lambda: worker.load(tracker, key), tracker.store)
 
+        def made() -> tuple[Ticket, Repulsion | None]:
+            return ticket_of(stage, load, data=dataset), repulsion_of(stage, load)
+
         try:
-            ticket = ticket_of(stage, load, data=dataset)
+            ticket, repulsion = made()
         except AbsentError as error:
             if worker.results.pop(error.key, None) is None:
                 raise
-            ticket = ticket_of(stage, load, data=dataset)  # done again since it was read here?
+            ticket, repulsion = made()  # done again since it was read here?
     if group is not None:
-        return dataset, ticket, None
+        return dataset, ticket, repulsion, None
     compile = compiles(stage, config["compile"], device)
-    return dataset, ticket, worker.engines.get(stage, dataset, compile=compile)
+    return dataset, ticket, repulsion, worker.engines.get(stage, dataset, compile=compile)
 
 
 def _logged(

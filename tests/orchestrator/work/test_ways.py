@@ -11,18 +11,20 @@ import pytest
 import torch
 from rich.console import Console
 
+import elth
 from elth.errors import ElthError
+from elth.streams import Noise
 from orchestrator import plan
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.graph import Plan
-from orchestrator.plan.stage import Stage
+from orchestrator.plan.stage import Stage, iterations
 from orchestrator.report import figure
 from orchestrator.report.cells import Cell, collect
 from orchestrator.report.forms import to_csv, to_json, to_tables
 from orchestrator.store import variants
 from orchestrator.store.address import Store
 from orchestrator.store.tracker import Tracker
-from orchestrator.work.tickets import ticket_of, tracked_ticket
+from orchestrator.work.tickets import repulsion_of, ticket_of, tracked_ticket
 from orchestrator.work.worker import Worker, run_job
 from tests.orchestrator.helpers import TINY, Finished, job_config, tiny
 
@@ -52,15 +54,17 @@ def ways(tmp_path_factory: pytest.TempPathFactory) -> Finished:
             "lrr": {"pruning.weights": "trained"},
             "tuned": {"pruning": {"weights": "finetune", "finetune": "1ep"}},
             "init": {"pruning.weights": "init"},
+            "repel": {"pruning.repel": 2.0, "pruning.noise": "round"},
         },
         grid=[
             {
                 "method": ["dense", "imp"],
                 "network": TINY,
-                "variant": ["none", "same", "small", "lrr", "tuned", "init"],
+                "variant": ["none", "same", "small", "lrr", "tuned", "init", "repel"],
             },
             {"method": "imp", "network": TINY, "round": 1, "noise": 1, "variant": ["none", "same"]},
             {"method": "reinit", "network": TINY, "round": [0, 1]},
+            {"method": "reinit", "network": TINY, "round": 2, "variant": "repel"},
         ],
     )
     built = plan.build(found)
@@ -130,6 +134,51 @@ def test_finetuning_is_at_the_last_learning_rate(ways: Finished) -> None:
     assert history[0].step == plain[-1].step + 1
 
 
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("lrr", {"weights": "trained"}),
+        ("tuned", {"weights": "finetune", "finetune": "1ep"}),
+        ("init", {"weights": "init"}),
+        ("repel", {"repel": 2.0, "noise": "round"}),
+    ],
+)
+def test_the_rounds_are_those_of_the_science_bit_for_bit(
+    ways: Finished, name: str, way: dict[str, Any]
+) -> None:
+    data = elth.load_dataset("digits")
+    recipe = ways.experiment.recipe
+    for one in elth.imp(TINY, data, recipe, seed=0, rate=0.5, rounds=2, **way):
+        if one.number:
+            title = f"round {one.number}, {name}"
+            assert _equal(_trained(ways, title), one.trained)
+            ticket = tracked_ticket(ways.tracker, _run(ways, title))
+            assert _equal(ticket.rewind, one.rewind)
+            again = elth.train_ticket(ticket, data, recipe)
+            assert (again.step, again.stop, again.noise) == (
+                *iterations(_stage(ways, title)),
+                Noise.of(one.origin.get("noise", {})),
+            )
+
+
+def test_repelled_rounds_tell_how_much_and_go_elsewhere(ways: Finished) -> None:
+    repelled = ways.tracker.client.get_run(_run(ways, "round 2, repel")).data
+    assert 0 < repelled.metrics["repulsion"] < 2
+    assert (repelled.params["pruning.repel"], repelled.params["pruning.noise"]) == ("2.0", "round")
+    plain = ways.tracker.client.get_run(_run(ways, "round 2")).data
+    assert "repulsion" not in plain.metrics
+    assert not {name for name in plain.params if name.startswith("pruning.")}
+
+
+def test_weights_drawn_anew_are_repelled_from_their_own_rounds(ways: Finished) -> None:
+    found = repulsion_of(_stage(ways, "reinit round 2, repel"), ways.tracker.load)
+    assert found is not None
+    first, second = found.optima
+    assert _equal(dict(first), _trained(ways, "reinit round 0"))
+    assert _equal(dict(second), _trained(ways, "reinit round 1, repel"))
+    assert repulsion_of(_stage(ways, "round 2"), ways.tracker.load) is None
+
+
 def test_the_ticket_of_a_tracked_run_is_what_was_trained(ways: Finished) -> None:
     for title in ("round 2, lrr", "round 2, init", "round 1, noise 1", "reinit round 0"):
         made = tracked_ticket(ways.tracker, _run(ways, title))
@@ -142,13 +191,14 @@ def test_cells_are_told_apart_by_variant_and_twin(ways: Finished) -> None:
     report = collect(ways.tracker, "ways")
     assert report.missing == 0
     names = {(cell.name, cell.round) for cell in report.cells}
-    variants_ = ("", ", same", ", small", ", lrr", ", tuned", ", init")
+    variants_ = ("", *(f", {name}" for name in ways.experiment.variants))
     assert names == {
         *((f"dense{one}", 0) for one in variants_),
         *((f"IMP{one}", k) for one in variants_ for k in (1, 2)),
         *((f"IMP{one}, noise 1", 1) for one in ("", ", same")),
         ("Reinit", 0),
         ("Reinit", 1),
+        *(("Reinit, repel", k) for k in (0, 1, 2)),
     }
     of = {(cell.name, cell.round): cell for cell in report.cells}
     assert of["IMP", 2].accuracy == of["IMP, same", 2].accuracy
@@ -200,8 +250,9 @@ def test_runs_tell_their_variants_by_grid(ways: Finished) -> None:
 
     assert tag("round 1") == "none, same"
     assert tag("round 1, small") == "small"
-    assert tag("dense round 0") == "none, same, lrr, tuned, init"
+    assert tag("dense round 0") == "none, same, lrr, tuned, init, repel"
     assert tag("reinit round 1") is None
+    assert tag("reinit round 0") == "none, repel"
     # What a grid calls it is nothing of the stage.
     for one in ways.tracker.stages():
         assert "variant" not in one.stage.labels
