@@ -73,6 +73,15 @@ class Settings:
     def check(self) -> None:
         """Refuse values that cannot be."""
 
+    def passes(self, train: int, test: int) -> float:
+        """About how many images are passed through a network, for estimates of time.
+
+        Args:
+            train: training images that there are.
+            test: test images.
+        """
+        return 0.0
+
     def plain(self) -> dict[str, Any]:
         """What differs from the defaults, as JSON values: the identity of a measure's settings."""
         return {f.name: v for f in fields(self) if (v := getattr(self, f.name)) != f.default}
@@ -102,6 +111,12 @@ class OnImages(Settings):
         if self.batch_norm not in BATCH_NORMS:
             raise unknown("batch_norm", self.batch_norm, BATCH_NORMS)
 
+    def passes(self, train: int, test: int) -> float:
+        """Both networks on every image, statistics of batch normalisation apart."""
+        own = min(train, self.images or train) * ("train" in self.on) + test * ("test" in self.on)
+        again = min(train, self.batch_norm_images) * (self.batch_norm == "recompute")
+        return 2.0 * (own + again)
+
     @property
     def on(self) -> tuple[str, ...]:
         """The parts of the dataset that are looked at."""
@@ -117,6 +132,10 @@ class OnPaths(OnImages):
     low: float = 0.0
     high: float = 1.0
     """The range: 0 is the first network, 1 the second."""
+
+    def passes(self, train: int, test: int) -> float:
+        """Every image at every point."""
+        return self.points * super().passes(train, test) / 2
 
     def check(self) -> None:
         """Refuse a path without its ends."""
@@ -148,6 +167,10 @@ class OnCurvature(Settings):
     probes: int = 10
     """Estimates of the trace."""
 
+    def passes(self, train: int, test: int) -> float:
+        """A product with the Hessian costs about as much as five forward passes."""
+        return 5.0 * (self.steps + self.probes) * min(train, self.images)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
@@ -157,6 +180,8 @@ class Measure:
     """``NETWORK``, ``PAIR`` or ``LINE``."""
     settings: type[Settings] = Settings
     needs_data: bool = False
+    needs_rate: bool = False
+    """Whether it must know which fraction of the weights the next pruning takes."""
     version: int = 1
     """Raised when it comes to mean something else."""
     about: str
@@ -193,7 +218,9 @@ MEASURES: dict[str, Measure] = {
         looks_at=LINE, settings=OnBins, about="how surviving weights are distributed"
     ),
     "thresholds": Measure(
-        looks_at=LINE, about="the magnitude up to which the pruning after each round removes"
+        looks_at=LINE,
+        needs_rate=True,
+        about="the magnitude up to which the pruning after each round removes",
     ),
     "effective": Measure(
         looks_at=LINE, about="weights on some path from input to output, and dead units"

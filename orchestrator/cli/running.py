@@ -244,7 +244,8 @@ def _print_plan(
         table.add_column(column, justify="right")
     counts = [plans.count_kinds(stages) for stages in columns.values()]
     for kind in plans.KINDS:
-        table.add_row(kind.replace("_", " "), *(str(count[kind]) for count in counts))
+        if counts[0][kind] or kind in _USUAL_KINDS:
+            table.add_row(kind.replace("_", " "), *(str(count[kind]) for count in counts))
     table.add_section()
     table.add_row("all", *(str(len(stages)) for stages in columns.values()), style="bold")
     out.print(table)
@@ -253,7 +254,9 @@ def _print_plan(
     lines, cells = built.alone()
     out.print(
         f"Trainings: {trainings:,}. Each line of the figure by itself would take {lines:,}, each "
-        f"cell by itself {cells:,}.",
+        f"cell by itself {cells:,}."
+        + f" Analyses: {len(built.analyses):,}."
+        * bool(built.analyses),
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -295,5 +298,8 @@ def _print_plan(
         soft_wrap=True,
     )
 
+
+_USUAL_KINDS = ("rewind_point", "round", "retraining")
+"""Kinds of stages that are told even where there are none."""
 
 COMMANDS = (plan, run, resume)

@@ -5,9 +5,9 @@ of its values may be a list. What is needed on the way (rewind points, rounds) f
 file may hold profiles of another size under ``scales``; ``scale=smoke`` merges one into the rest.
 """
 
+from orchestrator.experiment.basics import NAME
 from orchestrator.experiment.reading import load
 from orchestrator.experiment.sections import (
-    NAME,
     Cell,
     Data,
     Entry,

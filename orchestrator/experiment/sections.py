@@ -21,7 +21,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    Strict,
     ValidationError,
     ValidationInfo,
     create_model,
@@ -38,20 +37,21 @@ from elth.networks import canonical
 from elth.recipes import RECIPES, Recipe, Step
 from elth.remembered import remembered
 from elth.specs import Spec
+from orchestrator.experiment.analyses import Analysis
+from orchestrator.experiment.basics import (
+    NAME,
+    Number,
+    OneOrMore,
+    Section,
+    Whole,
+    as_number,
+    as_tuple,
+)
 from orchestrator.experiment.methods import SOURCE, method_of
-from orchestrator.experiment.notation import number
 from orchestrator.experiment.variants import PARTS, PLAIN, patched, paths
-
-NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 
 LAYOUTS = ("curves", "by_network", "by_source", "by_method", "across_datasets")
 """Shapes of a paper's table or figure; ``orchestrator.report.layouts`` has their functions."""
-
-
-class Section(BaseModel):
-    """A part of the file: frozen, and no key but those that are named here."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 _STORED = "stored"
@@ -69,26 +69,8 @@ def check_layout(name: str, paths: Sequence[str]) -> None:
         raise ElthError(f"{name} is no layout: expected a function from a Book to a list of Sheets")
 
 
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else (value,)
-
-
-OneOrMore = BeforeValidator(_as_tuple)
-
-
-def _as_number(value: Any) -> Any:
-    found = number(value) if isinstance(value, str) else None
-    return value if found is None else found
-
-
-Whole = Annotated[int, Strict()]
-"""A whole number: neither ``true`` nor ``1.0`` nor a text."""
-Number = Annotated[float, Strict(), BeforeValidator(_as_number)]
-"""A number, or a text of one, as YAML 1.1 takes ``1e-3`` for; not ``true``."""
-
-
 def _as_rounds(value: Any) -> Any:
-    return value if value == "all" else _as_tuple(value)
+    return value if value == "all" else as_tuple(value)
 
 
 def _dataset(name: str) -> str:
@@ -514,6 +496,8 @@ class Experiment(_Checked):
     recipes, pruning and criteria differs from the rest of the file."""
     grid: tuple[Entry, ...] = Field(min_length=1)
     """What is compared."""
+    analyses: tuple[Analysis, ...] = ()
+    """What is measured of trained networks of the grid."""
     data: Data = Data()
     resources: Resources = Resources()
 
@@ -670,7 +654,8 @@ class Experiment(_Checked):
     def resolved(self) -> str:
         """The whole experiment as YAML, defaults included."""
         idle = {part for part in ("plugins", "variants") if not getattr(self, part)}
-        plain = self.model_dump(mode="json", exclude={*PARTS, "grid", "paper", *idle})
+        hidden = {*PARTS, "grid", "analyses", "paper", *idle}
+        plain = self.model_dump(mode="json", exclude=hidden)
         settings = self.settings()
         ahead = ("name", "description", "plugins", "dataset", "seeds", "variants")
         ordered = {name: plain.pop(name) for name in ahead if name in plain}
@@ -679,6 +664,8 @@ class Experiment(_Checked):
             ordered["paper"] = self.paper.model_dump(mode="json", exclude_unset=True)
         ordered |= settings
         ordered["grid"] = [e.model_dump(mode="json", exclude_unset=True) for e in self.grid]
+        if self.analyses:
+            ordered["analyses"] = [one.plain() for one in self.analyses]
         return yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True)
 
 
@@ -724,7 +711,7 @@ def _criterion_settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     criteria.options(name)  # refuses what is none
     settings = {
-        key: _as_number(value) if "e" in str(value).lower() else value
+        key: as_number(value) if "e" in str(value).lower() else value
         for key, value in given.items()  # 1e-3: the quotes of any other number are meant
     }
     at = settings.pop("at", "rewind")

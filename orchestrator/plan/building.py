@@ -24,6 +24,7 @@ from elth.streams import Noise
 from orchestrator.experiment.methods import CHAIN, METHODS, REWIND, SOURCE, Method, method_of
 from orchestrator.experiment.reading import load
 from orchestrator.experiment.sections import Cell, Experiment
+from orchestrator.plan.analysing import stages_of
 from orchestrator.plan.costs import kept_at, weights_of
 from orchestrator.plan.emptying import notes
 from orchestrator.plan.graph import Plan
@@ -50,11 +51,33 @@ def build(experiment: Experiment) -> Plan:
         for builder in builders[cell.variant]:
             key = builder.cell(cell).key
             asked[key] = asked.get(key, False) or cell.keep
+    looked = _analyses(experiment, gathered)
     stages = gathered.stages
     check_names(experiment.name, experiment.description, stages.values())
     kept = frozenset(gathered.kept.union(key for key, is_kept in asked.items() if is_kept))
     also = {key: tuple(labels) for key, labels in gathered.also.items()}
-    return Plan(stages, tuple(asked), notes(experiment), kept, also)
+    return Plan(stages, tuple(asked), notes(experiment), kept, also, looked)
+
+
+def _analyses(experiment: Experiment, gathered: _Gathered) -> tuple[str, ...]:
+    """Add the stages of analyses, which stand after all trainings; returns their keys."""
+    rates = {name: experiment.variant(name).pruning.rate for name in ("", *experiment.variants)}
+    trained = [
+        (stage, labels)
+        for key, stage in gathered.stages.items()
+        for labels in (stage.labels, *gathered.also.get(key, ()))
+    ]
+    found: dict[str, None] = {}
+    for number, analysis in enumerate(experiment.analyses):
+        for stage in stages_of(number, analysis, trained, rates):
+            found[gathered.add(stage).key] = None
+            gathered.kept.update(stage.parents)
+            if len(gathered.stages) > MOST_STAGES:
+                raise ElthError(
+                    f"with analyses {number} and those before, {experiment.name} comes to more "
+                    f"than the {MOST_STAGES:,} stages that a plan holds: select fewer cells by of"
+                )
+    return tuple(found)
 
 
 def of_file(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Experiment, Plan]:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import functools
 
 from elth.counts import kept_after
+from elth.measures import settings_of
 from elth.networks import facts
 from elth.specs import DataShape
-from orchestrator.plan.stage import Stage, iterations, recipe_of, shape_of
+from orchestrator.plan.stage import ANALYSIS, Stage, iterations, recipe_of, shape_of, sizes_of
+
+_IMAGES = 1000
+"""Of a batch of evaluation."""
 
 
 def kept_at(rate: float | str, rounds: int, prunable_weights: int) -> int:
@@ -37,6 +41,10 @@ def work(stage: Stage) -> float:
     Three times the multiply-accumulates of a forward pass, at 50 GMAC/s, and half a millisecond
     for every layer; only ratios matter once a stage has been timed on the machine at hand.
     """
+    if stage.kind == ANALYSIS:
+        settings = settings_of(stage.params["measure"], stage.params.get("settings", {}))
+        images = settings.passes(*sizes_of(stage))
+        return 0.5 + images / _IMAGES * _step(stage.params["network"], shape_of(stage), _IMAGES) / 3
     start, stop = iterations(stage)
     return 0.2 + (stop - start) * seconds_of_step(stage)
 
@@ -57,6 +65,8 @@ def stored_bytes(stage: Stage, keep_weights: bool = False) -> int:
     """About how many bytes a stage leaves in the store."""
     weights, _ = weights_of(stage.params["network"], shape_of(stage))
     overhead = 60_000
+    if stage.kind == ANALYSIS:
+        return overhead
     if stage.kind == "rewind_point":
         return overhead + 4 * weights
     kept = weights

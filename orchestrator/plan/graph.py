@@ -36,6 +36,8 @@ class Plan:
     them; those of rounds are kept anyway."""
     also: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
     """What a stage is called besides, by key, where several variants have it in common."""
+    analyses: tuple[str, ...] = ()
+    """Keys of the analyses, which train nothing."""
 
     def labels(self, key: str) -> list[Mapping[str, Any]]:
         """All that a stage is called; what it says itself comes first."""

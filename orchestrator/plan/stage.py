@@ -22,7 +22,10 @@ from elth.networks import DataShape
 from elth.recipes import Recipe, Step
 from elth.specs import Spec
 
-VERSIONS = {"rewind_point": 1, "round": 1, "retraining": 1}
+ANALYSIS = "analysis"
+"""The kind of a stage that trains nothing and looks at what others have trained."""
+
+VERSIONS = {"rewind_point": 1, "round": 1, "retraining": 1, ANALYSIS: 1}
 """Raised when a kind comes to mean something else, which gives its stages new keys."""
 
 KINDS = tuple(VERSIONS)
@@ -30,6 +33,8 @@ KINDS = tuple(VERSIONS)
 
 VARIANT, NOISE = "variant", "noise"
 """Labels of what is of a variant of the experiment, and of twins."""
+MEASURE, LOOKS_AT = "measure", "looks_at"
+"""Labels of an analysis: what is measured, and of what, as ``rounds 3 and 4``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +42,7 @@ class Stage:
     """One thing to compute."""
 
     kind: str
-    """``rewind_point``, ``round`` or ``retraining``."""
+    """``rewind_point``, ``round``, ``retraining`` or ``analysis``."""
     params: Mapping[str, Any]
     """What fixes the result, as JSON values, beside the parents."""
     parents: tuple[str, ...] = ()
@@ -77,7 +82,9 @@ class Stage:
                 text += f" {label['method']}"
         elif label["method"] not in ("imp", "rewind"):
             text += f" {label['method']}"
-        if self.kind == "rewind_point":
+        if self.kind == ANALYSIS:
+            text = f"{label[MEASURE]} of {text} {label[LOOKS_AT]}"
+        elif self.kind == "rewind_point":
             text += " rewind point"
         elif label.get("target"):
             text += f" at {100 * float(label['target']):g} %"
@@ -124,7 +131,12 @@ info_of = functools.lru_cache(maxsize=256)(data.info)
 
 
 def iterations(stage: Stage) -> tuple[int, int]:
-    """First and last iteration that a stage trains, counted from initialisation."""
+    """First and last iteration that a stage trains, counted from initialisation.
+
+    An analysis trains none.
+    """
+    if stage.kind == ANALYSIS:
+        return 0, 0
     recipe = recipe_of(stage)
     size = size_of(stage)
     start = rewind_step(size, recipe)
@@ -196,6 +208,13 @@ def shape_of(stage: Stage) -> DataShape:
 
 def size_of(stage: Stage) -> int:
     """The number of training images of a stage's dataset."""
+    return sizes_of(stage)[0]
+
+
+def sizes_of(stage: Stage) -> tuple[int, int]:
+    """The numbers of training and test images of a stage's dataset."""
     if SIZES in stage.labels:
-        return int(stage.labels[SIZES][0])
-    return info_of(dataset_of(stage)).train_size
+        train, test = stage.labels[SIZES]
+        return int(train), int(test)
+    info = info_of(dataset_of(stage))
+    return info.train_size, info.test_size

@@ -28,7 +28,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from elth import plugins
 from elth.errors import ElthError
 from elth.files import replacing
-from orchestrator.experiment.sections import NAME
+from orchestrator.experiment.basics import NAME
 from orchestrator.plan.ending import Link
 from orchestrator.plan.outside import CodeError
 from orchestrator.plan.stage import Stage

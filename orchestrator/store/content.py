@@ -24,11 +24,11 @@ from orchestrator.experiment.sections import Experiment, Stop
 from orchestrator.plan.building import build
 from orchestrator.plan.ending import Link, Outcome, ended, links_of, verdicts
 from orchestrator.plan.graph import Plan
-from orchestrator.plan.stage import NOISE, VARIANT, Stage
+from orchestrator.plan.stage import LOOKS_AT, MEASURE, NOISE, VARIANT, Stage
 
 _AXES = (
     *("dataset", "network", "method", "source", "transform", "round", "target"),
-    *(VARIANT, NOISE, "seed"),
+    *(VARIANT, NOISE, MEASURE, LOOKS_AT, "seed"),
 )
 _IDLE = {"name", "description", "paper", "plugins", "seeds", "data", "resources"}
 """Parts of an experiment that give no cell another result; seeds are told apart from the rest."""
@@ -158,7 +158,9 @@ class Change:
         """What the grid would hold no longer, or with another result."""
         if self.before is None:
             return frozenset()
-        return self.before.places - self.after.places - self.renewed
+        gone = self.before.places - self.after.places - self.renewed
+        # What was measured can be measured again, of what is kept.
+        return frozenset(one for one in gone if not one[0][_AXES.index(MEASURE)])
 
     @functools.cached_property
     def renewed(self) -> frozenset[tuple[Place, str]]:
@@ -355,7 +357,7 @@ def spell(places: Iterable[Place]) -> str:
     lines: dict[Place, list[dict[str, Any]]] = {}
     found = [dict(zip(_AXES, place, strict=True)) for place in places]
     found.sort(key=lambda one: (one["dataset"], one["network"], rank(one["method"]), str(one)))
-    cells = [one for one in found if one["method"] != "rewind"]
+    cells = [one for one in found if one["method"] != "rewind" and not one[MEASURE]]
     for one in cells or found:
         axes = ("method", "source", "transform", "network", "dataset", VARIANT, NOISE)
         lines.setdefault(tuple(one[axis] for axis in axes), []).append(one)

@@ -20,7 +20,9 @@ class AbsentError(ElthError):
     A disk may not be mounted, a folder left behind, or weights tidied away.
     """
 
-    def __init__(self, key: str, message: str) -> None:
+    def __init__(self, key: str, message: str, *, lacks_weights: bool = False) -> None:
         super().__init__(message)
         self.key = key
         """The key of the stage."""
+        self.lacks_weights = lacks_weights
+        """Whether it is trained weights, which may never have been kept."""

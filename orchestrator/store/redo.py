@@ -206,25 +206,32 @@ def below(keys: Collection[str], tracked: Iterable[Tracked]) -> list[Tracked]:
     return [one for one in found if one.key in reached - set(keys)]
 
 
-def mark_lacking(tracker: Tracker, key: str) -> None:
+def mark_lacking(tracker: Tracker, key: str, *, weights: bool = False) -> None:
     """Mark the finished runs of a stage that lack files, as another stage needs what they hold.
 
     Weights that were tidied away, and files that are not there while those of most others are. They
     are read for all that they have until another run is there. Who does not need what they lack
     leaves them, as the mark is nobody's request.
 
+    Args:
+        tracker: of the store.
+        key: of the stage.
+        weights: whether trained weights are needed, which may never have been kept.
+
     Raises:
         AwayError: most files of the store are not there: nothing is marked.
     """
-    from orchestrator.store.result import files_of
+    from orchestrator.store.result import OPTIONAL, files_of
 
     is_looked_at = False
     for run in tracker.runs_of(key):
         if not is_finished(run) or mark_of(run):
             continue
-        if TIDIED not in run.data.tags:
+        told = files_of(stage_of(run), run.data.tags)
+        never_kept = weights and not set(OPTIONAL) & told.keys()
+        if TIDIED not in run.data.tags and not never_kept:
             there = tracker.files.sizes(run.info.run_id, "result")
-            if there.keys() >= files_of(stage_of(run), run.data.tags).keys():
+            if there.keys() >= told.keys():
                 continue  # another driver has done it again
             if not is_looked_at:
                 tracker.check_files()

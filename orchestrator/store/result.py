@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -18,7 +20,7 @@ from elth.specs import Spec
 from elth.tensors import read_tensors, write_tensors
 from elth.tickets import state_digest
 from orchestrator.plan.outside import check_code
-from orchestrator.plan.stage import Stage, shape_of
+from orchestrator.plan.stage import ANALYSIS, Stage, shape_of
 from orchestrator.store.files import told_by
 
 State = dict[str, Tensor]
@@ -31,18 +33,26 @@ _BEFORE = {
 """What stages left before runs told of it."""
 
 
+MEASURED = "analysis.json"
+"""The file with what an analysis came to, and its checksum."""
+
 OPTIONAL = ("trained.safetensors",)
 """Files without which a result can be read: that part of it is None then."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a finished stage leaves: a rewind point its weights, all others a mask, and weights."""
+    """What a finished stage leaves.
+
+    A rewind point its weights, an analysis what it measured, all others a mask and weights.
+    """
 
     rewind: State | None = None
     mask: Mask | None = None
     trained: State | None = None
     """Trained weights, pruned ones exactly zero."""
+    measured: Mapping[str, Any] | None = None
+    """What an analysis came to, as JSON values."""
 
     @functools.cached_property
     def nbytes(self) -> int:
@@ -65,6 +75,8 @@ class Result:
         """sha256 of each part, by its name, as in the metadata of its file."""
         parts = {"rewind": self.rewind, "trained": self.kept}
         digests = {name: state_digest(part) for name, part in parts.items() if part is not None}
+        if self.measured is not None:
+            digests["measured"] = hashlib.sha256(_json(self.measured)).hexdigest()
         return digests | ({} if self.mask is None else {"mask": masks.digest(self.mask)})
 
 
@@ -81,6 +93,10 @@ def write(result: Result, folder: Path, *, keep_weights: bool) -> None:
         _write(folder / "rewind.safetensors", result.rewind, "rewind point", sums["rewind"])
     if result.mask is not None:
         _write(folder / "mask.safetensors", masks.pack(result.mask), "mask", sums["mask"])
+    if result.measured is not None:
+        (folder / MEASURED).write_bytes(
+            _json({"sha256": sums["measured"], "measured": result.measured})
+        )
     kept = result.kept if keep_weights else None
     if kept is not None:
         _write(folder / "trained.safetensors", kept, "trained weights", sums["trained"])
@@ -102,6 +118,21 @@ def files_of(stage: Stage, tags: Mapping[str, str]) -> dict[str, int | None]:
     return dict.fromkeys(_BEFORE.get(stage.kind, ())) if found is None else {**found}
 
 
+def _json(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _measured(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+        measured, sha256 = found["measured"], found["sha256"]
+        if hashlib.sha256(_json(measured)).hexdigest() != sha256:
+            raise ValueError("its checksum is not that of its content")
+        return dict(measured)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ElthError(f"{path} is damaged: {error}") from error
+
+
 def _write(path: Path, state: State, kind: str, sha256: str) -> None:
     write_tensors(path, state, {"kind": kind, "sha256": sha256})
 
@@ -120,6 +151,8 @@ def read(stage: Stage, folder: Path) -> Result:
         ElthError: a file is damaged, or does not fit the stage's network.
         CodeError: what it was made by is not here, so it cannot be told.
     """
+    if stage.kind == ANALYSIS:  # what was measured is read where the network's code is not
+        return Result(measured=_measured(folder / MEASURED))
     check_code(stage)
     spec, shape = Spec.parse(stage.params["network"]), shape_of(stage)
     if stage.kind == "rewind_point":

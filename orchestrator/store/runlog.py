@@ -17,8 +17,9 @@ from mlflow.entities import DatasetInput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from elth.errors import ElthError
+from elth.measures import settings_of
 from orchestrator.plan.outside import modules
-from orchestrator.plan.stage import Stage, recipe_of
+from orchestrator.plan.stage import ANALYSIS, LOOKS_AT, MEASURE, Stage, recipe_of
 from orchestrator.store.away import AwayError, is_away, plain
 from orchestrator.store.describing import inputs_of, numbers_of, plain_inputs
 from orchestrator.store.files import FILES
@@ -98,6 +99,13 @@ class RunLog:
         at = int(time.time() * 1000) if at is None else at
         known = ((name, getattr(epoch, name)) for name in METRICS)
         points = [Metric(name, one, at, epoch.epoch) for name, one in known if one is not None]
+        self._points += points
+        self._metrics.put(points)
+
+    def measured(self, values: Mapping[str, float]) -> None:
+        """Note single numbers that an analysis came to, as metrics."""
+        at = int(time.time() * 1000)
+        points = [Metric(name, value, at, 0) for name, value in values.items()]
         self._points += points
         self._metrics.put(points)
 
@@ -214,7 +222,11 @@ def _fail(client: MlflowClient, run_id: str, reason: str, *, final: bool) -> Non
 
 
 def _way(stage: Stage) -> dict[str, Any]:
-    """What a round of a chain that is not rewound as usual has of its own, and a twin."""
+    """What a stage has of its own: a round that is not rewound as usual, a twin, an analysis."""
+    if stage.kind == ANALYSIS:
+        settings = settings_of(stage.params["measure"], stage.params.get("settings", {}))
+        own = {name: stage.labels[name] for name in (MEASURE, LOOKS_AT)}
+        return own | {f"{MEASURE}.{name}": value for name, value in vars(settings).items()}
     found = {f"pruning.{name}": stage.params[name] for name in _WAYS if name in stage.params}
     noise = stage.params.get("noise", {})
     found |= {"pruning.noise": "round"} if "round" in noise else {}
@@ -299,7 +311,8 @@ def begin_run(
             log.tags({"elth.collapsed": ", ".join(empty)})
     log.inputs(inputs_of(stage))
     log.params(_way(stage))
-    log.params({f"recipe.{k}": v for k, v in recipe_of(stage).full().items()})
+    if stage.kind != ANALYSIS:
+        log.params({f"recipe.{k}": v for k, v in recipe_of(stage).full().items()})
     log.texts["experiment.yaml"] = experiment
     log.start()
     return log

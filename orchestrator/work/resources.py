@@ -13,7 +13,7 @@ from elth.apart import apart
 from elth.errors import ElthError
 from orchestrator.experiment.sections import Experiment, Resources
 from orchestrator.plan.costs import seconds_of_step
-from orchestrator.plan.stage import Stage, per_epoch, recipe_of
+from orchestrator.plan.stage import ANALYSIS, Stage, per_epoch, recipe_of
 from orchestrator.work import quotas
 
 _CPU_SECONDS = 600.0
@@ -150,6 +150,8 @@ def compiles(stage: Stage, choice: bool | str, device: str) -> bool:
     By the length of the recipe and the size of the network alone, so that a stage is always
     computed in the same way on the same kind of device.
     """
+    if stage.kind == ANALYSIS:
+        return False
     if choice != "auto":
         return bool(choice)
     recipe = recipe_of(stage)

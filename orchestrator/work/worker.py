@@ -28,7 +28,7 @@ from elth.training import Epoch, NonFiniteLossError
 from orchestrator.experiment.sections import Stop
 from orchestrator.plan import outside
 from orchestrator.plan.ending import is_round, link_of, verdict
-from orchestrator.plan.stage import Stage, dataset_of, iterations
+from orchestrator.plan.stage import ANALYSIS, Stage, dataset_of, iterations
 from orchestrator.store import redo
 from orchestrator.store.address import Store
 from orchestrator.store.away import AwayError, is_away, patiently, plain, waiting
@@ -37,6 +37,7 @@ from orchestrator.store.inflight import InFlight, Stopped
 from orchestrator.store.leases import Held, Lease, LostError, claim
 from orchestrator.store.listing import tracked
 from orchestrator.store.outbox import deliver
+from orchestrator.store.partial import Partial
 from orchestrator.store.result import Result, State
 from orchestrator.store.runlog import RunLog, begin_run
 from orchestrator.store.tracker import Tracker
@@ -173,7 +174,8 @@ def _again(error: Exception, config: Mapping[str, Any], worker: Worker) -> tuple
         return _reason(error), ""
     tracker, key = worker.tracker(config["store"]), error.key
     try:
-        patiently(lambda: redo.mark_lacking(tracker, key), tracker.store)
+        lacks = error.lacks_weights
+        patiently(lambda: redo.mark_lacking(tracker, key, weights=lacks), tracker.store)
     except (ElthError, MlflowException) as second:  # most files are not there: that is to be told
         return _reason(second), ""
     return _reason(error), key
@@ -253,7 +255,8 @@ def _do(
             yield from _settled(tracker, stage, grid)
             return
         try:
-            yield from _run_stage(stage, config, worker, tracker, group, claimed)
+            do = _analyse if stage.kind == ANALYSIS else _run_stage
+            yield from do(stage, config, worker, tracker, group, claimed)
             if claimed.is_again:
                 yield from _settled(tracker, stage, grid)
             return
@@ -334,7 +337,7 @@ def _run_stage(
     keep = stage.kind == "round" or stage.key in config["keep"]
     if group is not None:
         _share(group, (stage.describe(), ticket, repulsion, saved))
-    try:
+    with _closing(log, tracker, group):
         if engine is None:  # that of several workers they make together
             engine = worker.engines.get(stage, dataset, compile=False, group=group)
         epochs = training.train(
@@ -350,6 +353,15 @@ def _run_stage(
         outbox = Path(config["outbox"])
         notes = deliver(tracker, log, stage.key, result, outbox, keep_weights=keep)
         yield from _told(notes)
+    inflight.clear()
+    worker.keep(stage.key, (stage, result))
+
+
+@contextlib.contextmanager
+def _closing(log: RunLog, tracker: Tracker, group: Group | None) -> Iterator[None]:
+    """Close the run of a stage that is not brought to its end, as is due."""
+    try:
+        yield
     except Stopped:  # as if its process had died: the next attempt takes over
         raise
     except (LostError, AwayError) as error:
@@ -365,8 +377,78 @@ def _run_stage(
         if group is not None and not final:  # the others wait in the middle of an iteration
             raise GroupError(reason) from error
         raise
-    inflight.clear()
-    worker.keep(stage.key, (stage, result))
+
+
+def _analyse(
+    stage: Stage,
+    config: Mapping[str, Any],
+    worker: Worker,
+    tracker: Tracker,
+    group: Group | None,
+    lease: Lease,
+) -> Iterator[Report]:
+    """Do the analysis of a lease, in this process alone; tells how far it is."""
+    from orchestrator.work import analysing
+
+    def load(key: str) -> tuple[Stage, Result]:
+        return patiently(lambda: worker.load(tracker, key), tracker.store)
+
+    dataset = None
+    try:
+        patiently(lambda: worker.refresh(tracker), tracker.store)
+        if analysing.needs_data(stage):
+            device = "cuda" if config["gpus"] else "cpu"
+            place = group.device if group else device
+            dataset = worker.dataset(dataset_of(stage), config["data"], place)
+        try:
+            subjects = analysing.subjects_of(stage, load)
+        except AbsentError as error:
+            if worker.results.pop(error.key, None) is None:
+                raise
+            subjects = analysing.subjects_of(stage, load)  # done again since it was read here?
+    except Exception:
+        lease.give_up()
+        raise
+    partial = Partial(
+        config["inflight"],
+        stage.key,
+        60 * config["checkpoint_minutes"],
+        analysing.digest_of(subjects),
+        stop=stopping.watch(config["stop"]),
+    )
+    saved = partial.newest()
+    yield from _notes(partial.notes)
+    log = patiently(
+        lambda: begin_run(
+            tracker,
+            stage,
+            None,
+            grid=config["grid"],
+            experiment=config["experiment"],
+            driver=config["driver"],
+            numerics=numerics(config["threads"], config["gpus"], "eager", 1),
+            lease=lease,
+        ),
+        tracker.store,
+    )
+    log.earlier = partial.earlier
+    with _closing(log, tracker, None):
+        steps = analysing.measured(stage, subjects, dataset, saved)
+        while True:
+            try:
+                fraction, so_far = next(steps)
+            except StopIteration as end:
+                result = Result(measured=end.value)
+                break
+            if lease.seems_lost and lease.is_lost():
+                raise LostError(f"run {log.run_id} has lost its lease")
+            partial.save_if_due(so_far)
+            yield from _notes(partial.notes)
+            yield Report(index=0, fraction=fraction)
+        log.measured(analysing.numbers_of(stage, result))
+        outbox = Path(config["outbox"])
+        yield from _told(deliver(tracker, log, stage.key, result, outbox, keep_weights=False))
+    partial.clear()
 
 
 def _whole(ticket: Ticket, repulsion: Repulsion | None) -> State:

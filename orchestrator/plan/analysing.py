@@ -1,0 +1,189 @@
+"""From the analyses of an experiment to stages: which trained networks each of them looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+from typing import Any
+
+from elth.errors import ElthError
+from elth.measures import LINE, PAIR, measure_of, settings_of
+from orchestrator.experiment.analyses import Analysis, Selection
+from orchestrator.plan.stage import ANALYSIS, LOOKS_AT, MEASURE, NOISE, VARIANT, Stage
+
+_AXES = (
+    *("network", "dataset", "method", "source", "transform", "round", "target"),
+    *(VARIANT, NOISE, "seed"),
+)
+_USUAL = {"target": "", VARIANT: "", NOISE: 0}
+_OF_DATA = ("place", "shape", "sizes")
+"""Labels that tell of the dataset, not of the cell."""
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """A training of the plan, as it is called in one variant."""
+
+    stage: Stage
+    labels: Mapping[str, Any]
+
+    def __getitem__(self, axis: str) -> Any:
+        """What it is on an axis; round 0 of a chain is IMP's."""
+        value = self.labels.get(axis, _USUAL.get(axis))
+        return "imp" if (axis, value) == ("method", "dense") else value
+
+    def but(self, *axes: str) -> tuple[Any, ...]:
+        """What it is on all axes but some."""
+        return tuple(self[axis] for axis in _AXES if axis not in axes)
+
+    def has(self, selection: Selection) -> bool:
+        """Whether it is selected."""
+        if selection.has(self.labels):
+            return True
+        is_dense = self.labels.get("method") == "dense"
+        return is_dense and selection.has({**self.labels, "method": "imp"})
+
+
+def stages_of(
+    number: int,
+    analysis: Analysis,
+    trained: Iterable[tuple[Stage, Mapping[str, Any]]],
+    rates: Mapping[str, float],
+) -> list[Stage]:
+    """The stages that an analysis comes to.
+
+    Args:
+        number: its place in the file, for messages.
+        analysis: the analysis.
+        trained: the trainings of a plan, each with what it is called; rewind points among them are
+            passed over.
+        rates: by variant, the fraction that a pruning takes.
+
+    Raises:
+        ElthError: it selects nothing, or compares different networks.
+    """
+    cells = [_Cell(stage, labels) for stage, labels in trained if stage.kind != "rewind_point"]
+    try:
+        groups = list(_groups(analysis, cells))
+        if not groups:
+            raise ElthError(_nothing(analysis, cells))
+        return [_stage(analysis, group, rates) for group in groups]
+    except ElthError as error:
+        raise ElthError(f"in analyses.{number}: {error}") from error
+
+
+def _groups(analysis: Analysis, cells: Sequence[_Cell]) -> Iterator[Sequence[_Cell]]:
+    """The cells that each stage looks at, in their order."""
+    looks_at = measure_of(analysis.measure).looks_at
+    chosen = [cell for cell in cells if cell.has(analysis.of)]
+    if not analysis.of.noise and analysis.between != "twins":  # twins are for who names them
+        chosen = [cell for cell in chosen if not cell[NOISE]]
+    chosen = list({cell.but(): cell for cell in chosen}.values())
+    if isinstance(analysis.between, tuple):
+        yield from _matched(*analysis.between, chosen, named=analysis.of.noise)
+    elif looks_at == LINE:
+        yield from _by(chosen, "round")
+    elif looks_at == PAIR:
+        axis = {"rounds": "round", "twins": NOISE, "seeds": "seed"}[str(analysis.between)]
+        for group in _by(chosen, axis):
+            yield from pairwise(group) if axis == "round" else combinations(group, 2)
+    else:
+        yield from ([cell] for cell in chosen)
+
+
+def _by(cells: Iterable[_Cell], axis: str) -> Iterator[list[_Cell]]:
+    """Cells that differ on one axis alone, in its order; a line is one of whole rounds."""
+    found: dict[tuple[Any, ...], list[_Cell]] = {}
+    for cell in cells:
+        if axis != "round" or not cell["target"]:
+            found.setdefault(cell.but(axis), []).append(cell)
+    for group in found.values():
+        yield sorted(group, key=lambda cell: cell[axis])
+
+
+def _matched(
+    first: Selection, second: Selection, cells: Sequence[_Cell], *, named: object
+) -> Iterator[Sequence[_Cell]]:
+    """Pairs of two selections that are equal on the axes that both leave open."""
+    axes = {*first.axes, *second.axes}
+    others: dict[tuple[Any, ...], list[_Cell]] = {}
+    for cell in cells:
+        if cell.has(second):
+            others.setdefault(cell.but(*axes), []).append(cell)
+    for cell in cells:
+        if cell.has(first):
+            for other in others.get(cell.but(*axes), ()):
+                if other.stage.key != cell.stage.key:
+                    yield cell, other
+
+
+def _stage(analysis: Analysis, group: Sequence[_Cell], rates: Mapping[str, float]) -> Stage:
+    first, last = group[0], group[-1]
+    known = measure_of(analysis.measure)
+    settings = settings_of(analysis.measure, analysis.settings).plain()
+    shared = ("network", "network_version", "dataset")
+    for name in shared:
+        told = [one.stage.params.get(name) for one in (first, last)]
+        if told[0] != told[1]:
+            titles = " and ".join(one.stage.title for one in (first, last))
+            raise ElthError(f"{titles} are of different {name}s, which nothing compares")
+    labels = {axis: first[axis] for axis in _AXES if first[axis] != _USUAL.get(axis)}
+    more = {name: first.labels[name] for name in _OF_DATA if name in first.labels}
+    return Stage(
+        kind=ANALYSIS,
+        params={
+            "measure": analysis.measure,
+            **({"version": known.version} if known.version > 1 else {}),
+            **({"settings": settings} if settings else {}),
+            **({"rate": str(rates[first[VARIANT]])} if known.needs_rate else {}),
+            **{name: first.stage.params[name] for name in shared if name in first.stage.params},
+        },
+        parents=tuple(cell.stage.key for cell in group),
+        labels={
+            **{axis: labels.get(axis, "") for axis in ("source", "transform")},
+            **labels,
+            "round": last["round"],
+            MEASURE: analysis.measure,
+            LOOKS_AT: _looked_at(group),
+            **more,
+        },
+    )
+
+
+def _looked_at(group: Sequence[_Cell]) -> str:
+    """What is looked at, beside what all of a group have in common: ``rounds 3 and 4``."""
+    first, last = group[0], group[-1]
+    if len(group) > 2 or len({cell["round"] for cell in group}) == len(group) > 1:
+        rounds = [cell["round"] for cell in group]
+        if all(cell.but("round") == first.but("round") for cell in group):
+            between = " and " if len(rounds) == 2 else " to "
+            return f"rounds {rounds[0]}{between}{rounds[-1]}"
+    own = f"sparsity {first['target']}" if first["target"] else f"round {first['round']}"
+    if len(group) == 1:
+        return own
+    differ = [axis for axis in _AXES if first[axis] != last[axis]]
+    told = [" ".join(_spelled(axis, cell[axis]) for axis in differ) for cell in (first, last)]
+    return f"{own}, {' and '.join(told)}" if "round" not in differ else " and ".join(told)
+
+
+def _spelled(axis: str, value: Any) -> str:
+    if axis in ("round", NOISE, "seed"):
+        return f"{axis} {value}"
+    return str(value) or "none"
+
+
+def _nothing(analysis: Analysis, cells: Sequence[_Cell]) -> str:
+    """Why an analysis selects nothing."""
+    if not any(cell.has(analysis.of) for cell in cells):
+        told = ", ".join(f"{a} {' or '.join(map(str, v))}" for a, v in analysis.of.axes.items())
+        return f"no cell of the grid has {told}: see elth plan for those that it has"
+    between = analysis.between
+    if isinstance(between, str):
+        ways = {
+            "twins": "ask for twins in the grid, as noise: [0, 1]",
+            "seeds": "give at least two seeds",
+            "rounds": "a line needs two rounds at least",
+        }
+        return f"there is no pair between {between}: {ways[between]}"
+    return "no two cells of its selections are equal on the axes that both leave open"

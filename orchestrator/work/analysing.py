@@ -1,0 +1,75 @@
+"""What an analysis looks at, read from the store, and its measure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any
+
+from elth import masks
+from elth.analysis import Subject, measure, numbers
+from elth.data import Dataset
+from elth.measures import measure_of
+from elth.recipes import Recipe
+from elth.tickets import state_digest
+from orchestrator.plan.stage import Stage
+from orchestrator.store.damage import AbsentError
+from orchestrator.store.result import Result
+from orchestrator.work.tickets import Load, ticket_of
+
+
+def needs_data(stage: Stage) -> bool:
+    """Whether an analysis looks at images."""
+    return measure_of(stage.params["measure"]).needs_data
+
+
+def subjects_of(stage: Stage, load: Load) -> tuple[Subject, ...]:
+    """The trained networks that an analysis looks at, in the order of its parents.
+
+    Raises:
+        AbsentError: trained weights of one were never kept, or are not there any more.
+    """
+    return tuple(_subject(key, load, stage.params.get("rate", 0)) for key in stage.parents)
+
+
+def _subject(key: str, load: Load, rate: float | str) -> Subject:
+    stage, result = load(key)
+    if result.trained is None:
+        raise AbsentError(
+            key,
+            f"an analysis needs the trained weights of {stage.title}, which were never kept, or "
+            "are not there any more",
+            lacks_weights=True,
+        )
+    ticket = ticket_of(stage, load, known=result.mask)
+    return Subject(
+        network=ticket.network,
+        shape=ticket.shape,
+        mask=ticket.mask,
+        trained=result.trained,
+        start=ticket.rewind,
+        recipe=Recipe.of(stage.params["recipe"]),
+        rate=rate,
+    )
+
+
+def digest_of(subjects: Sequence[Subject]) -> str:
+    """What tells whether what was measured before was measured of the same."""
+    sums = [(state_digest(one.trained), masks.digest(one.mask)) for one in subjects]
+    return hashlib.sha256(repr(sums).encode()).hexdigest()
+
+
+def numbers_of(stage: Stage, result: Result) -> dict[str, float]:
+    """The single numbers of what an analysis came to."""
+    return numbers(stage.params["measure"], result.measured or {})
+
+
+def measured(
+    stage: Stage,
+    subjects: Sequence[Subject],
+    data: Dataset | None,
+    saved: Mapping[str, Any],
+) -> Generator[tuple[float, Mapping[str, Any]], None, dict[str, Any]]:
+    """Do the measure of an analysis; yields how far it is, returns what it came to."""
+    settings = stage.params.get("settings", {})
+    return measure(stage.params["measure"], subjects, settings, data=data, saved=saved)
