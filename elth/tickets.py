@@ -74,6 +74,12 @@ class Ticket:
         """Fraction of the prunable weights that are zero."""
         return masks.sparsity(self.mask)
 
+    @property
+    def digest(self) -> str:
+        """sha256 of its weights and mask; where it came from is no part of it."""
+        sums = f"rewind {state_digest(self.rewind)}\nmask {masks.digest(self.mask)}\n"
+        return hashlib.sha256(sums.encode()).hexdigest()
+
     def weights(self) -> dict[str, Tensor]:
         """The state dict with every pruned weight exactly zero."""
         return masks.apply(self.mask, self.rewind)

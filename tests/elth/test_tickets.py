@@ -64,6 +64,17 @@ def test_round_trip(made: Ticket, path: Path) -> None:
     assert again.sparsity == made.sparsity == masks.sparsity(made.mask)
 
 
+def test_the_digest_is_of_weights_and_mask_alone(made: Ticket, path: Path) -> None:
+    assert made.digest == Ticket.load(path).digest
+    assert made.digest == dataclasses.replace(made, origin={}).digest
+    mask = {**made.mask, "conv1.weight": ~made.mask["conv1.weight"]}
+    weights = {**made.rewind, "conv1.weight": made.rewind["conv1.weight"] + 1}
+    others = [dataclasses.replace(made, mask=mask), dataclasses.replace(made, rewind=weights)]
+    assert len({made.digest, *(other.digest for other in others)}) == 3
+    both = f"rewind {state_digest(made.rewind)}\nmask {masks.digest(made.mask)}\n"
+    assert made.digest == hashlib.sha256(both.encode()).hexdigest()
+
+
 def test_where_a_moved_ticket_starts_is_in_its_file(made: Ticket, tmp_path: Path) -> None:
     move(made, DataShape(channels=1, size=4, classes=7), 0).save(tmp_path / "moved.safetensors")
     again = Ticket.load(tmp_path / "moved.safetensors")
