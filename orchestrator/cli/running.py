@@ -23,6 +23,7 @@ from orchestrator.cli.common import (
 )
 from orchestrator.plan.costs import size_of
 from orchestrator.plan.ending import ended, endings, links_of, verdicts
+from orchestrator.plan.imported import lacking
 
 if TYPE_CHECKING:
     from orchestrator.experiment.sections import Experiment
@@ -56,6 +57,11 @@ def plan(config: Path, overrides: tuple[str, ...], store: str | None) -> None:
         for note in note_of(without_weights(open_tracker(store), built, finished)):
             out.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     told = f"The grid {experiment.name} is new in {place}."
+    lacks = lacking(built.stages, finished, [one.stage for one in tracked], place)
+    for line in lacks:
+        out.print(f"elth run would refuse: {line}.", highlight=False, markup=False, soft_wrap=True)
+    if lacks:
+        return
     if change is not None:
         told = f"elth run would refuse: {change.refusal}." if change.refusal else change.told
     out.print(told, highlight=False, markup=False, soft_wrap=True)
@@ -243,9 +249,10 @@ def _print_plan(
     for column in columns:
         table.add_column(column, justify="right")
     counts = [plans.count_kinds(stages) for stages in columns.values()]
-    for kind in plans.KINDS:
+    for kind in counts[0]:
         if counts[0][kind] or kind in _USUAL_KINDS:
-            table.add_row(kind.replace("_", " "), *(str(count[kind]) for count in counts))
+            told = (str(count.get(kind, 0)) for count in counts)
+            table.add_row(kind.replace("_", " "), *told)
     table.add_section()
     table.add_row("all", *(str(len(stages)) for stages in columns.values()), style="bold")
     out.print(table)

@@ -47,7 +47,7 @@ from orchestrator.experiment.basics import (
     as_number,
     as_tuple,
 )
-from orchestrator.experiment.methods import SOURCE, method_of
+from orchestrator.experiment.methods import REWIND, SOURCE, method_of
 from orchestrator.experiment.variants import PARTS, PLAIN, patched, paths
 
 LAYOUTS = ("curves", "by_network", "by_source", "by_method", "across_datasets")
@@ -173,6 +173,17 @@ class Pruning(Section):
         return found | ({} if self.finetune is None else {"finetune": str(self.finetune)})
 
 
+class Imported(Section):
+    """A ticket that was found elsewhere, as ``elth ticket import`` tells of it."""
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    """Of its weights and mask."""
+    iteration: Whole = Field(ge=0)
+    """From which its training goes on."""
+    nonzeros: Whole = Field(ge=1)
+    """How many weights its mask keeps: rounds are counted from these."""
+
+
 class Entry(Section):
     """A product of cells: one for each combination of the values given."""
 
@@ -198,6 +209,10 @@ class Entry(Section):
     noise: Annotated[tuple[Whole, ...], OneOrMore] = ()
     """Numbers of twins, from 1: the ticket of the cell trained once more, with another data order
     and augmentation and nothing else changed. 0 is the cell itself, which it is when left out."""
+    ticket: Annotated[tuple[str, ...], OneOrMore] = ()
+    """An imported ticket, by its name under ``tickets``: it stands where the rewind point stands
+    else, and rounds are counted from it. Round 0 is the ticket as it is, and what methods other
+    than imp start from where no round is given."""
     keep: Literal["weights"] | None = None
     """``weights``: what is trained leaves its trained weights in the store, as rounds do. In no
     key."""
@@ -216,7 +231,9 @@ class Entry(Section):
                     raise ElthError(f"method {method} takes no {field}; only ett does")
             if method == "dense" and (self.round not in ((), (0,)) or self.sparsity):
                 raise ElthError("method dense takes no round; it is round 0")
-        from_0 = all(method in ("dense", "reinit") for method in self.method)
+            if self.ticket:
+                _check_takes_ticket(method)
+        from_0 = self.ticket or all(method in ("dense", "reinit") for method in self.method)
         if self.round != "all" and (
             any(k < 0 for k in self.round) or (0 in self.round and not from_0)
         ):
@@ -248,16 +265,30 @@ class Entry(Section):
 
     def levels(self, method: str, pruning: Pruning) -> Iterator[tuple[int, str]]:
         """Rounds and exact sparsities that are asked of a method, as (round, "") or (0, "0.9")."""
-        every = tuple(range(1, pruning.rounds + 1))
+        every = tuple(range(0 if self.ticket else 1, pruning.rounds + 1))
         rounds: Sequence[int] = every if self.round == "all" else self.round
         if method == "dense":
             rounds = (0,)
         elif not rounds and not self.sparsity:
-            rounds = every if method == "imp" else (pruning.rounds,)
+            rounds = every if method == "imp" else (0 if self.ticket else pruning.rounds,)
         for k in rounds:
             yield k, ""
         for value in self.sparsity:
             yield 0, repr(value)
+
+
+def _check_takes_ticket(method: str) -> None:
+    """Refuse a method that has nothing to do with an imported ticket."""
+    found = method_of(method)
+    why = ""
+    if method == "dense":
+        why = "it trains all weights; the ticket as it is, is imp with round: 0"
+    elif found.base == REWIND:
+        why = "it prunes a dense network at its own rewind point"
+    elif any("graft" in step for step in found.steps):
+        why = "it takes weights of the target's rewind point, where no imported ticket has any"
+    if why:
+        raise ElthError(f"method {method} takes no ticket: {why}")
 
 
 class Printed(Section):
@@ -494,6 +525,8 @@ class Experiment(_Checked):
     variants: dict[str, dict[str, Any]] = {}
     """Patches that entries of the grid name, as ``b512: {recipe.batch_size: 512}``: what of recipe,
     recipes, pruning and criteria differs from the rest of the file."""
+    tickets: dict[str, Imported] = {}
+    """Imported tickets, by the names that the grid calls them."""
     grid: tuple[Entry, ...] = Field(min_length=1)
     """What is compared."""
     analyses: tuple[Analysis, ...] = ()
@@ -564,6 +597,22 @@ class Experiment(_Checked):
         return self
 
     @model_validator(mode="after")
+    def _tickets_are_used(self) -> Experiment:
+        used = {name for entry in self.grid for name in entry.ticket}
+        for name in sorted(used - self.tickets.keys()):
+            raise unknown("ticket under tickets", name, self.tickets)
+        for name in self.tickets.keys() - used:
+            raise ElthError(f"tickets names {name}, and no entry of the grid has ticket: {name}")
+        for name in self.tickets:
+            if not re.fullmatch(NAME, name):
+                raise ElthError(f"'{name}' is no name of a ticket: take letters, digits, - and _")
+        by_value: dict[Imported, str] = {}
+        for name, ticket in self.tickets.items():
+            if by_value.setdefault(ticket, name) != name:
+                raise ElthError(f"tickets names one twice, {by_value[ticket]} and {name}")
+        return self
+
+    @model_validator(mode="after")
     def _rounds_exist(self) -> Experiment:
         for entry in self.grid:
             for name in entry.variants:
@@ -629,10 +678,11 @@ class Experiment(_Checked):
                 entry.variants, entry.method, entry.network, entry.dataset or (self.dataset,)
             ):
                 moved = method_of(method).base == SOURCE
-                for source, source_dataset, transform in product(
+                for source, source_dataset, transform, ticket in product(
                     entry.source or ("",),
                     entry.source_dataset or ((self.dataset if moved else ""),),
                     entry.transform if moved else ("",),
+                    entry.ticket or ("",),
                 ):
                     for (k, target), noise in product(
                         entry.levels(method, prunings[variant]), entry.noise or (0,)
@@ -648,12 +698,13 @@ class Experiment(_Checked):
                             target=target,
                             variant=variant,
                             noise=noise,
+                            ticket=ticket,
                             keep=entry.keep is not None,
                         )
 
     def resolved(self) -> str:
         """The whole experiment as YAML, defaults included."""
-        idle = {part for part in ("plugins", "variants") if not getattr(self, part)}
+        idle = {part for part in ("plugins", "variants", "tickets") if not getattr(self, part)}
         hidden = {*PARTS, "grid", "analyses", "paper", *idle}
         plain = self.model_dump(mode="json", exclude=hidden)
         settings = self.settings()
@@ -686,6 +737,8 @@ class Cell:
     """The patch of the experiment that holds for all that it needs; none as a rule."""
     noise: int = 0
     """Which twin it is; 0 is the cell itself."""
+    ticket: str = ""
+    """The name of the imported ticket from which its rounds are counted, if there is one."""
     keep: bool = False
     """Whether its trained weights are kept."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +17,7 @@ from elth.counts import (
     rewind_step,
 )
 from elth.errors import ElthError
-from elth.networks import facts, version
-from elth.specs import Spec
+from elth.networks import facts
 from elth.streams import Noise
 from orchestrator.experiment.methods import CHAIN, METHODS, REWIND, SOURCE, Method, method_of
 from orchestrator.experiment.reading import load
@@ -28,8 +26,9 @@ from orchestrator.plan.analysing import stages_of
 from orchestrator.plan.costs import kept_at, weights_of
 from orchestrator.plan.emptying import notes
 from orchestrator.plan.graph import Plan
+from orchestrator.plan.imported import check_iteration, imported
 from orchestrator.plan.limits import MOST_STAGES, check_count, check_names
-from orchestrator.plan.stage import NOISE, VARIANT, Stage, data_labels, info_of
+from orchestrator.plan.stage import NOISE, VARIANT, Stage, data_labels, info_of, named
 from orchestrator.plan.transforming import transform
 
 
@@ -101,6 +100,8 @@ class _Level:
     round: int
     target: str
     kept: int
+    ticket: str = ""
+    """The imported ticket from which rounds are counted; of the rewind point when empty."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class _Builder:
         self.seed = seed
         self.gathered = gathered
         self.variant = variant
-        self._chains: dict[tuple[str, str], list[Stage]] = {}
+        self._chains: dict[tuple[str, str, str], list[Stage]] = {}
         self._starts: dict[tuple[str, str], Stage] = {}
         self._common: dict[str, dict[str, Any]] = {}
 
@@ -167,20 +168,20 @@ class _Builder:
             return self.ticket_stage(cell.network, cell.dataset, level)
         if method.steps == ANEW and (not level.round or self.experiment.pruning.repel):
             return self.drawn_anew(cell, level)
-        ticket = self.ticket(cell.network, cell.dataset, level)
+        ticket = self.untrained(cell.network, cell.dataset, level)
         return self.retraining(cell, level, (ticket,), list(method.steps))
 
     def drawn_anew(self, cell: Cell, level: _Level) -> Stage:
-        """Masks of a chain with weights drawn anew: of the dense network, or each repelled.
+        """Masks of a chain with weights drawn anew: of what it starts from, or each repelled.
 
         Under a repellent loss it is a chain as well, which is repelled from its own earlier rounds
         and not from those whose masks it takes (Maene et al. 2021, Figure 15).
         """
-        start = self.rewind_point(cell.network, cell.dataset)
-        dense = _Level(round=0, target="", kept=0)
-        last = self.retraining(cell, dense, (start,), list(ANEW))
+        start = self.start(cell.network, cell.dataset, level.ticket)
+        first = _Level(round=0, target="", kept=0, ticket=level.ticket)
+        last = self.retraining(cell, first, (start,), list(ANEW))
         for k in range(1, level.round + 1):
-            one = level if k == level.round else _Level(round=k, target="", kept=0)
+            one = level if k == level.round else dataclasses.replace(first, round=k)
             ticket = self.ticket(cell.network, cell.dataset, one)
             self.gathered.kept.add(self.add(last).key)
             repelled = self.repelled(k)
@@ -224,7 +225,7 @@ class _Builder:
                     "reinit or random, which are the same, or leave this pair out"
                 )
             return self.ticket_stage(cell.source, cell.source_dataset, level)
-        parents = [self.ticket(cell.source, cell.source_dataset, level)]
+        parents = [self.untrained(cell.source, cell.source_dataset, level)]
         for step in method.steps:
             replicates = "graft" in step or step.get("shuffle") == "replicated"
             if replicates and (not move.replicates or cell.source_dataset != cell.dataset):
@@ -247,29 +248,41 @@ class _Builder:
             ElthError: it leaves no weight, fewer than are never pruned, or needs more rounds.
         """
         total, whole = weights_of(network, info_of(dataset).shape)
-        pruning = self.experiment.pruning
+        pruning, name = self.experiment.pruning, cell.ticket
         unpruned = facts(network, info_of(dataset).shape).anatomy.unpruned
+        first = self.experiment.tickets[name].nonzeros if name else total
         if not cell.target:
-            kept = kept_at(pruning.rate, cell.round, total)
+            kept = kept_at(pruning.rate, cell.round, first)
             check_round(
-                *(cell.round, pruning.rate, total),
-                of=network,
+                *(cell.round, pruning.rate, first),
+                of=f"{network} from {name}" if name else network,
                 kept=kept,
                 whole=whole,
                 unpruned=unpruned,
             )
-            return _Level(round=cell.round, target="", kept=kept)
+            return _Level(round=cell.round, target="", kept=kept, ticket=name)
         kept = check_sparsity(cell.target, total, of=network, whole=whole, unpruned=unpruned)
+        if name and kept >= first:
+            raise ElthError(
+                f"a sparsity of {cell.target} on {network} keeps {kept:,} weights, and the ticket "
+                f"{name} has {first:,}: ask for more than {1 - first / total:.4f}, or for round: 0"
+            )
         k = 0
-        while k < MOST_STAGES and kept_at(pruning.rate, k + 1, total) > kept:
+        while k < MOST_STAGES and kept_at(pruning.rate, k + 1, first) > kept:
             k += 1
         if k > pruning.rounds:
-            last = 1 - kept_at(pruning.rate, pruning.rounds, total) / total
+            last = 1 - kept_at(pruning.rate, pruning.rounds, first) / total
             raise ElthError(
                 f"a sparsity of {cell.target} on {network} needs a smaller round after round "
                 f"{k}, and pruning.rounds is {pruning.rounds} ({100 * last:.2f} %)"
             )
-        return _Level(round=k + 1, target=cell.target, kept=kept)
+        return _Level(round=k + 1, target=cell.target, kept=kept, ticket=name)
+
+    def untrained(self, network: str, dataset: str, level: _Level) -> Stage:
+        """The stage that has the ticket of a level, added: the imported one, or who trains it."""
+        if level.ticket and not level.round:
+            return self.start(network, dataset, level.ticket)
+        return self.ticket(network, dataset, level)
 
     def ticket(self, network: str, dataset: str, level: _Level) -> Stage:
         """The stage of IMP that trains the ticket of a level, added."""
@@ -277,20 +290,23 @@ class _Builder:
 
     def ticket_stage(self, network: str, dataset: str, level: _Level) -> Stage:
         """The stage of IMP that trains the ticket of a level; what it needs is added."""
+        name = level.ticket
         if self.experiment.pruning.one_shot and level.round:
-            return self.smaller(network, dataset, level, self.chain(network, dataset, 0))
+            return self.smaller(network, dataset, level, self.chain(network, dataset, 0, name))
         if not level.target:
-            return self.round_of(network, dataset, level.round)
-        return self.smaller(network, dataset, level, self.chain(network, dataset, level.round - 1))
+            return self.round_of(network, dataset, level.round, name)
+        before = self.chain(network, dataset, level.round - 1, name)
+        return self.smaller(network, dataset, level, before)
 
     def smaller(self, network: str, dataset: str, level: _Level, before: Stage) -> Stage:
         """A round that prunes to a count."""
-        start = self.rewind_point(network, dataset)
-        common = {**_named(network), **self.common(dataset), "keep": level.kept}
+        start = self.start(network, dataset, level.ticket)
+        common = {**named(network), **self.common(dataset), "keep": level.kept}
         return Stage(
             kind="round",
             params={
                 **common,
+                **self.goes_on(level.ticket),
                 **self.way(dataset),
                 **self.repelled(level.round),
                 **self.drawn(level),
@@ -299,53 +315,82 @@ class _Builder:
             labels=self.labels(network, dataset, "imp", level),
         )
 
-    def chain(self, network: str, dataset: str, rounds: int) -> Stage:
-        """Add the rounds of IMP up to one, which is returned."""
-        chain = self._chains.setdefault((network, dataset), [])
+    def chain(self, network: str, dataset: str, rounds: int, ticket: str = "") -> Stage:
+        """Add the rounds of IMP up to one, which is returned; from an imported ticket, if given.
+
+        Round 0 trains what they start from: the dense network, or that ticket.
+        """
+        chain = self._chains.setdefault((network, dataset, ticket), [])
         for k in range(len(chain), rounds + 1):
-            chain.append(self.add(self.round_of(network, dataset, k)))
+            chain.append(self.add(self.round_of(network, dataset, k, ticket)))
         return chain[rounds]
 
-    def round_of(self, network: str, dataset: str, k: int) -> Stage:
+    def round_of(self, network: str, dataset: str, k: int, ticket: str = "") -> Stage:
         """A round of IMP; those before it are added."""
-        chain = self._chains.get((network, dataset), [])
+        chain = self._chains.get((network, dataset, ticket), [])
         if k < len(chain):
             return chain[k]
-        start = self.rewind_point(network, dataset)
-        before = (self.chain(network, dataset, k - 1).key,) if k else ()
-        level = _Level(round=k, target="", kept=0)
+        start = self.start(network, dataset, ticket)
+        before = (self.chain(network, dataset, k - 1, ticket).key,) if k else ()
+        level = _Level(round=k, target="", kept=0, ticket=ticket)
         rate = {"rate": str(self.experiment.pruning.rate), **self.way(dataset)} if k else {}
         return Stage(
             kind="round",
             params={
-                **_named(network),
+                **named(network),
                 **self.common(dataset),
+                **self.goes_on(ticket),
                 **rate,
                 **self.repelled(k),
                 **self.drawn(level),
             },
             parents=(start.key, *before),
-            labels=self.labels(network, dataset, "imp" if k else "dense", level),
+            labels=self.labels(network, dataset, "imp" if k or ticket else "dense", level),
         )
+
+    def start(self, network: str, dataset: str, ticket: str) -> Stage:
+        """What a chain starts from and goes back to: its rewind point, or an imported ticket."""
+        if not ticket:
+            return self.rewind_point(network, dataset)
+        if self.experiment.pruning.weights == "init":
+            raise ElthError(
+                f"with pruning.weights: init rounds go back to what was before any training, and "
+                f"the ticket {ticket} has weights of iteration "
+                f"{self.experiment.tickets[ticket].iteration} alone"
+            )
+        given = self.experiment.tickets[ticket]
+        recipe = self.experiment.recipe_for(dataset)
+        check_iteration(ticket, given.iteration, info_of(dataset).train_size, recipe)
+        self.check(network, dataset)
+        return self.add(imported(network, dataset, **given.model_dump(), name=ticket))
+
+    def goes_on(self, ticket: str) -> dict[str, Any]:
+        """What the key of a stage holds of where its training starts, if that is elsewhere."""
+        return {"start": self.experiment.tickets[ticket].iteration} if ticket else {}
+
+    def check(self, network: str, dataset: str) -> None:
+        """Refuse a network that the recipe cannot train."""
+        recipe, info = self.experiment.recipe_for(dataset), info_of(dataset)
+        info.check_augment(recipe.augment)
+        per_epoch = iterations_per_epoch(info.train_size, recipe)
+        recipe.check(per_epoch)
+        if (
+            recipe.length.iterations(per_epoch) >= per_epoch
+            and facts(network, info.shape).norm_values == 1
+        ):
+            check_last_batch(info.train_size, recipe, f" of {network}")
 
     def rewind_point(self, network: str, dataset: str) -> Stage:
         """The stage that trains a network to its rewind point."""
         if (network, dataset) not in self._starts:
             recipe, info = self.experiment.recipe_for(dataset), info_of(dataset)
             rewind_step(info.train_size, recipe)
-            info.check_augment(recipe.augment)
-            recipe.check(iterations_per_epoch(info.train_size, recipe))
-            per_epoch = iterations_per_epoch(info.train_size, recipe)
-            if (
-                recipe.length.iterations(per_epoch) >= per_epoch
-                and facts(network, info.shape).norm_values == 1
-            ):
-                check_last_batch(info.train_size, recipe, f" of {network}")
+            self.check(network, dataset)
             level = _Level(round=0, target="", kept=0)
             self._starts[network, dataset] = self.add(
                 Stage(
                     kind="rewind_point",
-                    params={**_named(network), **self.common(dataset)},
+                    params={**named(network), **self.common(dataset)},
                     labels=self.labels(network, dataset, "rewind", level),
                 )
             )
@@ -361,15 +406,17 @@ class _Builder:
         more: Mapping[str, Any] | None = None,
     ) -> Stage:
         """The stage that trains what is made of its parents by some steps."""
+        is_moved = any("move" in step for step in steps)
         source = cell.source
         if source and cell.source_dataset != cell.dataset:
             source += f"@{info_of(cell.source_dataset).title}"
         return Stage(
             kind="retraining",
             params={
-                **_named(cell.network),
+                **named(cell.network),
                 "ticket": [_with_version(step, cell.network) for step in steps],
                 **self.common(cell.dataset),
+                **({} if is_moved else self.goes_on(level.ticket)),
                 **self.drawn(level),
                 **(more or {}),
             },
@@ -431,6 +478,7 @@ class _Builder:
             "seed": self.seed,
             "dataset": info.title,
             **({"target": level.target} if level.target else {}),
+            **({"ticket": level.ticket} if level.ticket else {}),
             **({VARIANT: self.variant} if self.variant else {}),
             **data_labels(info),
         }
@@ -448,13 +496,6 @@ def _check_samples(criterion: str, settings: Mapping[str, Any], dataset: str) ->
             f"criterion {criterion} asks for {asked:,} training images, and {info.title} has "
             f"{info.train_size:,}: lower criteria.{criterion}"
         )
-
-
-@functools.lru_cache(maxsize=4096)
-def _named(network: str) -> Mapping[str, str]:
-    """A network as keys hold it: by its name and, from outside, its version."""
-    known = version(Spec.parse(network).name)
-    return {"network": network, **({"network_version": known} if known else {})}
 
 
 def _version_of(method: Method) -> Mapping[str, Any]:

@@ -21,6 +21,9 @@ from orchestrator.plan.stage import info_of
 
 _NAMED = 4
 
+_Place = tuple[str, str, str, float]
+"""A network, its dataset, the imported ticket from which its rounds are counted, and their rate."""
+
 
 @dataclass(frozen=True)
 class _Level:
@@ -45,6 +48,8 @@ class _Network:
     unpruned: tuple[str, ...]
     """Layers that are never pruned."""
     rate: float
+    start: int
+    """Weights that are left before the first round."""
 
     @property
     def total(self) -> int:
@@ -65,7 +70,7 @@ class _Network:
         """Weights that are left at a level, in all."""
         if level.target:
             return kept_at_sparsity(level.target, self.total)
-        return kept_at(self.rate, level.round, self.total)
+        return kept_at(self.rate, level.round, self.start)
 
     def is_short(self, level: _Level) -> bool:
         """Whether fewer weights are left for the layers that are pruned than there are of these."""
@@ -74,28 +79,33 @@ class _Network:
 
 def notes(experiment: Experiment) -> tuple[str, ...]:
     """What a person should know of the counts that an experiment asks for; usually nothing."""
-    asked: dict[tuple[str, str, float], dict[_Level, None]] = {}
-    by_criterion: dict[tuple[str, str, float, str], dict[_Level, None]] = {}
+    asked: dict[_Place, dict[_Level, None]] = {}
+    by_criterion: dict[tuple[_Place, str], dict[_Level, None]] = {}
     rates = {name: experiment.variant(name).pruning.rate for name in ("", *experiment.variants)}
     for cell in experiment.cells():
         method, level = method_of(cell.method), _Level(cell.round, cell.target)
         moved = method.base == SOURCE
-        place = (cell.source, cell.source_dataset) if moved else (cell.network, cell.dataset)
-        pruned = (*place, rates[cell.variant])
-        asked.setdefault(pruned, {})[level] = None
+        own = (cell.source, cell.source_dataset) if moved else (cell.network, cell.dataset)
+        place = (*own, cell.ticket, rates[cell.variant])
+        asked.setdefault(place, {})[level] = None
         if method.base == REWIND:
-            by_criterion.setdefault((*pruned, method.criterion), {})[level] = None
-    found = [note for one, some in asked.items() for note in _short(_network(*one), some)]
-    for (name, dataset, rate, criterion), some in by_criterion.items():
-        found += _shared_out(_network(name, dataset, rate), criterion, some)
+            by_criterion.setdefault((place, method.criterion), {})[level] = None
+    networks = {place: _network(experiment, *place) for place in asked}
+    found = [note for place, some in asked.items() for note in _short(networks[place], some)]
+    for (place, criterion), some in by_criterion.items():
+        found += _shared_out(networks[place], criterion, some)
     return tuple(found)
 
 
-def _network(name: str, dataset: str, rate: float) -> _Network:
+def _network(experiment: Experiment, name: str, dataset: str, ticket: str, rate: float) -> _Network:
     info = info_of(dataset)
     told = facts(name, info.shape)
     return _Network(
-        name=f"{name} on {info.title}", sizes=told.sizes, unpruned=told.anatomy.unpruned, rate=rate
+        name=f"{name} on {info.title}{f' from {ticket}' if ticket else ''}",
+        sizes=told.sizes,
+        unpruned=told.anatomy.unpruned,
+        rate=rate,
+        start=experiment.tickets[ticket].nonzeros if ticket else told.prunable,
     )
 
 
@@ -103,8 +113,9 @@ def _short(network: _Network, levels: Iterable[_Level]) -> Iterator[str]:
     """Where fewer weights than layers are left: the first round, and the least sparsity."""
     short = [level for level in levels if network.is_short(level)]
     if any(not level.target for level in short):
-        first = last_round(network.rate, network.total, network.whole + network.layers) + 1
-        last = last_round(network.rate, network.total, max(network.whole, 1))
+        first = last_round(network.rate, network.start, network.whole + network.layers) + 1
+        first = 0 if network.is_short(_Level(0, "")) else first
+        last = last_round(network.rate, network.start, max(network.whole, 1))
         yield f"{_left(network, _Level(first, ''))}; round {last} is the last that can be asked for"
     targets = [level for level in short if level.target]
     if targets:

@@ -84,11 +84,14 @@ class Plan:
         """
         above: dict[str, frozenset[str]] = {}
         for key, stage in self.stages.items():
-            own = () if stage.kind == "rewind_point" else (key,)
+            own = () if stage.kind == "rewind_point" or stage.is_given else (key,)
             above[key] = frozenset(own).union(*(above[parent] for parent in stage.parents))
         lines: dict[tuple[Any, ...], frozenset[str]] = {}
         for key in self.asked:
-            axes = ("network", "method", "source", "transform", "seed", "dataset", VARIANT, NOISE)
+            axes = (
+                *("network", "method", "source", "transform", "ticket", "seed", "dataset"),
+                *(VARIANT, NOISE),
+            )
             for labels in self.labels(key):
                 line = tuple("imp" if labels.get(a) == "dense" else labels.get(a) for a in axes)
                 lines[line] = lines.get(line, frozenset()) | above[key]

@@ -31,7 +31,7 @@ def check_count(experiment: Experiment) -> None:
         ElthError: with the number, the limit and what to do.
     """
     seeds, rounds = len(experiment.seeds), experiment.pruning.rounds
-    stages, chains = 0, dict[tuple[str, str, str], int]()
+    stages, chains = 0, dict[tuple[str, str, str, str], int]()
     for entry in experiment.grid:
         datasets = entry.dataset or (experiment.dataset,)
         for variant, method in product(entry.variants, entry.method):
@@ -42,7 +42,8 @@ def check_count(experiment: Experiment) -> None:
             moved = base == SOURCE
             sources = entry.source if moved else entry.network
             places = (entry.source_dataset or (experiment.dataset,)) if moved else datasets
-            count = len(entry.network) * len(datasets) * levels
+            tickets = entry.ticket or ("",)
+            count = len(entry.network) * len(datasets) * levels * len(tickets)
             if moved:
                 count *= len(sources) * len(places) * len(entry.transform)
             # What is a round of a chain is counted there, where it is no twin.
@@ -51,11 +52,8 @@ def check_count(experiment: Experiment) -> None:
             stages += sum(count if twin else own for twin in is_twin)
             if pruning.repel and base == TICKET:  # which may be a chain as well
                 stages += count // levels * last
-            for network in sources:
-                for place in places:
-                    needed = 0 if base == REWIND else last
-                    chain = (variant, network, place)
-                    chains[chain] = max(needed, chains.get(chain, 0))
+            for chain in product((variant,), sources, places, tickets):
+                chains[chain] = max(0 if base == REWIND else last, chains.get(chain, 0))
     total = seeds * (stages + sum(2 + last for last in chains.values()))
     if total <= MOST_STAGES < rounds:  # no chain is as long, and to count its weights takes long
         raise ElthError(f"pruning.rounds is {rounds:,}, and at most {MOST_STAGES:,} are counted")
@@ -74,9 +72,9 @@ def _levels(entry: Entry, method: str, rounds: int) -> tuple[int, int]:
     if method == "dense":
         return 1, 0
     if entry.round == "all" or (not entry.round and not entry.sparsity and method == "imp"):
-        return rounds + len(entry.sparsity), rounds
+        return rounds + bool(entry.ticket) + len(entry.sparsity), rounds
     if not entry.round and not entry.sparsity:
-        return 1, rounds
+        return 1, 0 if entry.ticket else rounds
     last = rounds if entry.sparsity else max(entry.round)
     return len(entry.round) + len(entry.sparsity), last
 

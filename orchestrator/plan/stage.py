@@ -18,17 +18,21 @@ from elth import data, ways
 from elth.counts import iterations_per_epoch, rewind_step
 from elth.data import DatasetInfo, info
 from elth.errors import ElthError
-from elth.networks import DataShape
+from elth.networks import DataShape, version
 from elth.recipes import Recipe, Step
 from elth.specs import Spec
 
 ANALYSIS = "analysis"
 """The kind of a stage that trains nothing and looks at what others have trained."""
 
-VERSIONS = {"rewind_point": 1, "round": 1, "retraining": 1, ANALYSIS: 1}
+IMPORTED = "imported"
+"""The kind that nothing computes: see ``plan.imported``."""
+
+VERSIONS = {"rewind_point": 1, "round": 1, "retraining": 1, ANALYSIS: 1, IMPORTED: 1}
 """Raised when a kind comes to mean something else, which gives its stages new keys."""
 
-KINDS = tuple(VERSIONS)
+KINDS = tuple(kind for kind in VERSIONS if kind != IMPORTED)
+"""Those that are computed."""
 
 
 VARIANT, NOISE = "variant", "noise"
@@ -42,14 +46,19 @@ class Stage:
     """One thing to compute."""
 
     kind: str
-    """``rewind_point``, ``round``, ``retraining`` or ``analysis``."""
+        if label.get("ticket"):
+            text += f" from {label['ticket']}"
+        if self.kind == ANALYSIS:
+            text = f"{label[MEASURE]} of {text} {label[LOOKS_AT]}"
+        elif self.kind == "rewind_point":
     params: Mapping[str, Any]
     """What fixes the result, as JSON values, beside the parents."""
     parents: tuple[str, ...] = ()
     """Keys of the stages whose results are needed."""
     labels: Mapping[str, Any] = field(compare=False)
     """Axes by which people compare: network, method, source, transform, round, seed, dataset, and
-    where it has them variant and noise."""
+    where it has them variant and noise; of what comes of an imported ticket also that one's name.
+    """
 
     @functools.cached_property
     def key(self) -> str:
@@ -72,19 +81,34 @@ class Stage:
         return _recipe(json.dumps(self.params["recipe"]))
 
     @property
+    def is_given(self) -> bool:
+        """Whether a person puts it into a store: nothing computes it, and it has no seed."""
+        return self.kind == IMPORTED
+
+    @property
     def title(self) -> str:
         """A short name for people, as ``resnet20 <- resnet14 append, round 8, seed 0``."""
         label = self.labels
         text = str(label["network"])
+        if self.is_given:
+            digest, iteration = self.params["sha256"], self.params["iteration"]
+            return f"{text} imported {digest[:8]}, iteration {iteration}"
         if label["source"]:
             text += f" <- {label['source']} {label['transform']}"
             if label["method"] != "ett":
                 text += f" {label['method']}"
         elif label["method"] not in ("imp", "rewind"):
             text += f" {label['method']}"
-        if self.kind == ANALYSIS:
-            text = f"{label[MEASURE]} of {text} {label[LOOKS_AT]}"
-        elif self.kind == "rewind_point":
+    elif "start" in stage.params:
+        start = int(stage.params["start"])  # of an imported ticket
+    else:
+        start = rewind_step(size, recipe)
+    weights = stage.params.get("weights")
+    if weights is None:
+        return start, recipe.length.iterations(iterations_per_epoch(size, recipe))
+    given = stage.params.get("finetune")
+    first, last = ways.span(weights, recipe, size, None if given is None else Step.parse(given))
+    return start if weights == "trained" else first, last
             text += " rewind point"
         elif label.get("target"):
             text += f" at {100 * float(label['target']):g} %"
@@ -139,21 +163,32 @@ def iterations(stage: Stage) -> tuple[int, int]:
         return 0, 0
     recipe = recipe_of(stage)
     size = size_of(stage)
-    start = rewind_step(size, recipe)
     if stage.kind == "rewind_point":
-        return 0, start
+        return 0, rewind_step(size, recipe)
     if any("move" in step for step in stage.params.get("ticket", ())):
         start = 0  # carried to another dataset, a ticket is trained from the beginning
-    if "weights" in stage.params:
-        given = stage.params.get("finetune")
-        finetune = None if given is None else Step.parse(given)
-        return ways.span(stage.params["weights"], recipe, size, finetune)
-    return start, recipe.length.iterations(iterations_per_epoch(size, recipe))
+    elif "start" in stage.params:
+        start = int(stage.params["start"])  # of an imported ticket
+    else:
+        start = rewind_step(size, recipe)
+    weights = stage.params.get("weights")
+    if weights is None:
+        return start, recipe.length.iterations(iterations_per_epoch(size, recipe))
+    given = stage.params.get("finetune")
+    first, last = ways.span(weights, recipe, size, None if given is None else Step.parse(given))
+    return start if weights == "trained" else first, last
 
 
 def is_twin(stage: Stage) -> bool:
     """Whether a stage is another one's training with other noise; no chain goes on from it."""
     return bool(stage.params.get("noise", {}).get("copy"))
+
+
+@functools.lru_cache(maxsize=4096)
+def named(network: str) -> Mapping[str, str]:
+    """A network as keys hold it: by its name and, from outside, its version."""
+    known = version(Spec.parse(network).name)
+    return {"network": network, **({"network_version": known} if known else {})}
 
 
 def dataset_of(stage: Stage) -> str:
@@ -170,10 +205,10 @@ def per_epoch(stage: Stage) -> int:
 
 
 def count_kinds(stages: Iterable[Stage]) -> dict[str, int]:
-    """How many stages there are of each kind."""
+    """How many stages there are of each kind; of those that nothing computes if there is one."""
     counts = dict.fromkeys(KINDS, 0)
     for stage in stages:
-        counts[stage.kind] += 1
+        counts[stage.kind] = counts.get(stage.kind, 0) + 1
     return counts
 
 

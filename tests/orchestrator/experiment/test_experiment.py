@@ -62,7 +62,7 @@ STOPS = "collapsed, or {accuracy_below: 12} for a test accuracy in percent"
 
 TOP = (
     "name, description, plugins, paper, dataset, seeds, recipe, recipes, pruning, criteria, "
-    "variants, grid, data, resources"
+    "variants, tickets, grid, data, resources"
 )
 
 
@@ -82,7 +82,7 @@ TOP = (
             "grid.0.netwrk=mlp2",
             "unknown key 'grid.0.netwrk'; did you mean 'network'? "
             "(there is: method, network, dataset, source, source_dataset, transform, round, "
-            "sparsity, variant, noise, keep)",
+            "sparsity, variant, noise, ticket, keep)",
         ),
         ("recipe.lenght=2ep", "unknown key 'recipe.lenght'; did you mean 'length'? (there is: len"),
         ("recipe.bse=x", "unknown key 'recipe.bse'; did you mean 'base'? (there is: "),
@@ -511,9 +511,10 @@ def test_the_resolved_text_states_every_default(path: Path) -> None:
     plain = yaml.safe_load(load(path).resolved())
     assert plain["pruning"] == {"rate": 0.2, "rounds": 13}
     assert plain["recipe"] == RECIPES["digits_resnet"].full()
-    assert set(plain) == set(Experiment.model_fields) - {"paper", "plugins", "variants"}
+    idle = {"plugins", "variants", "tickets"}
+    assert set(plain) == set(Experiment.model_fields) - {"paper", *idle}
     plain = yaml.safe_load(load(path, ["paper.title=x"]).resolved())
-    assert set(plain) == set(Experiment.model_fields) - {"plugins", "variants"}
+    assert set(plain) == set(Experiment.model_fields) - idle
     assert plain["paper"] == {"title": "x"}
     plain = yaml.safe_load(load(path, ["paper={title: x, round: 6}"]).resolved())
     assert plain["paper"] == {"title": "x", "round": 6}

@@ -69,9 +69,9 @@ def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("vit", "ways"):
         sys.modules.pop(name, None)
     plugins.sources.cache_clear()
-    from orchestrator.plan import building, transforming
+    from orchestrator.plan import stage, transforming
 
-    building._named.cache_clear()
+    stage.named.cache_clear()
     transforming.transform.cache_clear()
 
 
