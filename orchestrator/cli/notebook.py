@@ -29,6 +29,7 @@ COLUMNS = (
     "target",
     "variant",
     "noise",
+    "ticket",
     "sparsity",
     "dataset",
     "seed",
@@ -37,7 +38,10 @@ COLUMNS = (
     "run_id",
 )
 """The columns of ``Results.frame``; ``target`` is an exact sparsity, or empty for a whole round,
-``noise`` the number of a twin, or 0."""
+``noise`` the number of a twin, or 0, ``ticket`` the imported one from which rounds are counted."""
+
+_VALUES = ("sparsity", "nonzeros", "accuracy", "run_id")
+"""The columns by which no cell is told from another."""
 
 _SHOWN = 10
 """Values of an axis that an error lists."""
@@ -171,6 +175,7 @@ class Results:
         target: str | None = None,
         variant: str | None = None,
         noise: int | None = None,
+        ticket: str | None = None,
     ) -> Ticket:
         """The ticket of the one cell and seed that is meant, by as many axes as tell it.
 
@@ -186,6 +191,7 @@ class Results:
             "transform": transform,
             "round": round,
             "target": target,
+            "ticket": ticket,
             "dataset": dataset,
             "variant": variant,
             "noise": noise,
@@ -236,6 +242,7 @@ class Results:
             "target",
             "variant",
             "noise",
+            "ticket",
             "sparsity",
             "dataset",
         )
@@ -271,8 +278,7 @@ def _spelled(axes: dict[str, Any]) -> str:
 def _told_apart(rows: Sequence[dict[str, Any]]) -> str:
     """The axes in which rows differ, as ``seed (0, 1) or round (1, 2, 3)``."""
     told = []
-    axes = ("network", "method", "source", "transform", "round", "target", "dataset", "variant")
-    for axis in (*axes, "noise", "seed"):
+    for axis in (name for name in COLUMNS if name not in _VALUES):
         values = [repr(value) for value in _values(rows, axis)]
         if len(values) > 1:
             more = ", ..." if len(values) > _SHOWN else ""

@@ -39,6 +39,8 @@ class Cell:
     """The variant of the experiment; empty for the experiment itself."""
     noise: int = 0
     """Number of the twin; 0 is the cell itself."""
+    ticket: str = ""
+    """The imported ticket from which its rounds are counted, if there is one."""
     sparsity: float
     """Mean fraction of prunable weights that are zero."""
     seeds: tuple[int, ...]
@@ -54,8 +56,11 @@ class Cell:
 
     @property
     def level(self) -> tuple[int, str]:
-        """Round and exact sparsity: what is compared stands at one level."""
-        return (self.round, self.target)
+        """Round and exact sparsity: what is compared stands at one level.
+
+        Rounds of an imported ticket are counted from that, and are levels of their own.
+        """
+        return (self.round, " ".join(filter(None, (self.ticket, self.target))))
 
     @functools.cached_property
     def mean(self) -> float:
@@ -69,11 +74,12 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """How the line is written: ``IMP``, ``ETT <- resnet14 append``, ``IMP, b512``."""
+        """How the line is written: ``ETT <- resnet14 append``, ``IMP from theirs, b512``."""
         text = title(self.method)
         if self.source:
             plan = "" if self.transform == "identity" else f" {self.transform}"
             text += f" <- {self.source}{plan}"
+        text += f" from {self.ticket}" if self.ticket else ""
         text += f", {self.variant}" if self.variant else ""
         return text + (f", noise {self.noise}" if self.noise else "")
 
@@ -94,6 +100,7 @@ class Cell:
             **({"target": self.target} if self.target else {}),
             **({VARIANT: self.variant} if self.variant else {}),
             **({NOISE: self.noise} if self.noise else {}),
+            **({"ticket": self.ticket} if self.ticket else {}),
             "sparsity": self.sparsity,
             "seeds": list(self.seeds),
             "nonzeros": list(self.nonzeros),
@@ -228,10 +235,11 @@ def cells_of(tracked: Iterable[Tracked], variants: Iterable[str] = ()) -> tuple[
         axes = ("network", "method", "source", "transform", "round", "dataset")
         labels = one.stage.labels
         more = (labels.get("target", ""), labels.get(VARIANT, ""), labels.get(NOISE, 0))
-        groups.setdefault((*(labels[axis] for axis in axes), *more), []).append(one)
+        place = (*(labels[axis] for axis in axes), *more, labels.get("ticket", ""))
+        groups.setdefault(place, []).append(one)
     cells = []
     for place, group in groups.items():
-        network, method, source, transform, k, dataset, target, variant, noise = place
+        network, method, source, transform, k, dataset, target, variant, noise, ticket = place
         group.sort(key=lambda one: one.stage.labels["seed"])
         seeds = tuple(one.stage.labels["seed"] for one in group)
         if len(set(seeds)) != len(seeds):
@@ -250,6 +258,7 @@ def cells_of(tracked: Iterable[Tracked], variants: Iterable[str] = ()) -> tuple[
                 target=target,
                 variant=variant,
                 noise=noise,
+                ticket=ticket,
                 sparsity=statistics.fmean(sparsity),
                 seeds=seeds,
                 nonzeros=tuple(one.nonzeros for one in group),

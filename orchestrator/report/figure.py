@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from orchestrator.report.cells import Cell, Report
 
 # Colour-blind safe (Okabe and Ito 2008): IMP black, as the reference; ETT in strong colours and
-# drawn through, as the papers have it; what is pruned in other ways is dashed.
+# drawn through, as the papers have it; what is pruned in other ways is dashed, and what comes of an
+# imported ticket dotted.
 _COLOURS = {
     "imp": "#000000",
     "reinit": "#CC79A7",
@@ -192,7 +193,7 @@ def _panel(
             color=colour,
             marker=_MARKERS.get(method, "o"),
             markerfacecolor="white" if points[0].noise else colour,
-            linestyle=":" if points[0].noise else "-" if method in ("imp", "ett") else "--",
+            linestyle=_style(points[0]),
             zorder=3 if method in ("imp", "ett") else 2,
             linewidth=1.6,
             markersize=4.5,
@@ -207,6 +208,13 @@ def _panel(
     axis.legend(
         frameon=False, fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=beside
     )
+
+
+def _style(cell: Cell) -> str:
+    """How the line of a cell is drawn."""
+    if cell.noise or cell.ticket:
+        return ":"
+    return "-" if cell.method in ("imp", "ett") else "--"
 
 
 def _aside(figure: Figure, steps: float) -> ScaledTranslation:

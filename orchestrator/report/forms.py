@@ -25,6 +25,8 @@ from orchestrator.store.soundness import DO_AGAIN
 
 _COLUMNS = 6
 _TOLD = 8
+_DENSE = (0, "")
+"""The level of the dense network."""
 
 
 def to_json(report: Report, *, provenance: bool = False) -> str:
@@ -36,7 +38,8 @@ def to_csv(report: Report) -> str:
     """One line for each cell."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    more = [axis for axis in (VARIANT, NOISE) if any(getattr(c, axis) for c in report.cells)]
+    axes = (VARIANT, NOISE, "ticket")
+    more = [axis for axis in axes if any(getattr(c, axis) for c in report.cells)]
     names = ("network", "method", "source", "transform", "round", "target", "dataset", *more)
     writer.writerow(
         (
@@ -79,6 +82,12 @@ def to_tables(report: Report) -> RenderableType:
             f"Test accuracy in % after the last epoch, {spread} over {count} "
             f"seed{'s' if seeds != [1] else ''}; in brackets the difference to IMP, below it the "
             "sparsity where it is another than that of the column."
+        )
+    tickets = dict.fromkeys(cell.ticket for cell in report.shown if cell.ticket)
+    if tickets:
+        notes.append(
+            f"Rounds of lines from {', '.join(tickets)} are counted from an imported ticket, "
+            "whose round 0 is its own mask."
         )
     for name, given in report.criteria.items():
         settings = ", ".join(f"{key}={value}" for key, value in given.items())
@@ -165,7 +174,7 @@ def _table(title: str, cells: Sequence[Cell]) -> Table:
     best = {
         level: max(c.mean for c in cells if c.level == level and c.method != "dense")
         for level in shown
-        if level[0]
+        if level != _DENSE
     }
     for name in dict.fromkeys(cell.name for cell in sorted(cells, key=_row_key)):
         row = []

@@ -25,14 +25,17 @@ Layout = Callable[["Book"], list[Sheet]]
 
 
 class Book:
-    """The cells of a report at one level, and the printed numbers."""
+    """The cells of a report at one level, and the printed numbers.
+
+    A paper's rounds are of its own chains: what comes of an imported ticket is in no sheet.
+    """
 
     def __init__(self, cells: Sequence[Cell], paper: Paper, dataset: str, round_: int) -> None:
         self.cells = tuple(
             c
             for c in cells
             if (c.method == "dense" or (c.round == round_ and not c.target))
-            and not (c.variant or c.noise)
+            and not (c.variant or c.noise or c.ticket)
         )
         self.paper = paper
         self.dataset = dataset

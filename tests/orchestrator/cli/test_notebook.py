@@ -40,8 +40,8 @@ def test_the_package_is_light_and_has_two_functions() -> None:
 def test_a_row_for_each_cell_and_seed(found: orchestrator.Results) -> None:
     frame = found.frame()
     assert " ".join(frame.columns) == (
-        "network method source transform round target variant noise sparsity dataset seed nonzeros "
-        "accuracy run_id"
+        "network method source transform round target variant noise ticket sparsity dataset seed "
+        "nonzeros accuracy run_id"
     )
     cells = found.report.cells
     assert len(frame) == sum(len(cell.seeds) for cell in cells) == 2 * len(cells)

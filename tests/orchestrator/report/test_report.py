@@ -63,12 +63,14 @@ def _tracked(
     numerics: str = "cpu",
     dataset: str = "digits",
     target: str = "",
+    ticket: str = "",
     collapsed: tuple[str, ...] = (),
 ) -> Tracked:
     """A finished stage as the store tells of it; its network has 1,000 prunable weights."""
     kind = {"rewind": "rewind_point", "imp": "round", "dense": "round"}.get(method, "retraining")
     labels = {"network": network, "method": method, "source": source, "transform": transform}
     labels |= {"target": target} if target else {}
+    labels |= {"ticket": ticket} if ticket else {}
     stage = Stage(
         kind=kind, params={}, labels={**labels, "round": k, "seed": seed, "dataset": dataset}
     )
@@ -255,6 +257,52 @@ def test_an_exact_sparsity_is_a_cell_of_its_own() -> None:
     assert [difference(c, cells) for c in cells if c.method == "snip"] == [-8.0, -8.0]
     alone = cells_of([_tracked("imp", 90.0, k=3), _exact()[3]])
     assert [difference(cell, alone) for cell in alone] == [None, None]
+
+
+def _imported() -> list[Tracked]:
+    """IMP of the network's own, and beside it what comes of an imported ticket of 300 weights."""
+    theirs: dict[str, Any] = {"ticket": "theirs"}
+    return [
+        *(_tracked("dense", 96.0, k=0, nonzeros=1000), _tracked("imp", 90.0, k=1, nonzeros=500)),
+        *(_tracked("imp", 80.0 - k, k=k, nonzeros=300 - 60 * k, **theirs) for k in (0, 1)),
+        _tracked("reinit", 70.0, k=0, nonzeros=300, **theirs),
+        _tracked("imp", 75.0, k=2, nonzeros=200, target="0.8", **theirs),
+    ]
+
+
+def test_what_comes_of_an_imported_ticket_is_apart() -> None:
+    cells = cells_of(_imported())
+    assert [(c.name, c.round, c.target, c.mean) for c in cells] == [
+        ("dense", 0, "", 96.0),
+        ("IMP from theirs", 0, "", 80.0),
+        ("Reinit from theirs", 0, "", 70.0),
+        ("IMP", 1, "", 90.0),
+        ("IMP from theirs", 1, "", 79.0),
+        ("IMP from theirs", 2, "0.8", 75.0),
+    ]
+    assert [difference(c, cells) for c in cells if c.method == "reinit"] == [-10.0]
+    found = json.loads(to_json(_report(_imported())))
+    assert [one.get("ticket") for one in found] == [
+        *(None, "theirs", "theirs", None, "theirs", "theirs")
+    ]
+    text = _text(_report(_imported()))
+    assert "Rounds of lines from theirs are counted from an imported ticket" in text
+    (line,) = [line for line in text.splitlines() if "│ IMP " in line and "from" not in line]
+    assert "90.00" in line
+    assert "80.00" not in line
+    assert "imported" not in _text(_report())
+    head, *rest = to_csv(_report(_imported())).splitlines()
+    at = head.split(",").index("ticket")
+    assert [row.split(",")[at] for row in rest][:2] == ["", "theirs"]
+    assert "ticket" not in to_csv(_report())
+
+
+def test_no_papers_table_is_of_an_imported_ticket() -> None:
+    paper = Paper(title="E-LTH", layout="by_method", round=1)
+    (sheet,) = sheets(
+        dataclasses.replace(_report(_imported()), paper=paper, dataset="digits", rounds=2)
+    )
+    assert [name for name, _ in sheet.rows] == ["dense", "IMP"]
 
 
 def test_only_a_cell_at_an_exact_sparsity_names_it() -> None:
