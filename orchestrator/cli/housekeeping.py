@@ -212,21 +212,30 @@ def _agreed(question: str, *, yes: bool) -> bool:
     help="Instead: let the trained weights of this grid's rounds go, all but the last of each "
     "chain. Whatever needs them later has them trained again.",
 )
+@click.option(
+    "--tickets", is_flag=True, help="Instead: move imported tickets that no grid uses to the trash."
+)
 def gc(
     store: str | None,
     dry_run: bool,
     older_than: float,
     storage: str | None,
     weights: str | None,
+    tickets: bool,
 ) -> None:
     """Tell what lies in a store and is of no use any more, by kind, and remove what is old.
 
     Files of deleted runs; damaged results that were done again; what is not whole in the outbox, or
     waited there and is in the store; checkpoints of stages that are finished or unknown; folders
-    whose runs the database does not have. Reports stay, and what a live driver uses.
+    whose runs the database does not have. Reports stay, imported tickets, and what a live driver
+    uses.
     """
+    if weights is not None and tickets:
+        raise click.UsageError("give --weights or --tickets, not both")
     tracker = open_tracker(store, writing=not dry_run)
-    if weights is not None:
+    if tickets:
+        _let_tickets_go(tracker, dry=dry_run)
+    elif weights is not None:
         _let_go(tracker, weights, dry=dry_run)
     else:
         _clean(tracker, storage, older_than, dry=dry_run)
@@ -276,6 +285,24 @@ def _let_go(tracker: Tracker, grid: str, *, dry: bool) -> None:
         return
     count = sum(1 for _ in weights.let_go(tracker, found))
     _say(f"removed: weights of {count:,} rounds, {size_of(found.size)}")
+
+
+def _let_tickets_go(tracker: Tracker, *, dry: bool) -> None:
+    from orchestrator.store import importing
+
+    found = importing.unused(tracker)
+    _say(
+        f"{tracker.store}: {len(found)} imported tickets that no grid uses, "
+        f"{size_of(sum(one.size for one in found))}"
+    )
+    for one in found:
+        _say(f"    {one.stage.title} ({one.stage.key[:12]})")
+    if dry or not found:
+        return
+    gone = importing.remove(tracker, found)
+    if len(gone) < len(found):
+        _say(f"note: {len(found) - len(gone)} stay, as a grid has begun to use them")
+    _say(f"{len(gone)} are in the trash; elth gc removes their files when they are old")
 
 
 COMMANDS = (grids, rm, gc)

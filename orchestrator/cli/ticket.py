@@ -1,20 +1,35 @@
-"""The commands about tickets: ``elth ticket show``, ``transform`` and ``export``."""
+"""The commands about tickets: ``elth ticket show``, ``transform``, ``export`` and ``import``."""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
 
+from elth.errors import ElthError
 from elth.files import expanded
-from orchestrator.cli.common import PLACE, Command, open_tracker, out, plugin_option, store_option
+from orchestrator.cli.common import (
+    PLACE,
+    Command,
+    find_store,
+    open_tracker,
+    out,
+    plugin_option,
+    store_option,
+)
+
+if TYPE_CHECKING:
+    from elth.tickets import Ticket
 
 
 @click.group()
 def ticket() -> None:
-    """Look at, transform and export ticket files."""
+    """Look at, transform, export and import tickets."""
 
 
 @ticket.command(cls=Command, name="show", example="elth ticket show ticket.safetensors")
@@ -135,38 +150,80 @@ def ticket_export(
 @ticket.command(
     cls=Command,
     name="import",
-    example="elth ticket import --network resnet20 --weights w.pt --dataset cifar10 "
-    "-o t.safetensors",
+    example="elth ticket import --network resnet20 --weights w.pt --mask m.pt --dataset cifar10 "
+    "--iteration 1000\nelth ticket import --ticket t.safetensors --store runs",
 )
-@click.option("--network", required=True, help="The network that they are of, as resnet20.")
-@click.option("--weights", type=PLACE, required=True, help="safetensors, or of torch.save.")
+@click.option("--network", help="The network that they are of, as resnet20.")
+@click.option("--weights", type=PLACE, help="safetensors, or of torch.save.")
 @click.option(
     "--mask", type=PLACE, help="As --weights. [default: NAME_mask beside the weights' NAME_orig]"
 )
-@click.option("--dataset", required=True, help="What it is trained on, as cifar10: elth data list.")
+@click.option(
+    "--ticket",
+    "file",
+    type=PLACE,
+    help="Instead of network, weights and mask: a ticket file of elth.",
+)
+@click.option(
+    "--dataset",
+    help="What it is trained on, as cifar10: elth data list. [default: that of the ticket file]",
+)
 @click.option(
     "--iteration",
     type=click.IntRange(min=0),
-    help="How far the weights were trained. [default: the recipe's rewind point]",
+    help="How far the weights were trained. [default: the rewind point, in a ticket file]",
 )
 @plugin_option
-@click.option("--output", "-o", type=PLACE, required=True, help="The ticket file.")
+@click.option("--output", "-o", type=PLACE, help="Write a ticket file, instead of into the store.")
+@store_option
 def ticket_import(
-    network: str,
-    weights: Path,
+    network: str | None,
+    weights: Path | None,
     mask: Path | None,
-    dataset: str,
+    file: Path | None,
+    dataset: str | None,
     iteration: int | None,
-    output: Path,
+    output: Path | None,
+    store: str | None,
 ) -> None:
-    """Make a ticket file of weights and a mask that were found elsewhere.
+    """Put weights and a mask that were found elsewhere into the store, for a grid to start from.
 
-    Nothing in the files is executed, and whatever does not fit the network is listed at once.
+    Nothing in the files is executed, and whatever does not fit the network is listed at once. What
+    is printed names the ticket in a config. With -o a ticket file is made, and no store is touched.
     """
+    if output is not None and store is not None:
+        raise click.UsageError("give -o for a ticket file, or --store for a store, not both")
+    if file is not None:
+        if network is not None or weights is not None or mask is not None:
+            raise click.UsageError("--ticket has network, weights and mask: give it alone")
+        found = _read_ticket(file)
+        dataset = dataset or _dataset_of(found, file)
+    elif network is None or weights is None:
+        raise click.UsageError("give --network and --weights, or --ticket")
+    else:
+        found = _read_foreign(network, weights, mask, dataset, iteration)
+        assert dataset is not None
+    if output is None:
+        at = iteration if iteration is not None else _iteration_of(found, dataset)
+        _put(found, dataset, at, [one for one in (file, weights, mask) if one], store)
+        return
+    if file is not None and iteration is not None:
+        found = dataclasses.replace(found, origin={**found.origin, "start": iteration})
+    found.save(output)
+    _print_ticket(found)
+    click.echo(f"wrote {output}")
+
+
+def _read_foreign(
+    network: str, weights: Path, mask: Path | None, dataset: str | None, iteration: int | None
+) -> Ticket:
+    """A ticket of somebody else's files."""
     from elth import data, foreign, networks
 
+    if dataset is None:
+        raise click.UsageError("Missing option '--dataset'")
     info = data.info(dataset)
-    found = foreign.as_ticket(
+    return foreign.as_ticket(
         networks.canonical(network),
         info.shape,
         foreign.read_tensors(weights),
@@ -174,9 +231,80 @@ def ticket_import(
         iteration=iteration,
         origin={"dataset": info.identity()},
     )
-    found.save(output)
+
+
+def _read_ticket(file: Path) -> Ticket:
+    from elth.tickets import Ticket
+
+    return Ticket.load(file)
+
+
+def _dataset_of(found: Ticket, file: Path) -> str:
+    """The dataset of a ticket file, if that can be found here by its name."""
+    from elth import data
+
+    told = found.origin.get("dataset") or {}
+    name = str(told.get("name", ""))
+    try:
+        if name and data.info(name).identity() == told:
+            return name
+    except ElthError:  # a folder of images is found by its manifest alone
+        pass
+    raise ElthError(
+        f"{file} does not say where its dataset{f' {name}' if name else ''} is to be found: give "
+        "--dataset"
+    )
+
+
+def _iteration_of(found: Ticket, dataset: str) -> int:
+    """The iteration from which a ticket's training goes on, as its file tells."""
+    from elth import data
+    from elth.counts import rewind_step
+    from elth.recipes import Recipe
+
+    if "start" in found.origin:
+        return int(found.origin["start"])
+    if "recipe" in found.origin:
+        return rewind_step(data.info(dataset).train_size, Recipe.of(found.origin["recipe"]))
+    raise ElthError("how far were the weights trained? Give --iteration, as --iteration 1000")
+
+
+def _put(
+    found: Ticket, dataset: str, iteration: int, files: Sequence[Path], store: str | None
+) -> None:
+    """Put a ticket into a store, and print how a config names it."""
+    from elth import data
+    from orchestrator.plan.imported import imported
+    from orchestrator.store.importing import put
+    from orchestrator.store.tracker import Tracker
+
+    info = data.info(dataset)
+    if info.shape != found.shape:
+        raise ElthError(f"the ticket is for {found.shape}, and {info.title} has {info.shape}")
+    digest, nonzeros = found.digest, found.nonzeros
+    stage = imported(
+        str(found.network), info.name, sha256=digest, iteration=iteration, nonzeros=nonzeros
+    )
+    about = {
+        "files": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
+        "origin": dict(found.origin),
+    }
+    tracker = Tracker(find_store(store))
+    tracker.tend()
+    is_new = put(tracker, stage, found, about)
     _print_ticket(found)
-    click.echo(f"wrote {output}")
+    click.echo(
+        f"{'put into' if is_new else 'is already in'} {tracker.store}, as {stage.title} "
+        f"({stage.key[:12]}). In a config:\n"
+    )
+    words = f"sha256: {digest}, iteration: {iteration}, nonzeros: {nonzeros}"
+    click.echo(f"tickets:\n  theirs: {{{words}}}\ngrid:")
+    click.echo(f"  - {{method: imp, network: {_spelled(found.network)}, ticket: theirs}}")
+
+
+def _spelled(network: Any) -> str:
+    """A network within braces of YAML."""
+    return f"'{network}'" if any(c in str(network) for c in ",:{}[]") else str(network)
 
 
 def _ticket(ticket_or_run: str, store: str | None) -> Any:
@@ -208,9 +336,12 @@ def _print_ticket(ticket: Any) -> None:
     )
     origin = ticket.origin
     if "dataset" in origin:
-        click.echo(f"dataset {origin['dataset'].get('name')}, seed {origin.get('seed')}")
+        seed = f", seed {origin['seed']}" if "seed" in origin else ""
+        click.echo(f"dataset {origin['dataset'].get('name')}{seed}")
     if origin.get("weights") == "trained":
         click.echo(f"weights after the training, at iteration {origin.get('start')}")
+    elif "start" in origin:
+        click.echo(f"training starts at iteration {origin['start']}")
     for step in origin.get("history", ()):
         text = ", ".join(f"{key} {value}" for key, value in step.items() if key != "plan")
         click.echo(f"  {text}")

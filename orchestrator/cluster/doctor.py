@@ -88,6 +88,8 @@ def examine(
         yield from check_disks(store, given)
     if experiment is not None:
         yield from check_data(experiment)
+    if experiment is not None and experiment.tickets and store is not None:
+        yield from check_tickets(experiment, store)
     if address is None:
         yield from check_scratch()
         if experiment is not None:
@@ -195,6 +197,27 @@ def check_store(store: Store, *, restore: bool = False) -> Iterator[Finding]:
             f"{_some(list(networks))}: see docs/numerics.md",
             do=DO_AGAIN,
         )
+
+
+def check_tickets(experiment: Experiment, store: Store) -> Iterator[Finding]:
+    """Whether the store has the imported tickets that an experiment starts from."""
+    from orchestrator.plan.building import build
+    from orchestrator.plan.imported import lacking
+    from orchestrator.store.tracker import Tracker
+
+    try:
+        tracked = Tracker(store, reading=True).stages() if store.is_there else []
+        finished = {one.key for one in tracked if one.status == "finished"}
+        known = [one.stage for one in tracked]
+        missing = lacking(build(experiment).stages, finished, known, str(store))
+    except ElthError as error:
+        yield Finding(about="tickets", what=str(error), do="see what the message says")
+        return
+    for line in missing:
+        what, _, do = line.rpartition(": ")
+        yield Finding(about="tickets", what=what, do=do)
+    if not missing:
+        yield _well("tickets", f"{', '.join(experiment.tickets)} in {store}")
 
 
 def check_locale() -> Iterator[Finding]:

@@ -24,7 +24,6 @@ from elth.specs import Spec
 
 ANALYSIS = "analysis"
 """The kind of a stage that trains nothing and looks at what others have trained."""
-
 IMPORTED = "imported"
 """The kind that nothing computes: see ``plan.imported``."""
 
@@ -46,11 +45,7 @@ class Stage:
     """One thing to compute."""
 
     kind: str
-        if label.get("ticket"):
-            text += f" from {label['ticket']}"
-        if self.kind == ANALYSIS:
-            text = f"{label[MEASURE]} of {text} {label[LOOKS_AT]}"
-        elif self.kind == "rewind_point":
+    """``rewind_point``, ``round``, ``retraining``, ``analysis`` or ``imported``."""
     params: Mapping[str, Any]
     """What fixes the result, as JSON values, beside the parents."""
     parents: tuple[str, ...] = ()
@@ -99,16 +94,11 @@ class Stage:
                 text += f" {label['method']}"
         elif label["method"] not in ("imp", "rewind"):
             text += f" {label['method']}"
-    elif "start" in stage.params:
-        start = int(stage.params["start"])  # of an imported ticket
-    else:
-        start = rewind_step(size, recipe)
-    weights = stage.params.get("weights")
-    if weights is None:
-        return start, recipe.length.iterations(iterations_per_epoch(size, recipe))
-    given = stage.params.get("finetune")
-    first, last = ways.span(weights, recipe, size, None if given is None else Step.parse(given))
-    return start if weights == "trained" else first, last
+        if label.get("ticket"):
+            text += f" from {label['ticket']}"
+        if self.kind == ANALYSIS:
+            text = f"{label[MEASURE]} of {text} {label[LOOKS_AT]}"
+        elif self.kind == "rewind_point":
             text += " rewind point"
         elif label.get("target"):
             text += f" at {100 * float(label['target']):g} %"

@@ -15,6 +15,7 @@ from orchestrator import plan as plans
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.costs import duration
 from orchestrator.plan.graph import Plan
+from orchestrator.plan.imported import how_to_import
 from orchestrator.store.content import Content
 from orchestrator.store.leases import last_seen
 from orchestrator.store.listing import Tracked, by_key
@@ -96,7 +97,9 @@ def states(tracker: Tracker, grid: str | Content) -> list[State]:
                 State(key=key, state="interrupted", title=title, reason="its process ended")
             )
         elif one.status == "set aside":
-            why = f"{one.reason} (the next elth run does it again)"
+            does = "the next elth run does it again"
+            does = f"{how_to_import(one.stage)} brings it anew" if one.stage.is_given else does
+            why = f"{one.reason} ({does})"
             found.append(State(key=key, state="set aside", title=title, reason=why))
         elif key in again:
             found.append(State(key=key, state="waiting", title=title, reason=again[key]))
@@ -130,6 +133,9 @@ def _missing(
         failed = known[roots[key]].stage.title
         return State(key=key, state="blocked", title=title, reason=f"{failed} failed")
     stage = built.stages.get(key)
+    if stage is not None and stage.is_given:
+        reason = f"it is not in the store: {how_to_import(stage)} puts it there"
+        return State(key=key, state="waiting", title=title, reason=reason)
     parents = stage.parents if stage else ()
     needs = [
         built.stages[parent].title

@@ -20,6 +20,7 @@ from orchestrator import plan as plans
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.comparing import Difference, compare, shown
 from orchestrator.plan.costs import duration
+from orchestrator.plan.imported import how_to_import, lacking
 from orchestrator.plan.naming import find
 from orchestrator.plan.stage import Stage
 from orchestrator.store.listing import Tracked, pages
@@ -139,11 +140,17 @@ class Reading:
             reason = f"{one.reason or 'no reason is known'} ({again} does it again)"
         elif one.status == "set aside":
             reason = f"{one.reason} (the next elth run does it again)"
+            if stage.is_given:
+                reason = f"{one.reason} ({how_to_import(stage)} brings it anew)"
         else:
             state, reason = "interrupted", "its process ended; the next elth run goes on with it"
         return Why(stage=stage, state=state, reason=reason, run_id=one.run_id)
 
     def _to_do(self, stage: Stage, stages: Mapping[str, Stage]) -> Why:
+        if stage.is_given:
+            known = [one.stage for one in self.tracked]
+            (reason,) = lacking({stage.key: stage}, (), known, str(self.tracker.store))
+            return Why(stage=stage, state="to do", reason=reason)
         groups = self._alike.get(_group(stage), {})
         network, kind = stage.labels["network"], stage.kind.replace("_", " ")
         if not groups:

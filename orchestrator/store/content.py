@@ -27,7 +27,7 @@ from orchestrator.plan.graph import Plan
 from orchestrator.plan.stage import LOOKS_AT, MEASURE, NOISE, VARIANT, Stage
 
 _AXES = (
-    *("dataset", "network", "method", "source", "transform", "round", "target"),
+    *("dataset", "network", "method", "source", "transform", "round", "target", "ticket"),
     *(VARIANT, NOISE, MEASURE, LOOKS_AT, "seed"),
 )
 _IDLE = {"name", "description", "paper", "plugins", "seeds", "data", "resources"}
@@ -119,15 +119,19 @@ class Content:
     @functools.cached_property
     def seeds(self) -> tuple[int, ...]:
         """The seeds of its stages."""
-        return tuple(sorted({labels["seed"] for labels in self.keys.values()}))
+        return tuple(sorted({labels["seed"] for labels in self.keys.values() if "seed" in labels}))
 
     @functools.cached_property
     def places(self) -> frozenset[tuple[Place, str]]:
-        """Each place with the key of its stage. Where its dataset lies is no part of it."""
+        """Each place with the key of its stage. Where its dataset lies is no part of it.
+
+        What has no seed, as an imported ticket, is no cell, and is there with what comes of it.
+        """
         return frozenset(
             (tuple(labels.get(axis, "") for axis in _AXES), key)
             for key, found in self.keys.items()
             for labels in all_labels(found)
+            if "seed" in labels
         )
 
 
@@ -359,13 +363,14 @@ def spell(places: Iterable[Place]) -> str:
     found.sort(key=lambda one: (one["dataset"], one["network"], rank(one["method"]), str(one)))
     cells = [one for one in found if one["method"] != "rewind" and not one[MEASURE]]
     for one in cells or found:
-        axes = ("method", "source", "transform", "network", "dataset", VARIANT, NOISE)
+        axes = ("method", "source", "transform", "ticket", "network", "dataset", VARIANT, NOISE)
         lines.setdefault(tuple(one[axis] for axis in axes), []).append(one)
     told = []
     for line, some in list(lines.items())[:_LINES]:
-        method, source, transform, network, dataset, variant, noise = line
+        method, source, transform, ticket, network, dataset, variant, noise = line
         plan = "" if transform in ("", "identity") else f" {transform}"
-        text = f"{title(method)}{f' <- {source}{plan}' if source else ''} on {network}, {dataset}"
+        text = f"{title(method)}{f' <- {source}{plan}' if source else ''}"
+        text += f"{f' from {ticket}' if ticket else ''} on {network}, {dataset}"
         text += f", {variant}" if variant else ""
         text += f", noise {noise}" if noise else ""
         rounds = sorted({one["round"] for one in some if not one["target"] and one["round"]})

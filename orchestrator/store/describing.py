@@ -105,10 +105,12 @@ def note_of(stage: Stage, experiment: str, grid: str) -> str:
     """
     label = stage.labels
     kind = stage.kind.replace("_", " ")
+    made = f", method `{label['method']}`, first made for the grid `{grid}`"
     text = (
-        f"**{stage.title}**: a {kind} of `{label['network']}` on {label['dataset']}, method "
-        f"`{label['method']}`, first made for the grid `{grid}`. Its key is `{stage.key[:12]}` "
-        f"(`elth ticket show {stage.key[:12]}`)."
+        f"**{stage.title}**: {'an' if stage.is_given else 'a'} {kind}"
+        f"{' ticket' if stage.is_given else ''} of `{label['network']}` on {label['dataset']}"
+        f"{'' if stage.is_given else made}. Its key is `{stage.key[:12]}` (`elth ticket show "
+        f"{stage.key[:12]}`)."
     )
     if stage.parents:
         links = [f"[{key[:12]}]({_link(experiment, key)})" for key in stage.parents]

@@ -161,7 +161,10 @@ def open_run(
     tags: Mapping[str, str] | None = None,
     started: int | None = None,
 ) -> str:
-    """Create the run of an attempt at a stage, started then or now; returns its id."""
+    """Create the run of an attempt at a stage, started then or now; returns its id.
+
+    It is for no grid where that is empty.
+    """
     run = tracker.create_run(
         start_time=started,
         run_name=stage.title,
@@ -169,7 +172,7 @@ def open_run(
             "elth.key": stage.key,
             "elth.stage": json.dumps(without_variant(stage).describe()),
             "elth.owner": driver,
-            f"grid.{grid}": "true",
+            **({f"grid.{grid}": "true"} if grid else {}),
             **tags_of(grid, [stage.labels.get(VARIANT)]),
             NOTE: note_of(stage, tracker.experiments[STAGES], grid),
             **environment(),
@@ -194,7 +197,7 @@ def claim(
     Args:
         tracker: of the store.
         stage: what is to be done.
-        grid: for which grid.
+        grid: for which grid; for none where that is empty.
         driver: which driver asks; what it has begun before and not finished is dead.
         since: when asking began, as ``time.monotonic`` tells.
         watched: the token of ``Held`` that was given before, and for how many seconds it was seen.

@@ -450,6 +450,7 @@ def seconds_per_work(tracked: Iterable[Tracked], plan: Plan) -> float | None:
             one.status == "finished"
             and one.seconds is not None
             and one.stage.kind != "rewind_point"
+            and not one.stage.is_given
             and one.stage.params["network"] in networks
         ):
             with contextlib.suppress(ElthError):  # of a dataset whose module or manifest is gone

@@ -44,7 +44,8 @@ OPTIONAL = ("trained.safetensors",)
 class Result:
     """What a finished stage leaves.
 
-    A rewind point its weights, an analysis what it measured, all others a mask and weights.
+    A rewind point its weights, an analysis what it measured, all others a mask and weights. An
+    imported ticket has mask and rewind point, as it is what rounds start from and go back to.
     """
 
     rewind: State | None = None
@@ -155,10 +156,12 @@ def read(stage: Stage, folder: Path) -> Result:
         return Result(measured=_measured(folder / MEASURED))
     check_code(stage)
     spec, shape = Spec.parse(stage.params["network"]), shape_of(stage)
+    rewind = None
+    if stage.kind == "rewind_point" or stage.is_given:
+        rewind = _read(folder / "rewind.safetensors", "rewind point")
+        check_state(rewind, spec, shape, what="rewind point")
     if stage.kind == "rewind_point":
-        state = _read(folder / "rewind.safetensors", "rewind point")
-        check_state(state, spec, shape, what="rewind point")
-        return Result(rewind=state)
+        return Result(rewind=rewind)
     network = blueprint(spec, shape)
     path = folder / "mask.safetensors"
     packed, metadata = read_tensors(path, kind="mask")
@@ -186,4 +189,4 @@ def read(stage: Stage, folder: Path) -> Result:
             else:
                 trained[name] = kept[name]
         check_state(trained, spec, shape, what="trained weights")
-    return Result(mask=mask, trained=trained)
+    return Result(rewind=rewind, mask=mask, trained=trained)

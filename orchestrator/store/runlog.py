@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from orchestrator.store.result import Result
 
 AXES = ("network", "method", "source", "transform", "round", "seed", "dataset")
-"""Labels that are parameters of every run, under the same names."""
+"""Labels that are parameters of every run, under the same names; what comes of an imported ticket
+has that one's name besides, as ``ticket``."""
 
 METRICS = ("test_accuracy", "test_loss", "train_loss", "lr", "repulsion")
 
@@ -281,7 +282,8 @@ def begin_run(
 ) -> RunLog:
     """Start the run of a stage: that of a lease (``leases.claim``), or a new one.
 
-    Without a lease, runs of the same stage that died before are removed.
+    Without a lease, runs of the same stage that died before are removed. A stage that is given is
+    of no experiment and no numerics class: both are empty then.
     """
     if lease is None:
         for run in tracker.runs_of(stage.key):
@@ -291,8 +293,9 @@ def begin_run(
     else:
         run_id = lease.run_id
     log = RunLog(tracker, run_id, lease)
-    log.tags({"elth.numerics": numerics, **of_modules(modules(stage))})
-    axes = {name: stage.labels[name] for name in AXES}
+    log.tags({**({"elth.numerics": numerics} if numerics else {}), **of_modules(modules(stage))})
+    axes = {name: stage.labels.get(name, "") for name in AXES}
+    axes |= {name: stage.labels[name] for name in ("ticket",) if name in stage.labels}
     log.params({"kind": stage.kind, **{n: "-" if v == "" else v for n, v in axes.items()}})
     if ticket is not None:
         from elth import masks
@@ -311,8 +314,9 @@ def begin_run(
             log.tags({"elth.collapsed": ", ".join(empty)})
     log.inputs(inputs_of(stage))
     log.params(_way(stage))
-    if stage.kind != ANALYSIS:
-        log.params({f"recipe.{k}": v for k, v in recipe_of(stage).full().items()})
-    log.texts["experiment.yaml"] = experiment
+    if not stage.is_given:
+        if stage.kind != ANALYSIS:
+            log.params({f"recipe.{k}": v for k, v in recipe_of(stage).full().items()})
+        log.texts["experiment.yaml"] = experiment
     log.start()
     return log

@@ -36,7 +36,7 @@ from orchestrator.store.listing import pages
 from orchestrator.store.marks import standing
 from orchestrator.store.opening import STAGES
 from orchestrator.store.tracker import RESULT, Tracker
-from orchestrator.store.users import NOBODY, Users, at_work, users
+from orchestrator.store.users import NOBODY, SOMEBODY, Users, at_work, users
 
 _GRID = "elth.removed.grid"
 """The tag of a run that was removed: with which grid."""
@@ -60,7 +60,8 @@ class Removal:
     shared: tuple[Run, ...]
     """Runs of its stages that stay."""
     others: tuple[str, ...]
-    """The grids that use these; ``NOBODY`` for stages that are in no grid."""
+    """The grids that use these; ``NOBODY`` for stages that are in no grid, ``SOMEBODY`` for whoever
+    imported a ticket."""
     size: int
     """Bytes of the files of results of ``runs``, as far as their runs tell."""
     restored: int = 0
@@ -365,8 +366,12 @@ def time_of(run: Run) -> float | None:
 
 def named(others: Iterable[str]) -> str:
     """Grids for people: ``a, b and stages that are in no grid``."""
-    names = [name for name in others if name != NOBODY]
-    told = ", ".join(names)
-    if NOBODY in others:
-        told += f"{' and ' if told else ''}stages that are in no grid"
+    others = tuple(others)
+    told = ", ".join(name for name in others if name not in (NOBODY, SOMEBODY))
+    for who, text in (
+        (NOBODY, "stages that are in no grid"),
+        (SOMEBODY, "whoever imported tickets"),
+    ):
+        if who in others:
+            told += f"{' and ' if told else ''}{text}"
     return told

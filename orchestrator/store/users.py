@@ -3,7 +3,7 @@
 A grid uses a stage if the stage's key is in the grid's list of keys, or a run of it carries the
 grid's tag, or the stage is what such a one was made of, by way of any number of others. What is in
 no grid is used by nobody that can be asked: it counts as used by ``NOBODY``, and so does all that
-it was made of.
+it was made of. An imported ticket, which a person has put there, is used by ``SOMEBODY`` besides.
 
 All runs are read with all their tags, as an index may not know the latest: some seconds for ten
 thousand stages in a directory, and about as many from a server, which gives 500 at once.
@@ -29,6 +29,9 @@ from orchestrator.store.tracker import Tracker
 
 NOBODY = ""
 """What uses a stage that is in no grid."""
+
+SOMEBODY = "*"
+"""What uses a stage that a person has put into the store: no removal of a grid takes it along."""
 
 _LOOK_SECONDS = 0.2
 
@@ -70,7 +73,10 @@ def users(tracker: Tracker, removed: str, trash: str = "") -> Users:
         key = run.data.tags["elth.key"]
         tags = (tag.removeprefix("grid.") for tag in run.data.tags if tag.startswith("grid."))
         names.setdefault(key, set()).update(tags)
-        parents[key] = stage_of(run).parents
+        stage = stage_of(run)
+        parents[key] = stage.parents
+        if stage.is_given:
+            names[key].add(SOMEBODY)
     for grid in tracker.grids.names():
         for key in _keys(tracker, grid, removed):
             names.setdefault(key, set()).add(grid)

@@ -15,6 +15,7 @@ from elth.errors import ElthError
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.ending import ended, links_of, verdicts
 from orchestrator.plan.graph import Plan
+from orchestrator.plan.imported import how_to_import, lacking
 from orchestrator.plan.naming import find
 from orchestrator.plan.outside import Outside, outside
 from orchestrator.plan.schedule import Schedule
@@ -178,6 +179,10 @@ def _execute(
         raise ElthError(change.refusal)
     publish_all(tracker, store.outbox)
     tracked = tracker.stages()
+    have = {one.key for one in tracked if one.status == "finished"}
+    missing = lacking(plan.stages, have, [one.stage for one in tracked], str(store))
+    if missing:
+        raise ElthError("; ".join(missing))
     asked = _asked(experiment, plan, tracker, tracked, redo)
     waiting = again.waiting(tracker, tracked, asked.named) | asked.again
     finished: dict[str, Tracked] = {}
@@ -211,11 +216,11 @@ def _execute(
     del change
     if redo:
         again.begin(tracker, asked)
-    lacking = note_of(without_weights(tracker, plan, finished))
-    for note in (*asked.notes, *_what_comes(plan, tracked, waiting, experiment.name), *lacking):
+    weightless = note_of(without_weights(tracker, plan, finished))
+    for note in (*asked.notes, *_what_comes(plan, tracked, waiting, experiment.name), *weightless):
         _say(console, f"note: {note}")
     tracker.grids.join_finished(finished.values(), experiment.name)
-    others = {one.numerics for one in finished.values()} - expected
+    others = {one.numerics for one in finished.values() if one.numerics} - expected
     if others and expected:
         _say(
             console,
@@ -263,7 +268,12 @@ def _asked(
     if not redo:
         return again.NOTHING
     runs = {one.run_id: one.key for one in tracked}
-    stages = (find(text, plan.stages, runs, experiment.name) for text in redo)
+    stages = [find(text, plan.stages, runs, experiment.name) for text in redo]
+    for stage in stages:
+        if stage.is_given:
+            raise ElthError(
+                f"{stage.title} is computed by nothing: {how_to_import(stage)} brings it anew"
+            )
     return again.request(tracker, experiment.name, {one.key: one for one in stages}.values())
 
 

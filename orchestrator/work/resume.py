@@ -120,6 +120,6 @@ def _check_plugins(path: Path, tracker: Tracker) -> None:
 
 def _same_chain(one: Stage, stage: Stage) -> bool:
     """Whether a stage is a round of the chain that another is made from, or is on."""
-    axes = ("network", "dataset", "seed")
+    axes = ("network", "dataset", "seed", "ticket")
     own = {**stage.labels, "network": stage.labels["source"] or stage.labels["network"]}
-    return one.kind == "round" and all(one.labels[axis] == own[axis] for axis in axes)
+    return one.kind == "round" and all(one.labels.get(axis) == own.get(axis) for axis in axes)

@@ -57,7 +57,7 @@ def ticket_of(
     """The ticket that a stage trains: a pure function of its parents and the dataset.
 
     Args:
-        stage: a round or a retraining.
+        stage: a round, a retraining or an imported ticket.
         load: gives finished stages.
         data: the stage's dataset, for criteria that look at images.
         known: the mask that came out, for a stage that is finished: no criterion is computed, and
@@ -67,6 +67,8 @@ def ticket_of(
         AbsentError: what a stage left that is needed for it is not there any more.
         ElthError: the ticket cannot be made, as when a transformation does not fit.
     """
+    if stage.is_given:
+        return _imported(*load(stage.key))
     if stage.kind == "round":
         return _round(stage, load, known)
     return _expression(stage, _Making(stage=stage, load=load, data=data, known=known))
@@ -116,6 +118,8 @@ def trained_ticket(tracker: Tracker, run_id: str) -> Ticket:
     made = tracked_ticket(tracker, run_id)
     run = tracker.get(run_id)
     stage, result = tracker.load_run(run)
+    if stage.is_given:
+        raise ElthError(f"{stage.title} has no trained weights: it was imported as it is")
     if result.trained is None and TIDIED in run.data.tags:
         raise ElthError(
             f"the trained weights of {stage.title} (run {run.info.run_id[:8]}) were let go by elth "
@@ -136,7 +140,7 @@ def _round(stage: Stage, load: Load, known: Mask | None) -> Ticket:
     start, rewound = load(stage.parents[0])
     state = _need(rewound.rewind, start)
     network = blueprint(stage.params["network"], shape_of(stage))
-    mask = known or masks.ones(network)
+    mask = known or _first_mask(start, rewound)
     weights = stage.params.get("weights", "rewind")
     needs_trained = known is None or weights in ("trained", "finetune")
     if len(stage.parents) > 1 and needs_trained:
@@ -154,7 +158,26 @@ def _round(stage: Stage, load: Load, known: Mask | None) -> Ticket:
     if weights == "init":
         fresh = stream(int(stage.params["seed"]), "init")
         state = build(stage.params["network"], shape_of(stage), generator=fresh).state_dict()
-    return _ticket(stage, state, mask, [{"imp_round": stage.labels["round"]}])
+    return _ticket(stage, state, mask, [*_origin(start), {"imp_round": stage.labels["round"]}])
+
+
+def _first_mask(start: Stage, result: Result) -> Mask:
+    """The mask that round 0 trains: of a rewind point the whole network, else the ticket's own."""
+    if start.is_given:
+        found: Mask = _need(result.mask, start)
+        return found
+    return masks.ones(blueprint(start.params["network"], shape_of(start)))
+
+
+def _origin(start: Stage) -> list[dict[str, Any]]:
+    """What the history of a ticket says of what its chain starts from."""
+    return [{"imported": start.params["sha256"]}] if start.is_given else []
+
+
+def _imported(stage: Stage, result: Result) -> Ticket:
+    """An imported ticket by itself, which is of no recipe and no seed."""
+    ticket = _ticket(stage, _need(result.rewind, stage), _first_mask(stage, result), _origin(stage))
+    return replace(ticket, origin={**ticket.origin, "start": stage.params["iteration"]})
 
 
 def repulsion_of(stage: Stage, load: Load) -> Repulsion | None:
@@ -180,13 +203,15 @@ def repulsion_of(stage: Stage, load: Load) -> Repulsion | None:
 
 def _expression(stage: Stage, making: _Making) -> Ticket:
     parent, result = making.load(stage.parents[0])
-    if parent.kind == "rewind_point":
-        network = blueprint(parent.params["network"], shape_of(parent))
-        history: list[dict[str, Any]] = []
-        current = _ticket(parent, _need(result.rewind, parent), masks.ones(network), history)
+    if parent.is_given:
+        current = _imported(parent, result)
+        own = {name: stage.params[name] for name in ("recipe", "seed")}
+        current = replace(current, origin={**current.origin, **own})
+    elif parent.kind == "rewind_point":
+        current = _ticket(parent, _need(result.rewind, parent), _first_mask(parent, result), [])
     else:
         start, rewound = making.load(parent.parents[0])
-        history = [{"imp_round": parent.labels["round"]}]
+        history = [*_origin(start), {"imp_round": parent.labels["round"]}]
         current = _ticket(parent, _need(rewound.rewind, start), _need(result.mask, parent), history)
     for step in stage.params["ticket"]:
         kind = next(kind for kind in _STEPS if kind in step)
@@ -327,9 +352,8 @@ def _changed(
 
 
 def _ticket(stage: Stage, state: State, mask: Mask, history: list[dict[str, Any]]) -> Ticket:
-    origin = {name: stage.params[name] for name in ("dataset", "recipe", "seed")}
-    if "noise" in stage.params:
-        origin["noise"] = stage.params["noise"]
+    names = ("dataset", "recipe", "seed", "start", "noise")  # an imported one has not all of them
+    origin = {name: stage.params[name] for name in names if name in stage.params}
     if "weights" in stage.params:
         origin |= dict(zip(("start", "stop"), iterations(stage), strict=True))
     return Ticket(

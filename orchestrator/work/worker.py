@@ -28,6 +28,7 @@ from elth.training import Epoch, NonFiniteLossError
 from orchestrator.experiment.sections import Stop
 from orchestrator.plan import outside
 from orchestrator.plan.ending import is_round, link_of, verdict
+from orchestrator.plan.imported import how_to_import
 from orchestrator.plan.stage import ANALYSIS, Stage, dataset_of, iterations
 from orchestrator.store import redo
 from orchestrator.store.address import Store
@@ -466,7 +467,13 @@ def _prepare(
     tracker: Tracker,
     group: Group | None,
 ) -> tuple[Dataset, Ticket | None, Repulsion | None, Engine | None]:
-    """What a stage trains, on what and with what; an engine of several workers they make later."""
+    """What a stage trains, on what and with what; an engine of several workers they make later.
+
+    Raises:
+        ElthError: a person has to bring it, or its dataset or its ticket cannot be had.
+    """
+    if stage.is_given:  # what was there when the driver began is set aside
+        raise ElthError(f"{stage.title} has to be imported again: {how_to_import(stage)}")
     device = "cuda" if config["gpus"] else "cpu"
     dataset = worker.dataset(dataset_of(stage), config["data"], group.device if group else device)
     ticket, repulsion = None, None
