@@ -250,9 +250,8 @@ def _print_plan(
         table.add_column(column, justify="right")
     counts = [plans.count_kinds(stages) for stages in columns.values()]
     for kind in counts[0]:
-        if counts[0][kind] or kind in _USUAL_KINDS:
-            told = (str(count.get(kind, 0)) for count in counts)
-            table.add_row(kind.replace("_", " "), *told)
+        told = (str(count.get(kind, 0)) for count in counts)
+        table.add_row(kind.replace("_", " "), *told)
     table.add_section()
     table.add_row("all", *(str(len(stages)) for stages in columns.values()), style="bold")
     out.print(table)
@@ -305,8 +304,5 @@ def _print_plan(
         soft_wrap=True,
     )
 
-
-_USUAL_KINDS = ("rewind_point", "round", "retraining")
-"""Kinds of stages that are told even where there are none."""
 
 COMMANDS = (plan, run, resume)

@@ -30,8 +30,8 @@ IMPORTED = "imported"
 VERSIONS = {"rewind_point": 1, "round": 1, "retraining": 1, ANALYSIS: 1, IMPORTED: 1}
 """Raised when a kind comes to mean something else, which gives its stages new keys."""
 
-KINDS = tuple(kind for kind in VERSIONS if kind != IMPORTED)
-"""Those that are computed."""
+KINDS = ("rewind_point", "round", "retraining")
+"""Those that train something."""
 
 
 VARIANT, NOISE = "variant", "noise"
@@ -195,7 +195,7 @@ def per_epoch(stage: Stage) -> int:
 
 
 def count_kinds(stages: Iterable[Stage]) -> dict[str, int]:
-    """How many stages there are of each kind; of those that nothing computes if there is one."""
+    """How many stages there are of each kind; of those that train nothing only if there is one."""
     counts = dict.fromkeys(KINDS, 0)
     for stage in stages:
         counts[stage.kind] = counts.get(stage.kind, 0) + 1
