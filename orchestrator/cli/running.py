@@ -50,12 +50,17 @@ def plan(config: Path, overrides: tuple[str, ...], store: str | None) -> None:
         if one.status == "finished" and one.key in built.stages and one.key not in again:
             finished.setdefault(one.key, one)
     over = ended(links_of(built.stages), verdicts(experiment.pruning.stop, finished))
-    _print_plan(experiment, built, set(finished) - over.keys(), over, tracked, place)
+    notes = []
     if built.kept & finished.keys():
-        from orchestrator.store.keeping import note_of, without_weights
+        from orchestrator.store.keeping import notes_of, weightless
 
-        for note in note_of(without_weights(open_tracker(store), built, finished)):
-            out.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+        short = weightless(open_tracker(store), built, finished, over)
+        notes = notes_of(short)
+        for stage in short.needed:
+            del finished[stage.key]
+    _print_plan(experiment, built, set(finished) - over.keys(), over, tracked, place)
+    for note in notes:
+        out.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     told = f"The grid {experiment.name} is new in {place}."
     lacks = lacking(built.stages, finished, [one.stage for one in tracked], place)
     for line in lacks:

@@ -69,6 +69,10 @@ def relocated(address: str, store: Path) -> str:
     return folder_of(store, found[1]).as_uri() + (f"/{rest}" if rest else "")
 
 
+TRAINED = "trained.safetensors"
+"""The file of a result with the trained weights."""
+
+
 def told_by(tags: Mapping[str, str]) -> dict[str, int] | None:
     """The files of a result and their sizes in bytes, as its run tells; None if it does not."""
     with contextlib.suppress(ValueError, AttributeError, TypeError):

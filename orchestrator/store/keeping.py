@@ -1,26 +1,24 @@
 """Trained weights: which stages of a plan shall keep them, and were finished without.
 
 What an entry keeps is in no key: a stage that was finished before anyone asked for its weights is
-finished, and is not trained again by itself. A note says so, with the way to have them.
+finished, and is not trained again by itself. A note says so, with the way to have them. But where
+an analysis that is yet to be done needs them, it is trained again, and compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.plan.graph import Plan
-from orchestrator.plan.stage import Stage
-from orchestrator.store.files import told_by
+from orchestrator.plan.stage import ANALYSIS, Stage
 from orchestrator.store.listing import Tracked
+from orchestrator.store.marks import TIDIED
 
 if TYPE_CHECKING:
     from orchestrator.store.tracker import Tracker
 
-TRAINED = "trained.safetensors"
-"""The file of a result with the trained weights."""
-
-_RESULT = "result"
 _NAMED = 3
 
 
@@ -34,24 +32,89 @@ def without_weights(
         plan: what is asked for.
         finished: the stages that are finished, by key.
     """
-    found = []
-    for key, stage in plan.stages.items():
-        if key in plan.kept and key in finished:
-            run_id = finished[key].run_id
-            files = told_by(tracker.client.get_run(run_id).data.tags)
-            if TRAINED not in (tracker.files.sizes(run_id, _RESULT) if files is None else files):
-                found.append(stage)
-    return found
+    asked = [key for key in plan.kept if key in finished]
+    if not asked:
+        return []
+    gone = {run.info.run_id for run in tracker.search(f"tags.`{TIDIED}` LIKE '%'")}
+    return [
+        plan.stages[key]
+        for key in plan.stages
+        if key in plan.kept and key in finished
+        if not finished[key].has_weights or finished[key].run_id in gone
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weightless:
+    """Finished stages of a plan that have no trained weights, and shall have them."""
+
+    needed: tuple[Stage, ...] = ()
+    """Those that are trained again, as a stage that is yet to be done needs them."""
+    asked: tuple[Stage, ...] = ()
+    """Those that an entry of the grid asks for, which are left as they are."""
+
+
+def weightless(
+    tracker: Tracker, plan: Plan, finished: Mapping[str, Tracked], ended: Collection[str] = ()
+) -> Weightless:
+    """What is to be trained again for its weights, and what is not.
+
+    Args:
+        tracker: of the store.
+        plan: what is asked for.
+        finished: the stages that are finished, by key.
+        ended: keys of those that are not done as their chain has ended.
+    """
+    found = {stage.key: stage for stage in without_weights(tracker, plan, finished)}
+    needed: frozenset[str] = frozenset()
+    more = True
+    while found and more:  # what is trained again may need weights itself
+        todo = (s for k, s in plan.stages.items() if k not in ended)
+        now = needed_by(s for s in todo if s.key in needed or s.key not in finished) & found.keys()
+        needed, more = now, now != needed
+    return Weightless(
+        needed=tuple(stage for key, stage in found.items() if key in needed),
+        asked=tuple(stage for key, stage in found.items() if key not in needed),
+    )
+
+
+def needed_by(stages: Iterable[Stage]) -> frozenset[str]:
+    """Keys of stages whose trained weights some others need, which cannot be done without.
+
+    An analysis looks at those of all its parents, and a training that is repelled from earlier ones
+    at those of its last. What a round of a chain needs is found out when it is done.
+    """
+    found: set[str] = set()
+    for stage in stages:
+        if stage.kind == ANALYSIS:
+            found.update(stage.parents)
+        elif "repel" in stage.params:
+            found.add(stage.parents[-1])
+    return frozenset(found)
+
+
+def notes_of(found: Weightless) -> list[str]:
+    """What a person should know of stages that were finished without their weights."""
+    notes = []
+    if found.needed:
+        notes.append(
+            f"{len(found.needed)} finished stages are trained again and compared, as their trained "
+            f"weights are needed and were not kept, or let go ({_named(found.needed)})"
+        )
+    return notes + note_of(found.asked)
+
+
+def _named(stages: Sequence[Stage]) -> str:
+    more = f" and {len(stages) - _NAMED} more" if len(stages) > _NAMED else ""
+    return ", ".join(stage.title for stage in stages[:_NAMED]) + more
 
 
 def note_of(stages: Sequence[Stage]) -> list[str]:
-    """What a person should know of stages that were finished without their weights."""
+    """What a person should know of stages whose weights an entry asks for in vain."""
     if not stages:
         return []
-    named = ", ".join(stage.title for stage in stages[:_NAMED])
-    more = f" and {len(stages) - _NAMED} more" if len(stages) > _NAMED else ""
     return [
         f"{len(stages)} stages were finished without the trained weights that keep: weights asks "
-        f"for, and are not trained again for it ({named}{more}): elth run CONFIG --redo "
+        f"for, and are not trained again for it ({_named(stages)}): elth run CONFIG --redo "
         f"'{stages[0].title}' does one again, compares, and keeps them"
     ]

@@ -42,7 +42,7 @@ from elth.errors import ElthError
 from orchestrator.plan.costs import work
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.stage import Stage
-from orchestrator.store.files import Files, told_by
+from orchestrator.store.files import TRAINED, Files, told_by
 from orchestrator.store.opening import NOTE
 from orchestrator.store.processes import is_gone
 
@@ -107,6 +107,8 @@ class Tracked:
     """Time of its end in milliseconds since 1970; 0 while it is not finished."""
     size: int | None = None
     """Bytes of the files of its result; None if its run does not tell, as those of before."""
+    has_weights: bool = False
+    """Whether its trained weights were kept; ``elth gc --weights`` may have let them go since."""
 
 
 _FORMAT = ["2", *(one.name for one in dataclasses.fields(Tracked))]
@@ -138,11 +140,11 @@ def tracked(run: Run) -> Tracked:
     if status == RunStatus.RUNNING and is_gone(tags.get("elth.owner", "")):
         status = RunStatus.KILLED
     is_aside = status == RunStatus.KILLED and DAMAGED in tags
-    sizes = told_by(tags)
+    sizes, stage = told_by(tags), stage_of(run)
     return Tracked(
         run_id=run.info.run_id,
         key=tags["elth.key"],
-        stage=stage_of(run),
+        stage=stage,
         grids=frozenset(t.removeprefix("grid.") for t in tags if t.startswith("grid.")),
         status="set aside" if is_aside else _STATUS.get(status, "killed"),
         reason=tags.get(DAMAGED if is_aside else "elth.reason", ""),
@@ -156,6 +158,7 @@ def tracked(run: Run) -> Tracked:
         started=int(run.info.start_time),
         ended=int(run.info.end_time or 0),
         size=None if sizes is None else sum(sizes.values()),
+        has_weights=TRAINED in sizes if sizes is not None else stage.kind == "round",
     )
 
 

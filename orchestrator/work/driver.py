@@ -26,7 +26,7 @@ from orchestrator.store import redo as again
 from orchestrator.store import variants
 from orchestrator.store.address import Store
 from orchestrator.store.away import patiently
-from orchestrator.store.keeping import note_of, without_weights
+from orchestrator.store.keeping import notes_of, weightless
 from orchestrator.store.listing import Tracked, seconds_per_work
 from orchestrator.store.outbox import publish_all
 from orchestrator.store.processes import owner
@@ -198,6 +198,9 @@ def _execute(
         if one.status == "failed" and one.is_final and not retry_failed
         if one.key in plan.stages and one.key not in finished
     }
+    short = weightless(tracker, plan, finished, over)
+    waiting |= {stage.key for stage in short.needed}
+    finished = {key: one for key, one in finished.items() if key not in waiting}
     todo = [s for key, s in plan.stages.items() if key not in finished and key not in over]
     needed = {key for stage in todo for key in stage.parents if key in finished}
     tracker.check_files([finished[key].run_id for key in needed])
@@ -216,8 +219,10 @@ def _execute(
     del change
     if redo:
         again.begin(tracker, asked)
-    weightless = note_of(without_weights(tracker, plan, finished))
-    for note in (*asked.notes, *_what_comes(plan, tracked, waiting, experiment.name), *weightless):
+    for stage in short.needed:
+        again.mark_lacking(tracker, stage.key, weights=True)
+    told = _what_comes(plan, tracked, waiting, experiment.name)
+    for note in (*asked.notes, *told, *notes_of(short)):
         _say(console, f"note: {note}")
     tracker.grids.join_finished(finished.values(), experiment.name)
     others = {one.numerics for one in finished.values() if one.numerics} - expected

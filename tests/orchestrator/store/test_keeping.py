@@ -19,7 +19,8 @@ from orchestrator.cli.main import cli
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.stage import Stage
 from orchestrator.store.address import Store
-from orchestrator.store.keeping import TRAINED, note_of, without_weights
+from orchestrator.store.files import TRAINED
+from orchestrator.store.keeping import note_of, without_weights
 from orchestrator.store.tracker import Tracker
 from orchestrator.work.worker import Worker, run_job
 from tests.orchestrator.helpers import RECIPE, TINY, job_config, of_kind, tiny, write_yaml
