@@ -20,6 +20,7 @@ from faults import scenes
 from faults.project import (
     ALONE,
     LONG,
+    LOOKED,
     SELDOM,
     SELDOM_TOGETHER,
     TOGETHER,
@@ -44,6 +45,8 @@ POINTS = {
     "run begun": ("orchestrator.store.runlog", "begin_run", "after"),
     "checkpoint due": ("orchestrator.store.inflight", "InFlight.save_if_due", "before"),
     "checkpoint written": ("orchestrator.store.inflight", "InFlight.save_if_due", "after"),
+    "part of an analysis due": ("orchestrator.store.partial", "Partial.save_if_due", "before"),
+    "part of an analysis kept": ("orchestrator.store.partial", "Partial.save_if_due", "after"),
     "training over": ("orchestrator.store.runlog", "RunLog.finish", "before"),
     "files written": ("orchestrator.store.result", "write", "after"),
     "metrics sent": ("orchestrator.store.runlog", "RunLog._drain", "after"),
@@ -53,6 +56,9 @@ POINTS = {
     "report tracked": ("orchestrator.store.grids", "Grids.add_report", "after"),
 }
 """Where a process can be killed by itself: module, function, before or after its first call."""
+
+IN_ANALYSES = ("part of an analysis due", "part of an analysis kept")
+"""Points that only a grid with analyses comes to."""
 
 BY_A_WORKER = (
     ("run begun", "checkpoint due", "checkpoint written"),
@@ -304,7 +310,9 @@ def cases(references: References, moments: int, together: int) -> Iterator[Case]
         moments: at how many random moments a run of one process is killed.
         together: the same for jobs of two workers.
     """
-    yield Case("killed at every point", ALONE, _at_points(*POINTS))
+    usual = [point for point in POINTS if point not in IN_ANALYSES]
+    yield Case("killed at every point", ALONE, _at_points(*usual))
+    yield Case("killed in an analysis", LOOKED, _at_points(*IN_ANALYSES, "files written"))
     for points in BY_A_WORKER:
         name = f"killed at, of two workers: {', '.join(points)}"
         yield Case(name, TOGETHER, _at_points(*points))

@@ -49,6 +49,13 @@ ALONE = config(
 )
 """Seven stages in about 15 seconds, a checkpoint whenever one can be."""
 
+_PATHS = "{measure: barrier, between: rounds, of: {method: imp}, points: 5}"
+LOOKED = (
+    config(_CHAIN, resources="checkpoint_minutes: 0", name="looked")
+    + f"analyses: [{_PATHS}, {{measure: distances, of: {{method: imp}}}}]\n"
+)
+"""A chain, the paths between its rounds, and their distances."""
+
 LONG = config(
     f"method: [imp, reinit, magnitude], {_SMALL}",
     resources="concurrent: 1, checkpoint_minutes: 0",
@@ -279,8 +286,13 @@ class Project:
         folder = self.path / "reports"  # where the store is a server
         if not folder.exists():
             folder = self.path / "runs/reports"
+        reports = sorted((folder / self.name).glob("*.json"))
         return {
-            "report": (folder / self.name / "cells.json").read_text(encoding="utf-8"),
+            "report": {
+                one.name: one.read_text(encoding="utf-8")
+                for one in reports
+                if one.name != "provenance.json"
+            },
             "tickets": {key: dict(_digests(self._place(uri))) for key, _, uri in sorted(stages)},
             "metrics": metrics,
         }
@@ -297,7 +309,8 @@ class Project:
 
     def inflight(self) -> list[str]:
         """Checkpoints that lie beside the store."""
-        return sorted(p.name for p in (self.path / "runs/inflight").glob("*/*.safetensors"))
+        files = (self.path / "runs/inflight").glob("*/*")
+        return sorted(p.name for p in files if p.suffix in (".safetensors", ".json"))
 
 
 def _digests(place: Path) -> Iterator[tuple[str, str]]:
