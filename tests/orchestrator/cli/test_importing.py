@@ -19,6 +19,7 @@ from elth.specs import Spec
 from elth.tickets import Ticket
 from orchestrator import plan
 from orchestrator.cli.main import cli
+from orchestrator.cluster import arithmetic
 from orchestrator.cluster.doctor import check_tickets
 from orchestrator.experiment.reading import load
 from orchestrator.store.address import Store
@@ -163,6 +164,8 @@ def test_the_doctor_looks_for_it(config: Path, store: Path, tmp_path: Path) -> N
     (wrong,) = check_tickets(load(config), Store.of(tmp_path / "none"))
     assert wrong.what.startswith("the store ")
     assert wrong.do.startswith("elth ticket import --network ")
+    (looked_at,) = arithmetic.trained(plan.build(load(config)).stages.values())
+    assert looked_at["network"] == TINY
 
 
 def test_it_leaves_by_its_own_command_alone(store: Path, printed: str) -> None:
