@@ -37,7 +37,8 @@ AXES = ("network", "method", "source", "transform", "round", "seed", "dataset")
 """Labels that are parameters of every run, under the same names; what comes of an imported ticket
 has that one's name besides, as ``ticket``."""
 
-METRICS = ("test_accuracy", "test_loss", "train_loss", "lr", "repulsion")
+METRICS = ("test_accuracy", "test_loss", "train_loss", "lr")
+"""What every epoch has; one that is repelled from earlier optima has that loss besides."""
 
 _WAYS = ("weights", "finetune", "repel", "repel_from")
 
@@ -98,7 +99,7 @@ class RunLog:
     def epoch(self, epoch: Epoch, at: int | None = None) -> None:
         """Note the metrics of an epoch, with the time it ended in milliseconds since 1970 (now)."""
         at = int(time.time() * 1000) if at is None else at
-        known = ((name, getattr(epoch, name)) for name in METRICS)
+        known = ((name, getattr(epoch, name)) for name in (*METRICS, "repulsion"))
         points = [Metric(name, one, at, epoch.epoch) for name, one in known if one is not None]
         self._points += points
         self._metrics.put(points)
