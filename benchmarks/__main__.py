@@ -19,6 +19,7 @@ PARTS = {
     "accuracy": "test accuracy of ours against the plain loop's",
     "cure": "strided 1x1 convolutions as a slice against themselves as they are",
     "packing": "several tickets on one device",
+    "repulsion": "an iteration that is repelled from earlier optima",
     "input": "images of ImageNet's size",
     "orchestrator": "the system's own cost",
     "storage": "bytes of a chain",
@@ -35,7 +36,7 @@ def _rows(part: str, given: argparse.Namespace) -> list[Row]:
         return list(module.rows(given.data, given.device))
     if part == "cure":
         return list(module.rows(given.data))
-    if part == "packing":
+    if part in ("packing", "repulsion"):
         return list(module.rows(given.device))
     if part == "input":
         if given.images is None:
