@@ -167,7 +167,7 @@ class Repellent:
         products = self._table @ self._table[-1]
         norm = products[-1].sqrt()
         inverse = torch.where(norm > TINY, 1 / norm, 0)
-        self.vanished |= inverse == 0
+        self.vanished |= norm <= TINY
         cosines = products[:-1] * inverse
         squares = (cosines * cosines).sum()
         factors = torch.cat([cosines, -(squares * inverse)[None]])

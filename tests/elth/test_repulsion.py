@@ -78,6 +78,10 @@ def test_weights_without_direction_are_not_repelled() -> None:
     with pytest.warns(UserWarning, match="a norm of at most 1e-08, and so no direction: its repul"):
         repellent.warn()
     repellent.warn()  # once
+    with torch.no_grad():
+        theta["w"][0] = float("nan")  # of which the loss tells, and another error
+    repellent.add()
+    repellent.warn()
 
 
 def test_an_optimum_without_direction_counts_and_does_not_repel() -> None:
