@@ -422,6 +422,8 @@ def test_an_engine_forgets_what_it_was_repelled_from() -> None:
     plain = _end(_training(spec, engine=engine))
     repelled = _end(_training(spec, Repulsion(2, [_state(spec, 0)]), engine=engine))
     assert repelled != plain
+    left = _training(spec, Repulsion(-1, [_state(spec, 1)]), engine=engine)  # in mid-epoch
+    left.engine.step(torch.zeros(128, 1, 8, 8), torch.zeros(128, dtype=torch.int64), 0.1)
     assert _end(_training(spec, engine=engine)) == plain
     assert _end(_training(spec, Repulsion(2, [_state(spec, 0)]), engine=engine)) == repelled
 
