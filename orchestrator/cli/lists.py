@@ -80,7 +80,7 @@ def methods() -> None:
 @plugin_option
 def recipes() -> None:
     """List the named recipes, from which the recipe of an experiment may start."""
-    from orchestrator.experiment.sections import recipes_by_name
+    from orchestrator.experiment.recipes import recipes_by_name
 
     table = Table(pad_edge=False)
     for column in ("recipe", "length", "rewind", "batch", "optimiser", "lr", "falls at"):

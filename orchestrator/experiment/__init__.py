@@ -6,17 +6,10 @@ file may hold profiles of another size under ``scales``; ``scale=smoke`` merges 
 """
 
 from orchestrator.experiment.basics import NAME
+from orchestrator.experiment.papers import Paper, Printed
+from orchestrator.experiment.pruning import Pruning
 from orchestrator.experiment.reading import load
-from orchestrator.experiment.sections import (
-    Cell,
-    Data,
-    Entry,
-    Experiment,
-    Paper,
-    Printed,
-    Pruning,
-    Resources,
-)
+from orchestrator.experiment.sections import Cell, Data, Entry, Experiment, Resources
 
 __all__ = [
     "NAME",

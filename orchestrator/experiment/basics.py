@@ -6,6 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Strict
 
+from elth import data
+from elth.files import expanded
+from elth.specs import Spec
 from orchestrator.experiment.notation import number
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
@@ -36,3 +39,16 @@ Whole = Annotated[int, Strict()]
 """A whole number: neither ``true`` nor ``1.0`` nor a text."""
 Number = Annotated[float, Strict(), BeforeValidator(as_number)]
 """A number, or a text of one, as YAML 1.1 takes ``1e-3`` for; not ``true``."""
+
+
+def dataset_named(name: str) -> str:
+    """The canonical name of a dataset; a manifest by its absolute path, as workers run elsewhere.
+
+    Raises:
+        ElthError: there is no such dataset, or it cannot meet the options.
+    """
+    spec = Spec.parse(data.canonical(name))
+    options = dict(spec.options)
+    if spec.name == "folder" and "manifest" in options:
+        options["manifest"] = str(expanded(str(options["manifest"])).absolute())
+    return data.info(str(Spec(spec.name, tuple(options.items())))).name

@@ -9,17 +9,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from elth.errors import ElthError, nearest
-from orchestrator.experiment.sections import (
-    RECIPE_MODEL,
-    Data,
-    Entry,
-    Experiment,
-    Paper,
-    Printed,
-    Pruning,
-    Resources,
-    Stop,
-)
+from orchestrator.experiment.analyses import Analysis, Selection
+from orchestrator.experiment.papers import Paper, Printed
+from orchestrator.experiment.pruning import Pruning, Stop
+from orchestrator.experiment.recipes import RECIPE_MODEL
+from orchestrator.experiment.sections import Data, Entry, Experiment, Resources
 
 _SHOWN = reprlib.Repr()
 _SHOWN.maxstring = _SHOWN.maxother = 200
@@ -81,5 +75,7 @@ def _keys_at(parents: Sequence[int | str]) -> list[str]:
             "paper": Paper,
             "printed": Printed,
             "stop": Stop,
+            "analyses": Analysis,
+            "of": Selection,
         }.get(str(part), section)
     return list(section.model_fields)

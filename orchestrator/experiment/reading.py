@@ -19,7 +19,8 @@ from elth.remembered import remembered
 from orchestrator.experiment.complaints import first, place_of
 from orchestrator.experiment.methods import METHODS
 from orchestrator.experiment.notation import Text, parse
-from orchestrator.experiment.sections import LAYOUTS, Experiment
+from orchestrator.experiment.papers import LAYOUTS
+from orchestrator.experiment.sections import Experiment
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -22,21 +22,15 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
-    ValidationInfo,
-    create_model,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
-from elth import criteria, data, plugins
-from elth.apart import apart
+from elth import criteria
 from elth.errors import ElthError, unknown
 from elth.files import expanded
 from elth.networks import canonical
-from elth.recipes import RECIPES, Recipe, Step
-from elth.remembered import remembered
-from elth.specs import Spec
+from elth.recipes import Recipe
 from orchestrator.experiment.analyses import Analysis
 from orchestrator.experiment.basics import (
     NAME,
@@ -46,131 +40,17 @@ from orchestrator.experiment.basics import (
     Whole,
     as_number,
     as_tuple,
+    dataset_named,
 )
 from orchestrator.experiment.methods import REWIND, SOURCE, method_of
+from orchestrator.experiment.papers import Paper
+from orchestrator.experiment.pruning import Pruning
+from orchestrator.experiment.recipes import RECIPE_MODEL, to_recipe
 from orchestrator.experiment.variants import PARTS, PLAIN, patched, paths
-
-LAYOUTS = ("curves", "by_network", "by_source", "by_method", "across_datasets")
-"""Shapes of a paper's table or figure; ``orchestrator.report.layouts`` has their functions."""
-
-
-_STORED = "stored"
-
-
-def _is_stored(info: ValidationInfo) -> bool:
-    """Whether what is checked was read from a store, and is only shown."""
-    return bool((info.context or {}).get(_STORED))
-
-
-def check_layout(name: str, paths: Sequence[str]) -> None:
-    """Refuse a layout from outside that is not there; its module is imported."""
-    plugins.use(paths)
-    if not callable(plugins.named("LAYOUTS", name, "layout", LAYOUTS)):
-        raise ElthError(f"{name} is no layout: expected a function from a Book to a list of Sheets")
 
 
 def _as_rounds(value: Any) -> Any:
     return value if value == "all" else as_tuple(value)
-
-
-def _dataset(name: str) -> str:
-    """The canonical name of a dataset; a manifest by its absolute path, as workers run elsewhere.
-
-    Raises:
-        ElthError: there is no such dataset, or it cannot meet the options.
-    """
-    spec = Spec.parse(data.canonical(name))
-    options = dict(spec.options)
-    if spec.name == "folder" and "manifest" in options:
-        options["manifest"] = str(expanded(str(options["manifest"])).absolute())
-    return data.info(str(Spec(spec.name, tuple(options.items())))).name
-
-
-def _to_step(value: Any) -> Step:
-    return Step.parse(value)
-
-
-class Stop(Section):
-    """What ends a chain of rounds before its last: nothing of it is in any key."""
-
-    collapsed: bool = False
-    """A round of which some layer has lost every weight is the last of its chain."""
-    accuracy_below: float | None = Field(default=None, gt=0, le=100, strict=True)
-    """A round whose test accuracy after the last epoch, in percent, is below it is the last."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _spelled(cls, value: Any) -> Any:
-        if value == "collapsed":
-            return {"collapsed": True}
-        if not isinstance(value, dict | Stop):
-            raise ElthError(f"expected {_STOPS}; found {value!r}")
-        return value
-
-    @model_validator(mode="after")
-    def _stops(self) -> Stop:
-        if not self.collapsed and self.accuracy_below is None:
-            raise ElthError(f"expected {_STOPS}; found neither")
-        return self
-
-    @model_serializer
-    def _plain(self) -> str | dict[str, Any]:
-        if self.accuracy_below is None:
-            return "collapsed"
-        collapsed = {"collapsed": True} if self.collapsed else {}
-        return {**collapsed, "accuracy_below": self.accuracy_below}
-
-
-_STOPS = "collapsed, or {accuracy_below: 12} for a test accuracy in percent"
-
-
-class Pruning(Section):
-    """Iterative magnitude pruning."""
-
-    rate: Number = Field(default=0.2, gt=0, lt=1)
-    """Fraction of the remaining weights that a round removes."""
-    rounds: Whole = Field(default=13, ge=1)
-    """Number of prunings; the last ticket is that of round ``rounds``."""
-    stop: Stop | None = None
-    """What ends a chain earlier: ``collapsed`` or ``{accuracy_below: 12}``. Never part of a key."""
-    weights: Literal["rewind", "init", "trained", "finetune"] = "rewind"
-    """What the weights that are left go back to after a pruning: ``rewind``, their values at the
-    rewind point; ``init``, those of before any training, and all of it is done again; ``trained``,
-    nothing: they stay as trained and the learning rate alone is rewound (Renda et al. 2020);
-    ``finetune``, nothing either, and they are trained at the last learning rate."""
-    finetune: Annotated[Step, BeforeValidator(_to_step)] | None = None
-    """How long each round is trained at the last learning rate, as ``10ep``."""
-    one_shot: bool = False
-    """Whether each level is reached from the dense network by a single pruning."""
-    repel: Number = Field(default=0.0, allow_inf_nan=False)
-    """Strength of the loss by which each round is repelled from the weights that earlier rounds of
-    its chain came to; negative: attracted (Maene et al. 2021, section 3)."""
-    repel_from: Literal["all", "previous"] = "all"
-    """Whether from those of all earlier rounds, or of the one before."""
-    noise: Literal["common", "round"] = "common"
-    """Whether data order and augmentation are the same in all rounds, or drawn anew in each."""
-
-    @model_validator(mode="after")
-    def _is_one_way(self) -> Pruning:
-        if (self.weights == "finetune") != (self.finetune is not None):
-            found = "none" if self.finetune is None else f"{self.finetune}, with weights"
-            found += "" if self.finetune is None else f": {self.weights}"
-            raise ElthError(
-                f"finetune is how long weights: finetune trains each round, as 10ep; found {found}"
-            )
-        if self.repel_from != "all" and not self.repel:
-            raise ElthError("repel_from says what repel is from: give its strength, as repel: 2.0")
-        if self.one_shot and self.repel:
-            raise ElthError("repel is from earlier rounds, and one_shot has none: keep one of them")
-        return self
-
-    def plain(self) -> dict[str, Any]:
-        """As JSON values; what came later is left out where it is as it always was."""
-        rest = {"rate", "rounds"}
-        fields = {name for name, known in type(self).model_fields.items() if name not in rest}
-        usual = {n for n in fields if getattr(self, n) == type(self).model_fields[n].default}
-        found = self.model_dump(mode="json", exclude=usual | {"finetune"})
-        return found | ({} if self.finetune is None else {"finetune": str(self.finetune)})
 
 
 class Imported(Section):
@@ -261,7 +141,7 @@ class Entry(Section):
     @field_validator("dataset", "source_dataset")
     @classmethod
     def _known_dataset(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(_dataset(name) for name in names)
+        return tuple(dataset_named(name) for name in names)
 
     def levels(self, method: str, pruning: Pruning) -> Iterator[tuple[int, str]]:
         """Rounds and exact sparsities that are asked of a method, as (round, "") or (0, "0.9")."""
@@ -289,68 +169,6 @@ def _check_takes_ticket(method: str) -> None:
         why = "it takes weights of the target's rewind point, where no imported ticket has any"
     if why:
         raise ElthError(f"method {method} takes no ticket: {why}")
-
-
-class Printed(Section):
-    """A number that a paper prints, and the cell that it belongs to."""
-
-    network: str
-    method: str
-    accuracy: Number
-    """Accuracy in percent."""
-    source: str = ""
-    source_dataset: str = ""
-    transform: str = ""
-    """The cell's plan; any when left out."""
-    dataset: str = ""
-    """The experiment's when left out."""
-
-    @field_validator("method")
-    @classmethod
-    def _known_method(cls, name: str, info: ValidationInfo) -> str:
-        if not _is_stored(info):
-            method_of(name)
-        return name
-
-    @field_validator("network", "source")
-    @classmethod
-    def _known(cls, name: str, info: ValidationInfo) -> str:
-        return str(canonical(name)) if name and not _is_stored(info) else name
-
-    @field_validator("dataset", "source_dataset")
-    @classmethod
-    def _known_dataset(cls, name: str, info: ValidationInfo) -> str:
-        return _dataset(name) if name and not _is_stored(info) else name
-
-
-class Paper(Section):
-    """The table or figure of a paper that an experiment is the setting of."""
-
-    title: str
-    """As ``E-LTH, Table 1``."""
-    round: Whole | None = Field(default=None, ge=1)
-    """The round that its numbers are of; the last one when left out."""
-    layout: str = "curves"
-    """How our numbers are laid out: one of ``LAYOUTS``."""
-    note: str = ""
-    """What a reader must know beside it."""
-    printed: tuple[Printed, ...] = ()
-    """The printed numbers."""
-
-    @field_validator("layout")
-    @classmethod
-    def _known_layout(cls, name: str, info: ValidationInfo) -> str:
-        if name in LAYOUTS or _is_stored(info):
-            return name
-        if not plugins.is_reference(name) and not plugins.listed():
-            raise unknown("layout", name, LAYOUTS)
-        apart(check_layout, name, plugins.in_use())
-        return name
-
-    @staticmethod
-    def stored(plain: Mapping[str, Any]) -> Paper:
-        """What a store holds of it: the code that it names may not be here."""
-        return Paper.model_validate(plain, context={_STORED: True})
 
 
 class Data(Section):
@@ -385,87 +203,7 @@ class Resources(Section):
     store when left out; with a store that is a server, nodes of a cluster need a shared place."""
 
 
-def _recipe_model() -> type[BaseModel]:
-    """The fields of ``elth.Recipe`` as a section, so that they are stated once."""
-    hints = get_type_hints(Recipe)
-    step = Annotated[Step, BeforeValidator(_to_step)]
-    types = {Step: step, tuple[Step, ...]: tuple[step, ...], int: Whole, float: Number}
-    return create_model(
-        "RecipeSection",
-        __config__=ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True),
-        **{  # type: ignore[call-overload]
-            f.name: (
-                types.get(hints[f.name], hints[f.name]),
-                ... if f.default is dataclasses.MISSING else f.default,
-            )
-            for f in dataclasses.fields(Recipe)
-        },
-    )
-
-
-RECIPE_MODEL = _recipe_model()
-
-
-def _recipe(name: str) -> Recipe:
-    """A recipe by its name, ours or from outside, as ``my_lab.recipes:fast``.
-
-    Raises:
-        ElthError: there is none of this name.
-    """
-    if name in RECIPES:
-        return RECIPES[name]
-    if not plugins.is_reference(name) and not plugins.listed():
-        raise unknown("recipe", name, RECIPES)
-    return Recipe.of(remembered(recipe_fields, name, plugins.in_use(), also=plugins.state(name)))
-
-
-def recipes_by_name() -> dict[str, Recipe]:
-    """The recipes that may be named: ours, and those that listed modules give."""
-    if not plugins.listed():
-        return dict(RECIPES)
-    names = apart(recipe_names, plugins.in_use())
-    return {**RECIPES, **{name: _recipe(name) for name in names}}
-
-
-def recipe_names(paths: Sequence[str]) -> list[str]:
-    """Names of recipes that modules from outside give; they are imported."""
-    plugins.use(paths)
-    return list(plugins.registered("RECIPES"))
-
-
-def recipe_fields(name: str, paths: Sequence[str]) -> dict[str, Any]:
-    """The fields of a recipe from outside; its module is imported."""
-    plugins.use(paths)
-    found = plugins.named("RECIPES", name, "recipe", RECIPES)
-    if not isinstance(found, Recipe):
-        raise ElthError(f"{name} is no Recipe: found {found!r}")
-    return found.full()
-
-
-def _to_recipe(value: Any) -> Recipe:
-    """A name of a recipe, or its fields, or ``base`` with the fields that differ.
-
-    ``stretch`` multiplies the steps of what all that gives (``Recipe.stretched``).
-    """
-    if isinstance(value, Recipe):
-        return value
-    if isinstance(value, str):
-        value = {"base": value}
-    if not isinstance(value, dict):
-        raise ElthError(f"a recipe is a name or a mapping, found {value!r}")
-    fields = dict(value)
-    stretch = fields.pop("stretch", 1)
-    base: dict[str, Any] = {}
-    if "base" in fields:
-        name = fields.pop("base")
-        known = _recipe(str(name))
-        base = {f.name: getattr(known, f.name) for f in dataclasses.fields(Recipe)}
-    checked = RECIPE_MODEL.model_validate({**base, **fields})
-    found = Recipe(**{f.name: getattr(checked, f.name) for f in dataclasses.fields(Recipe)})
-    return found.stretched(stretch)
-
-
-_Recipe = Annotated[Recipe, BeforeValidator(_to_recipe)]
+_Recipe = Annotated[Recipe, BeforeValidator(to_recipe)]
 
 
 class _Checked(BaseModel):
@@ -478,7 +216,7 @@ class _Checked(BaseModel):
     def _known_datasets(cls, recipes: dict[str, Recipe]) -> dict[str, Recipe]:
         known: dict[str, Recipe] = {}
         for name, recipe in recipes.items():
-            canonical = _dataset(name)
+            canonical = dataset_named(name)
             if canonical in known:
                 raise ElthError(f"two recipes are for {canonical}: keep one of them")
             known[canonical] = recipe
@@ -537,7 +275,7 @@ class Experiment(_Checked):
     @field_validator("dataset")
     @classmethod
     def _known_dataset(cls, name: str) -> str:
-        return _dataset(name)
+        return dataset_named(name)
 
     @field_validator("variants", mode="before")
     @classmethod

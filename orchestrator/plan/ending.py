@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from orchestrator.experiment.sections import Stop
+from orchestrator.experiment.pruning import Stop
 from orchestrator.plan.stage import Stage, is_twin
 
 _NAMED = 2

@@ -13,7 +13,7 @@ from typing import Any
 
 from elth.errors import ElthError
 from orchestrator.experiment.methods import rank, title
-from orchestrator.experiment.sections import Paper
+from orchestrator.experiment.papers import Paper
 from orchestrator.plan.stage import NOISE, VARIANT
 from orchestrator.store.content import Content, all_labels, beside
 from orchestrator.store.listing import Tracked

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from elth import plugins
 from elth.errors import unknown
 from orchestrator.experiment.methods import rank, title
-from orchestrator.experiment.sections import Paper, Printed
+from orchestrator.experiment.papers import Paper, Printed
 from orchestrator.report.cells import network_order
 from orchestrator.report.sheets import Entry, Sheet
 

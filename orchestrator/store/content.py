@@ -20,7 +20,8 @@ import yaml
 
 from elth.errors import ElthError
 from orchestrator.experiment.methods import rank, title
-from orchestrator.experiment.sections import Experiment, Stop
+from orchestrator.experiment.pruning import Stop
+from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.building import build
 from orchestrator.plan.ending import Link, Outcome, ended, links_of, verdicts
 from orchestrator.plan.graph import Plan

@@ -25,7 +25,7 @@ from elth.parallel import Group
 from elth.repulsion import Repulsion
 from elth.tickets import Ticket, state_digest
 from elth.training import Epoch, NonFiniteLossError
-from orchestrator.experiment.sections import Stop
+from orchestrator.experiment.pruning import Stop
 from orchestrator.plan import outside
 from orchestrator.plan.ending import is_round, link_of, verdict
 from orchestrator.plan.imported import how_to_import

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from elth.errors import ElthError
 from elth.recipes import RECIPES, Recipe, Step
 from orchestrator.experiment.methods import METHODS, SOURCE
+from orchestrator.experiment.pruning import Stop
 from orchestrator.experiment.reading import load
-from orchestrator.experiment.sections import Cell, Experiment, Stop
+from orchestrator.experiment.sections import Cell, Experiment
 from tests.orchestrator.helpers import QUICK, experiment, write_yaml
 
 BASE: dict[str, Any] = {
@@ -62,7 +63,7 @@ STOPS = "collapsed, or {accuracy_below: 12} for a test accuracy in percent"
 
 TOP = (
     "name, description, plugins, paper, dataset, seeds, recipe, recipes, pruning, criteria, "
-    "variants, tickets, grid, data, resources"
+    "variants, tickets, grid, analyses, data, resources"
 )
 
 
@@ -511,7 +512,7 @@ def test_the_resolved_text_states_every_default(path: Path) -> None:
     plain = yaml.safe_load(load(path).resolved())
     assert plain["pruning"] == {"rate": 0.2, "rounds": 13}
     assert plain["recipe"] == RECIPES["digits_resnet"].full()
-    idle = {"plugins", "variants", "tickets"}
+    idle = {"plugins", "variants", "tickets", "analyses"}
     assert set(plain) == set(Experiment.model_fields) - {"paper", *idle}
     plain = yaml.safe_load(load(path, ["paper.title=x"]).resolved())
     assert set(plain) == set(Experiment.model_fields) - idle

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from orchestrator import plan
-from orchestrator.experiment.sections import Stop
+from orchestrator.experiment.pruning import Stop
 from orchestrator.plan.ending import (
     Link,
     ended,

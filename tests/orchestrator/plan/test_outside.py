@@ -20,7 +20,7 @@ from orchestrator import plan
 from orchestrator.cli.main import cli
 from orchestrator.experiment import Experiment, Paper, load
 from orchestrator.experiment.methods import Method, method_of, names
-from orchestrator.experiment.sections import recipes_by_name
+from orchestrator.experiment.recipes import recipes_by_name
 from orchestrator.plan import Plan
 from orchestrator.plan.outside import CodeError, outside, take
 from orchestrator.report.cells import collect

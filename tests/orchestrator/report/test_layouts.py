@@ -14,9 +14,9 @@ from rich.console import Console
 
 from elth.errors import ElthError
 from orchestrator import plan
-from orchestrator.experiment import sections
+from orchestrator.experiment import papers
+from orchestrator.experiment.papers import Paper
 from orchestrator.experiment.reading import load
-from orchestrator.experiment.sections import Paper
 from orchestrator.report.cells import Cell, network_order
 from orchestrator.report.layouts import LAYOUTS, lay_out
 from orchestrator.report.sheets import (
@@ -461,4 +461,4 @@ def test_every_printed_number_stands_beside_a_cell_of_its_grid(path: Path) -> No
 
 
 def test_every_layout_that_a_config_may_name_has_a_function() -> None:
-    assert tuple(LAYOUTS) == sections.LAYOUTS
+    assert tuple(LAYOUTS) == papers.LAYOUTS

@@ -22,7 +22,7 @@ from elth.specs import Spec
 from elth.streams import stream
 from elth.tickets import Ticket
 from orchestrator import plan
-from orchestrator.experiment.sections import Paper
+from orchestrator.experiment.papers import Paper
 from orchestrator.plan.stage import Stage
 from orchestrator.report.cells import Cell, Report, cells_of, collect, difference, imp_of
 from orchestrator.report.forms import sheets, to_csv, to_json, to_tables, write

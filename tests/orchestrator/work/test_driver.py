@@ -17,7 +17,8 @@ from elth.errors import ElthError
 from elth.training import Epoch
 from orchestrator import plan
 from orchestrator.cluster import machines
-from orchestrator.experiment.sections import Experiment, Pruning, Stop
+from orchestrator.experiment.pruning import Pruning, Stop
+from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.schedule import Schedule
 from orchestrator.plan.stage import Stage

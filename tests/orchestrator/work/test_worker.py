@@ -16,7 +16,8 @@ import elth
 from elth import masks
 from elth.tickets import state_digest
 from orchestrator import plan
-from orchestrator.experiment.sections import Experiment, Pruning
+from orchestrator.experiment.pruning import Pruning
+from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.schedule import Schedule
 from orchestrator.plan.stage import Stage
 from orchestrator.store.address import Store
