@@ -51,7 +51,7 @@ def plan(config: Path, overrides: tuple[str, ...], store: str | None) -> None:
             finished.setdefault(one.key, one)
     over = ended(links_of(built.stages), verdicts(experiment.pruning.stop, finished))
     notes = []
-    if built.kept & finished.keys():
+    if finished and (built.kept or built.analyses):
         from orchestrator.store.keeping import notes_of, weightless
 
         short = weightless(open_tracker(store), built, finished, over)

@@ -70,7 +70,8 @@ def _analyses(experiment: Experiment, gathered: _Gathered) -> tuple[str, ...]:
     for number, analysis in enumerate(experiment.analyses):
         for stage in stages_of(number, analysis, trained, rates):
             found[gathered.add(stage).key] = None
-            gathered.kept.update(stage.parents)
+            looked_at = (gathered.stages[parent] for parent in stage.parents)
+            gathered.kept.update(one.key for one in looked_at if one.kind != "round")
             if len(gathered.stages) > MOST_STAGES:
                 raise ElthError(
                     f"with analyses {number} and those before, {experiment.name} comes to more "

@@ -32,14 +32,20 @@ def without_weights(
         plan: what is asked for.
         finished: the stages that are finished, by key.
     """
-    asked = [key for key in plan.kept if key in finished]
-    if not asked:
+    return _lacking(tracker, plan, finished, plan.kept)
+
+
+def _lacking(
+    tracker: Tracker, plan: Plan, finished: Mapping[str, Tracked], keys: Collection[str]
+) -> list[Stage]:
+    """Those of some stages that are finished and have no trained weights."""
+    there = [key for key in plan.stages if key in keys and key in finished]
+    if not there:
         return []
     gone = {run.info.run_id for run in tracker.search(f"tags.`{TIDIED}` LIKE '%'")}
     return [
         plan.stages[key]
-        for key in plan.stages
-        if key in plan.kept and key in finished
+        for key in there
         if not finished[key].has_weights or finished[key].run_id in gone
     ]
 
@@ -65,7 +71,8 @@ def weightless(
         finished: the stages that are finished, by key.
         ended: keys of those that are not done as their chain has ended.
     """
-    found = {stage.key: stage for stage in without_weights(tracker, plan, finished)}
+    keys = plan.kept | needed_by(plan.stages.values())
+    found = {stage.key: stage for stage in _lacking(tracker, plan, finished, keys)}
     needed: frozenset[str] = frozenset()
     more = True
     while found and more:  # what is trained again may need weights itself
@@ -74,7 +81,7 @@ def weightless(
         needed, more = now, now != needed
     return Weightless(
         needed=tuple(stage for key, stage in found.items() if key in needed),
-        asked=tuple(stage for key, stage in found.items() if key not in needed),
+        asked=tuple(s for k, s in found.items() if k not in needed and k in plan.kept),
     )
 
 

@@ -145,7 +145,7 @@ def _round(stage: Stage, load: Load, known: Mask | None) -> Ticket:
     needs_trained = known is None or weights in ("trained", "finetune")
     if len(stage.parents) > 1 and needs_trained:
         before, result = load(stage.parents[1])
-        trained = _need(result.trained, before)
+        trained = _need(result.trained, before, weights=True)
         state = ways.start_state(weights, trained, state, state)
         if known is None:
             mask, state = prune_and_rewind(
@@ -195,7 +195,7 @@ def repulsion_of(stage: Stage, load: Load) -> Repulsion | None:
     one = stage
     while "repel" in one.params:
         one, result = load(one.parents[-1])
-        earlier.insert(0, _need(result.trained, one))
+        earlier.insert(0, _need(result.trained, one, weights=True))
         if stage.params.get("repel_from") == "previous":
             break
     return Repulsion(float(stage.params["repel"]), earlier)
@@ -365,12 +365,13 @@ def _ticket(stage: Stage, state: State, mask: Mask, history: list[dict[str, Any]
     )
 
 
-def _need(value: Any, stage: Stage) -> Any:
+def _need(value: Any, stage: Stage, *, weights: bool = False) -> Any:
     if value is None:
         raise AbsentError(
             stage.key,
             f"the result of {stage.title} lacks what is needed of it: it was tidied away, was "
             "lost, or was never kept",
+            lacks_weights=weights,
         )
     return value
 

@@ -135,7 +135,7 @@ def test_a_matrix_has_all_rounds_and_where_they_start(looked: Finished) -> None:
 def test_weights_that_an_analysis_needs_are_kept(looked: Finished) -> None:
     for seed in (0, 1):
         stage = _titled(looked.plan, f"NET reinit round 2, seed {seed}")
-        assert stage.key in looked.plan.kept
+        assert stage.key in looked.plan.kept  # those of rounds are kept anyway
         assert looked.tracker.load(stage.key)[1].trained is not None
 
 
