@@ -33,6 +33,7 @@ from orchestrator.store.describing import NUMBERED, numbers_of
 from orchestrator.store.listing import pages
 from orchestrator.store.opening import STAGES
 from orchestrator.store.tracker import Tracker
+from orchestrator.store.variants import TAG
 
 HOST = "127.0.0.1"
 COLUMNS = {
@@ -64,23 +65,25 @@ _QUIET = {
 """The server tells nobody, logs errors only, and starts no processes for jobs never given."""
 
 
-def view(grid: str | None = None) -> dict[str, Any]:
-    """The state of MLflow's page of runs, in its own words.
+def view(grid: str | None = None, *, variants: bool = False) -> dict[str, Any]:
+    """The state of MLflow's page of runs, in its own words; ``variants``: whether a grid has any.
 
     What is not named here is as MLflow has it. The filter must be part of the state: the page
     ignores a shared view when its address has a filter of its own.
     """
+    columns = COLUMNS | ({f"tags.`{TAG}{grid}`": 100} if variants else {})
     return {
         "searchFilter": f"tags.`grid.{grid}` = 'true'" if grid else "",
-        "selectedColumns": list(COLUMNS),
-        "columnOrder": [_NAME, *COLUMNS],
-        "columnWidths": {_NAME: 165, **COLUMNS},
+        "selectedColumns": list(columns),
+        "columnOrder": [_NAME, *columns],
+        "columnWidths": {_NAME: 165, **columns},
     }
 
 
 def address(tracker: Tracker, base: str, grid: str | None = None) -> str:
     """The page that lists the runs, of one grid or all; its view is stored if it is not yet."""
-    state = json.dumps(view(grid), sort_keys=True)
+    variants = bool(grid and tracker.grids.experiment(grid).get("variants"))
+    state = json.dumps(view(grid, variants=variants), sort_keys=True)
     key = hashlib.sha256(state.encode()).hexdigest()
     tags = {
         "mlflow.experimentKind": "custom_model_development",
