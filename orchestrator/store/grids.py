@@ -34,7 +34,7 @@ from orchestrator.experiment import NAME, Experiment
 from orchestrator.plan import Plan, Stage, build
 from orchestrator.plan.ending import Link, links_of
 from orchestrator.store.address import Store
-from orchestrator.store.away import is_away
+from orchestrator.store.away import is_away, plain
 from orchestrator.store.board import Board, is_deleted, log_once, set_tag
 from orchestrator.store.content import Change, Content, grown, joined, keys_of
 from orchestrator.store.files import Files
@@ -125,7 +125,7 @@ class Grids:
         """Tell that a process runs a grid, until the block ends.
 
         Raises:
-            ElthError: the grid is not there.
+            ElthError: the grid is not there, or the store takes nothing.
         """
         run = self._known(grid)
         run_id, tag = run.info.run_id, _DRIVER + hashlib.sha256(driver.encode()).hexdigest()[:8]
@@ -133,7 +133,10 @@ class Grids:
             if name.startswith(_DRIVER) and is_gone(who):
                 with contextlib.suppress(MlflowException):  # another driver was quicker
                     self._client.delete_tag(run_id, name)
-        self._client.set_tag(run_id, tag, driver)
+        try:
+            self._client.set_tag(run_id, tag, driver)
+        except MlflowException as error:
+            raise ElthError(f"cannot write to the store {self._store}: {plain(error)}") from error
         try:
             yield
         finally:

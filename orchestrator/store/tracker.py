@@ -48,6 +48,8 @@ _LOOKED_AT = 16
 
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
+# It dumps the traceback of each error of a database that it raises as well, and we tell.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
