@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -1099,6 +1100,46 @@ def test_the_grid_of_figure_6() -> None:
     # Alone, to round k: k + 1 of a chain, one more for a ticket that is made of it.
     cells = sum(5 * (k + 1) + (20 + 2 * 5) * (k + 2) + 3 * 5 for k in range(1, 14))
     assert built.alone() == (3 * lines, 3 * cells)
+
+
+def _trainings(name: str) -> dict[str, str]:
+    """The trainings of a configuration: networks by key."""
+    stages = plan.build(load(CONFIGS / f"{name}.yaml")).stages
+    kinds = ("round", "retraining")
+    return {key: one.labels["network"] for key, one in stages.items() if one.kind in kinds}
+
+
+def test_the_configurations_of_maene_et_al_share_what_they_have_in_common() -> None:
+    """Of 3,496 trainings the figures have 2,947; the paper's own 2,747 have one seed of some."""
+    trained: dict[str, int] = {}
+    found: dict[str, str] = {}
+    for path in sorted(CONFIGS.glob("maene_*.yaml")):
+        own = _trainings(path.stem)
+        trained[path.stem] = len(own)
+        found |= own
+    assert trained == {
+        "maene_fig1_stability": 2 * 12 * 3 * 25 + 6 * 3 * 3,
+        "maene_fig3_repulsion": 2 * 2 * 3 * 25 + 2 * 2 * 3 * 24,
+        "maene_fig5_histograms": 2 * (11 + 1),
+        "maene_fig7_weight_decay": 2 * 3 * 25,
+        "maene_fig8_barriers": 2 * 3 * 25,
+        "maene_conv4": 3 * (2 * 25 + 2 * 24 + 4 * 25),
+        "maene_lenet": 33 + 30 + 2 * 24 + 23,
+        "maene_resnet50": 2,
+    }
+    assert Counter(name.partition("(")[0] for name in found.values()) == {
+        "resnet20": 1854 + 288 + 75,
+        "conv4": 394 + 2 * 4 * 25,  # the unstable chains with three seeds
+        "lenet_300_100": 134,
+        "resnet50": 2,
+    }
+
+
+def test_figure_8_and_the_further_plans_share_the_chains_of_figure_6() -> None:
+    names = ("fig6_cifar_resnets", "fig8_connectivity", "v1_fig9_13_plans")
+    six, eight, further = (_trainings(name).keys() for name in names)
+    assert len(eight - six) == 9  # the twins
+    assert six < further
 
 
 def _scales(path: Path) -> list[str]:
