@@ -1,4 +1,4 @@
-"""The Python of README.md, as a reader would run it."""
+"""The Python of README.md, as a reader would run it, and what documents name."""
 
 from __future__ import annotations
 
@@ -31,3 +31,15 @@ def test_a_whole_elastic_lottery_ticket(capsys: pytest.CaptureFixture[str]) -> N
     found = {end[1]: float(end[2]) for end in ends if end}
     # 10.8 points with AVX-512, 5.4 with AVX2 of the same processor: one seed, so no more is asked.
     assert found["elastic"] > found["random"]
+
+
+def test_every_config_that_documents_name_is_there() -> None:
+    root = README.parent
+    there = {path.stem for path in (root / "tune_configs").glob("*.yaml")}
+    documents = [README, *(root / "docs").glob("*.md")]
+    text = "\n".join(path.read_text("utf-8") for path in documents)
+    named = {name for name in re.findall(r"tune_configs/(\w+)\.yaml", text) if name != "NAME"}
+    listed = set(re.findall(r"^\| `(\w+)` \| .*\d", text, re.MULTILINE))
+    papers = {name for name in there if re.match("fig|table|v1_|maene_", name)}
+    assert named <= there
+    assert papers <= listed
