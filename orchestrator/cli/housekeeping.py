@@ -210,7 +210,8 @@ def _agreed(question: str, *, yes: bool) -> bool:
     "--weights",
     metavar="GRID",
     help="Instead: let the trained weights of this grid's rounds go, all but the last of each "
-    "chain. Whatever needs them later has them trained again.",
+    "chain and those that something yet to be done needs, in any grid. Whatever needs them later "
+    "has them trained again.",
 )
 @click.option(
     "--tickets", is_flag=True, help="Instead: move imported tickets that no grid uses to the trash."
@@ -280,6 +281,8 @@ def _let_go(tracker: Tracker, grid: str, *, dry: bool) -> None:
     _say(
         f"{grid} in {tracker.store}: trained weights of {len(found.runs):,} rounds{also}, "
         f"{size_of(found.size)}; those of the last round of each chain stay ({found.kept:,})"
+        + f", and {found.needed:,} that are still needed"
+        * bool(found.needed)
     )
     if dry or not found.runs:
         return

@@ -8,23 +8,34 @@ as a longer chain at another rate or an exact sparsity between two rounds, has t
 
 The tags are set before a file is removed: cut off between the two, the file is there, which does no
 harm, and the same command goes on.
+
+What is yet to be done in any grid of the store keeps what it needs: an analysis the weights of all
+that it looks at, a round or its twin those of the round before, a training that is repelled those
+of all that it is repelled from. An analysis that is finished needs them no more.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
+from pydantic import ValidationError
 
+from elth import plugins
 from elth.errors import ElthError
-from orchestrator.plan.ending import link_of
+from orchestrator.experiment import Experiment
+from orchestrator.plan.building import build
+from orchestrator.plan.ending import is_round, link_of
+from orchestrator.plan.stage import ANALYSIS, Stage, is_twin
+from orchestrator.store.content import Content
 from orchestrator.store.files import FILES
-from orchestrator.store.listing import stage_of
+from orchestrator.store.listing import Tracked, stage_of
 from orchestrator.store.marks import TIDIED, is_finished, mark_of
+from orchestrator.store.redo import reasons
 from orchestrator.store.result import OPTIONAL, files_of
 from orchestrator.store.tracker import RESULT, Tracker
 from orchestrator.store.users import at_work
@@ -42,6 +53,8 @@ class Weights:
     """Bytes of their files."""
     kept: int
     """Rounds whose weights stay, as the last of their chains."""
+    needed: int
+    """Rounds whose weights stay, as something that is yet to be done needs them, in any grid."""
     others: tuple[str, ...]
     """Other grids that have some of these rounds, too."""
 
@@ -57,19 +70,24 @@ def look(tracker: Tracker, grid: str) -> Weights:
     goes_on = {
         link_of(one.stage).after
         for one in known
-        if one.status == "finished" and not one.stage.labels.get("target")
+        if one.status == "finished" and is_round(one.stage) and not one.stage.labels.get("target")
     }
-    runs, size, kept, names = [], 0, 0, {grid}
+    needed = needed_weights(tracker, known)
+    runs, size, kept, wanted, names = [], 0, 0, 0, {grid}
     for run in tracker.search():
         key = run.data.tags.get("elth.key", "")
         if key not in keys or not is_finished(run) or mark_of(run):
             continue
-        found = _size(tracker, run)
-        if found and key in goes_on:
+        found, stage = _size(tracker, run), stage_of(run)
+        if not found or not (key in goes_on or link_of(stage).after):
+            continue
+        if key in needed:
+            wanted += 1
+        elif key in goes_on or is_twin(stage):
             runs.append(run)
             size += found
             names |= {t.removeprefix("grid.") for t in run.data.tags if t.startswith("grid.")}
-        elif found and link_of(stage_of(run)).after:
+        else:
             kept += 1
     mine = [r for r in tracker.search("attributes.status = 'RUNNING'") if _is_in(r, keys)]
     busy = at_work(tracker, mine, sorted(names))
@@ -82,8 +100,81 @@ def look(tracker: Tracker, grid: str) -> Weights:
         runs=tuple(runs),
         size=size,
         kept=kept,
+        needed=wanted,
         others=tuple(sorted(names - {grid})),
     )
+
+
+def needed_weights(tracker: Tracker, known: Sequence[Tracked]) -> frozenset[str]:
+    """Keys of the stages whose trained weights something needs that is yet to be done, in any grid.
+
+    Args:
+        tracker: of the store.
+        known: its stages, as ``Tracker.stages`` lists them.
+
+    Raises:
+        ElthError: it cannot be told what a grid is made of.
+    """
+    stages = {one.key: one.stage for one in known}
+    finished = {one.key: one for one in known if one.status == "finished"}
+    settled = finished.keys() - reasons(tracker, known).keys()
+    todo: set[str] = set()
+    for grid in tracker.grids.names():
+        if not tracker.grids.is_begun(grid):
+            continue
+        content = tracker.grids.content(grid)
+        left = content.keys.keys() - settled
+        left -= content.ended({key: finished[key] for key in settled & content.keys.keys()}).keys()
+        if not left <= stages.keys():  # what was never begun, only its plan tells of
+            stages |= _planned(content)
+        lost = left - stages.keys()
+        if lost:
+            raise ElthError(
+                f"it cannot be told which weights {len(lost)} stages of the grid {grid} need that "
+                "are yet to be done, as its plan cannot be worked out here: finish it by elth run "
+                "with its file, or remove it by elth rm"
+            )
+        todo |= left
+    return _needed(todo, stages, {key for key in settled if finished[key].has_weights})
+
+
+def _planned(content: Content) -> Mapping[str, Stage]:
+    """The stages of a grid; none if its plan cannot be worked out here."""
+    try:
+        with plugins.closed():  # a store has nothing run
+            return build(Experiment.model_validate(content.experiment)).stages
+    except (ElthError, ValidationError):
+        return {}
+
+
+def _needed(
+    todo: Iterable[str], stages: Mapping[str, Stage], have: Collection[str]
+) -> frozenset[str]:
+    """What some stages need, and what is to be trained again for them needs in its turn."""
+    found: set[str] = set()
+    left = list(todo)
+    while left:
+        for key in _needs(stages[left.pop()], stages):
+            if key not in found:
+                found.add(key)
+                if key not in have and key in stages:
+                    left.append(key)
+    return frozenset(found)
+
+
+def _needs(stage: Stage, stages: Mapping[str, Stage]) -> Iterator[str]:
+    """Keys of the stages whose trained weights a stage needs."""
+    if stage.kind == ANALYSIS:
+        yield from stage.parents
+        return
+    if link_of(stage).after:
+        yield link_of(stage).after
+    one: Stage | None = stage
+    while one is not None and "repel" in one.params:
+        yield one.parents[-1]
+        if stage.params.get("repel_from") == "previous":
+            return
+        one = stages.get(one.parents[-1])
 
 
 def _is_in(run: Run, keys: dict[str, dict[str, object]]) -> bool:

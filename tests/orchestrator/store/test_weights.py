@@ -261,3 +261,51 @@ def test_while_a_driver_runs_the_grid_its_weights_stay(chain: Chain) -> None:
         pytest.raises(ElthError, match="chain cannot be let go now: the grid chain is being"),
     ):
         weights.look(chain.tracker, "chain")
+
+
+def test_what_an_analysis_of_any_grid_looks_at_stays_until_it_is_done(chain: Chain) -> None:
+    tracker = chain.tracker
+    other = tiny("looks", seeds=[80], analyses=[{"measure": "distances"}])
+    tracker.grids.open("looks", other.resolved(), plan.build(other).stages, "")
+    found = weights.look(tracker, "chain")
+    assert (len(found.runs), found.needed, found.kept) == (0, 3, 0)
+    run = tracker.grids.run("looks")
+    assert run is not None
+    tracker.client.delete_run(run.info.run_id)
+    assert len(weights.look(tracker, "chain").runs) == 2
+
+
+def _needed(title: str, have: str, **changes: object) -> set[str]:
+    """What a stage of a plan needs, where the weights of some others are there."""
+    pruning = {"rate": 0.5, "rounds": 3, **changes}
+    built = plan.build(
+        tiny(
+            "needs",
+            pruning=pruning,
+            grid=[
+                {"method": "imp", "network": TINY},
+                {"method": "imp", "network": TINY, "round": 2, "noise": 1},
+            ],
+        )
+    )
+    named = {stage.title.removeprefix(f"{TINY} "): key for key, stage in built.stages.items()}
+    there = {key for name, key in named.items() if name.removesuffix(", seed 0")[-1] in have}
+    found = weights._needed([named[f"{title}, seed 0"]], built.stages, there)
+    return {name.removesuffix(", seed 0") for name, key in named.items() if key in found}
+
+
+def test_a_round_and_its_twin_need_the_weights_of_the_round_before() -> None:
+    assert _needed("round 3", "012") == {"round 2"}
+    assert _needed("round 2, noise 1", "012") == {"round 1"}
+    assert _needed("round 3", "012", weights="trained") == {"round 2"}
+    assert _needed("dense round 0", "") == set()
+
+
+def test_a_round_that_is_repelled_needs_all_before_it_or_the_last() -> None:
+    before = {"dense round 0", "round 1", "round 2"}
+    assert _needed("round 3", "012", repel=2.0) == before
+    assert _needed("round 3", "012", repel=2.0, repel_from="previous") == {"round 2"}
+
+
+def test_what_is_to_be_trained_again_needs_weights_in_its_turn() -> None:
+    assert _needed("round 3", "0") == {"dense round 0", "round 1", "round 2"}
