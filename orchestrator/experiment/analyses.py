@@ -39,6 +39,8 @@ class Selection(Section):
     round: Annotated[tuple[Whole, ...], OneOrMore] = ()
     sparsity: Annotated[tuple[Number, ...], OneOrMore] = ()
     """Exact sparsities, between those of whole rounds."""
+    ticket: Annotated[tuple[str, ...], OneOrMore] = ()
+    """Imported tickets, whose rounds are lines of their own; ``none`` is of none."""
     variant: Annotated[tuple[str, ...], OneOrMore] = ()
     """``none`` is the experiment itself."""
     noise: Annotated[tuple[Whole, ...], OneOrMore] = ()
@@ -67,15 +69,15 @@ class Selection(Section):
         """The values of each axis that is not open, as labels of stages have them."""
         given = {name: getattr(self, name) for name in type(self).model_fields}
         found = {name: values for name, values in given.items() if values}
-        if "variant" in found:
-            found["variant"] = tuple("" if name == PLAIN else name for name in found["variant"])
+        for axis in found.keys() & {"ticket", "variant"}:
+            found[axis] = tuple("" if name == PLAIN else name for name in found[axis])
         if "sparsity" in found:
             found["target"] = tuple(repr(value) for value in found.pop("sparsity"))
         return found
 
     def has(self, labels: Mapping[str, Any]) -> bool:
         """Whether a cell is selected, by the labels of its stage."""
-        usual = {"variant": "", "noise": 0, "target": ""}
+        usual = {"ticket": "", "variant": "", "noise": 0, "target": ""}
         return all(labels.get(a, usual.get(a)) in values for a, values in self.axes.items())
 
 

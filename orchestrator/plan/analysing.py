@@ -14,9 +14,9 @@ from orchestrator.plan.stage import ANALYSIS, LOOKS_AT, MEASURE, NOISE, VARIANT,
 
 _AXES = (
     *("network", "dataset", "method", "source", "transform", "round", "target"),
-    *(VARIANT, NOISE, "seed"),
+    *("ticket", VARIANT, NOISE, "seed"),
 )
-_USUAL = {"target": "", VARIANT: "", NOISE: 0}
+_USUAL = {"target": "", "ticket": "", VARIANT: "", NOISE: 0}
 _OF_DATA = ("place", "shape", "sizes")
 """Labels that tell of the dataset, not of the cell."""
 

@@ -15,6 +15,7 @@ from orchestrator.store.address import Store
 from orchestrator.store.tracker import Tracker
 from orchestrator.work import training
 from tests.orchestrator.helpers import Finished, finish
+from tests.orchestrator.helpers import inside as look_inside
 from tests.orchestrator.helpers import stopped as make_stopped
 
 
@@ -52,6 +53,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """A grid of which one chain has ended early, and nothing is left to do."""
     return make_stopped(tmp_path_factory.mktemp("stopped"))
+
+
+@pytest.fixture(scope="session")
+def inside(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Two grids with variants, a twin, other ways of IMP, an imported ticket and analyses."""
+    return look_inside(tmp_path_factory.mktemp("inside"))
 
 
 @pytest.fixture

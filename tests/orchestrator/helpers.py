@@ -271,3 +271,68 @@ def finish(folder: Path) -> Finished:
         for report in run_job(job_config(store, found, job.stages), worker):
             assert not report.failed, report.failed
     return Finished(store=store, tracker=tracker, experiment=found, plan=built)
+
+
+def inside(folder: Path) -> Finished:
+    """Two grids that look inside IMP, done in this process; ``inside`` is given.
+
+    In ``inside`` are variants, of which ``same`` shares all stages and ``repel`` and ``lrr`` have
+    rounds that start from earlier ones, a twin, a chain of an imported ticket, and analyses. The
+    grid ``other`` is of its plain chain and shares one of these.
+    """
+    from orchestrator.plan.imported import imported
+    from orchestrator.store import importing, variants
+    from orchestrator.work.worker import Worker, run_job
+
+    given = Ticket(
+        network=Spec.parse(TINY),
+        shape=info("digits").shape,
+        rewind=rewind_result(seed=7).rewind or {},
+        mask=round_result(4000).mask or {},
+    )
+    named: dict[str, Any] = {"sha256": given.digest, "iteration": 21, "nonzeros": 4000}
+    distances = {"measure": "distances", "of": {"method": "imp", "variant": "none", "seed": 0}}
+    found = tiny(
+        "inside",
+        variants={
+            "same": {"recipe.batch_size": RECIPE["batch_size"]},
+            "lrr": {"pruning.weights": "trained"},
+            "repel": {"pruning.repel": 2.0},
+        },
+        tickets={"theirs": named},
+        grid=[
+            {
+                "method": ["dense", "imp"],
+                "network": TINY,
+                "variant": ["none", "same", "lrr", "repel"],
+            },
+            {"method": "imp", "network": TINY, "round": 1, "noise": 1, "variant": ["none", "same"]},
+            {"method": "imp", "network": TINY, "round": [0, 1], "ticket": "theirs"},
+        ],
+        analyses=[
+            {
+                "measure": "barrier",
+                "between": "twins",
+                "of": {"round": 1, "variant": "none"},
+                **{"points": 3, "data": "test"},
+            },
+            {"measure": "overlap", "between": "rounds", "of": {"variant": ["none", "lrr"]}},
+            distances,
+        ],
+    )
+    other = tiny("other", analyses=[distances])
+    built, store = plan.build(found), Store.of(folder)
+    tracker, worker = Tracker(store), Worker()
+    importing.put(tracker, imported(TINY, "digits", **named), given, {})
+    for one, stages in ((found, built), (other, plan.build(other))):
+        tracker.grids.open(one.name, one.resolved(), stages.stages, "", stages.also)
+        done = {run.key for run in tracker.stages() if run.status == "finished"}
+        for job in stages.jobs(done):
+            config = job_config(store, one, job.stages, keep=sorted(stages.kept))
+            for report in run_job(config, worker):
+                assert not report.failed, report.failed
+        mine = [run for run in tracker.stages() if run.key in stages.stages]
+        tracker.grids.join_finished(mine, one.name)
+        variants.tell(tracker, one.name, tracker.grids.content(one.name))
+    tracker.forget()
+    return Finished(store=store, tracker=tracker, experiment=found, plan=built)
