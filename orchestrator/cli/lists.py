@@ -1,4 +1,4 @@
-"""``elth networks``, ``methods`` and ``recipes``: what a config may name."""
+"""``elth networks``, ``methods``, ``recipes`` and ``measures``: what a config may name."""
 
 from __future__ import annotations
 
@@ -109,4 +109,22 @@ def recipes() -> None:
     )
 
 
-COMMANDS = (networks, methods, recipes)
+@click.command(cls=Command, example="elth measures")
+def measures() -> None:
+    """List the measures that look inside IMP: for analyses in a config, and elth analyse."""
+    from elth.measures import LINE, MEASURES, NETWORK, PAIR
+
+    looks_at = {NETWORK: "one training", PAIR: "two trainings", LINE: "all rounds of a line"}
+    table = Table()
+    for column in ("measure", "looks at", "what it is", "settings"):
+        table.add_column(column)
+    for name, known in MEASURES.items():
+        settings = ", ".join(
+            f"{key}={'all' if value is None else value}"
+            for key, value in vars(known.settings()).items()
+        )
+        table.add_row(name, looks_at[known.looks_at], known.about, settings)
+    out.print(table)
+
+
+COMMANDS = (networks, methods, recipes, measures)

@@ -13,6 +13,7 @@ import click
 
 from elth.errors import ElthError
 from orchestrator.cli import (
+    analysing,
     bundles,
     cluster,
     data,
@@ -32,7 +33,10 @@ def cli() -> None:
     """Find lottery tickets once, stretch and squeeze them into other networks, compare."""
 
 
-for family in (running, results, differing, housekeeping, bundles, lists, data, ticket, cluster):
+for family in (
+    *(running, results, differing, housekeeping, bundles),
+    *(lists, analysing, data, ticket, cluster),
+):
     for command in family.COMMANDS:
         cli.add_command(command)
 

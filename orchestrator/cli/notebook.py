@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from elth.analysis import Subject
     from elth.tickets import Ticket
     from orchestrator.report.cells import Report
     from orchestrator.store.tracker import Tracker
@@ -112,9 +113,9 @@ def run(
             f"orchestrator.results('{experiment.name}')"
         )
     tracker = open_tracker(_place(store))
-    return Results(
-        report=collect(tracker, experiment.name, Content.of(experiment, built)), tracker=tracker
-    )
+    content = Content.of(experiment, built)
+    report = collect(tracker, experiment.name, content)
+    return Results(report=report, tracker=tracker, keys=content.keys)
 
 
 def results(
@@ -135,7 +136,9 @@ def results(
 
     tracker = open_tracker(_place(store))
     given = [overrides] if isinstance(overrides, str) else list(overrides)
-    return Results(report=collect(tracker, *asked(str(grid), given)), tracker=tracker)
+    name, content = asked(str(grid), given)
+    keys = content.keys if content is not None else None
+    return Results(report=collect(tracker, name, content), tracker=tracker, keys=keys)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -146,6 +149,8 @@ class Results:
     """Its cells, each over its seeds."""
     tracker: Tracker
     """Of the store."""
+    keys: Mapping[str, Mapping[str, Any]] | None = None
+    """The stages of a file that it is of; of a whole grid None."""
 
     def __repr__(self) -> str:
         """One line: how much there is."""
@@ -197,6 +202,60 @@ class Results:
             "noise": noise,
             "seed": seed,
         }
+        return tracked_ticket(self.tracker, self._meant(asked))
+
+    def trained(self, **axes: Any) -> Subject:
+        """What ``elth.analysis`` looks at of the one cell and seed that is meant, as of ``ticket``.
+
+        That is its state dict after the training (``trained``), its mask, and what it started from.
+
+        Example:
+            ``one.trained, one.mask`` of two rounds are what ``elth.analysis.distance`` takes.
+
+        Raises:
+            ElthError: there is none, or more than one; or its trained weights were not kept.
+        """
+        from orchestrator.work.adhoc import look
+
+        unheard = [name for name in axes if name not in COLUMNS or name in _VALUES]
+        if unheard:
+            raise unknown("axis", unheard[0], [one for one in COLUMNS if one not in _VALUES])
+        return look(self.tracker, self._meant(axes))
+
+    def analyses(self) -> pd.DataFrame:
+        """A table with a row for each finished analysis: what it is of, and its single numbers.
+
+        A number that a measure does not have, as those of lines have none, is not a number.
+        """
+        import pandas as pd
+
+        from orchestrator.plan.stage import ANALYSIS, LOOKS_AT, MEASURE
+        from orchestrator.store.content import all_labels
+        from orchestrator.work.analysing import numbers_of
+
+        held = self.tracker.grids.keys(self.report.grid) if self.keys is None else self.keys
+        done = {
+            one.key: one
+            for one in reversed(self.tracker.stages())
+            if one.key in held and one.status == "finished" and one.stage.kind == ANALYSIS
+        }
+        axes = (MEASURE, LOOKS_AT, *(name for name in COLUMNS if name not in _VALUES))
+        usual = {"noise": 0}
+        rows = []
+        for key in (key for key in held if key in done):
+            stage, result = self.tracker.load_run(self.tracker.client.get_run(done[key].run_id))
+            rows += [
+                {
+                    **{axis: labels.get(axis, usual.get(axis, "")) for axis in axes},
+                    **numbers_of(stage, result),
+                    "run_id": done[key].run_id,
+                }
+                for labels in all_labels(held[key])
+            ]
+        return pd.DataFrame(rows, columns=None if rows else [*axes, "run_id"])
+
+    def _meant(self, asked: Mapping[str, Any]) -> str:
+        """The run of the one cell and seed that is meant."""
         found = self._rows()
         if not found:
             raise ElthError(f"nothing of {self.report.grid} is finished yet: there is no ticket")
@@ -216,7 +275,7 @@ class Results:
                 f"{len(found)} tickets of {self.report.grid} are meant"
                 f"{' by ' * bool(meant)}{_spelled(meant)}: say also {_told_apart(found)}"
             )
-        return tracked_ticket(self.tracker, found[0]["run_id"])
+        return str(found[0]["run_id"])
 
     def figure(self) -> Figure:
         """Accuracy against sparsity, a panel for each network and a line for each method.

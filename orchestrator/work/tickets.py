@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mlflow.entities import Run
+
 from elth import controls, criteria, elastic, masks, ways
 from elth.data import Dataset
 from elth.elastic import Plan
@@ -17,7 +19,7 @@ from elth.rounds import prune_and_rewind
 from elth.specs import Spec
 from elth.streams import stream
 from elth.tickets import Ticket
-from orchestrator.plan.stage import Stage, iterations, shape_of
+from orchestrator.plan.stage import ANALYSIS, Stage, iterations, shape_of
 from orchestrator.store.damage import AbsentError
 from orchestrator.store.listing import stage_of
 from orchestrator.store.marks import TIDIED
@@ -88,6 +90,8 @@ def tracked_ticket(tracker: Tracker, run_id: str) -> Ticket:
     stage = stage_of(found)
     if stage.kind == "rewind_point":
         raise ElthError(f"run {run_id} is a rewind point, which has no mask; name a round")
+    if stage.kind == ANALYSIS:
+        raise ElthError(f"run {run_id} is an analysis ({stage.title}), which has no ticket")
     mask = tracker.load_run(found)[1].mask if stage.kind == "retraining" else None
     try:
         made = ticket_of(stage, tracker.load, known=mask)
@@ -120,20 +124,25 @@ def trained_ticket(tracker: Tracker, run_id: str) -> Ticket:
     stage, result = tracker.load_run(run)
     if stage.is_given:
         raise ElthError(f"{stage.title} has no trained weights: it was imported as it is")
-    if result.trained is None and TIDIED in run.data.tags:
-        raise ElthError(
-            f"the trained weights of {stage.title} (run {run.info.run_id[:8]}) were let go by elth "
-            f"gc --weights; elth run CONFIG --redo '{stage.title}' trains it again and compares"
-        )
     if result.trained is None:
-        raise ElthError(
-            f"{stage.title} (run {run.info.run_id[:8]}) was finished without keeping its trained "
-            "weights: those of rounds are kept, of other trainings where their entry of the grid "
-            f"says keep: weights. With that, elth run CONFIG --redo '{stage.title}' trains it "
-            "again, compares, and keeps them"
-        )
+        raise ElthError(why_no_weights(stage, run))
     origin = {**made.origin, "weights": "trained", "start": iterations(stage)[1]}
     return replace(made, rewind=result.trained, origin=origin)
+
+
+def why_no_weights(stage: Stage, run: Run) -> str:
+    """Why a finished training has no trained weights, and how to have them."""
+    name = f"{stage.title} (run {run.info.run_id[:8]})"
+    if TIDIED in run.data.tags:
+        return (
+            f"the trained weights of {name} were let go by elth gc --weights; elth run CONFIG "
+            f"--redo '{stage.title}' trains it again and compares"
+        )
+    return (
+        f"{name} was finished without keeping its trained weights: those of rounds are kept, of "
+        "other trainings where their entry of the grid says keep: weights. With that, elth run "
+        f"CONFIG --redo '{stage.title}' trains it again, compares, and keeps them"
+    )
 
 
 def _round(stage: Stage, load: Load, known: Mask | None) -> Ticket:
