@@ -6,7 +6,7 @@ What they compute is in ``elth.analysis``; ``elth.analysis.measure`` does one by
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import Any, cast
@@ -263,3 +263,82 @@ def settings_of(name: str, given: Mapping[str, Any]) -> Settings:
         return known(**given)
     except ElthError as error:
         raise ElthError(f"measure {name}: {error}") from error
+
+
+def numbers(name: str, result: Mapping[str, Any]) -> dict[str, float]:
+    """The single numbers of a result by which analyses are compared; of a line none.
+
+    Args:
+        name: the measure.
+        result: what ``elth.analysis.measure`` returned.
+    """
+    found: dict[str, Any] = {}
+    if name == "barrier":
+        for part, barriers in result["barriers"].items():
+            found |= {f"{part}_barrier_{kind}": barriers[kind] for kind in _BARRIERS}
+    elif name == "functions":
+        for part, values in result.items():
+            found |= {f"{part}_{kind}": values[kind] for kind in ("disagreement", "relative")}
+    elif name == "damage":
+        found = {f"{part}_damage": value for part, value in result["damage"].items()}
+        found["removed"] = result["removed"]["relative"]
+    elif name in ("overlap", "signs"):
+        names = ("iou", "expected", "excess") if name == "overlap" else ("agreement",)
+        found = {kind: result["pooled"][kind] for kind in names}
+    elif name == "curvature":
+        found = {kind: result[kind] for kind in ("top", "trace")}
+    return _defined(found)
+
+
+_BARRIERS = ("mean", "worse", "chord")
+
+
+def by_round(name: str, result: Mapping[str, Any]) -> list[dict[str, float]]:
+    """The numbers of each round of a line, in its order; nothing of what is no line.
+
+    A matrix of distances is told by how far each round is from the next one and from the weights
+    that the line starts from.
+
+    Args:
+        name: the measure.
+        result: what ``elth.analysis.measure`` returned.
+    """
+    if name == "distances":
+        return [_defined(one) for one in _apart(result)]
+    if name == "histograms":
+        found = [{"bimodality": one["bimodality"]} for one in result["rounds"]]
+    elif name == "thresholds":
+        found = [{"threshold": one["value"]} for one in result["rounds"]]
+    elif name == "effective":
+        found = [
+            {"effective_sparsity": one["sparsity"], "dead_units": one["dead"]}
+            for one in result["rounds"]
+        ]
+    elif name == "travel":
+        found = [
+            {f"travel_{kind}": value for kind, value in one.items()} for one in result["rounds"]
+        ]
+    else:
+        found = []
+    return [_defined(one) for one in found]
+
+
+_MATRICES = ("angular", "cosine", "l2_full", "l2_shared")
+
+
+def _apart(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Of each round: how far it is from the next one, of the last none, and from the start."""
+    start = len(result["angular"]) - 1
+    found: list[dict[str, Any]] = []
+    for k in range(start):
+        one: dict[str, Any] = {}
+        for kind in _MATRICES:
+            row: Sequence[Any] = result[kind][k]
+            one |= {f"{kind}_to_next": row[k + 1]} if k + 1 < start else {}
+            one[f"{kind}_to_start"] = row[start]
+        found.append(one)
+    return found
+
+
+def _defined(found: Mapping[str, Any]) -> dict[str, float]:
+    return {kind: float(value) for kind, value in found.items() if value is not None}

@@ -34,14 +34,14 @@ from elth.analysis.functions import (
     projection_damage,
 )
 from elth.analysis.histograms import Histogram, bimodality, histogram, layer_histograms
-from elth.analysis.measuring import Subject, measure, numbers
+from elth.analysis.measuring import Subject, measure
 from elth.analysis.overlap import Overlap, Overlaps, mask_overlap
 from elth.analysis.paths import Curve, Point, along, interpolate
 from elth.analysis.projection import Removed, norm_removed
 from elth.analysis.signs import SignAgreement, Signs, sign_agreement
 from elth.analysis.thresholds import Threshold, pruning_threshold
 from elth.analysis.travel import Travel, distance_travelled, similarity_to_end
-from elth.measures import MEASURES, abscissae
+from elth.measures import MEASURES, abscissae, by_round, numbers
 
 __all__ = [
     "MEASURES",
@@ -75,6 +75,7 @@ __all__ = [
     "angular",
     "barrier",
     "bimodality",
+    "by_round",
     "cosine_similarity",
     "distance",
     "distance_matrices",

@@ -273,31 +273,3 @@ _MEASURES: Mapping[str, Callable[..., _Steps]] = {
     "travel": _at_once(_travel),
     "curvature": _curvature,
 }
-
-
-def numbers(name: str, result: Mapping[str, Any]) -> dict[str, float]:
-    """The single numbers of a result by which analyses are compared; of a line none.
-
-    Args:
-        name: the measure.
-        result: what ``measure`` returned.
-    """
-    found: dict[str, Any] = {}
-    if name == "barrier":
-        for part, barriers in result["barriers"].items():
-            found |= {f"{part}_barrier_{kind}": barriers[kind] for kind in _BARRIERS}
-    elif name == "functions":
-        for part, values in result.items():
-            found |= {f"{part}_{kind}": values[kind] for kind in ("disagreement", "relative")}
-    elif name == "damage":
-        found = {f"{part}_damage": value for part, value in result["damage"].items()}
-        found["removed"] = result["removed"]["relative"]
-    elif name in ("overlap", "signs"):
-        names = ("iou", "expected", "excess") if name == "overlap" else ("agreement",)
-        found = {kind: result["pooled"][kind] for kind in names}
-    elif name == "curvature":
-        found = {kind: result[kind] for kind in ("top", "trace")}
-    return {kind: float(value) for kind, value in found.items() if value is not None}
-
-
-_BARRIERS = ("mean", "worse", "chord")
