@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from elth.tickets import state_digest
 from orchestrator.plan.outside import check_code
 from orchestrator.plan.stage import ANALYSIS, Stage, shape_of
 from orchestrator.store.files import told_by
+from orchestrator.store.measured import MEASURED, digest, read_measured, write_measured
 
 State = dict[str, Tensor]
 
@@ -32,9 +32,6 @@ _BEFORE = {
 }
 """What stages left before runs told of it."""
 
-
-MEASURED = "analysis.json"
-"""The file with what an analysis came to, and its checksum."""
 
 OPTIONAL = ("trained.safetensors",)
 """Files without which a result can be read: that part of it is None then."""
@@ -77,7 +74,7 @@ class Result:
         parts = {"rewind": self.rewind, "trained": self.kept}
         digests = {name: state_digest(part) for name, part in parts.items() if part is not None}
         if self.measured is not None:
-            digests["measured"] = hashlib.sha256(_json(self.measured)).hexdigest()
+            digests["measured"] = digest(self.measured)
         return digests | ({} if self.mask is None else {"mask": masks.digest(self.mask)})
 
 
@@ -95,9 +92,7 @@ def write(result: Result, folder: Path, *, keep_weights: bool) -> None:
     if result.mask is not None:
         _write(folder / "mask.safetensors", masks.pack(result.mask), "mask", sums["mask"])
     if result.measured is not None:
-        (folder / MEASURED).write_bytes(
-            _json({"sha256": sums["measured"], "measured": result.measured})
-        )
+        write_measured(result.measured, folder)
     kept = result.kept if keep_weights else None
     if kept is not None:
         _write(folder / "trained.safetensors", kept, "trained weights", sums["trained"])
@@ -119,21 +114,6 @@ def files_of(stage: Stage, tags: Mapping[str, str]) -> dict[str, int | None]:
     return dict.fromkeys(_BEFORE.get(stage.kind, ())) if found is None else {**found}
 
 
-def _json(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-
-
-def _measured(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-        measured, sha256 = found["measured"], found["sha256"]
-        if hashlib.sha256(_json(measured)).hexdigest() != sha256:
-            raise ValueError("its checksum is not that of its content")
-        return dict(measured)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ElthError(f"{path} is damaged: {error}") from error
-
-
 def _write(path: Path, state: State, kind: str, sha256: str) -> None:
     write_tensors(path, state, {"kind": kind, "sha256": sha256})
 
@@ -153,7 +133,7 @@ def read(stage: Stage, folder: Path) -> Result:
         CodeError: what it was made by is not here, so it cannot be told.
     """
     if stage.kind == ANALYSIS:  # what was measured is read where the network's code is not
-        return Result(measured=_measured(folder / MEASURED))
+        return Result(measured=read_measured(folder / MEASURED))
     check_code(stage)
     spec, shape = Spec.parse(stage.params["network"]), shape_of(stage)
     rewind = None
