@@ -164,6 +164,9 @@ def _restore(tracker: Tracker, grid: str | Content | None) -> None:
 @store_option
 @click.option("--json", "as_json", is_flag=True, help="Print the cells as JSON.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print the cells as CSV.")
+@click.option(
+    "--analyses", "of_analyses", is_flag=True, help="With --json or --csv: the analyses instead."
+)
 @click.option("--provenance", is_flag=True, help="With --json: run ids, numerics and times too.")
 @click.option("--output", type=PLACE, help="Folder for table, CSV, JSON and figure.")
 def report(
@@ -172,6 +175,7 @@ def report(
     store: str | None,
     as_json: bool,
     as_csv: bool,
+    of_analyses: bool,
     provenance: bool,
     output: Path | None,
 ) -> None:
@@ -180,25 +184,37 @@ def report(
     Of a config, changed by KEY=VALUE, it prints the cells that the config asks for, and says how
     the grid of its name differs.
     """
+    from orchestrator.report import analyses
+    from orchestrator.report.analysis_forms import analyses_csv, analyses_json, analyses_tables
     from orchestrator.report.cells import collect
     from orchestrator.report.forms import to_csv, to_json, to_tables, write
 
     if as_json and as_csv:
         raise click.UsageError("give --json or --csv, not both")
-    if provenance and not as_json:
-        raise click.UsageError("--provenance goes with --json")
+    if of_analyses and not (as_json or as_csv):
+        raise click.UsageError("--analyses goes with --json or --csv")
+    if provenance and (of_analyses or not as_json):
+        raise click.UsageError("--provenance goes with --json, of cells")
     tracker = open_tracker(store)
-    found = collect(tracker, *asked(grid_or_config, overrides))
+    meant = asked(grid_or_config, overrides)
+    found = collect(tracker, *meant)
+    is_read = of_analyses or output is not None or not (as_json or as_csv)
+    measured = analyses.collect(tracker, *meant) if is_read else analyses.NONE
     if (as_json or as_csv) and found.beside:
         click.echo(f"note: {found.beside}", err=True)
-    if as_json:
+    if of_analyses:
+        text = analyses_json(measured) if as_json else analyses_csv(measured)
+        click.echo(text.encode(), nl=False)
+    elif as_json:
         click.echo(to_json(found, provenance=provenance).encode(), nl=False)  # UTF-8
     elif as_csv:
         click.echo(to_csv(found).encode(), nl=False)
     else:
         out.print(to_tables(found))
+        if measured != analyses.NONE:
+            out.print(analyses_tables(measured))
     if output is not None:
-        for path in write(found, output):
+        for path in write(found, output, measured):
             click.echo(f"wrote {path}", err=True)
 
 

@@ -75,13 +75,9 @@ class Cell:
     @property
     def name(self) -> str:
         """How the line is written: ``ETT <- resnet14 append``, ``IMP from theirs, b512``."""
-        text = title(self.method)
-        if self.source:
-            plan = "" if self.transform == "identity" else f" {self.transform}"
-            text += f" <- {self.source}{plan}"
-        text += f" from {self.ticket}" if self.ticket else ""
-        text += f", {self.variant}" if self.variant else ""
-        return text + (f", noise {self.noise}" if self.noise else "")
+        return line_name(
+            self.method, self.source, self.transform, self.ticket, self.variant, self.noise
+        )
 
     @property
     def is_moved(self) -> bool:
@@ -159,6 +155,38 @@ class Report:
         return tuple(sorted({name for cell in self.cells for name in cell.numerics}))
 
 
+def line_name(
+    method: str,
+    source: str = "",
+    transform: str = "",
+    ticket: str = "",
+    variant: str = "",
+    noise: int = 0,
+) -> str:
+    """How a line of a report is written."""
+    text = title(method)
+    if source:
+        text += f" <- {source}{'' if transform == 'identity' else f' {transform}'}"
+    text += f" from {ticket}" if ticket else ""
+    text += f", {variant}" if variant else ""
+    return text + (f", noise {noise}" if noise else "")
+
+
+def finished_in(tracker: Tracker, content: Content) -> dict[str, Tracked]:
+    """The finished stages of a grid or a file by their keys, called as they are there.
+
+    What is marked counts where nothing has taken its place.
+    """
+    again = marked(tracker)
+    found: dict[str, Tracked] = {}
+    for tracked in sorted(tracker.stages(), key=lambda one: one.run_id in again):
+        if tracked.key in content.keys and tracked.status == "finished":
+            own = all_labels(content.keys[tracked.key])[0]
+            stage = replace(tracked.stage, labels=own)
+            found.setdefault(tracked.key, replace(tracked, stage=stage))
+    return found
+
+
 def collect(tracker: Tracker, grid: str, asked: Content | None = None) -> Report:
     """Read a grid from the store.
 
@@ -172,15 +200,9 @@ def collect(tracker: Tracker, grid: str, asked: Content | None = None) -> Report
     """
     held = tracker.grids.content(grid)
     labels = (asked or held).keys
-    by_key: dict[str, Tracked] = {}
-    everything = tracker.stages()
-    wrong = {one.run_id for one in faulty(everything)}
-    again = marked(tracker)  # which count where nothing has taken their place
-    for tracked in sorted(everything, key=lambda one: one.run_id in again):
-        if tracked.key in labels and tracked.status == "finished":
-            own = all_labels(labels[tracked.key])[0]
-            stage = replace(tracked.stage, labels=own)
-            by_key.setdefault(tracked.key, replace(tracked, stage=stage))
+    wrong = {one.run_id for one in faulty(tracker.stages())}
+    again = marked(tracker)
+    by_key = finished_in(tracker, asked or held)
     experiment = (asked or held).experiment
     ended = (asked or held).ended(by_key)
     by_key = {key: one for key, one in by_key.items() if key not in ended}

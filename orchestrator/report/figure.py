@@ -45,7 +45,7 @@ _COLOURS = {
     "ett_snip_extra": "#E69F00",
     "ett_random_extra": "#7B3294",
 }
-_ETT_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#56B4E9", "#882255", "#44AA99", "#AA4499")
+ETT_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#56B4E9", "#882255", "#44AA99", "#AA4499")
 _MARKERS = {
     "imp": "o",
     "ett": "s",
@@ -68,7 +68,7 @@ _LINES = 10
 _SHORT = 28
 """Characters of a legend's entry up to which two stand beside each other."""
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -77,7 +77,7 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def draw(report: Report, folder: Path) -> list[Path]:
     """Draw a panel for each network, as PNG and SVG; returns the files, none if there is none."""
     if not report.shown:
@@ -92,7 +92,7 @@ def draw(report: Report, folder: Path) -> list[Path]:
     return paths
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def plot(report: Report) -> Figure:
     """A figure with a panel for each network of a report, of which there is at least one.
 
@@ -137,7 +137,7 @@ def _shades(cells: Sequence[Cell]) -> dict[str, str]:
     if len(variants) < 2:
         return {}
     own = [name for name in variants if name]
-    chosen = {name: _ETT_COLOURS[i % len(_ETT_COLOURS)] for i, name in enumerate(own)}
+    chosen = {name: ETT_COLOURS[i % len(ETT_COLOURS)] for i, name in enumerate(own)}
     return {"": _COLOURS["imp"], **chosen}
 
 
@@ -149,7 +149,7 @@ def _colours(cells: Sequence[Cell]) -> dict[tuple[str, str], str]:
         plans.setdefault((cell.dataset, cell.network, cell.source), set()).add(cell.transform)
     by_source = all(len(found) == 1 for found in plans.values())
     order = sorted({(c.source, "" if by_source else c.transform) for c in moved}, key=_by_depth)
-    chosen = {kind: _ETT_COLOURS[i % len(_ETT_COLOURS)] for i, kind in enumerate(order)}
+    chosen = {kind: ETT_COLOURS[i % len(ETT_COLOURS)] for i, kind in enumerate(order)}
     return {
         (c.source, c.transform): chosen[c.source, "" if by_source else c.transform] for c in moved
     }

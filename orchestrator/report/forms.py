@@ -17,6 +17,8 @@ from rich.text import Text
 from elth.errors import ElthError
 from orchestrator.experiment.methods import rank, title
 from orchestrator.plan.stage import NOISE, VARIANT
+from orchestrator.report.analyses import NONE, Analyses
+from orchestrator.report.analysis_forms import analyses_csv, analyses_json, analyses_tables
 from orchestrator.report.cells import Cell, Report, difference, network_order
 from orchestrator.report.layouts import LAYOUTS, lay_out
 from orchestrator.report.sheets import Sheet, heading, sheet_csv, sheet_markdown, sheet_table
@@ -229,23 +231,28 @@ def _entry(cell: Cell, cells: Sequence[Cell], head: Cell, best: float | None) ->
     return text
 
 
-def write(report: Report, folder: Path) -> list[Path]:
-    """Write table, CSV, JSON and figures; returns the files.
+def write(report: Report, folder: Path, analyses: Analyses = NONE) -> list[Path]:
+    """Write table, CSV, JSON and figures, of analyses where there are any; returns the files.
 
     Raises:
         ElthError: the folder cannot be written.
     """
     from elth.files import write_atomic
-    from orchestrator.report import figure
+    from orchestrator.report import figure, pictures
 
     console = Console(record=True, width=140, file=io.StringIO())
     console.print(to_tables(report))
+    if analyses != NONE:
+        console.print(analyses_tables(analyses))
     texts = {
         "table.txt": console.export_text(),
         "cells.csv": to_csv(report),
         "cells.json": to_json(report),
         "provenance.json": to_json(report, provenance=True),
     }
+    if analyses.found:
+        texts["analyses.json"] = analyses_json(analyses)
+        texts["analyses.csv"] = analyses_csv(analyses)
     laid_out = sheets(report)
     if laid_out:
         texts["paper.md"] = "\n".join(map(sheet_markdown, laid_out))
@@ -256,5 +263,5 @@ def write(report: Report, folder: Path) -> list[Path]:
         raise ElthError(f"cannot write the report to {folder}: {error.strerror}") from error
     for name, text in texts.items():  # an earlier report stays where there is no room for this one
         write_atomic(folder / name, text.encode())
-    figures = figure.draw(report, folder)
+    figures = figure.draw(report, folder) + pictures.draw(analyses, folder)
     return [*(folder / name for name in texts), *figures]

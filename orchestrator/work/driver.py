@@ -20,6 +20,8 @@ from orchestrator.plan.naming import find
 from orchestrator.plan.outside import Outside, outside
 from orchestrator.plan.schedule import Schedule
 from orchestrator.plan.stage import Stage, dataset_of
+from orchestrator.report import analyses
+from orchestrator.report.analysis_forms import analyses_tables
 from orchestrator.report.cells import collect
 from orchestrator.report.forms import to_tables, write
 from orchestrator.store import redo as again
@@ -335,7 +337,10 @@ def _report(tracker: Tracker, experiment: Experiment, console: Console) -> None:
     if experiment.variants:
         variants.tell(tracker, experiment.name, tracker.grids.content(experiment.name))
     folder = (tracker.store.folder or Path()) / "reports" / experiment.name
-    files = write(report, folder)
+    measured = analyses.collect(tracker, experiment.name)
+    files = write(report, folder, measured)
     tracker.grids.add_report(experiment.name, files)
     console.print(to_tables(report))
+    if measured != analyses.NONE:
+        console.print(analyses_tables(measured))
     _say(console, f"Report: {folder} ({', '.join(path.name for path in files)})")

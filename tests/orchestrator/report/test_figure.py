@@ -96,8 +96,8 @@ def test_every_method_has_a_colour() -> None:
     baselines = [name for name, m in methods.METHODS.items() if m.base in ("chain", "rewind")]
     colours = [figure._COLOURS[name] for name in baselines if name != "dense"]
     assert len(set(colours)) == len(colours)
-    assert not set(figure._ETT_COLOURS) & set(colours)
-    assert len(set(figure._ETT_COLOURS)) == len(figure._ETT_COLOURS)
+    assert not set(figure.ETT_COLOURS) & set(colours)
+    assert len(set(figure.ETT_COLOURS)) == len(figure.ETT_COLOURS)
 
 
 def test_many_lines(tmp_path: Path) -> None:

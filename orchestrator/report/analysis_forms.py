@@ -1,0 +1,111 @@
+"""The analyses of a report as tables of a terminal, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+from collections.abc import Sequence
+
+from rich.console import Group as Parts
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.plan.stage import NOISE, VARIANT
+from orchestrator.report.analyses import Analyses, Group, Point, grouped, shown, words
+from orchestrator.report.sheets import heading
+
+_COLUMNS = 6
+_TOLD = 8
+
+
+def analyses_json(analyses: Analyses) -> str:
+    """The sorted list of analyses; equal for two honest runs, byte for byte."""
+    return json.dumps([one.plain() for one in analyses.found], indent=1, allow_nan=False) + "\n"
+
+
+def analyses_csv(analyses: Analyses) -> str:
+    """One line for each number; of a line of rounds, for each round.
+
+    The axes of a pair are those of its first network.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    axes = ("method", "source", "transform", VARIANT, NOISE, "seed")
+    writer.writerow(
+        (
+            *("measure", "network", "dataset", *axes, "settings", "looks_at", "round", "target"),
+            *("remaining", "name", "value"),
+        )
+    )
+    for one in analyses.found:
+        settings = " ".join(f"{name}={value}" for name, value in sorted(one.settings.items()))
+        for at, numbers in one.points:
+            remaining = "" if at.remaining is None else f"{at.remaining:.6f}"
+            for name, value in numbers.items():
+                writer.writerow(
+                    (
+                        *(one.measure, one.network, one.dataset),
+                        *(getattr(one.of[0], axis) for axis in axes),
+                        *(settings, one.looks_at, at.round, at.target, remaining),
+                        *(name, f"{value:.6g}"),
+                    )
+                )
+    return out.getvalue()
+
+
+def analyses_tables(analyses: Analyses) -> RenderableType:
+    """A short table for each number that is shown: lines by percent of weights remaining."""
+    parts: list[RenderableType] = [
+        _table(group, name) for group in grouped(analyses.found) for name in shown(group)
+    ]
+    notes = []
+    if parts:
+        notes.append(
+            "Analyses by the percent of weights that remain in the denser network: mean over the "
+            "seeds, and below it the lowest and the highest."
+        )
+    if analyses.lacking:
+        more = f"; and {len(analyses.lacking) - _TOLD} more" if analyses.lacking[_TOLD:] else ""
+        notes.append(
+            f"{len(analyses.lacking)} analyses cannot be read: "
+            f"{'; '.join(analyses.lacking[:_TOLD])}{more}. elth verify --set-aside --absent lets "
+            "elth run do them again."
+        )
+    return Parts(*parts, Text("\n".join(notes), style="dim"))
+
+
+def _table(group: Group, name: str) -> Table:
+    title = f"{group.title}: {words(name)}"
+    table = Table(title=heading(title), title_justify="left", header_style="")
+    curves = {line: group.curve(line, name) for line in group.lines}
+    levels = {at.level: at for curve in reversed(list(curves.values())) for at in curve}
+    chosen = _spread(sorted(levels.values(), key=lambda at: (-(at.remaining or 0), at.level)))
+    table.add_column("weights remaining %", no_wrap=True)
+    for at in chosen:
+        left = f"round {at.level[0]}" if at.remaining is None else f"{100 * at.remaining:.4g}"
+        table.add_column(left, justify="right")
+    for line, curve in curves.items():
+        found = {at.level: at for at in curve}
+        entries = [found.get(at.level) for at in chosen]
+        table.add_row(line, *(_entry(entry) for entry in entries))
+    return table
+
+
+def _entry(point: Point | None) -> Text:
+    if point is None:
+        return Text("")
+    text = Text(f"{statistics.fmean(point.values):.3g}")
+    if len(point.values) > 1:
+        spread = f"\n{min(point.values):.3g} to {max(point.values):.3g}"
+        text.append(spread, style="dim")
+    return text
+
+
+def _spread(levels: Sequence[Point]) -> Sequence[Point]:
+    """At most a few of many, evenly, the first and the last among them."""
+    if len(levels) <= _COLUMNS:
+        return levels
+    return [levels[round(i * (len(levels) - 1) / (_COLUMNS - 1))] for i in range(_COLUMNS)]
