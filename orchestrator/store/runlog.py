@@ -58,6 +58,8 @@ class RunLog:
         self.lease = lease
         """Without which nothing is published, if there is one."""
         self.texts: dict[str, str] = {}
+        self.pictures: dict[str, bytes] = {}
+        """Files for people beside its texts, as PNG."""
         self.earlier = 0.0
         """Seconds that earlier attempts spent on what this one went on from."""
         self.ended = 0
@@ -104,10 +106,10 @@ class RunLog:
         self._points += points
         self._metrics.put(points)
 
-    def measured(self, values: Mapping[str, float]) -> None:
-        """Note single numbers that an analysis came to, as metrics."""
+    def measured(self, values: Mapping[str, float], *, step: int = 0) -> None:
+        """Note numbers that an analysis came to, as metrics; those of a round with its number."""
         at = int(time.time() * 1000)
-        points = [Metric(name, value, at, 0) for name, value in values.items()]
+        points = [Metric(name, value, at, step) for name, value in values.items()]
         self._points += points
         self._metrics.put(points)
 
@@ -149,6 +151,8 @@ class RunLog:
         self._last_tags.append(RunTag(FILES, told(folder / "result")))
         for name, text in self.texts.items():
             (folder / name).write_text(text, encoding="utf-8")
+        for name, picture in self.pictures.items():
+            (folder / name).write_bytes(picture)
 
     def noted(self) -> dict[str, Any]:
         """All that was noted for the run, sent or not, as JSON values."""

@@ -7,9 +7,9 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from elth import masks
-from elth.analysis import Subject, measure, numbers
+from elth.analysis import Subject, measure
 from elth.data import Dataset
-from elth.measures import measure_of
+from elth.measures import LINE, by_round, measure_of, numbers
 from elth.recipes import Recipe
 from elth.tickets import state_digest
 from orchestrator.plan.stage import Stage
@@ -62,6 +62,34 @@ def digest_of(subjects: Sequence[Subject]) -> str:
 def numbers_of(stage: Stage, result: Result) -> dict[str, float]:
     """The single numbers of what an analysis came to."""
     return numbers(stage.params["measure"], result.measured or {})
+
+
+def numbers_by_round(
+    stage: Stage, result: Result, load: Load
+) -> list[tuple[int, dict[str, float]]]:
+    """The numbers of each round of a line, with the numbers of the rounds; nothing of others."""
+    found = by_round(stage.params["measure"], result.measured or {})
+    rounds = [int(load(key)[0].labels["round"]) for key in (stage.parents if found else ())]
+    return list(zip(rounds, found, strict=True))
+
+
+def picture_of(stage: Stage, result: Result, load: Load) -> dict[str, bytes]:
+    """The picture of an analysis, by the name of its file; none of what has but single numbers."""
+    measure = stage.params["measure"]
+    if measure_of(measure).looks_at != LINE and measure != "barrier":
+        return {}
+    # Matplotlib takes a second to import, which workers that only train never spend.
+    from orchestrator.report.analyses import Weights, measured_of
+    from orchestrator.report.pictures import png_of
+
+    weights = {}
+    for key in stage.parents:
+        parent, there = load(key)
+        if there.mask is not None:
+            counts = (masks.nonzeros(there.mask), masks.total(there.mask))
+            weights[key] = Weights(parent.labels, *counts)
+    found = png_of(measured_of(stage, result.measured or {}, weights))
+    return {} if found is None else {f"{measure}.png": found}
 
 
 def measured(

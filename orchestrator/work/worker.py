@@ -447,6 +447,12 @@ def _analyse(
             yield from _notes(partial.notes)
             yield Report(index=0, fraction=fraction)
         log.measured(analysing.numbers_of(stage, result))
+        for step, values in analysing.numbers_by_round(stage, result, load):
+            log.measured(values, step=step)
+        try:
+            log.pictures |= analysing.picture_of(stage, result, load)
+        except Exception as error:  # what was measured is worth more than its picture
+            yield Report(index=0, note=f"no picture of {stage.title}: {_reason(error)}")
         outbox = Path(config["outbox"])
         yield from _told(deliver(tracker, log, stage.key, result, outbox, keep_weights=False))
     partial.clear()

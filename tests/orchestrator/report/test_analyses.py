@@ -1,0 +1,211 @@
+"""Analyses of a report: read from a store, the same each time, and told by what is compared."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from orchestrator import plan
+from orchestrator.report import analyses, cells, forms
+from orchestrator.report.analyses import Analyses, Looked, Measured, grouped, shown
+from orchestrator.report.analysis_forms import analyses_csv, analyses_json, analyses_tables
+from orchestrator.store.address import Store
+from orchestrator.store.files import folder_of
+from orchestrator.store.tracker import Tracker
+from orchestrator.work.worker import Worker, run_job
+from tests.orchestrator.helpers import TINY, Finished, job_config, tiny
+
+
+def looked(k: int, method: str = "imp", seed: int = 0, **axes: Any) -> Looked:
+    """A trained network of a made-up line."""
+    kept = round(1000 * 0.8**k)
+    return Looked(method=method, round=k, seed=seed, nonzeros=kept, prunable=1000, **axes)
+
+
+def made(measure: str, of: list[Looked], result: dict[str, Any], **settings: Any) -> Measured:
+    """An analysis that was never done."""
+    return Measured(
+        measure=measure,
+        network="resnet20",
+        dataset="cifar10",
+        settings=settings,
+        looks_at="",
+        of=tuple(of),
+        result=result,
+    )
+
+
+def barrier(of: list[Looked], top: float, **settings: Any) -> Measured:
+    """A path from error 4 to error 8."""
+    points = [{"at": a, "test_error": e} for a, e in ((0.0, 4.0), (0.5, top), (1.0, 8.0))]
+    kinds = {"mean": top - 6, "worse": top - 8, "chord": top - 6}
+    return made("barrier", of, {"points": points, "barriers": {"test_error": kinds}}, **settings)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A tiny grid with analyses of pairs and of lines."""
+    experiment = tiny(
+        "measured",
+        seeds=[0, 1],
+        grid=[{"method": ["dense", "imp"], "network": TINY}],
+        analyses=[
+            {"measure": "barrier", "between": "rounds", "points": 3, "data": "test"},
+            {"measure": "overlap", "between": "seeds", "of": {"round": 2}},
+            {"measure": "distances"},
+            {"measure": "thresholds"},
+        ],
+    )
+    built = plan.build(experiment)
+    store = Store.of(tmp_path_factory.mktemp("measured"))
+    done = Finished(store=store, tracker=Tracker(store), experiment=experiment, plan=built)
+    done.tracker.grids.open("measured", experiment.resolved(), built.stages, "")
+    worker = Worker()
+    for stage in built.stages.values():
+        for report in run_job(job_config(store, experiment, [stage], grid="measured"), worker):
+            assert not report.failed, report.failed
+            assert not report.note, report.note
+    done.tracker.forget()
+    return done
+
+
+def test_analyses_of_a_store(measured: Finished) -> None:
+    found = analyses.collect(measured.tracker, "measured")
+    assert [one.measure for one in found.found] == [
+        *["barrier"] * 4,
+        "overlap",
+        *["distances"] * 2,
+        *["thresholds"] * 2,
+    ]
+    first = found.found[0]
+    assert (first.between, first.line, first.looks_at) == ("rounds", "IMP", "rounds 0 and 1")
+    assert [one.round for one in first.of] == [0, 1]
+    assert [one.remaining for one in first.of] == [1, 0.5]
+    assert [one.method for one in first.of] == ["imp", "imp"]
+    assert found.found[4].between == "seeds"
+    assert len(found.found[5].by_round) == 3
+
+
+def test_files_are_equal_byte_for_byte(measured: Finished, tmp_path: Path) -> None:
+    report = cells.collect(measured.tracker, "measured")
+    assert report.missing == 0
+    written = []
+    for name in ("one", "two"):
+        found = analyses.collect(Tracker(measured.store), "measured")
+        paths = forms.write(report, tmp_path / name, found)
+        written.append({path.name: path.read_bytes() for path in paths})
+    assert written[0] == written[1]
+    assert {"analyses.json", "analyses.csv", "analysis_distances_angular.png"} <= set(written[0])
+    plain = forms.write(report, tmp_path / "three")
+    assert (tmp_path / "three" / "cells.json").read_bytes() == written[0]["cells.json"]
+    assert not [path for path in plain if path.name.startswith("analys")]
+    listed = json.loads(written[0]["analyses.json"])
+    runs = [one.run_id for one in measured.tracker.stages()]
+    assert not [run for run in runs if run.encode() in written[0]["analyses.json"]]
+    assert listed[0]["settings"]["points"] == 3
+    assert listed[0]["of"][1]["nonzeros"] == 5506
+    assert listed[0]["numbers"]["test_error_barrier_worse"] >= 0
+
+
+def test_a_picture_and_numbers_by_round_are_on_the_run(measured: Finished) -> None:
+    key = next(k for k in measured.plan.analyses if _measure(measured, k) == "thresholds")
+    run = measured.tracker.run_of(key)
+    assert run is not None
+    run_id = run.info.run_id
+    picture = measured.tracker.files.read(run_id, "thresholds.png")
+    assert picture.startswith(b"\x89PNG")
+    history = measured.tracker.client.get_metric_history(run_id, "threshold")
+    result = measured.tracker.load(key)[1].measured or {}
+    assert {one.step: one.value for one in history} == pytest.approx(
+        {k: one["value"] for k, one in enumerate(result["rounds"])}
+    )
+    overlap = next(k for k in measured.plan.analyses if _measure(measured, k) == "overlap")
+    other = measured.tracker.run_of(overlap)
+    assert other is not None
+    assert set(measured.tracker.files.tree(other.info.run_id)) == {
+        "experiment.yaml",
+        "result/analysis.json",
+    }
+
+
+def _measure(measured: Finished, key: str) -> str:
+    return str(measured.plan.stages[key].params["measure"])
+
+
+def test_an_analysis_that_cannot_be_read_is_told(measured: Finished) -> None:
+    key = next(k for k in measured.plan.analyses if _measure(measured, k) == "overlap")
+    run = measured.tracker.run_of(key)
+    assert run is not None
+    assert measured.store.folder is not None
+    path = folder_of(measured.store.folder, run.info.run_id) / "result" / "analysis.json"
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(whole.replace(b"iou", b"oui"))
+        damaged = analyses.collect(measured.tracker, "measured")
+        path.unlink()
+        gone = analyses.collect(measured.tracker, "measured")
+    finally:
+        path.write_bytes(whole)
+    assert len(damaged.found) == len(gone.found) == 8
+    assert "its checksum is not that of its content" in damaged.lacking[0]
+    assert "its file is not there" in gone.lacking[0]
+    assert "1 analyses cannot be read" in _text(gone)
+
+
+def _text(found: Analyses) -> str:
+    console = Console(width=140, file=io.StringIO(), record=True)
+    console.print(analyses_tables(found))
+    return console.export_text()
+
+
+def test_what_two_networks_are_compared_by() -> None:
+    assert barrier([looked(0), looked(1)], 9).between == "rounds"
+    twins = barrier([looked(1), looked(1, noise=1)], 9)
+    assert (twins.between, twins.line) == ("twins", "IMP")
+    assert barrier([looked(1), looked(1, seed=1)], 9).between == "seeds"
+    cells_ = barrier([looked(1), looked(1, "reinit")], 9)
+    assert (cells_.between, cells_.line) == ("cells", "IMP and Reinit")
+    assert made("distances", [looked(0), looked(1)], {}).between == ""
+
+
+def test_barriers_of_rounds_are_over_the_worse_end_and_of_twins_over_the_mean() -> None:
+    groups = grouped(
+        [barrier([looked(0), looked(1)], 9), barrier([looked(1), looked(1, noise=1)], 9)]
+    )
+    assert [shown(group) for group in groups] == [
+        ["test_error_barrier_worse"],
+        ["test_error_barrier_mean"],
+    ]
+
+
+def test_numbers_over_seeds_are_a_mean_with_lowest_and_highest() -> None:
+    found = [barrier([looked(0, seed=s), looked(1, seed=s)], 10 + s) for s in range(3)]
+    (group,) = grouped(found)
+    (point,) = group.curve("IMP", "test_error_barrier_worse")
+    assert (point.mean, point.values, point.remaining) == (3, (2, 3, 4), 1)
+    text = _text(Analyses(found=tuple(found)))
+    assert "barrier between rounds, resnet20 on cifar10: barrier in test error" in text
+    assert "2 to 4" in text
+
+
+def test_other_settings_are_not_mixed() -> None:
+    pair = [looked(0), looked(1)]
+    groups = grouped([barrier(pair, 9), barrier(pair, 20, points=71)])
+    assert [group.settings for group in groups] == ["points=20", "points=71"]
+
+
+def test_a_line_of_csv_for_each_number() -> None:
+    line = made("thresholds", [looked(0), looked(1)], {"rounds": [{"value": 0.5}, {"value": 1.0}]})
+    text = analyses_csv(Analyses(found=(line,)))
+    assert text.splitlines()[1:] == [
+        "thresholds,resnet20,cifar10,imp,,,,0,0,,,0,,1.000000,threshold,0.5",
+        "thresholds,resnet20,cifar10,imp,,,,0,0,,,1,,0.800000,threshold,1",
+    ]
+    assert json.loads(analyses_json(Analyses(found=(line,))))[0]["by_round"][1] == {
+        "threshold": 1.0
+    }
