@@ -176,6 +176,7 @@ def _commands(group: click.Group, *path: str) -> list[tuple[str, ...]]:
 
 def test_the_words_of_the_command_line() -> None:
     assert sorted(" ".join(words) for words in _commands(cli)) == [
+        "analyse",
         "data describe",
         "data list",
         "data manifest",
@@ -188,6 +189,7 @@ def test_the_words_of_the_command_line() -> None:
         "import",
         "jobs",
         "logs",
+        "measures",
         "methods",
         "networks",
         "plan",
