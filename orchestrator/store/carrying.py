@@ -32,7 +32,7 @@ from orchestrator.experiment.basics import NAME
 from orchestrator.plan.ending import Link
 from orchestrator.plan.outside import CodeError
 from orchestrator.plan.stage import Stage
-from orchestrator.store import redo
+from orchestrator.store import redo, variants
 from orchestrator.store.bundle import (
     ABOUT,
     EXPERIMENT,
@@ -422,6 +422,7 @@ def bring(tracker: Tracker, arrival: Arrival) -> Change:
     change = tracker.grids.adopt(
         arrival.change, str(cargo.content.experiment.get("description", ""))
     )
+    variants.tell(tracker, grid, change.after)
     if change.after == cargo.content:
         with tempfile.TemporaryDirectory(prefix="elth-") as here:
             if cargo.bundle.extract(REPORT, Path(here)):

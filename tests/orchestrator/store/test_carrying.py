@@ -26,6 +26,7 @@ from orchestrator.store.marks import ASKED
 from orchestrator.store.tracker import Tracker
 from tests.orchestrator.helpers import (
     ELSEWHERE,
+    Finished,
     begin,
     chain,
     epoch,
@@ -431,3 +432,19 @@ def test_tickets_of_what_was_imported_can_be_made(there: Path, tmp_path: Path) -
     last = max(runs(Tracker(Store.of(there))).values(), key=lambda one: one.stage.labels["round"])
     said("ticket", "export", last.key, "-o", tmp_path / "t.safetensors", "--store", there)
     assert Ticket.load(tmp_path / "t.safetensors").nonzeros == last.nonzeros
+
+
+def test_analyses_and_names_of_variants_are_brought(
+    inside: Finished, tmp_path: Path, stores: None
+) -> None:
+    carrying.export(inside.tracker, "inside", tmp_path / "inside.tar")
+    said("import", tmp_path / "inside.tar", "--store", tmp_path / "a")
+    there = Tracker(Store.of(tmp_path / "a"))
+    named = {}
+    for tracker in (inside.tracker, there):
+        runs = {run.data.tags["elth.key"]: run.data.tags for run in tracker.search()}
+        named[tracker] = {key: runs[key].get("variant.inside") for key in inside.plan.stages}
+    assert named[there] == named[inside.tracker]
+    assert "none, same" in named[there].values()
+    for key in inside.plan.analyses:
+        assert there.load(key)[1].measured == inside.tracker.load(key)[1].measured
