@@ -22,7 +22,7 @@ from orchestrator.plan.comparing import Difference, compare, shown
 from orchestrator.plan.costs import duration
 from orchestrator.plan.imported import how_to_import, lacking
 from orchestrator.plan.naming import find
-from orchestrator.plan.stage import Stage
+from orchestrator.plan.stage import VARIANT, Stage
 from orchestrator.store.listing import Tracked, pages
 from orchestrator.store.marks import STALE
 from orchestrator.store.opening import STAGES
@@ -232,7 +232,9 @@ def _meaning(path: str) -> str:
 
 
 def _labels(stage: Stage) -> dict[str, str]:
-    return {name: str(value) for name, value in sorted(stage.labels.items()) if name != "place"}
+    """By which stages are alike; what a grid calls its variants is in none that is kept."""
+    apart = ("place", VARIANT)
+    return {name: str(value) for name, value in sorted(stage.labels.items()) if name not in apart}
 
 
 def _group(stage: Stage) -> tuple[str, str]:

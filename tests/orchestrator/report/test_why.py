@@ -12,7 +12,7 @@ from orchestrator.plan.graph import Plan
 from orchestrator.report import why
 from orchestrator.report.why import Reading
 from orchestrator.store.listing import Tracked
-from tests.orchestrator.helpers import RECIPE, tiny
+from tests.orchestrator.helpers import RECIPE, TINY, tiny
 
 
 def _reading(built: Plan, monkeypatch: pytest.MonkeyPatch) -> Reading:
@@ -51,3 +51,33 @@ def test_of_those_with_the_fewest_other_labels_it_is_the_latest(
     assert found.axes == ("seed",)
     assert found.nearest is not None
     assert found.nearest.stage.labels["seed"] == 1
+
+
+def test_of_an_analysis_it_is_told_what_differs_of_it_or_of_what_it_looks_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a grid calls a variant is not kept with a run, and tells nothing of it."""
+    asked: dict[str, Any] = {"measure": "barrier", "between": "rounds", "points": 3}
+    variants = {"repel": {"pruning.repel": 2.0}}
+    entry = {"method": ["dense", "imp"], "network": TINY}
+    reading = _reading(plan.build(tiny("why", analyses=[asked])), monkeypatch)
+    other = plan.build(
+        tiny(
+            "why",
+            variants=variants,
+            grid=[entry, {**entry, "variant": "repel"}],
+            analyses=[
+                {**asked, "points": 5, "of": {"variant": "none"}},
+                {**asked, "of": {"variant": "repel", "round": [1, 2]}},
+            ],
+        )
+    )
+    told = {
+        other.stages[key].title.removeprefix(f"barrier of {TINY} "): found.reason
+        for key in other.analyses
+        if (found := reading.why(other.stages[key], other.stages)).state == "to do"
+    }
+    assert told["rounds 0 and 1, seed 0"] == "settings.points is 5, and 3 in the store"
+    assert told["rounds 1 and 2, repel, seed 0"].startswith(
+        f"repel of {TINY} round 1, repel, seed 0 is 2.0, and (absent) in the store"
+    )
