@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from elth.errors import ElthError
 from orchestrator import plan as plans
 from orchestrator.experiment.sections import Experiment
-from orchestrator.plan.ending import ended, links_of, verdicts
+from orchestrator.plan.ending import ended, is_round, link_of, links_of, verdicts
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.stage import Stage
 from orchestrator.store.content import Content
@@ -63,7 +63,7 @@ def begin(tracker: Tracker, run_id: str, overrides: Sequence[str]) -> tuple[Expe
             have.setdefault(found.key, found)
     over = ended(links_of(built.stages), verdicts(experiment.pruning.stop, have))
     settled = have.keys() | over.keys()
-    chain = [one for one in built.stages.values() if _same_chain(one, stage)]
+    chain = _chain_of(built, stage)
     todo = [one for one in chain if one.key not in settled]
     rest = sum(key not in settled for key in built.stages)
     told = f"; ended are {len(over)}, as {next(iter(over.values()))}" if over else ""
@@ -118,8 +118,21 @@ def _check_plugins(path: Path, tracker: Tracker) -> None:
             )
 
 
-def _same_chain(one: Stage, stage: Stage) -> bool:
-    """Whether a stage is a round of the chain that another is made from, or is on."""
-    axes = ("network", "dataset", "seed", "ticket")
-    own = {**stage.labels, "network": stage.labels["source"] or stage.labels["network"]}
-    return one.kind == "round" and all(one.labels.get(axis) == own.get(axis) for axis in axes)
+def _chain_of(built: Plan, stage: Stage) -> list[Stage]:
+    """The rounds that a stage is made from, or is one of, and those that go on from the last.
+
+    Of several variants, whose chains have their first rounds in common, only those are meant.
+    """
+    before, left = {stage.key}, [stage.key]
+    while left:
+        more = [key for key in built.stages[left.pop()].parents if key not in before]
+        before.update(more)
+        left += more
+    found = {key for key in before if is_round(built.stages[key])}
+    tips = found - {link_of(built.stages[key]).after for key in found}
+    for key, one in built.stages.items():  # parents come before their children
+        if is_round(one) and (
+            link_of(one).after in tips or (not found and before & {*one.parents})
+        ):
+            tips.add(key)
+    return [one for key, one in built.stages.items() if key in found | tips]
