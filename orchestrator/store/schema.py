@@ -26,10 +26,15 @@ _MADE_WITH = "select distinct value from tags where key = 'version.mlflow'"
 """By the tags of our own runs (``provenance.environment``)."""
 
 
-def check_schema(store: Store) -> None:
+def check_schema(store: Store, *, reading: bool = False) -> None:
     """Refuse a database that another MLflow has migrated, or made.
 
-    A server looks after its own; an empty database is made what it has to be by MLflow.
+    A server looks after its own; an empty database is made what it has to be by MLflow. Of one that
+    was being made when its process was killed, MLflow goes through the rest of the revisions.
+
+    Args:
+        store: the store.
+        reading: whether nothing may be made.
 
     Raises:
         ElthError: with what is installed here, and what is needed.
@@ -47,6 +52,13 @@ def check_schema(store: Store) -> None:
             if found == wanted:
                 return
             is_older = found in {one.revision for one in history.walk_revisions()}
+            if is_older and not _has_runs(connection):
+                if not reading:
+                    return
+                raise ElthError(
+                    f"the store {store} was never begun to the end: give elth run, which goes on "
+                    "with it, or name another by --store"
+                )
             text = _older(store, found, str(wanted)) if is_older else _newer(store, found)
             if not is_older:
                 with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError):
@@ -54,6 +66,13 @@ def check_schema(store: Store) -> None:
     finally:
         engine.dispose()
     raise ElthError(text)
+
+
+def _has_runs(connection: sqlalchemy.Connection) -> bool:
+    """Whether a database holds any run; what is being made has none, and not all tables."""
+    if not sqlalchemy.inspect(connection).has_table("runs"):
+        return False
+    return connection.scalar(sqlalchemy.text("select 1 from runs limit 1")) is not None
 
 
 def _older(store: Store, found: str, wanted: str) -> str:

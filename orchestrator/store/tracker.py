@@ -96,7 +96,7 @@ class Tracker:
         check_reachable(store.uri)
         with _in_words(store):
             with alone(store.folder, reading=reading):
-                check_schema(store)
+                check_schema(store, reading=reading)
                 self.client = MlflowClient(store.uri)
                 self.experiments = {name: self._experiment(name) for name in (STAGES, GRIDS)}
             if store.folder is not None and not reading:
@@ -353,7 +353,7 @@ def deleted(store: Store) -> list[Astray]:
         ElthError: the store cannot be reached, or not by this MLflow.
     """
     with _in_words(store), alone(store.folder, reading=True):
-        check_schema(store)
+        check_schema(store, reading=True)
         client = MlflowClient(store.uri)
         return tidied.look(client, store)
 

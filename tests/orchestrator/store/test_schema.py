@@ -9,8 +9,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.script import ScriptDirectory
 from mlflow.store import db_migrations
+from mlflow.store.db.utils import _get_alembic_config, create_sqlalchemy_engine
+from mlflow.store.tracking.dbmodels.initial_models import Base as InitialBase
 
 from elth.errors import ElthError
 from orchestrator.cluster.doctor import check_store
@@ -26,6 +29,8 @@ def store(tmp_path: Path) -> Store:
     with _database(tmp_path) as database:
         database.execute("create table alembic_version (version_num text)")
         database.execute("create table tags (key text, value text, run_uuid text)")
+        database.execute("create table runs (run_uuid text)")
+        database.execute("insert into runs values ('one')")
     return Store.of(tmp_path)
 
 
@@ -94,3 +99,25 @@ def test_of_a_database_without_a_folder(store: Store) -> None:
     _set(store, "0123456789ab")
     with pytest.raises(ElthError, match=r"of the store sqlite:///.+mlflow.db was migrated by anot"):
         Tracker(Store.of(store.uri))
+
+
+@pytest.mark.filterwarnings("ignore:The ..noload.. loader strategy:DeprecationWarning")
+def test_what_was_being_made_when_its_process_was_killed_is_gone_on_with(tmp_path: Path) -> None:
+    """MLflow makes a database revision by revision, and may be cut off after any."""
+    history = ScriptDirectory(str(Path(str(db_migrations.__file__)).parent))
+    revisions = [one.revision for one in history.walk_revisions()]
+    for number, revision in enumerate(revisions[1::9]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        engine = create_sqlalchemy_engine(f"sqlite:///{folder / 'mlflow.db'}")
+        InitialBase.metadata.create_all(engine)
+        config = _get_alembic_config(str(engine.url))
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, revision)
+        engine.dispose()
+        store = Store.of(folder)
+        with pytest.raises(ElthError, match="was never begun to the end: give elth run"):
+            Tracker(store, reading=True)
+        assert Tracker(store).stages() == []
+        assert Tracker(store, reading=True).stages() == []
