@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,9 @@ _MARKERS = {
 
 _LINES = 10
 """Lines of a panel, over which each variant has one of its own."""
+
+_TITLE = 40
+"""Characters of a panel's title that fit on a line."""
 
 _SHORT = 28
 """Characters of a legend's entry up to which two stand beside each other."""
@@ -167,7 +171,7 @@ def _panel(
     beside: int,
     colours: Mapping[tuple[str, str], str],
 ) -> None:
-    axis.set_title(title, loc="left", fontweight="bold")
+    axis.set_title(textwrap.fill(title, _TITLE), loc="left", fontweight="bold")
     shades = _shades(cells)
     dense = [c for c in cells if c.method == "dense"]
     for cell in dense:

@@ -82,7 +82,9 @@ def view(grid: str | None = None, *, variants: bool = False) -> dict[str, Any]:
 
 def address(tracker: Tracker, base: str, grid: str | None = None) -> str:
     """The page that lists the runs, of one grid or all; its view is stored if it is not yet."""
-    variants = bool(grid and tracker.grids.experiment(grid).get("variants"))
+    variants = False
+    with contextlib.suppress(ElthError):  # a server may not hand out the file that tells
+        variants = bool(grid and tracker.grids.experiment(grid).get("variants"))
     state = json.dumps(view(grid, variants=variants), sort_keys=True)
     key = hashlib.sha256(state.encode()).hexdigest()
     tags = {
