@@ -246,6 +246,25 @@ def measure_of(name: str) -> Measure:
     return MEASURES[name]
 
 
+def check_count(name: str, count: int) -> None:
+    """Refuse more networks than a measure looks at, or fewer.
+
+    Raises:
+        ElthError: there is no such measure; or with how many it looks at.
+    """
+    looks_at = measure_of(name).looks_at
+    expected, told = _LOOKED_AT[looks_at]
+    if not count or count != (expected or count):
+        raise ElthError(f"measure {name} looks at {told}, found {count}")
+
+
+_LOOKED_AT = {
+    NETWORK: (1, "one trained network"),
+    PAIR: (2, "two trained networks"),
+    LINE: (0, "one trained network or more"),
+}
+
+
 def settings_of(name: str, given: Mapping[str, Any]) -> Settings:
     """The settings of a measure, of which some are given.
 

@@ -21,11 +21,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from elth.data import Batches
 from elth.errors import ElthError, unknown
+from elth.measures import BATCH_NORMS
 
 BatchNorm = Literal["interpolate", "recompute"]
 """What batch normalisation goes by."""
-
-CHOICES: tuple[BatchNorm, ...] = ("interpolate", "recompute")
 
 
 def check(choice: str) -> None:
@@ -37,10 +36,10 @@ def check(choice: str) -> None:
     if choice == "keep":
         raise ElthError(
             "batch_norm 'keep' would judge every point of a path by the statistics of one of its "
-            f"ends, which means nothing: take one of {', '.join(CHOICES)}"
+            f"ends, which means nothing: take one of {', '.join(BATCH_NORMS)}"
         )
-    if choice not in CHOICES:
-        raise unknown("batch_norm", choice, CHOICES)
+    if choice not in BATCH_NORMS:
+        raise unknown("batch_norm", choice, BATCH_NORMS)
 
 
 def negative_variance(state: Mapping[str, Tensor]) -> str:

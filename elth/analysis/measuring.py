@@ -30,15 +30,13 @@ from elth.data import Dataset
 from elth.errors import ElthError
 from elth.masks import Mask
 from elth.measures import (
-    LINE,
-    NETWORK,
-    PAIR,
     OnBins,
     OnCurvature,
     OnImages,
     OnPaths,
     Settings,
     abscissae,
+    check_count,
     measure_of,
     settings_of,
 )
@@ -98,20 +96,13 @@ def measure(
             of several networks, or as the measure.
     """
     known, chosen = measure_of(name), settings_of(name, settings)
-    expected = {NETWORK: 1, PAIR: 2}.get(known.looks_at)
-    if (expected or len(subjects)) != len(subjects) or not subjects:
-        raise ElthError(
-            f"measure {name} looks at {_LOOKED_AT[known.looks_at]}, found {len(subjects)}"
-        )
+    check_count(name, len(subjects))
     if len({(one.network, one.shape) for one in subjects}) > 1:
         told = ", ".join(dict.fromkeys(f"{one.network} ({one.shape})" for one in subjects))
         raise ElthError(f"measure {name} compares trainings of one network, found {told}")
     if known.needs_data and data is None:
         raise ElthError(f"measure {name} needs the dataset")
     return _MEASURES[name](subjects, chosen, data, saved or {})
-
-
-_LOOKED_AT = {NETWORK: "one network", PAIR: "two networks", LINE: "one network or more"}
 
 
 def _evaluator(subject: Subject, chosen: OnImages, data: Dataset | None) -> Evaluator:

@@ -17,6 +17,8 @@ _AXES = (
     *("ticket", VARIANT, NOISE, "seed"),
 )
 _USUAL = {"target": "", "ticket": "", VARIANT: "", NOISE: 0}
+_SHARED = ("network", "network_version", "dataset")
+"""What all that an analysis looks at have in common, and its key holds."""
 _OF_DATA = ("place", "shape", "sizes")
 """Labels that tell of the dataset, not of the cell."""
 
@@ -118,16 +120,26 @@ def _matched(
                     yield cell, other
 
 
+def check_alike(stages: Sequence[Stage]) -> None:
+    """Refuse to compare trainings of different networks or datasets.
+
+    Raises:
+        ElthError: with two that differ, and in what.
+    """
+    first = stages[0]
+    for name, one in ((name, one) for name in _SHARED for one in stages):
+        if one.params.get(name) != first.params.get(name):
+            what = name.replace("_", " ")
+            raise ElthError(
+                f"{first.title} and {one.title} are of different {what}s, which nothing compares"
+            )
+
+
 def _stage(analysis: Analysis, group: Sequence[_Cell], rates: Mapping[str, float]) -> Stage:
     first, last = group[0], group[-1]
     known = measure_of(analysis.measure)
     settings = settings_of(analysis.measure, analysis.settings).plain()
-    shared = ("network", "network_version", "dataset")
-    for name in shared:
-        told = [one.stage.params.get(name) for one in (first, last)]
-        if told[0] != told[1]:
-            titles = " and ".join(one.stage.title for one in (first, last))
-            raise ElthError(f"{titles} are of different {name}s, which nothing compares")
+    check_alike([cell.stage for cell in group])
     labels = {axis: first[axis] for axis in _AXES if first[axis] != _USUAL.get(axis)}
     more = {name: first.labels[name] for name in _OF_DATA if name in first.labels}
     return Stage(
@@ -137,7 +149,7 @@ def _stage(analysis: Analysis, group: Sequence[_Cell], rates: Mapping[str, float
             **({"version": known.version} if known.version > 1 else {}),
             **({"settings": settings} if settings else {}),
             **({"rate": str(rates[first[VARIANT]])} if known.needs_rate else {}),
-            **{name: first.stage.params[name] for name in shared if name in first.stage.params},
+            **{name: first.stage.params[name] for name in _SHARED if name in first.stage.params},
         },
         parents=tuple(cell.stage.key for cell in group),
         labels={

@@ -20,20 +20,20 @@ from elth.tensors import read_tensors, write_tensors
 from elth.tickets import state_digest
 from orchestrator.plan.outside import check_code
 from orchestrator.plan.stage import ANALYSIS, Stage, shape_of
-from orchestrator.store.files import told_by
+from orchestrator.store.files import TRAINED, told_by
 from orchestrator.store.measured import MEASURED, digest, read_measured, write_measured
 
 State = dict[str, Tensor]
 
 _BEFORE = {
     "rewind_point": ("rewind.safetensors",),
-    "round": ("mask.safetensors", "trained.safetensors"),
+    "round": ("mask.safetensors", TRAINED),
     "retraining": ("mask.safetensors",),
 }
 """What stages left before runs told of it."""
 
 
-OPTIONAL = ("trained.safetensors",)
+OPTIONAL = (TRAINED,)
 """Files without which a result can be read: that part of it is None then."""
 
 
@@ -95,7 +95,7 @@ def write(result: Result, folder: Path, *, keep_weights: bool) -> None:
         write_measured(result.measured, folder)
     kept = result.kept if keep_weights else None
     if kept is not None:
-        _write(folder / "trained.safetensors", kept, "trained weights", sums["trained"])
+        _write(folder / TRAINED, kept, "trained weights", sums["trained"])
 
 
 def told(folder: Path) -> str:
@@ -151,17 +151,17 @@ def read(stage: Stage, folder: Path) -> Result:
     if metadata.get("sha256") != masks.digest(mask):
         raise ElthError(f"{path} is damaged: its checksum is not that of its content")
     trained = None
-    if (folder / "trained.safetensors").exists():
-        kept = _read(folder / "trained.safetensors", "trained weights")
+    if (folder / TRAINED).exists():
+        kept = _read(folder / TRAINED, "trained weights")
         trained = {}
         for name, tensor in network.state_dict().items():
             if name not in kept:
-                raise ElthError(f"{folder}/trained.safetensors lacks '{name}'")
+                raise ElthError(f"{folder}/{TRAINED} lacks '{name}'")
             if name in mask:
                 whole = kept[name].new_zeros(tensor.shape)
                 if kept[name].numel() != int(mask[name].sum()):
                     raise ElthError(
-                        f"{folder}/trained.safetensors: '{name}' should hold "
+                        f"{folder}/{TRAINED}: '{name}' should hold "
                         f"{int(mask[name].sum())} non-zeros, found {kept[name].numel()}"
                     )
                 whole[mask[name]] = kept[name]

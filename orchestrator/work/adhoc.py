@@ -11,7 +11,8 @@ from mlflow.entities import Run
 from elth.analysis import Subject, numbers
 from elth.data import Dataset
 from elth.errors import ElthError
-from elth.measures import LINE, NETWORK, PAIR, measure_of, settings_of
+from elth.measures import check_count, measure_of, settings_of
+from orchestrator.plan.analysing import check_alike
 from orchestrator.plan.stage import ANALYSIS, LOOKS_AT, MEASURE, Stage
 from orchestrator.store.listing import stage_of
 from orchestrator.store.marks import is_finished
@@ -22,9 +23,6 @@ from orchestrator.work.tickets import why_no_weights
 
 RATE = "rate"
 """What is given, beside settings, for a measure that must know what the next pruning takes."""
-
-_EXPECTED = {NETWORK: "one training", PAIR: "two trainings", LINE: "one training or more"}
-_COUNT = {NETWORK: 1, PAIR: 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,20 +77,10 @@ def inquire(
     known, given = measure_of(name), dict(given)
     rate = given.pop(RATE, None) if known.needs_rate else None
     settings = settings_of(name, given).plain()
-    if not run_ids or len(run_ids) != _COUNT.get(known.looks_at, len(run_ids)):
-        raise ElthError(
-            f"measure {name} looks at {_EXPECTED[known.looks_at]}, found {len(run_ids)}"
-        )
+    check_count(name, len(run_ids))
     runs = [tracker.get(run_id) for run_id in run_ids]
     stages = [_training(run) for run in runs]
-    for axis in ("network", "network_version", "dataset"):
-        told = [one.params.get(axis) for one in stages]
-        if any(value != told[0] for value in told):
-            other = next(one for one in stages if one.params.get(axis) != told[0])
-            raise ElthError(
-                f"{stages[0].title} and {other.title} are of different {axis}s, which nothing "
-                "compares"
-            )
+    check_alike(stages)
     if known.needs_rate:
         rates = [one.params["rate"] for one in stages if "rate" in one.params]
         if rate is None and not rates:

@@ -59,7 +59,7 @@ def test_single_numbers_are_a_table(inside: Finished) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("overlap", "NET round 1"), "measure overlap looks at two trainings, found 1"),
+        (("overlap", "NET round 1"), "measure overlap looks at two trained networks, found 1"),
         (("travel", "NET rewind point"), "is a rewind point: name a round or a retraining"),
         (("travel", "NET imported 9d6d661c, iteration 21"), "is an imported stage"),
         (("travel", "distances of NET rounds 0 to 2"), "is an analysis stage"),
