@@ -29,6 +29,8 @@ class Partial:
     folder: str | Path | Storage
     """Where those of all stages lie: a path or an address."""
     key: str
+    numerics: str
+    """The numerics class of this attempt."""
     seconds: float
     """Time between two files."""
     begins: str
@@ -48,7 +50,7 @@ class Partial:
 
     def newest(self) -> dict[str, Any]:
         """What there is, of whichever attempt has come furthest; nothing if there is none."""
-        found: tuple[int, float, dict[str, Any]] = (0, 0.0, {})
+        best: dict[str, Any] = {"count": 0, "seconds": 0.0, "so_far": {}}
         try:
             names = [name for name in self._storage.names(self.key) if name.endswith(_SUFFIX)]
         except OSError as error:
@@ -60,15 +62,20 @@ class Partial:
                     plain = json.loads(path.read_bytes())
                 if plain["sha256"] != _digest(plain["so_far"]):
                     raise ValueError("its checksum is not that of its content")
-                if plain["begins"] == self.begins and plain["count"] > found[0]:
-                    found = (int(plain["count"]), float(plain["seconds"]), plain["so_far"])
+                if plain["begins"] == self.begins and plain["count"] > best["count"]:
+                    best = plain
             except OSError as error:  # it may be whole, and is left where it is
                 self.notes.append(f"what was measured so far could not be read: {error}")
             except (ValueError, KeyError, TypeError) as error:
                 self._storage.set_aside(self.key, name)
                 self.notes.append(f"what was measured so far is set aside and not used: {error}")
-        self._count, self.earlier, so_far = found
-        return so_far
+        if best.get("numerics", self.numerics) != self.numerics:
+            self.notes.append(
+                f"the analysis {self.key[:12]} was begun in the numerics class {best['numerics']} "
+                f"and goes on in {self.numerics}: its bits are not those of either alone"
+            )
+        self._count, self.earlier = int(best["count"]), float(best["seconds"])
+        return dict(best["so_far"])
 
     def save_if_due(self, so_far: Mapping[str, Any]) -> None:
         """Write a file if the last one is old enough; a failure to is noted, no error.
@@ -83,6 +90,7 @@ class Partial:
         text = json.dumps(
             {
                 "begins": self.begins,
+                "numerics": self.numerics,
                 "count": self._count,
                 "seconds": self.earlier + time.monotonic() - self._began,
                 "so_far": so_far,

@@ -18,7 +18,7 @@ from orchestrator.store.listing import stage_of
 from orchestrator.store.marks import is_finished
 from orchestrator.store.result import Result
 from orchestrator.store.tracker import Tracker
-from orchestrator.work.analysing import measured, subjects_of
+from orchestrator.work.analysing import Look, looks_of, measured
 from orchestrator.work.tickets import why_no_weights
 
 RATE = "rate"
@@ -31,15 +31,15 @@ class Inquiry:
 
     stage: Stage
     """As a grid would ask for it."""
-    looked_at: tuple[tuple[str, Stage], ...]
-    """The trainings in their order, each with the id of its run."""
-    subjects: tuple[Subject, ...]
+    runs: tuple[str, ...]
+    """The ids of the runs of the trainings, in their order."""
+    looks: tuple[Look, ...]
 
     def steps(
         self, data: Dataset | None
     ) -> Generator[tuple[float, Mapping[str, Any]], None, dict[str, Any]]:
         """Do it; yields how far it is, returns what it comes to, as ``elth.analysis.measure``."""
-        return measured(self.stage, self.subjects, data, {})
+        return measured(self.stage, self.looks, data, {})
 
     def plain(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """What was asked and what it came to, as JSON values."""
@@ -51,8 +51,8 @@ class Inquiry:
             "version": measure_of(name).version,
             "settings": {**chosen, **rate},
             "of": [
-                {"run": run_id, "key": one.key, "title": one.title}
-                for run_id, one in self.looked_at
+                {"run": run_id, "key": one.stage.key, "title": one.stage.title}
+                for run_id, one in zip(self.runs, self.looks, strict=True)
             ],
             "numbers": numbers(name, result),
             "result": dict(result),
@@ -109,8 +109,8 @@ def inquire(
             raise ElthError(why_no_weights(found, by_key[key]))
         return found, result
 
-    looked_at = tuple((str(run.info.run_id), one) for run, one in zip(runs, stages, strict=True))
-    return Inquiry(stage=stage, looked_at=looked_at, subjects=subjects_of(stage, load))
+    ids = tuple(str(run.info.run_id) for run in runs)
+    return Inquiry(stage=stage, runs=ids, looks=looks_of(stage, load))
 
 
 def look(tracker: Tracker, run_id: str) -> Subject:
@@ -119,8 +119,8 @@ def look(tracker: Tracker, run_id: str) -> Subject:
     Raises:
         ElthError: there is no such run, or it has no trained weights.
     """
-    (found,) = inquire(tracker, "travel", [run_id], {}).subjects
-    return found
+    (found,) = inquire(tracker, "travel", [run_id], {}).looks
+    return found.subject
 
 
 def _training(run: Run) -> Stage:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from elth import masks
@@ -23,16 +24,25 @@ def needs_data(stage: Stage) -> bool:
     return measure_of(stage.params["measure"]).needs_data
 
 
-def subjects_of(stage: Stage, load: Load) -> tuple[Subject, ...]:
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """A trained network that an analysis looks at."""
+
+    stage: Stage
+    """That trained it."""
+    subject: Subject
+
+
+def looks_of(stage: Stage, load: Load) -> tuple[Look, ...]:
     """The trained networks that an analysis looks at, in the order of its parents.
 
     Raises:
         AbsentError: trained weights of one were never kept, or are not there any more.
     """
-    return tuple(_subject(key, load, stage.params.get("rate", 0)) for key in stage.parents)
+    return tuple(_look(key, load, stage.params.get("rate", 0)) for key in stage.parents)
 
 
-def _subject(key: str, load: Load, rate: float | str) -> Subject:
+def _look(key: str, load: Load, rate: float | str) -> Look:
     stage, result = load(key)
     if result.trained is None:
         raise AbsentError(
@@ -42,7 +52,7 @@ def _subject(key: str, load: Load, rate: float | str) -> Subject:
             lacks_weights=True,
         )
     ticket = ticket_of(stage, load, known=result.mask)
-    return Subject(
+    subject = Subject(
         network=ticket.network,
         shape=ticket.shape,
         mask=ticket.mask,
@@ -51,10 +61,12 @@ def _subject(key: str, load: Load, rate: float | str) -> Subject:
         recipe=Recipe.of(stage.params["recipe"]),
         rate=rate,
     )
+    return Look(stage=stage, subject=subject)
 
 
-def digest_of(subjects: Sequence[Subject]) -> str:
+def digest_of(looks: Sequence[Look]) -> str:
     """What tells whether what was measured before was measured of the same."""
+    subjects = [look.subject for look in looks]
     sums = [(state_digest(one.trained), masks.digest(one.mask)) for one in subjects]
     return hashlib.sha256(repr(sums).encode()).hexdigest()
 
@@ -65,15 +77,15 @@ def numbers_of(stage: Stage, result: Result) -> dict[str, float]:
 
 
 def numbers_by_round(
-    stage: Stage, result: Result, load: Load
+    stage: Stage, result: Result, looks: Sequence[Look]
 ) -> list[tuple[int, dict[str, float]]]:
     """The numbers of each round of a line, with the numbers of the rounds; nothing of others."""
     found = by_round(stage.params["measure"], result.measured or {})
-    rounds = [int(load(key)[0].labels["round"]) for key in (stage.parents if found else ())]
+    rounds = [int(look.stage.labels["round"]) for look in looks if found]
     return list(zip(rounds, found, strict=True))
 
 
-def picture_of(stage: Stage, result: Result, load: Load) -> dict[str, bytes]:
+def picture_of(stage: Stage, result: Result, looks: Sequence[Look]) -> dict[str, bytes]:
     """The picture of an analysis, by the name of its file; none of what has but single numbers."""
     measure = stage.params["measure"]
     if measure_of(measure).looks_at != LINE and measure != "barrier":
@@ -83,21 +95,21 @@ def picture_of(stage: Stage, result: Result, load: Load) -> dict[str, bytes]:
     from orchestrator.report.pictures import png_of
 
     weights = {}
-    for key in stage.parents:
-        parent, there = load(key)
-        if there.mask is not None:
-            counts = (masks.nonzeros(there.mask), masks.total(there.mask))
-            weights[key] = Weights(parent.labels, *counts)
+    for look in looks:
+        mask = look.subject.mask
+        counts = (masks.nonzeros(mask), masks.total(mask))
+        weights[look.stage.key] = Weights(look.stage.labels, *counts)
     found = png_of(measured_of(stage, result.measured or {}, weights))
     return {} if found is None else {f"{measure}.png": found}
 
 
 def measured(
     stage: Stage,
-    subjects: Sequence[Subject],
+    looks: Sequence[Look],
     data: Dataset | None,
     saved: Mapping[str, Any],
 ) -> Generator[tuple[float, Mapping[str, Any]], None, dict[str, Any]]:
     """Do the measure of an analysis; yields how far it is, returns what it came to."""
     settings = stage.params.get("settings", {})
+    subjects = [look.subject for look in looks]
     return measure(stage.params["measure"], subjects, settings, data=data, saved=saved)

@@ -8,7 +8,7 @@ import re
 import socket
 import time
 import traceback
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,7 +46,7 @@ from orchestrator.work import stopping, training
 from orchestrator.work.deaths import MORE_MEMORY
 from orchestrator.work.resources import compiles, numerics
 from orchestrator.work.telling import Report
-from orchestrator.work.tickets import repulsion_of, ticket_of
+from orchestrator.work.tickets import Load, repulsion_of, ticket_of
 
 T = TypeVar("T")
 
@@ -318,19 +318,7 @@ def _run_stage(
     )
     saved = inflight.newest()
     yield from _notes(inflight.notes)
-    log = patiently(
-        lambda: begin_run(
-            tracker,
-            stage,
-            ticket,
-            grid=config["grid"],
-            experiment=config["experiment"],
-            driver=config["driver"],
-            numerics=kind,
-            lease=lease,
-        ),
-        tracker.store,
-    )
+    log = _begun(stage, ticket, config, tracker, kind, lease)
     log.earlier = inflight.earlier
     for epoch, at in inflight.history:
         log.epoch(epoch, at)
@@ -356,6 +344,44 @@ def _run_stage(
         yield from _told(notes)
     inflight.clear()
     worker.keep(stage.key, (stage, result))
+
+
+def _begun(
+    stage: Stage,
+    ticket: Ticket | None,
+    config: Mapping[str, Any],
+    tracker: Tracker,
+    kind: str,
+    lease: Lease,
+) -> RunLog:
+    """The run of a lease, begun in a numerics class."""
+    names = ("grid", "experiment", "driver")
+    told = {name: config[name] for name in names}
+    return patiently(
+        lambda: begin_run(tracker, stage, ticket, **told, numerics=kind, lease=lease),
+        tracker.store,
+    )
+
+
+def _made(worker: Worker, tracker: Tracker, make: Callable[[Load], T]) -> T:
+    """What is made of finished stages, which are read as they are now.
+
+    Args:
+        worker: what this process keeps.
+        tracker: of the store.
+        make: makes it, by what gives finished stages.
+    """
+
+    def load(key: str) -> tuple[Stage, Result]:
+        return patiently(lambda: worker.load(tracker, key), tracker.store)
+
+    patiently(lambda: worker.refresh(tracker), tracker.store)
+    try:
+        return make(load)
+    except AbsentError as error:
+        if worker.results.pop(error.key, None) is None:
+            raise
+        return make(load)  # it may have been done again since it was read here
 
 
 @contextlib.contextmanager
@@ -391,50 +417,31 @@ def _analyse(
     """Do the analysis of a lease, in this process alone; tells how far it is."""
     from orchestrator.work import analysing
 
-    def load(key: str) -> tuple[Stage, Result]:
-        return patiently(lambda: worker.load(tracker, key), tracker.store)
-
     dataset = None
     try:
-        patiently(lambda: worker.refresh(tracker), tracker.store)
         if analysing.needs_data(stage):
             device = "cuda" if config["gpus"] else "cpu"
             place = group.device if group else device
             dataset = worker.dataset(dataset_of(stage), config["data"], place)
-        try:
-            subjects = analysing.subjects_of(stage, load)
-        except AbsentError as error:
-            if worker.results.pop(error.key, None) is None:
-                raise
-            subjects = analysing.subjects_of(stage, load)  # done again since it was read here?
+        looks = _made(worker, tracker, lambda load: analysing.looks_of(stage, load))
     except Exception:
         lease.give_up()
         raise
+    kind = numerics(config["threads"], config["gpus"], "eager", 1)
     partial = Partial(
         config["inflight"],
         stage.key,
+        kind,
         60 * config["checkpoint_minutes"],
-        analysing.digest_of(subjects),
+        begins=analysing.digest_of(looks),
         stop=stopping.watch(config["stop"]),
     )
     saved = partial.newest()
     yield from _notes(partial.notes)
-    log = patiently(
-        lambda: begin_run(
-            tracker,
-            stage,
-            None,
-            grid=config["grid"],
-            experiment=config["experiment"],
-            driver=config["driver"],
-            numerics=numerics(config["threads"], config["gpus"], "eager", 1),
-            lease=lease,
-        ),
-        tracker.store,
-    )
+    log = _begun(stage, None, config, tracker, kind, lease)
     log.earlier = partial.earlier
     with _closing(log, tracker, None):
-        steps = analysing.measured(stage, subjects, dataset, saved)
+        steps = analysing.measured(stage, looks, dataset, saved)
         while True:
             try:
                 fraction, so_far = next(steps)
@@ -447,10 +454,10 @@ def _analyse(
             yield from _notes(partial.notes)
             yield Report(index=0, fraction=fraction)
         log.measured(analysing.numbers_of(stage, result))
-        for step, values in analysing.numbers_by_round(stage, result, load):
+        for step, values in analysing.numbers_by_round(stage, result, looks):
             log.measured(values, step=step)
         try:
-            log.pictures |= analysing.picture_of(stage, result, load)
+            log.pictures |= analysing.picture_of(stage, result, looks)
         except Exception as error:  # what was measured is worth more than its picture
             yield Report(index=0, note=f"no picture of {stage.title}: {_reason(error)}")
         outbox = Path(config["outbox"])
@@ -483,21 +490,12 @@ def _prepare(
     device = "cuda" if config["gpus"] else "cpu"
     dataset = worker.dataset(dataset_of(stage), config["data"], group.device if group else device)
     ticket, repulsion = None, None
-    patiently(lambda: worker.refresh(tracker), tracker.store)
     if stage.kind != "rewind_point":
-
-        def load(key: str) -> tuple[Stage, Result]:
-            return patiently(lambda: worker.load(tracker, key), tracker.store)
-
-        def made() -> tuple[Ticket, Repulsion | None]:
-            return ticket_of(stage, load, data=dataset), repulsion_of(stage, load)
-
-        try:
-            ticket, repulsion = made()
-        except AbsentError as error:
-            if worker.results.pop(error.key, None) is None:
-                raise
-            ticket, repulsion = made()  # done again since it was read here?
+        ticket, repulsion = _made(
+            worker,
+            tracker,
+            lambda load: (ticket_of(stage, load, data=dataset), repulsion_of(stage, load)),
+        )
     if group is not None:
         return dataset, ticket, repulsion, None
     compile = compiles(stage, config["compile"], device)
