@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from elth.analysis import Subject
     from elth.tickets import Ticket
     from orchestrator.report.cells import Report
+    from orchestrator.store.content import Content
     from orchestrator.store.tracker import Tracker
 
 COLUMNS = (
@@ -43,6 +44,7 @@ COLUMNS = (
 
 _VALUES = ("sparsity", "nonzeros", "accuracy", "run_id")
 """The columns by which no cell is told from another."""
+_OF_ANALYSES = ("measure", "network", "dataset", "looks_at", "between")
 
 _SHOWN = 10
 """Values of an axis that an error lists."""
@@ -115,7 +117,7 @@ def run(
     tracker = open_tracker(_place(store))
     content = Content.of(experiment, built)
     report = collect(tracker, experiment.name, content)
-    return Results(report=report, tracker=tracker, keys=content.keys)
+    return Results(report=report, tracker=tracker, asked=content)
 
 
 def results(
@@ -137,8 +139,7 @@ def results(
     tracker = open_tracker(_place(store))
     given = [overrides] if isinstance(overrides, str) else list(overrides)
     name, content = asked(str(grid), given)
-    keys = content.keys if content is not None else None
-    return Results(report=collect(tracker, name, content), tracker=tracker, keys=keys)
+    return Results(report=collect(tracker, name, content), tracker=tracker, asked=content)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -149,8 +150,8 @@ class Results:
     """Its cells, each over its seeds."""
     tracker: Tracker
     """Of the store."""
-    keys: Mapping[str, Mapping[str, Any]] | None = None
-    """The stages of a file that it is of; of a whole grid None."""
+    asked: Content | None = None
+    """What the file asks for that it is of; of a whole grid None."""
 
     def __repr__(self) -> str:
         """One line: how much there is."""
@@ -223,36 +224,27 @@ class Results:
         return look(self.tracker, self._meant(axes))
 
     def analyses(self) -> pd.DataFrame:
-        """A table with a row for each finished analysis: what it is of, and its single numbers.
+        """A table of what was measured: a row for each analysis, of a line for each of its rounds.
 
-        A number that a measure does not have, as those of lines have none, is not a number.
+        ``remaining`` is the fraction of weights of the network that the row stands at, in a pair
+        that of the denser one; beside it stand the numbers of all measures. What a measure does not
+        have is not a number.
         """
         import pandas as pd
 
-        from orchestrator.plan.stage import ANALYSIS, LOOKS_AT, MEASURE
-        from orchestrator.store.content import all_labels
-        from orchestrator.work.analysing import numbers_of
+        from orchestrator.report.analyses import AXES, collect
 
-        held = self.tracker.grids.keys(self.report.grid) if self.keys is None else self.keys
-        done = {
-            one.key: one
-            for one in reversed(self.tracker.stages())
-            if one.key in held and one.status == "finished" and one.stage.kind == ANALYSIS
-        }
-        axes = (MEASURE, LOOKS_AT, *(name for name in COLUMNS if name not in _VALUES))
-        usual = {"noise": 0}
-        rows = []
-        for key in (key for key in held if key in done):
-            stage, result = self.tracker.load_run(self.tracker.client.get_run(done[key].run_id))
-            rows += [
-                {
-                    **{axis: labels.get(axis, usual.get(axis, "")) for axis in axes},
-                    **numbers_of(stage, result),
-                    "run_id": done[key].run_id,
-                }
-                for labels in all_labels(held[key])
-            ]
-        return pd.DataFrame(rows, columns=None if rows else [*axes, "run_id"])
+        rows = [
+            {
+                **{name: getattr(one, name) for name in _OF_ANALYSES},
+                **{axis: getattr(at, axis) for axis in (*AXES, "remaining")},
+                **numbers,
+            }
+            for one in collect(self.tracker, self.report.grid, self.asked).found
+            for at, numbers in one.points
+        ]
+        columns = [*_OF_ANALYSES, *AXES, "remaining"]
+        return pd.DataFrame(rows, columns=None if rows else columns)
 
     def _meant(self, asked: Mapping[str, Any]) -> str:
         """The run of the one cell and seed that is meant."""

@@ -18,7 +18,7 @@ from orchestrator.store.content import Content, all_labels
 from orchestrator.store.measured import MEASURED, read_measured
 from orchestrator.store.tracker import RESULT, Tracker
 
-_AXES = ("method", "source", "transform", "ticket", VARIANT, NOISE, "round", "target", "seed")
+AXES = ("method", "source", "transform", "ticket", VARIANT, NOISE, "round", "target", "seed")
 _USUAL: dict[str, Any] = {"source": "", "transform": "", "ticket": "", VARIANT: "", "target": ""}
 _ALWAYS = ("method", "source", "transform", "round", "seed")
 
@@ -60,7 +60,7 @@ class Looked:
 
     def plain(self) -> dict[str, Any]:
         """As JSON values; an axis that is usual is left out."""
-        axes = {name: getattr(self, name) for name in _AXES}
+        axes = {name: getattr(self, name) for name in AXES}
         told = {n: value for n, value in axes.items() if value or n in _ALWAYS}
         return {**told, "nonzeros": self.nonzeros, "remaining": self.remaining}
 
@@ -98,7 +98,7 @@ class Measured:
         if measure_of(self.measure).looks_at != PAIR:
             return ""
         first, last = self.of
-        differ = {axis for axis in _AXES if getattr(first, axis) != getattr(last, axis)}
+        differ = {axis for axis in AXES if getattr(first, axis) != getattr(last, axis)}
         kinds = (({"round", "target"}, "rounds"), ({NOISE}, "twins"), ({"seed"}, "seeds"))
         return next((kind for axes, kind in kinds if differ <= axes), "cells")
 
@@ -239,9 +239,9 @@ def _looked(
     if not names:
         names = [known.labels] if known is not None else [stage.labels]
     # Called by several names it is that one which has most in common with the analysis.
-    axes = [axis for axis in _AXES if axis != "round"]
+    axes = [axis for axis in AXES if axis != "round"]
     own = max(names, key=lambda n: sum(n.get(a) == stage.labels.get(a) for a in axes))
-    values = {axis: own.get(axis, _USUAL.get(axis, 0)) for axis in _AXES}
+    values = {axis: own.get(axis, _USUAL.get(axis, 0)) for axis in AXES}
     if values["method"] == "dense":
         values["method"] = "imp"
     counts: dict[str, Any] = {}
