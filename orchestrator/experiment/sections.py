@@ -352,9 +352,10 @@ class Experiment(_Checked):
 
     @model_validator(mode="after")
     def _rounds_exist(self) -> Experiment:
+        prunings = self.prunings()
         for entry in self.grid:
             for name in entry.variants:
-                last = self.variant(name).pruning.rounds
+                last = prunings[name].rounds
                 where = f" of variant {name}" if name else ""
                 for k in entry.round if entry.round != "all" else ():
                     if k > last:
@@ -366,9 +367,10 @@ class Experiment(_Checked):
 
     @model_validator(mode="after")
     def _ways_have_meaning(self) -> Experiment:
+        prunings = self.prunings()
         for entry in self.grid:
             for name, method in product(entry.variants, entry.method):
-                weights = self.variant(name).pruning.weights
+                weights = prunings[name].weights
                 if weights != "rewind" and not method_of(method).takes_any_weights:
                     where = f" of variant {name}" if name else ""
                     raise ElthError(
@@ -404,13 +406,17 @@ class Experiment(_Checked):
             raise ElthError(f"in variants.{name}: {_one_line(error)}") from error
         return self.model_copy(update={part: getattr(varied, part) for part in PARTS})
 
+    def prunings(self) -> dict[str, Pruning]:
+        """How tickets are found in each variant, by its name; in the experiment itself by none."""
+        return {name: self.variant(name).pruning for name in ("", *self.variants)}
+
     def recipe_for(self, dataset: str) -> Recipe:
         """How networks are trained on a dataset."""
         return self.recipes.get(dataset, self.recipe)
 
     def cells(self) -> Iterator[Cell]:
         """Every combination that the grid asks for, seeds apart, in the order of the file."""
-        prunings = {name: self.variant(name).pruning for name in ("", *self.variants)}
+        prunings = self.prunings()
         for entry in self.grid:
             for variant, method, network, dataset in product(
                 entry.variants, entry.method, entry.network, entry.dataset or (self.dataset,)

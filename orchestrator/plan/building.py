@@ -60,7 +60,7 @@ def build(experiment: Experiment) -> Plan:
 
 def _analyses(experiment: Experiment, gathered: _Gathered) -> tuple[str, ...]:
     """Add the stages of analyses, which stand after all trainings; returns their keys."""
-    rates = {name: experiment.variant(name).pruning.rate for name in ("", *experiment.variants)}
+    rates = {name: pruning.rate for name, pruning in experiment.prunings().items()}
     trained = [
         (stage, labels)
         for key, stage in gathered.stages.items()

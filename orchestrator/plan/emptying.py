@@ -81,7 +81,7 @@ def notes(experiment: Experiment) -> tuple[str, ...]:
     """What a person should know of the counts that an experiment asks for; usually nothing."""
     asked: dict[_Place, dict[_Level, None]] = {}
     by_criterion: dict[tuple[_Place, str], dict[_Level, None]] = {}
-    rates = {name: experiment.variant(name).pruning.rate for name in ("", *experiment.variants)}
+    rates = {name: pruning.rate for name, pruning in experiment.prunings().items()}
     for cell in experiment.cells():
         method, level = method_of(cell.method), _Level(cell.round, cell.target)
         moved = method.base == SOURCE

@@ -32,10 +32,11 @@ def check_count(experiment: Experiment) -> None:
     """
     seeds, rounds = len(experiment.seeds), experiment.pruning.rounds
     stages, chains = 0, dict[tuple[str, str, str, str], int]()
+    prunings = experiment.prunings()
     for entry in experiment.grid:
         datasets = entry.dataset or (experiment.dataset,)
         for variant, method in product(entry.variants, entry.method):
-            pruning = experiment.variant(variant).pruning
+            pruning = prunings[variant]
             rounds = max(rounds, pruning.rounds)
             levels, last = _levels(entry, method, pruning.rounds)
             base = method_of(method).base
