@@ -33,10 +33,10 @@ CASES = (
     ("resnet20", "digits", "digits_resnet", 60),
 )
 GPU_CASES = (
-    ("resnet20", "cifar10", "cifar10_resnet", 391),
-    ("resnet56", "cifar10", "cifar10_resnet", 391),
-    ("vgg16", "cifar10", "cifar10_vgg", 391),
-    ("mlp2", "mnist", "mnist_mlp", 600),
+    ("resnet20", "cifar10", "cifar10_resnet", 100),
+    ("resnet56", "cifar10", "cifar10_resnet", 40),
+    ("vgg16", "cifar10", "cifar10_vgg", 60),
+    ("mlp2", "mnist", "mnist_mlp", 400),
 )
 LIMITS = {
     ("resnet20", "cifar10", "cpu", "float32 compiled"): ">= 1.5",
@@ -228,6 +228,9 @@ def _case(
         "float32": _ours(name, dataset, recipe, steps, compile=False),
         "float32 compiled": _ours(name, dataset, recipe, steps, compile=True),
     }
+    if dataset.device.type == "cuda":
+        tensor = dataclasses.replace(recipe, precision="tf32")
+        ways["tf32 compiled"] = _ours(name, dataset, tensor, steps, compile=True)
     half = dataclasses.replace(recipe, precision="bf16")
     if dataset.device.type == "cuda" or has_native_bf16():
         ways["bf16 compiled"] = _ours(name, dataset, half, steps, compile=True)

@@ -8,7 +8,8 @@ order of sums and so in the last bits; a way gives the same bits every time.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -34,6 +35,18 @@ _WARM_UP = 3
 """Iterations before a CUDA graph is captured, as PyTorch asks for."""
 _ROWS = 32
 """Optima for which a CUDA graph of an iteration that repels has room; of more, multiples of it."""
+
+
+@contextmanager
+def _without_compilers_advice() -> Iterator[None]:
+    """Keep to itself what PyTorch's compiler says of its own code, and of ours that it likes less.
+
+    A recipe that computes in float32 means it, though TF32 would be faster.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.")
+        warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
+        yield
 
 
 class Engine:
@@ -391,16 +404,8 @@ class Engine:
         )
         labels = torch.zeros(self.recipe.batch_size, dtype=torch.int64, device=self.device)
         try:
-            # All engines share the code that is compiled, so PyTorch counts them as one function.
-            torch._dynamo.config.recompile_limit = _ENGINES
-            self._fast_loss = torch.compile(self._forward.loss, dynamic=False, fullgraph=True)
-            self._fast_logits = torch.compile(self._forward.logits, dynamic=False, fullgraph=True)
-            # Let everything be compiled that training and evaluation call.
-            self.network.train()
-            self._iterate(self._fast_loss, batch, labels, len(labels))
-            self.network.eval()
-            with torch.no_grad():
-                self.logits(evaluation)
+            with _without_compilers_advice():
+                self._compile_all(batch, labels, evaluation)
             self.way = "compiled"
         except Exception as error:
             self._warn(
@@ -418,6 +423,18 @@ class Engine:
                 self._capture(batch, labels)
         if self._graph is None:
             self._fresh_optimiser()
+
+    def _compile_all(self, batch: Tensor, labels: Tensor, evaluation: Tensor) -> None:
+        """Let everything be compiled that training and evaluation call."""
+        # All engines share the code that is compiled, so PyTorch counts them as one function.
+        torch._dynamo.config.recompile_limit = _ENGINES
+        self._fast_loss = torch.compile(self._forward.loss, dynamic=False, fullgraph=True)
+        self._fast_logits = torch.compile(self._forward.logits, dynamic=False, fullgraph=True)
+        self.network.train()
+        self._iterate(self._fast_loss, batch, labels, len(labels))
+        self.network.eval()
+        with torch.no_grad():
+            self.logits(evaluation)
 
     def _compare(self, like: Tensor) -> None:
         """Compare compiled code with the network, where there is room to do both."""

@@ -169,14 +169,14 @@ def _killed(project: Project, name: str, moment: float) -> bool:
 
 
 def _process(name: str, done: int) -> Callable[[Project], None]:
-    """Kill a process of Ray's once so many stages are finished."""
+    """Kill a process of Ray's once so many stages are finished, and there is one."""
 
     def disturb(project: Project) -> None:
         driver = project.begin()
         require(project.wait_for(lambda: project.done() >= done, driver), "it was over before")
-        victims = project.processes(name)
-        require(bool(victims), f"there is no process {name}")
-        victims[0].send_signal(signal.SIGKILL)
+        there = project.wait_for(lambda: bool(project.processes(name)), driver)
+        require(there, f"there was no process {name} any more")
+        project.processes(name)[0].send_signal(signal.SIGKILL)
         project.wait(driver)
 
     return disturb

@@ -9,8 +9,8 @@ from torch import nn
 
 from elth.networks._anatomy import Anatomy
 
-Init = Literal["kaiming_normal", "kaiming_uniform"]
-"""Laws of the initial weights; both go by the fan-in."""
+Init = Literal["kaiming_normal", "kaiming_uniform", "kaiming_uniform_fan_out"]
+"""Laws of the initial weights; they go by the fan-in unless they say otherwise."""
 
 
 class Network(nn.Module):

@@ -177,23 +177,24 @@ def blueprint(spec: str | Spec, shape: DataShape) -> Network:
 def initialise(network: nn.Module, generator: torch.Generator) -> None:
     """Draw every parameter anew, in the order of the network's modules.
 
-    Kaiming normal (fan-in) for the weights of convolutions and linear layers, or Kaiming uniform
-    where the network's ``init`` says so; torch's own uniform law for their biases; batch
+    Kaiming normal (fan-in) for the weights of convolutions and linear layers, or Kaiming uniform,
+    by the fan-in or the fan-out, where the network's ``init`` says so; torch's own uniform law for their biases; batch
     normalisation: scale uniform in [0, 1), shift 0, running mean 0 and variance 1. The first are
     the settings of the experiments of E-LTH.
 
     Raises:
         ElthError: a module holds parameters of a kind for which no law is stated.
     """
-    uniform = isinstance(network, Network) and network.init == "kaiming_uniform"
+    law = network.init if isinstance(network, Network) else "kaiming_normal"
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             fan_in = module.weight[0].numel()
-            if uniform:
-                bound = math.sqrt(6.0 / fan_in)
-                module.weight.uniform_(-bound, bound, generator=generator)
-            else:
+            if law == "kaiming_normal":
                 module.weight.normal_(0.0, math.sqrt(2.0 / fan_in), generator=generator)
+            else:
+                fan_out = module.weight[:, 0].numel()
+                bound = math.sqrt(6.0 / (fan_in if law == "kaiming_uniform" else fan_out))
+                module.weight.uniform_(-bound, bound, generator=generator)
             if module.bias is not None:
                 bound = 1.0 / math.sqrt(fan_in)
                 module.bias.uniform_(-bound, bound, generator=generator)

@@ -48,8 +48,8 @@ def networks(dataset: str) -> None:
         )
     out.print(table)
     out.print(
-        "Also: init=kaiming_normal (kaiming_uniform for lenet_300_100); bn_affine=true where there "
-        "is batch normalisation.",
+        "Also: init=kaiming_normal (kaiming_uniform for lenet_300_100), kaiming_uniform or "
+        "kaiming_uniform_fan_out; bn_affine=true where there is batch normalisation.",
         highlight=False,
     )
     if small:

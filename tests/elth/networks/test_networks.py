@@ -279,10 +279,28 @@ def test_kaiming_uniform_with_fan_in() -> None:
     assert float(scales.mean()) == pytest.approx(0.5, abs=0.1)
 
 
+def test_kaiming_uniform_with_fan_out() -> None:
+    """The same draws as by the fan-in, scaled: sqrt(fan-in / fan-out) is 1 in a square layer."""
+    by_in, by_out = (
+        build(f"lenet_300_100(init={law})", CIFAR, generator=stream(0, "init"))
+        for law in ("kaiming_uniform", "kaiming_uniform_fan_out")
+    )
+    for name in prunable(by_out):
+        weight, other = by_out.get_parameter(name).detach(), by_in.get_parameter(name).detach()
+        fan_out, fan_in = weight.shape
+        torch.testing.assert_close(weight, other * math.sqrt(fan_in / fan_out))
+        assert math.sqrt(6 / fan_out) * 0.98 < float(weight.abs().max()) <= math.sqrt(6 / fan_out)
+    convolution = build(
+        "vgg11(width=4,init=kaiming_uniform_fan_out)", CIFAR, generator=stream(0, "init")
+    ).get_parameter("stage1.0.conv.weight")
+    bound = math.sqrt(6 / (convolution.shape[0] * 9))
+    assert bound * 0.9 < float(convolution.detach().abs().max()) <= bound
+
+
 def test_a_network_says_by_which_law_it_is_drawn() -> None:
     for name in NETWORKS:
         assert blueprint(name, CIFAR).init == networks.options(name)["init"]
-        for law in ("kaiming_normal", "kaiming_uniform"):
+        for law in ("kaiming_normal", "kaiming_uniform", "kaiming_uniform_fan_out"):
             assert blueprint(f"{name}(init={law})", CIFAR).init == law
 
 
