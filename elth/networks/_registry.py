@@ -178,9 +178,9 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
     """Draw every parameter anew, in the order of the network's modules.
 
     Kaiming normal (fan-in) for the weights of convolutions and linear layers, or Kaiming uniform,
-    by the fan-in or the fan-out, where the network's ``init`` says so; torch's own uniform law for their biases; batch
-    normalisation: scale uniform in [0, 1), shift 0, running mean 0 and variance 1. The first are
-    the settings of the experiments of E-LTH.
+    by the fan-in or the fan-out, where the network's ``init`` says so; torch's own uniform law for
+    their biases; batch normalisation: scale uniform in [0, 1), shift 0, running mean 0 and
+    variance 1. The first are the settings of the experiments of E-LTH.
 
     Raises:
         ElthError: a module holds parameters of a kind for which no law is stated.
