@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from elth import arithmetic
 from elth.errors import ElthError, unknown
@@ -298,7 +297,7 @@ class Engine:
             return self._fast_logits(images) if fast else self._forward.logits(images)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy of a batch in nats, (), operation by operation."""
+        """Mean training loss of a batch in nats, (), operation by operation."""
         with computing(self.recipe.precision, self.device):
             return self._forward.loss(channels_last(images.to(self._dtype)), labels)
 
@@ -337,7 +336,7 @@ class Engine:
             else:  # the workers' mean is that of the whole batch, and so are their gradients
                 logits = self._forward.logits(images, self._trained)
                 share = self.group.workers / count
-                loss = F.cross_entropy(logits, labels, reduction="sum") * share
+                loss = self._forward.loss_of(logits, labels, "sum") * share
                 known = self.group.mean(loss)
             # Known on the device only: from the first loss that is not finite, the fused optimiser
             # skips its updates.
@@ -375,7 +374,7 @@ class Engine:
                 torch._foreach_mul_(self._pruned, self._masks)
 
     def _fresh_optimiser(self) -> None:
-        recipe, parameters = self.recipe, self.network.parameters()
+        recipe, parameters = self.recipe, self._decayed()
         lr: Any = self._lr if self.device.type == "cuda" else recipe.lr
         if recipe.optimiser == "adam":
             self.optimiser: Any = torch.optim.Adam(
@@ -391,9 +390,21 @@ class Engine:
                 lr=lr,
                 momentum=recipe.momentum,
                 weight_decay=recipe.weight_decay,
+                nesterov=recipe.nesterov,
                 fused=True,
             )
         self.optimiser.found_inf = self._skip
+
+    def _decayed(self) -> list[dict[str, Any]]:
+        """The parameters in groups, by what weight decay acts on."""
+        if self.recipe.decay == "all":
+            return [{"params": list(self._weights.values())}]
+        names = set(prunable(self.network))
+        kernels = [w for name, w in self._weights.items() if name in names]
+        others = [w for name, w in self._weights.items() if name not in names]
+        groups: list[dict[str, Any]] = [{"params": kernels}]
+        groups.append({"params": others, "weight_decay": 0.0})
+        return [group for group in groups if group["params"]]
 
     # Compiling
 

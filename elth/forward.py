@@ -19,7 +19,7 @@ class Forward:
 
     Args:
         network: it is moved to the device, and laid out there in channels-last.
-        recipe: its precision and groups of batch normalisation are taken.
+        recipe: its precision, smoothing of labels and groups of batch normalisation are taken.
         device: where to compute.
         group: the workers that train it together, if there are several.
     """
@@ -29,6 +29,7 @@ class Forward:
     ) -> None:
         """Arrange the network in place; its parameters stay the same objects."""
         self._device, self._precision = device, recipe.precision
+        self._smoothing = recipe.label_smoothing
         arrange_norms(network, recipe.batch_norm_group, group)
         if device.type == "cpu":
             arrange_convolutions(network)
@@ -51,8 +52,12 @@ class Forward:
                 return network(images).float()
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy in nats: ()."""
-        return F.cross_entropy(self.logits(images), labels)
+        """Mean training loss in nats: ()."""
+        return self.loss_of(self.logits(images), labels)
+
+    def loss_of(self, logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+        """Cross-entropy of logits (n, classes) in nats, with the recipe's smoothing of labels."""
+        return F.cross_entropy(logits, labels, reduction=reduction, label_smoothing=self._smoothing)
 
 
 def draws(network: nn.Module) -> bool:

@@ -68,6 +68,7 @@ OPTIMISERS = ("sgd", "adam")
 SCHEDULES = ("step", "constant", "cosine")
 AUGMENTATIONS = ("none", "crop_flip", "resized_crop_flip")
 PRECISIONS = ("float32", "tf32", "bf16")
+DECAYS = ("all", "kernels")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +111,13 @@ class Recipe:
     """Images over which batch normalisation takes its statistics in training: each batch is cut
     into groups of so many. 0: the whole batch. Either way it does not depend on how many workers
     share the batch."""
+    nesterov: bool = False
+    """Whether the momentum of SGD is Nesterov's."""
+    label_smoothing: float = 0.0
+    """Share of a label that is spread evenly over all classes, in the training loss alone."""
+    decay: str = "all"
+    """What ``weight_decay`` acts on: ``all`` parameters, or ``kernels``: weights of convolutions,
+    linear layers and attention, and no bias, scale or shift."""
 
     def __post_init__(self) -> None:
         """Check every field; ``20ep`` becomes a step, and numbers floats, so equals are equal."""
@@ -140,9 +148,17 @@ class Recipe:
             ("schedule", SCHEDULES),
             ("augment", AUGMENTATIONS),
             ("precision", PRECISIONS),
+            ("decay", DECAYS),
         ):
             require(getattr(self, field) in known, field, f"one of {', '.join(known)}")
-        for field in ("lr", "momentum", "weight_decay", "gamma"):
+        require(0 <= self.label_smoothing < 1, "label_smoothing", "at least 0 and below 1")
+        require(
+            isinstance(self.nesterov, bool)
+            and not (self.nesterov and (self.optimiser != "sgd" or not self.momentum)),
+            "nesterov",
+            "true or false, and true only where optimiser is sgd and momentum greater than 0",
+        )
+        for field in ("lr", "momentum", "weight_decay", "gamma", "label_smoothing"):
             object.__setattr__(self, field, float(getattr(self, field)))
         if self.length.unit == self.rewind.unit and self.rewind.count >= self.length.count:
             raise ElthError(

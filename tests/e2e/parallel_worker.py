@@ -33,6 +33,11 @@ CASES: dict[str, tuple[str, dict[str, Any], int]] = {
     "over groups": ("resnet14(width=2)", {"batch_norm_group": 16}, 23),
     "over whole parts": ("resnet14(width=2)", {"batch_norm_group": 32, "optimiser": "adam"}, 23),
     "without scale and shift": ("resnet14(width=2,bn_affine=false)", {}, 3),
+    "smoothed labels": (
+        "resnet14(width=2)",
+        {"label_smoothing": 0.1, "nesterov": True, "decay": "kernels", "batch_norm_group": 32},
+        5,
+    ),
 }
 """Networks, what their recipes differ in, and iterations.
 

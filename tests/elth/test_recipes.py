@@ -63,6 +63,9 @@ def test_steps_in_iterations() -> None:
         ("momentum", -0.1, "momentum .* is -0.1"),
         ("weight_decay", -1e-4, "weight_decay of a recipe must be at least 0, is -0.0001"),
         ("weight_decay", math.inf, "weight_decay .* is inf"),
+        ("label_smoothing", 1, "label_smoothing of a recipe must be at least 0 and below 1, is 1"),
+        ("decay", "biases", "decay of a recipe must be one of all, kernels, is biases"),
+        ("nesterov", 1, "nesterov of a recipe must be true or false, .* is 1"),
         ("gamma", 0, "gamma of a recipe must be above 0 and at most 1, is 0"),
         ("gamma", 1.5, "gamma .* is 1.5"),
         ("optimiser", "rmsprop", "optimiser of a recipe must be one of sgd, adam, is rmsprop"),
@@ -74,6 +77,13 @@ def test_steps_in_iterations() -> None:
 def test_values_out_of_range_are_refused(field: str, value: Any, message: str) -> None:
     with pytest.raises(ElthError, match=message):
         _recipe(**{field: value})
+
+
+@pytest.mark.parametrize("fields", [{"optimiser": "adam"}, {"momentum": 0.0}])
+def test_nesterov_is_of_the_momentum_of_sgd(fields: dict[str, Any]) -> None:
+    _recipe(nesterov=True)
+    with pytest.raises(ElthError, match="nesterov of a recipe must be .* only where optimiser is"):
+        _recipe(nesterov=True, **fields)
 
 
 def test_values_at_the_ends_of_the_ranges() -> None:
@@ -230,8 +240,13 @@ def test_plain_names_what_differs_from_the_defaults() -> None:
         "augment": "crop_flip",
         "precision": "bf16",
         "batch_norm_group": 2,
+        "label_smoothing": 0.1,
+        "decay": "kernels",
     }
-    assert list(Recipe(**every).plain()) == [field.name for field in dataclasses.fields(Recipe)]
+    sgd = {"optimiser": "sgd", "momentum": 0.5, "nesterov": True}
+    assert Recipe(**every | sgd).plain()["nesterov"] is True
+    names = [field.name for field in dataclasses.fields(Recipe) if field.name != "nesterov"]
+    assert list(Recipe(**every).plain()) == names
 
 
 def test_defaults_never_change() -> None:
@@ -252,6 +267,9 @@ def test_defaults_never_change() -> None:
         "augment": "none",
         "precision": "float32",
         "batch_norm_group": 0,
+        "nesterov": False,
+        "label_smoothing": 0.0,
+        "decay": "all",
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from elth import masks
 from elth.data import Dataset, MemoryDataset, Part
@@ -238,13 +239,16 @@ def _slow_training(
         chosen = _order(seed, epoch, size)[recipe.batch_size * batch :][: recipe.batch_size]
         pixels = (images[chosen].double() - data.info.mean[0]) / data.info.deviation[0]
         log_p = network.train()(pixels.float()).log_softmax(1)
-        loss = -log_p[range(len(chosen)), data.train_labels[chosen]].sum() / len(chosen)
+        labels = F.one_hot(data.train_labels[chosen], log_p.shape[1]).double()
+        labels = (1 - recipe.label_smoothing) * labels + recipe.label_smoothing / log_p.shape[1]
+        loss = -(labels * log_p).sum() / len(chosen)
         losses.append(loss.item())
         gradients = torch.autograd.grad(loss, list(parameters.values()))
         lr = recipe.lr_at(step, per_epoch)
         with torch.no_grad():
             for (name, p), gradient in zip(parameters.items(), gradients, strict=True):
-                gradient = gradient + recipe.weight_decay * p
+                if recipe.decay == "all" or p.dim() > 1:
+                    gradient = gradient + recipe.weight_decay * p
                 first, second = memory[name]
                 if recipe.optimiser == "adam":
                     first.mul_(0.9).add_(0.1 * gradient)
@@ -253,7 +257,8 @@ def _slow_training(
                     p.sub_(lr * first / (1 - 0.9**count) / scale)
                 else:
                     first.mul_(recipe.momentum).add_(gradient)
-                    p.sub_(lr * first)
+                    ahead = gradient + recipe.momentum * first
+                    p.sub_(lr * (ahead if recipe.nesterov else first))
                 if name in mask:
                     p[~mask[name]] = 0
     return losses
@@ -277,6 +282,20 @@ CASES = [
         3,
         9,
         id="adam",
+    ),
+    pytest.param(
+        {"nesterov": True, "label_smoothing": 0.1, "decay": "kernels", "weight_decay": 0.05},
+        True,
+        2,
+        9,
+        id="as RigL",
+    ),
+    pytest.param(
+        {"optimiser": "adam", "lr": 0.01, "decay": "kernels", "weight_decay": 0.05},
+        True,
+        0,
+        9,
+        id="adam, kernels",
     ),
 ]
 

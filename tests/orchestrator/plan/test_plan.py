@@ -400,6 +400,9 @@ def test_what_is_in_no_key(change: dict[str, Any]) -> None:
                 {"augment": "none"},
                 {"precision": "bf16"},
                 {"batch_norm_group": 32},
+                {"nesterov": True},
+                {"label_smoothing": 0.1},
+                {"decay": "kernels"},
             )
         ),
     ],
