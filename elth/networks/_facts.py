@@ -9,6 +9,7 @@ from typing import Any
 
 from elth import plugins
 from elth.errors import ElthError, unknown
+from elth.flops import Cost
 from elth.networks import _options
 from elth.networks._anatomy import Anatomy, Stage
 from elth.remembered import remembered
@@ -91,6 +92,8 @@ class Facts:
     """Prunable weights of each layer, by the name of its tensor."""
     whole: Mapping[str, int]
     """Parameters that are never pruned, biases apart, by the kind of what holds them."""
+    cost: Cost
+    """What each prunable weight does for one image, forward."""
 
 
 def facts(spec: str | Spec, shape: DataShape) -> Facts:
@@ -129,6 +132,7 @@ def _facts(spec: Spec, shape: DataShape) -> Facts:
         **{
             **{key: value for key, value in told.items() if key != "anatomy"},
             "strided_pixels": tuple(told["strided_pixels"]),
+            "cost": Cost.of(told["cost"]),
         },
     )
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from elth import plugins
 from elth.convolutions import is_strided_pixel
 from elth.errors import ElthError
+from elth.flops import Cost, Layer
 from elth.networks import _options, conv4, imagenet, mlp, mobilenet, resnet, vgg
 from elth.networks._anatomy import Anatomy
 from elth.networks._network import Builder, Network
@@ -314,25 +316,40 @@ def macs(spec: str | Spec, shape: DataShape) -> int:
     return _counted(_canonical(spec), shape)[0]
 
 
+def cost(spec: str | Spec, shape: DataShape) -> Cost:
+    """What each prunable weight does for one image, forward, and what else is multiplied."""
+    total, _, by_layer = _counted(_canonical(spec), shape)
+    network = blueprint(spec, shape)
+    layers = {}
+    for prefix, module in network.named_modules():
+        for own in _own_prunable(module):
+            name, weight = f"{prefix}.{own}" if prefix else own, module.get_parameter(own)
+            outputs = getattr(module, "out_channels", weight.shape[0])
+            layers[name] = Layer(
+                weights=weight.numel(), outputs=outputs, macs=by_layer.get(name, 0)
+            )
+    return Cost(layers, total - sum(layer.macs for layer in layers.values()))
+
+
 def norm_values(spec: str | Spec, shape: DataShape) -> int:
     """What ``smallest_norm`` counts, of a network that need not be made."""
     return _counted(_canonical(spec), shape)[1]
 
 
 @functools.lru_cache(maxsize=256)
-def _counted(spec: Spec, shape: DataShape) -> tuple[int, int]:
-    """Multiply-accumulate operations, and values at the smallest normalisation."""
+def _counted(spec: Spec, shape: DataShape) -> tuple[int, int, dict[str, int]]:
+    """Multiplications, values at the smallest normalisation, and multiplications by weight."""
     if spec.name not in _OURS:
         return _counted_by_doing(spec, shape)
     with torch.device("meta"):
         network = _make(spec, shape)
-    total, values = 0, [0]
+    by_layer: dict[str, int] = {}
+    values = [0]
 
-    def stand_in(module: nn.Conv2d | nn.Linear) -> Callable[[Tensor], Tensor]:
+    def stand_in(name: str, module: nn.Conv2d | nn.Linear) -> Callable[[Tensor], Tensor]:
         """Count, and give zeros of the right shape: no weight is needed and nothing computed."""
 
         def forward(x: Tensor) -> Tensor:
-            nonlocal total
             size: list[int] = []
             if isinstance(module, nn.Conv2d):
                 size = [
@@ -341,7 +358,8 @@ def _counted(spec: Spec, shape: DataShape) -> tuple[int, int]:
                     + 1
                     for i in (0, 1)
                 ]
-            total += module.weight.numel() * math.prod(size)
+            done = module.weight.numel() * math.prod(size)
+            by_layer[name] = by_layer.get(name, 0) + done
             return torch.zeros(1, module.weight.shape[0], *size)
 
         return forward
@@ -350,17 +368,17 @@ def _counted(spec: Spec, shape: DataShape) -> tuple[int, int]:
         values.append(x[0, 0].numel())
         return x
 
-    for module in network.modules():
+    for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            vars(module)["forward"] = stand_in(module)
+            vars(module)["forward"] = stand_in(f"{name}.weight", module)
         elif isinstance(module, nn.BatchNorm2d):
             vars(module)["forward"] = pass_on
     with torch.no_grad():
         network.eval()(torch.zeros(1, *shape.image))
-    return total, min(values[1:], default=0)
+    return sum(by_layer.values()), min(values[1:], default=0), by_layer
 
 
-def _counted_by_doing(spec: Spec, shape: DataShape) -> tuple[int, int]:
+def _counted_by_doing(spec: Spec, shape: DataShape) -> tuple[int, int, dict[str, int]]:
     """The same of a network of which nothing is known: an image is shown to it.
 
     Raises:
@@ -376,8 +394,9 @@ def _counted_by_doing(spec: Spec, shape: DataShape) -> tuple[int, int]:
     like = next(network.parameters())
     before = torch.backends.mha.get_fastpath_enabled()  # attention as one operation is not counted
     torch.backends.mha.set_fastpath_enabled(False)
+    by_layer: dict[str, int] = {}
     try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        with FlopCounterMode(display=False) as counter, _noting(network, by_layer), torch.no_grad():
             logits = network(torch.zeros((1, *shape.image), dtype=like.dtype))
     except ElthError:
         raise
@@ -393,7 +412,48 @@ def _counted_by_doing(spec: Spec, shape: DataShape) -> tuple[int, int]:
             f"{spec} gives {found} for an image of {shape}; expected logits (N, classes), here "
             f"(1, {shape.classes})"
         )
-    return counter.get_total_flops() // 2, smallest_norm(network, shape)[1]
+    return counter.get_total_flops() // 2, smallest_norm(network, shape)[1], by_layer
+
+
+def _weights_within(module: nn.Module) -> dict[str, Tensor]:
+    """The prunable weights that a module multiplies with when it is called."""
+    found: dict[str, Tensor] = {n: module.get_parameter(n) for n in _own_prunable(module)}
+    if isinstance(module, nn.MultiheadAttention):  # which does not call the layer within it
+        found["out_proj.weight"] = module.out_proj.weight
+    return found
+
+
+@contextlib.contextmanager
+def _noting(network: nn.Module, by_layer: dict[str, int]) -> Iterator[None]:
+    """Note what the prunable weights of each module multiply while an image goes through."""
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(
+            module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any
+        ) -> None:
+            given = [one for one in (*inputs, *named.values()) if isinstance(one, Tensor)]
+            places = 0
+            if isinstance(module, nn.modules.conv._ConvNd):
+                moved = given[0] if isinstance(module, nn.modules.conv._ConvTransposeNd) else output
+                places = moved.numel() // moved.shape[1]
+            elif given:  # of tokens, or of one vector
+                places = given[0].numel() // given[0].shape[-1]
+            for own, weight in _weights_within(module).items():
+                full = f"{name}.{own}" if name else own
+                by_layer[full] = by_layer.get(full, 0) + weight.numel() * places
+
+        return hook
+
+    hooks = [
+        module.register_forward_hook(note(name), with_kwargs=True)
+        for name, module in network.named_modules()
+        if _own_prunable(module)
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def measured(spec: str | Spec, shape: DataShape) -> dict[str, Any]:
@@ -410,4 +470,5 @@ def measured(spec: str | Spec, shape: DataShape) -> dict[str, Any]:
         "strided_pixels": strided_pixels(network),
         "sizes": sizes,
         "whole": kept_whole(network),
+        "cost": cost(spec, shape).plain(),
     }

@@ -15,6 +15,7 @@ from torch import nn
 from elth import criteria, elastic, networks, remembered
 from elth.errors import ElthError
 from elth.networks import NETWORKS, DataShape, blueprint, build, macs, prunable, smallest_norm
+from elth.networks._registry import cost
 from elth.specs import Spec
 from elth.streams import stream
 
@@ -99,6 +100,7 @@ def test_facts_are_those_of_the_network(name: str, shape: DataShape) -> None:
                 else ()
             )
         },
+        cost=cost(name, shape),
     )
     assert list(networks.tensor_shapes(name, shape).items()) == [
         (name, tuple(tensor.shape)) for name, tensor in network.state_dict().items()
