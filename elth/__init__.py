@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from elth.recipes import RECIPES, Recipe, Step
     from elth.repulsion import Repulsion
     from elth.rounds import Round, imp
+    from elth.sparse import train_sparse
     from elth.specs import DataShape, Spec
     from elth.streams import Noise
     from elth.tickets import Ticket
@@ -55,6 +56,7 @@ else:
             "elth.recipes": ("RECIPES", "Recipe", "Step"),
             "elth.repulsion": ("Repulsion",),
             "elth.rounds": ("Round", "imp"),
+            "elth.sparse": ("train_sparse",),
             "elth.specs": ("DataShape", "Spec"),
             "elth.streams": ("Noise",),
             "elth.tickets": ("Ticket",),
@@ -91,6 +93,7 @@ __all__ = [
     "imp",
     "load_dataset",
     "move",
+    "train_sparse",
     "train_ticket",
     "transform",
     "version",

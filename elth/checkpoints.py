@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,10 @@ class Checkpoint:
     """What the optimiser keeps of each parameter, as ``fc.weight.momentum_buffer``."""
     repulsion: float = 0.0
     """Sum of the repellent losses of those images; 0 where there is none."""
+    evolution: Mapping[str, Tensor] = field(default_factory=dict)
+    """What has become of a mask that changes (``elth.dynamic.Evolution.tensors``)."""
+    hidden: Mapping[str, Tensor] = field(default_factory=dict)
+    """The values that pruned weights have kept, where they may return."""
 
     def write(self, path: Path, about: Mapping[str, Any]) -> None:
         """Write a file, whole or not at all.
@@ -44,6 +48,8 @@ class Checkpoint:
         """
         tensors = {f"weights.{name}": tensor for name, tensor in self.weights.items()}
         tensors |= {f"optimiser.{name}": tensor for name, tensor in self.optimiser.items()}
+        tensors |= {f"evolution.{name}": tensor for name, tensor in self.evolution.items()}
+        tensors |= {f"hidden.{name}": tensor for name, tensor in self.hidden.items()}
         metadata = {
             "kind": "checkpoint",
             "sha256": state_digest(tensors),
@@ -65,7 +71,9 @@ class Checkpoint:
         tensors, metadata = read_tensors(path, kind="checkpoint")
         if metadata.get("sha256") != state_digest(tensors):
             raise ElthError(f"{path} is damaged: its checksum is not that of its content")
-        parts: dict[str, dict[str, Tensor]] = {"weights": {}, "optimiser": {}}
+        parts: dict[str, dict[str, Tensor]] = {
+            part: {} for part in ("weights", "optimiser", "evolution", "hidden")
+        }
         try:
             for name, tensor in tensors.items():
                 part, _, rest = name.partition(".")
@@ -77,6 +85,8 @@ class Checkpoint:
                 weights=parts["weights"],
                 optimiser=parts["optimiser"],
                 repulsion=float.fromhex(metadata.get("repulsion", "0x0p0")),
+                evolution=parts["evolution"],
+                hidden=parts["hidden"],
             )
             return checkpoint, dict(metadata["about"])
         except (KeyError, TypeError, ValueError) as error:

@@ -110,12 +110,15 @@ class Engine:
         self._statistics = [b for b in self.network.buffers() if b.is_floating_point()]
         self._weights = dict(network.named_parameters())
         self._dtype = next(iter(self._weights.values())).dtype
+        self._masked: list[str] = []
         self._pruned: list[Tensor] = []
         self._masks: list[Tensor] = []
         self._lr = torch.tensor(recipe.lr, device=self.device)
         self._at = torch.zeros((), dtype=torch.int64, device=self.device)
         self._failed_at = torch.full_like(self._at, -1)
         self._skip = torch.zeros((), device=self.device)
+        self._held = torch.zeros((), dtype=torch.bool, device=self.device)
+        self._holds = False
         self._total = torch.zeros((), dtype=torch.float64, device=self.device)
         self._repellent: Repellent | None = None
         self._repelled = torch.zeros_like(self._total)
@@ -124,6 +127,9 @@ class Engine:
         self._evaluation_batch = evaluation_batch
         self._graph: Any = None
         self._repelling: tuple[Repellent, Any] | None = None  # and its own CUDA graph
+        self._hidden: list[Tensor] = []
+        self._hides = ""
+        self._hiding: dict[str, Any] = {}  # the CUDA graphs of iterations that step hidden ones
         self.way, self.note = "eager", ""
         self._fresh_optimiser()
         if compile and group is None:
@@ -142,6 +148,7 @@ class Engine:
         mask: Mapping[str, Tensor] | None,
         start: int,
         repulsion: Repulsion | None = None,
+        hides: str = "",
     ) -> None:
         """Take in a state dict and a mask, with an optimiser that has seen nothing.
 
@@ -151,6 +158,9 @@ class Engine:
             start: number of the next iteration.
             repulsion: a loss that keeps the prunable weights from optima, beside cross-entropy.
                 Where it has no strength or no optimum, nothing of it is computed.
+            hides: whether what the mask prunes keeps a value, which is 0 at first: of ``trained``
+                ones all weights are stepped with the gradient at the masked ones, ``frozen`` ones
+                get none of it, but the optimiser's momentum and decay.
 
         Raises:
             ElthError: the mask or an optimum does not fit the network; the message names the
@@ -161,8 +171,12 @@ class Engine:
         self._repellent = None
         if repulsion is not None and repulsion.acts:
             self._repellent = self._repelled_by(repulsion, masked)
+        if self._graph is not None:
+            self._hidden = self._hidden_by(hides)
+        self._hides = hides
         self.network.load_state_dict(dict(state))
         if self._graph is None:
+            self._masked = list(masked)
             self._pruned = [self._weights[name].detach() for name in masked]
             self._masks = [
                 torch.empty_like(self._weights[name]).copy_(m) for name, m in masked.items()
@@ -174,7 +188,12 @@ class Engine:
             for values in self.optimiser.state.values():
                 for value in values.values():
                     value.zero_()
+        if self._graph is None:
+            self._hidden = [torch.zeros_like(weight) for weight in self._pruned] if hides else []
         self._apply_masks()
+        for hidden in self._hidden:
+            hidden.zero_()
+        self._hold(False)
         self._at.fill_(start)
         self._failed_at.fill_(-1)
         self._total.zero_()
@@ -208,6 +227,7 @@ class Engine:
         loss_sum: float,
         at: int,
         repulsion_sum: float = 0.0,
+        hidden: Mapping[str, Tensor] | None = None,
     ) -> None:
         """After ``begin`` with the weights of a checkpoint, take in the rest of it.
 
@@ -216,7 +236,10 @@ class Engine:
             loss_sum: what ``loss_sum`` would have given.
             at: number of the next iteration.
             repulsion_sum: what ``repulsion_sum`` would have given.
+            hidden: what ``hidden_values`` gave.
         """
+        for name, value in (hidden or {}).items():
+            self._hidden[self._masked.index(name)].copy_(value)
         for name, weight in self._weights.items():
             own = self.optimiser.state[weight]
             for key in _OPTIMISER_STATE:
@@ -243,7 +266,64 @@ class Engine:
             }
         )
 
-    def step(self, images: Tensor, labels: Tensor, lr: float, count: int | None = None) -> None:
+    def hidden_values(self) -> dict[str, Tensor]:
+        """Copies on the CPU of what pruned weights have kept, where ``begin`` was told so."""
+        return contiguous(dict(zip(self._masked, self._hidden, strict=True))) if self._hides else {}
+
+    # What a mask that changes asks for (elth.dynamic.Host)
+
+    def weight(self, name: str) -> Tensor:
+        """A weight as it is trained, its pruned places zero."""
+        return self._weights[name].detach()
+
+    def gradient(self, name: str) -> Tensor:
+        """Its dense gradient of the last iteration; of several workers the mean."""
+        found = self._weights[name].grad
+        assert found is not None
+        return found
+
+    def momentum(self, name: str) -> Tensor:
+        """What the optimiser has as its momentum."""
+        found: Tensor = self.optimiser.state[self._weights[name]]["momentum_buffer"]
+        return found
+
+    def dense(self, name: str) -> Tensor:
+        """The weight with the values that its pruned places have kept."""
+        weight = self._weights[name].detach()
+        return weight + self._hidden[self._masked.index(name)] if self._hides else weight
+
+    @torch.no_grad()
+    def exchange(self, masks: Mapping[str, Tensor], *, clear: bool) -> None:
+        """Train with other masks from now on; nothing is compiled or recorded anew.
+
+        Args:
+            masks: those that change, boolean, on the device.
+            clear: forget what the optimiser knows of places that are not in both masks.
+        """
+        if self._hides:
+            torch._foreach_add_(self._pruned, self._hidden)
+        for name, mask in masks.items():
+            place = self._masks[self._masked.index(name)]
+            if clear:
+                both = mask & (place != 0)
+                for value in self.optimiser.state.get(self._weights[name], {}).values():
+                    if isinstance(value, Tensor) and value.dim():
+                        value.mul_(both)
+            place.copy_(mask)
+        if self._hides:
+            self._hide()
+        else:
+            self._apply_masks()
+
+    def step(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        lr: float,
+        count: int | None = None,
+        *,
+        hold: bool = False,
+    ) -> None:
         """Do an iteration.
 
         Nothing waits for the device. From the first loss that is not finite, updates are skipped.
@@ -253,8 +333,10 @@ class Engine:
             labels: classes (n,) on the device.
             lr: learning rate.
             count: images of the whole batch, where this worker has a part of it.
+            hold: compute the gradient and leave the weights and the optimiser as they are.
         """
         count = len(labels) if count is None else count
+        self._hold(hold)
         whole = len(labels) == self.recipe.batch_size
         images = channels_last(images.to(self._dtype))
         if self.device.type == "cuda":
@@ -267,6 +349,8 @@ class Engine:
         graph = self._graph
         if self._repellent is not None:
             graph = self._repelling[1] if self._repelling is not None else None
+        elif self._hides:
+            graph = self._hiding.get(self._hides)
         if graph is not None and whole:
             self._images.copy_(images)
             self._labels.copy_(labels)
@@ -342,13 +426,16 @@ class Engine:
             # skips its updates.
             failed = ~torch.isfinite(known) & (self._failed_at < 0)
             self._failed_at.copy_(torch.where(failed, self._at, self._failed_at))
-            self._skip.copy_(self._failed_at >= 0)
+            self._skip.copy_((self._failed_at >= 0) | self._held)
             torch.autograd.backward(loss)
             if self._repellent is not None:  # the workers have the mean of their gradients by now
                 with computing("float32", self.device):
                     self._repelled += self._repellent.add() * count
-            self.optimiser.step()
-            self._apply_masks()
+            if self._hides:
+                self._step_all()
+            else:
+                self.optimiser.step()
+                self._apply_masks()
             self._total += known * count
             self._at += 1
 
@@ -367,6 +454,43 @@ class Engine:
         if graph is not None:
             self._repelling = (self._repellent, graph)
         return self._repellent
+
+    def _step_all(self) -> None:
+        """Step the weights that are pruned, too, each with its gradient at the masked weights."""
+        with torch.no_grad():
+            if self._hides == "frozen":
+                torch._foreach_mul_([self.gradient(name) for name in self._masked], self._masks)
+            torch._foreach_add_(self._pruned, self._hidden)
+            self.optimiser.step()
+            self._hide()
+
+    def _hide(self) -> None:
+        """Part weights into those that are trained and those that are pruned; one of both is 0."""
+        torch._foreach_copy_(self._hidden, self._pruned)
+        torch._foreach_mul_(self._pruned, self._masks)
+        torch._foreach_sub_(self._hidden, self._pruned)
+
+    def _hidden_by(self, hides: str) -> list[Tensor]:
+        """Room for the values of pruned weights, and a CUDA graph of iterations that step them."""
+        if not hides:
+            return self._hidden
+        self._hidden = self._hidden or [torch.zeros_like(weight) for weight in self._pruned]
+        if hides not in self._hiding:
+            self._hides = hides
+            self._hiding[hides] = self._recorded()
+        return self._hidden
+
+    def _hold(self, hold: bool) -> None:
+        """Have the optimiser skip its updates, or no longer."""
+        if hold == self._holds:
+            return
+        self._held.fill_(hold)
+        self._holds = hold
+        if hold and isinstance(self.optimiser, torch.optim.SGD) and self.recipe.momentum:
+            for weight in self._weights.values():  # a first update that is skipped makes none
+                state = self.optimiser.state[weight]
+                if state.get("momentum_buffer") is None:
+                    state["momentum_buffer"] = torch.zeros_like(weight)
 
     def _apply_masks(self) -> None:
         if self._masks:
@@ -462,13 +586,14 @@ class Engine:
     def _capture(self, images: Tensor, labels: Tensor) -> None:
         """Capture the iteration as a CUDA graph, masks of all parameters in it."""
         self._images, self._labels = images, labels
+        self._masked = list(self._weights)
         self._pruned = [weight.detach() for weight in self._weights.values()]
         self._masks = [torch.ones_like(weight) for weight in self._weights.values()]
         self._graph = self._recorded()
         if self._graph is not None:
             self.way = "compiled-graph"
         else:
-            self._pruned, self._masks = [], []
+            self._masked, self._pruned, self._masks = [], [], []
 
     def _recorded(self) -> Any:
         """The iteration as a CUDA graph, on the tensors of now; it is trained some iterations."""

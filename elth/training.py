@@ -23,6 +23,7 @@ from elth.counts import check_last_batch
 from elth.counts import iterations_per_epoch as iterations_per_epoch
 from elth.counts import rewind_step as rewind_step
 from elth.data import Dataset, Part
+from elth.dynamic import Evolution
 from elth.engine import Engine
 from elth.errors import ElthError
 from elth.evaluation import evaluation_batch as evaluation_batch
@@ -74,10 +75,17 @@ class Epoch:
     repulsion: float | None = None
     """Mean repellent loss J over the images of the epoch (``elth.repulsion``), each at the weights
     that it was trained with; it is in no other loss. None where nothing repels."""
+    exploration: float | None = None
+    """Of the weights that may be pruned, the fraction that was trained at some time (ITOP's rate,
+    Liu et al. 2021). None where the mask does not change."""
+    changed: int | None = None
+    """Connections that came into the mask in the epoch. None where it does not change."""
 
     def __str__(self) -> str:
         """One line for people."""
         repelled = "" if self.repulsion is None else f", repulsion {self.repulsion:.4f}"
+        if self.changed is not None:
+            repelled += f", {self.changed:,} connections changed"
         return (
             f"epoch {self.epoch} (iteration {self.step:,}, rate {self.lr:g}): loss "
             f"{self.train_loss:.4f}{repelled}, on the test set {self.test_loss:.4f}, accuracy "
@@ -108,18 +116,23 @@ class Training:
         noise: another order, augmentation and dropout than those of the seed alone.
         repulsion: a loss that keeps the prunable weights from optima, beside cross-entropy. Without
             strength or optima the training is that without it, bit for bit.
+        evolution: a mask that changes, in place of ``mask``; it begins as it is given, and goes
+            through this training alone.
 
     Raises:
         ElthError: the recipe's augmentation has no meaning for the dataset or part of its schedule
             is never reached, the device lacks its precision, mask or optima do not fit, batch
             normalisation would see a last batch of one value, the dataset knows of no noise, the
-            engine is another recipe's, or its workers have different tickets or optima.
+            engine is another recipe's, its workers have different tickets or optima, or the mask
+            changes in a way that the optimiser does not allow.
         WrongArithmeticError: the machine computes the network wrongly (``elth.arithmetic``).
         NonFiniteLossError: while iterating, before the update that would have used the loss.
     """
 
     repulsion: float | None
     """Mean repellent loss of the last epoch, as in ``Epoch``."""
+    evolution: Evolution | None
+    """The mask, if it changes; its ``mask`` is the one of now."""
 
     def __init__(
         self,
@@ -135,6 +148,7 @@ class Training:
         at_check: Callable[[Training], None] | None = None,
         noise: Noise = COMMON,
         repulsion: Repulsion | None = None,
+        evolution: Evolution | None = None,
     ) -> None:
         """Move the network to the data's device, load the weights and zero the pruned ones."""
         data.info.check_augment(recipe.augment)
@@ -152,6 +166,9 @@ class Training:
                 f"the engine is one for {network.recipe} on {network.device}, and this training "
                 f"is by {recipe} on {data.device}: make an engine for it"
             )
+        if evolution is not None:
+            _check_evolution(evolution, recipe, mask, repulsion)
+            mask = evolution.mask
         network.check_mask(mask or {})
         self.engine = network
         self.network = network.network
@@ -165,6 +182,8 @@ class Training:
         self._seen = 0
         self._mask = mask
         self._repulsion = repulsion
+        self.evolution = evolution
+        self._hides = "" if evolution is None else evolution.method.hides
         self.repulsion = None
         self._group = network.group
         unit = recipe.batch_norm_group
@@ -173,7 +192,9 @@ class Training:
             what = "the tickets" if repulsion is None else "the tickets and optima"
             self._group.check_same({**state, **_named(mask), **_spelled(repulsion)}, what)
         _HOLDERS[self.network] = self._token
-        self.engine.begin(state, mask, start, repulsion)
+        self.engine.begin(state, mask, start, repulsion, self._hides)
+        if evolution is not None:
+            evolution.to(self.engine.device)
 
     def _hold(self) -> None:
         """Refuse to go on with the weights of another training."""
@@ -216,6 +237,8 @@ class Training:
             weights=self.state(),
             optimiser=self.engine.optimiser_state(),
             repulsion=self.engine.repulsion_sum(reset=False) or 0.0,
+            evolution=contiguous({} if self.evolution is None else self.evolution.tensors()),
+            hidden=self.engine.hidden_values(),
         )
 
     def resume(self, checkpoint: Checkpoint) -> None:
@@ -239,12 +262,17 @@ class Training:
                 f"{_told(expected.get(name))}, found {_told(found.get(name))}"
             )
         self.step, self._seen = checkpoint.step, checkpoint.seen
-        self.engine.begin(checkpoint.weights, self._mask, self.step, self._repulsion)
+        mask = self._mask
+        if self.evolution is not None:
+            self.evolution.resume(checkpoint.evolution)
+            mask = self.evolution.mask
+        self.engine.begin(checkpoint.weights, mask, self.step, self._repulsion, self._hides)
         self.engine.resume(
             checkpoint.optimiser,
             loss_sum=checkpoint.loss,
             at=self.step,
             repulsion_sum=checkpoint.repulsion,
+            hidden=checkpoint.hidden,
         )
 
     def __iter__(self) -> Iterator[Epoch]:
@@ -252,6 +280,7 @@ class Training:
         while self.step < self.stop:
             train_loss, lr = self.train_epoch()
             test_accuracy, test_loss = self.evaluate()
+            evolution = self.evolution
             yield Epoch(
                 epoch=-(-self.step // self.per_epoch),
                 step=self.step,
@@ -260,6 +289,8 @@ class Training:
                 test_loss=test_loss,
                 test_accuracy=test_accuracy,
                 repulsion=self.repulsion,
+                exploration=None if evolution is None else evolution.exploration(),
+                changed=None if evolution is None else evolution.changed(),
             )
         if self._group is not None:
             self._group.check_same(self.state(), "the trained weights")
@@ -330,8 +361,12 @@ class Training:
                     self.recipe.batch_size,
                     self._images - (self.step - first) * self.recipe.batch_size,
                 )
+                evolution = self.evolution
+                hold = evolution is not None and evolution.before(self.engine, self.step)
                 with self._drawn():
-                    self.engine.step(images, labels, lr, count)
+                    self.engine.step(images, labels, lr, count, hold=hold)
+                if evolution is not None:
+                    evolution.after(self.engine, self.step)
                 self._seen += count
                 self.step += 1
                 if self.step % _CHECK_EVERY == 0:
@@ -386,6 +421,27 @@ def _check_noise(data: Dataset, noise: Noise) -> None:
             f"have {noise}: let train_batches of {type(data).__name__} take noise, and name its "
             "streams by it (elth.streams.stream)"
         ) from error
+
+
+def _check_evolution(
+    evolution: Evolution,
+    recipe: Recipe,
+    mask: Mapping[str, Tensor] | None,
+    repulsion: Repulsion | None,
+) -> None:
+    """Refuse what does not go with a mask that changes."""
+    name = evolution.method.name
+    if mask is not None:
+        raise ElthError(f"method {name} has a mask of its own: leave out mask")
+    if repulsion is not None and repulsion.acts:
+        raise ElthError(
+            f"method {name} changes its mask, and a repellent loss needs one that stays"
+        )
+    if evolution.method.needs_momentum and (recipe.optimiser != "sgd" or not recipe.momentum):
+        raise ElthError(
+            f"method {name} goes by the momentum of SGD: give a recipe with optimiser sgd and "
+            f"momentum above 0, found {recipe.optimiser} with {recipe.momentum:g}"
+        )
 
 
 def _named(mask: Mapping[str, Tensor] | None) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from elth import masks
 from elth.data import Dataset, MemoryDataset
 from elth.data import load as load_dataset
+from elth.dynamic import METHODS, Evolution, method
 from elth.engine import Engine
 from elth.errors import ElthError
 from elth.networks import Network, build
@@ -95,14 +96,25 @@ def repelled(data: Dataset, workers: Group | None) -> list[float]:
     return [*found, run.repulsion]
 
 
+def evolved(name: str, data: Dataset, workers: Group | None) -> list[Any]:
+    """Losses of a sparse training, and which weights it has at its end."""
+    spec = "resnet14(width=2)"
+    own = network(spec, data, torch.float64)
+    shapes = {n: tuple(one.shape) for n, one in masks.ones(own).items()}
+    settings = {} if name == "static" else {"every": "4it"}
+    evolution = Evolution(method(name, settings), shapes, 600, length=60, per_epoch=21)
+    run = training(spec, data, recipe(), workers, stop=46, mask=None, evolution=evolution)
+    return [*losses(run), masks.digest({n: m.cpu() for n, m in evolution.mask.items()})]
+
+
 def losses(run: Training) -> list[float]:
     """The loss of every iteration, and after them the test loss."""
     seen = []
     step = run.engine.step
 
-    def watched(images: Tensor, labels: Tensor, lr: float, count: int) -> None:
+    def watched(images: Tensor, labels: Tensor, lr: float, count: int, *, hold: bool) -> None:
         before = run.engine.loss_sum(reset=False)
-        step(images, labels, lr, count)
+        step(images, labels, lr, count, hold=hold)
         seen.append((run.engine.loss_sum(reset=False) - before) / count)
 
     run.engine.step = watched  # type: ignore[method-assign, assignment]
@@ -132,6 +144,8 @@ def story(data: MemoryDataset, workers: Group) -> Iterator[tuple[str, Any]]:
     for name, (spec, fields, steps) in CASES.items():
         yield name, losses(training(spec, data, recipe(**fields), workers, stop=steps))
     yield "repelled", repelled(data, workers)
+    for name in METHODS:
+        yield f"sparse: {name}", evolved(name, data, workers)
     for name in IN_FLOAT32:
         yield f"{name}, in float32", losses(in_float32(name, data, workers))
     spec, by = "resnet14(width=2)", recipe(batch_norm_group=16, length=Step(6, "ep"))

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from elth.data import load as load_dataset
+from elth.dynamic import METHODS
 from elth.streams import stream
 from tests.e2e import parallel_worker as worker
 
@@ -76,6 +77,16 @@ def test_two_workers_are_repelled_as_one_is(told: list[dict[str, Any]]) -> None:
     )
     assert told[0]["repelled"] == pytest.approx(expected, rel=1e-9)
     assert told[0]["repelled"][:-1] != pytest.approx(plain, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_two_workers_have_the_mask_of_one(name: str, told: list[dict[str, Any]]) -> None:
+    """Each has half of every batch: they would grow others, were gradients not averaged first."""
+    torch.set_num_threads(1)
+    *expected, mask = worker.evolved(name, load_dataset("digits"), None)
+    *found, theirs = told[0][f"sparse: {name}"]
+    assert theirs == mask
+    assert found == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("case", worker.IN_FLOAT32)

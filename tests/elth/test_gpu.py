@@ -12,10 +12,12 @@ from elth import RECIPES, arithmetic, masks
 from elth.checkpoints import Checkpoint
 from elth.data import Dataset
 from elth.data import load as load_dataset
+from elth.dynamic import METHODS
 from elth.engine import Engine
 from elth.networks import DataShape, build
 from elth.recipes import Recipe, Step
 from elth.repulsion import Repulsion
+from elth.sparse import train_sparse
 from elth.streams import stream
 from elth.tickets import state_digest
 from elth.training import Training, evaluation_batch
@@ -128,6 +130,30 @@ def test_a_repelled_training_goes_on_from_a_checkpoint(compile: bool, data: Data
     again.resume(kept[1])
     assert repr(list(again)[-1]) == repr(epochs[-1])
     assert state_digest(again.state()) == state_digest(run.state())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_one_engine_trains_with_masks_that_change(name: str, data: Dataset) -> None:
+    """A graph serves every method, twice with the same bits, and is near eager and the CPU."""
+    by = dataclasses.replace(
+        RECIPES["digits_resnet"], length=Step(8, "ep"), milestones=(), batch_size=32
+    )
+    settings = {} if name == "static" else {"every": "20it"}
+    found: list[Any] = []
+    for where, compile in (("cuda", True), ("cuda", True), ("cuda", False), ("cpu", False)):
+        run = train_sparse(
+            SPEC, data.to(where), by, name, sparsity=0.8, compile=compile, **settings
+        )
+        last = run.run(lambda _: None)
+        assert run.evolution is not None
+        mask = {name: m.cpu() for name, m in run.evolution.mask.items()}
+        assert all(not run.state()[n][~m].any() for n, m in mask.items())
+        found.append((masks.nonzeros(mask), last.test_accuracy, state_digest(run.state())))
+        if compile:
+            assert run.engine.way == "compiled-graph"
+    assert found[0] == found[1]
+    assert len({kept for kept, _, _ in found}) == 1
+    assert all(accuracy == pytest.approx(found[0][1], abs=8) for _, accuracy, _ in found)
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])

@@ -52,13 +52,22 @@ def test_public_names() -> None:
         "explain",
         "imp",
         "load_dataset",
+        "train_sparse",
         "train_ticket",
         "transform",
     }
     assert all(getattr(elth, name).__doc__ for name in elth.__all__ if name[0].islower())
 
 
-PACKAGES = ("elth", "elth.analysis", "elth.criteria", "elth.data", "elth.elastic", "elth.networks")
+PACKAGES = (
+    "elth",
+    "elth.analysis",
+    "elth.criteria",
+    "elth.data",
+    "elth.dynamic",
+    "elth.elastic",
+    "elth.networks",
+)
 
 
 @pytest.mark.parametrize("name", PACKAGES)
@@ -76,7 +85,7 @@ def test_every_public_name_can_be_imported(name: str) -> None:
 
 def test_the_packages_and_their_descriptions_need_no_torch() -> None:
     code = (
-        "import sys, elth, elth.data, elth.elastic, elth.networks, elth.criteria\n"
+        "import sys, elth, elth.data, elth.elastic, elth.networks, elth.criteria, elth.dynamic\n"
         "elth.Spec, elth.RECIPES, elth.Plan, elth.networks.Stage, elth.elastic.plans\n"
         "elth.data.info('cifar10'), elth.criteria.NAMES, elth.elastic.check_width, elth.apart\n"
         "assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
