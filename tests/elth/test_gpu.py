@@ -138,7 +138,7 @@ def test_one_engine_trains_with_masks_that_change(name: str, data: Dataset) -> N
     by = dataclasses.replace(
         RECIPES["digits_resnet"], length=Step(8, "ep"), milestones=(), batch_size=32
     )
-    settings = {} if name == "static" else {"every": "20it"}
+    settings: dict[str, Any] = {} if name == "static" else {"every": "20it"}
     found: list[Any] = []
     for where, compile in (("cuda", True), ("cuda", True), ("cuda", False), ("cpu", False)):
         run = train_sparse(
