@@ -167,7 +167,8 @@ class Training:
                 f"is by {recipe} on {data.device}: make an engine for it"
             )
         if evolution is not None:
-            _check_evolution(evolution, recipe, mask, repulsion)
+            _check_evolution(evolution, mask, repulsion)
+            evolution.method.check(recipe, self.per_epoch)
             mask = evolution.mask
         network.check_mask(mask or {})
         self.engine = network
@@ -425,7 +426,6 @@ def _check_noise(data: Dataset, noise: Noise) -> None:
 
 def _check_evolution(
     evolution: Evolution,
-    recipe: Recipe,
     mask: Mapping[str, Tensor] | None,
     repulsion: Repulsion | None,
 ) -> None:
@@ -436,11 +436,6 @@ def _check_evolution(
     if repulsion is not None and repulsion.acts:
         raise ElthError(
             f"method {name} changes its mask, and a repellent loss needs one that stays"
-        )
-    if evolution.method.needs_momentum and (recipe.optimiser != "sgd" or not recipe.momentum):
-        raise ElthError(
-            f"method {name} goes by the momentum of SGD: give a recipe with optimiser sgd and "
-            f"momentum above 0, found {recipe.optimiser} with {recipe.momentum:g}"
         )
 
 

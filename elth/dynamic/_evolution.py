@@ -93,11 +93,6 @@ class Evolution:
         self._every = every.iterations(per_epoch)
         self._end = int(getattr(settings, "end", 0.0) * length)
         self._begin = int(getattr(settings, "begin", 0.0) * length)
-        if getattr(settings, "batches", 1) > self._every:
-            raise ElthError(
-                f"setting batches of method {method.name} is {settings.batches}, more than the "
-                f"{self._every} iterations between two updates: take at most as many"
-            )
         if method.starts_dense:
             self.mask = {n: torch.ones(s, dtype=torch.bool) for n, s in shapes.items()}
         else:

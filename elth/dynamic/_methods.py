@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, get_args, get_type_hints
 
 from elth.dynamic._distributions import Shape, layer_counts
 from elth.errors import ElthError, unknown
-from elth.recipes import Step
+from elth.recipes import Recipe, Step
 
 Distribution = Literal["uniform", "er", "erk"]
 _16IT, _100IT, _1000IT = Step(16, "it"), Step(100, "it"), Step(1000, "it")
@@ -73,6 +73,26 @@ class Method:
         if kind is float and not least <= value <= 1:
             raise ElthError(f"{what} is a fraction between 0 and 1, is {value:g}")
         return value
+
+    def check(self, recipe: Recipe, per_epoch: int) -> None:
+        """Refuse a recipe by which it cannot be done.
+
+        Raises:
+            ElthError: it goes by a momentum that there is not, or would average more gradients than
+                there are between two updates.
+        """
+        if self.needs_momentum and (recipe.optimiser != "sgd" or not recipe.momentum):
+            raise ElthError(
+                f"method {self.name} goes by the momentum of SGD: give a recipe with optimiser sgd "
+                f"and momentum above 0, found {recipe.optimiser} with {recipe.momentum:g}"
+            )
+        between: Step = getattr(self, "every", _1EP)
+        batches, every = getattr(self, "batches", 1), between.iterations(per_epoch)
+        if batches > every:
+            raise ElthError(
+                f"setting batches of method {self.name} is {batches}, more than the {every} "
+                "iterations between two updates: take at most as many"
+            )
 
     def plain(self) -> dict[str, Any]:
         """The settings that differ from their defaults, as JSON values: its identity.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 from rich.table import Table
 
@@ -60,15 +62,19 @@ def networks(dataset: str) -> None:
 @plugin_option
 def methods() -> None:
     """List the methods of a grid: what is trained, and from what it is made."""
-    from elth import criteria
-    from orchestrator.experiment.methods import REWIND, method_of, names
+    from elth import criteria, dynamic
+    from orchestrator.experiment.methods import REWIND, SPARSE, method_of, names
 
     table = Table()
     for column in ("method", "in reports", "what is trained", "settings (criteria.NAME)"):
         table.add_column(column)
     for name in names():
         method = method_of(name)
-        settings = criteria.options(method.criterion) if method.criterion else {}
+        settings: dict[str, Any] = {}
+        if method.base == SPARSE:
+            settings = {**dynamic.defaults(method.criterion), "at": "init"}
+        elif method.criterion:
+            settings = criteria.options(method.criterion)
         if method.base == REWIND:
             settings["at"] = "rewind"
         shown = ", ".join(f"{key}={value}" for key, value in settings.items())

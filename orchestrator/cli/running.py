@@ -261,7 +261,7 @@ def _print_plan(
     table.add_row("all", *(str(len(stages)) for stages in columns.values()), style="bold")
     out.print(table)
     everything = counts[0]
-    trainings = everything["round"] + everything["retraining"]
+    trainings = sum(everything.get(kind, 0) for kind in ("round", "retraining", plans.SPARSE))
     lines, cells = built.alone()
     out.print(
         f"Trainings: {trainings:,}. Each line of the figure by itself would take {lines:,}, each "

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from elth import criteria, plugins
+from elth import criteria, dynamic, plugins
 from elth.errors import ElthError, unknown
 from elth.remembered import remembered
 
@@ -26,6 +26,8 @@ SOURCE = "source"
 """The ticket of a round of IMP on another network, transformed."""
 REWIND = "rewind"
 """The rewind point of the network itself, and a count: no round of IMP is waited for."""
+SPARSE = "sparse"
+"""The network itself, and a count: its mask is drawn, and changes while it is trained."""
 
 
 MOVES = ("fresh head", "own head")
@@ -45,13 +47,13 @@ class Method:
     title: str
     """How reports and figures write it."""
     base: str
-    """``chain``, ``ticket``, ``source`` or ``rewind``."""
+    """``chain``, ``ticket``, ``source``, ``rewind`` or ``sparse``."""
     steps: tuple[Mapping[str, Any], ...] = ()
     """What is done to the base, in order."""
     move: str = "fresh head"
     """What a ticket that goes to another dataset takes along: a fresh head, or its own."""
     criterion: str = ""
-    """The criterion whose settings its steps take."""
+    """The criterion whose settings its steps take, or the method of sparse training."""
     version: int = 1
     """Of the criterion, spelled in its step from 2 on: raised when its defaults change."""
     about: str
@@ -64,7 +66,7 @@ class Method:
         So have those that take a mask of theirs alone, and those that take nothing of them.
         """
         draws_anew = self.base == TICKET and any("reinit" in step for step in self.steps)
-        return self.base in (CHAIN, REWIND) or draws_anew
+        return self.base in (CHAIN, REWIND, SPARSE) or draws_anew
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done.
@@ -74,7 +76,7 @@ class Method:
         """
         title = f"method {self.title}"
         for what, value, known in (
-            ("base", self.base, (CHAIN, TICKET, SOURCE, REWIND)),
+            ("base", self.base, (CHAIN, TICKET, SOURCE, REWIND, SPARSE)),
             ("move", self.move, MOVES),
         ):
             if value not in known:
@@ -86,6 +88,11 @@ class Method:
             )
         if self.base == CHAIN and self.steps:
             raise ElthError(f"{title} has steps, and the rounds of IMP take none")
+        if self.base == SPARSE and (self.steps or self.criterion not in dynamic.METHODS):
+            raise ElthError(
+                f"{title} is sparse training: it takes no steps, and its criterion is one of "
+                f"{', '.join(dynamic.METHODS)}; found {self.criterion or 'none'}"
+            )
         for step in self.steps:
             kinds = [kind for kind in STEPS if kind in step]
             if len(kinds) != 1:
@@ -186,6 +193,18 @@ METHODS: dict[str, Method] = {
     "random_layerwise": _criterion(
         "Random, uniform", "random_layerwise", "any weights, the same sparsity in every layer"
     ),
+}
+_SPARSE = {
+    "rigl": ("RigL", "drops by |w|, grows by the gradient (Evci et al. 2020)"),
+    "set": ("SET", "drops by |w|, grows at random (Mocanu et al. 2018)"),
+    "snfs": ("SNFS", "drops by |w|, grows by momentum (Dettmers & Zettlemoyer 2019)"),
+    "static": ("Static", "a mask that is drawn, and stays"),
+    "gmp": ("GMP", "prunes by |w| more and more, layer by layer (Zhu & Gupta 2017)"),
+    "dpf": ("DPF", "prunes by |w|, and lets weights return (Lin et al. 2020)"),
+}
+METHODS |= {
+    name: Method(title=written, base=SPARSE, criterion=name, about=f"sparse training: {about}")
+    for name, (written, about) in _SPARSE.items()
 }
 METHODS |= {
     name: _criterion(name.replace("_", " ").capitalize(), name, "a pruning criterion of elth")

@@ -26,7 +26,7 @@ from pydantic import (
     model_validator,
 )
 
-from elth import criteria
+from elth import criteria, dynamic
 from elth.errors import ElthError, unknown
 from elth.files import expanded
 from elth.networks import canonical
@@ -42,7 +42,7 @@ from orchestrator.experiment.basics import (
     as_tuple,
     dataset_named,
 )
-from orchestrator.experiment.methods import REWIND, SOURCE, method_of
+from orchestrator.experiment.methods import REWIND, SOURCE, SPARSE, method_of
 from orchestrator.experiment.papers import Paper
 from orchestrator.experiment.pruning import Pruning
 from orchestrator.experiment.recipes import RECIPE_MODEL, to_recipe
@@ -165,6 +165,8 @@ def _check_takes_ticket(method: str) -> None:
         why = "it trains all weights; the ticket as it is, is imp with round: 0"
     elif found.base == REWIND:
         why = "it prunes a dense network at its own rewind point"
+    elif found.base == SPARSE:
+        why = "it has a mask of its own from the start"
     elif any("graft" in step for step in found.steps):
         why = "it takes weights of the target's rewind point, where no imported ticket has any"
     if why:
@@ -259,7 +261,8 @@ class Experiment(_Checked):
     """Datasets of the grid that are trained by another recipe, by name."""
     pruning: Pruning = Pruning()
     criteria: dict[str, dict[str, Any]] = {}
-    """Settings of pruning criteria that differ from their papers', as ``snip: {samples: 256}``."""
+    """Settings of pruning criteria, and of methods of sparse training, that differ from their
+    papers', as ``snip: {samples: 256}``."""
     variants: dict[str, dict[str, Any]] = {}
     """Patches that entries of the grid name, as ``b512: {recipe.batch_size: 512}``: what of recipe,
     recipes, pruning and criteria differs from the rest of the file."""
@@ -504,15 +507,21 @@ def _one_line(error: ValidationError | ElthError) -> str:
 def _criterion_settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Check a criterion's settings; returns those that differ from the defaults.
 
-    ``at`` is common to all: the weights that are scored, ``rewind`` (the default) or ``init``.
+    ``at`` is common to all: the weights that are scored, ``rewind`` (the default) or ``init``. Of a
+    method of sparse training it is where that starts: ``init`` (the default) or ``rewind``.
     """
-    criteria.options(name)  # refuses what is none
+    usual, known = ("init", "method") if name in dynamic.METHODS else ("rewind", "criterion")
+    if name not in dynamic.METHODS:
+        criteria.options(name)  # refuses what is none
     settings = {
         key: as_number(value) if "e" in str(value).lower() else value
         for key, value in given.items()  # 1e-3: the quotes of any other number are meant
     }
-    at = settings.pop("at", "rewind")
+    at = settings.pop("at", usual)
     if at not in ("rewind", "init"):
-        raise ElthError(f"at of criterion {name} is rewind or init, found {at!r}")
-    checked = dict(criteria.check_settings(name, settings))
-    return checked | ({"at": at} if at != "rewind" else {})
+        raise ElthError(f"at of {known} {name} is rewind or init, found {at!r}")
+    if name in dynamic.METHODS:
+        checked = dynamic.method(name, settings).plain()
+    else:
+        checked = dict(criteria.check_settings(name, settings))
+    return checked | ({"at": at} if at != usual else {})

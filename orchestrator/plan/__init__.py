@@ -5,6 +5,7 @@ from orchestrator.plan.costs import seconds_of_step, stored_bytes, work
 from orchestrator.plan.graph import Job, Plan, makespan
 from orchestrator.plan.stage import (
     KINDS,
+    SPARSE,
     VERSIONS,
     Stage,
     count_kinds,
@@ -16,6 +17,7 @@ from orchestrator.plan.stage import (
 
 __all__ = [
     "KINDS",
+    "SPARSE",
     "VERSIONS",
     "Job",
     "Plan",

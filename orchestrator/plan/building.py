@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from elth import criteria, elastic, ways
+from elth import criteria, dynamic, elastic, ways
 from elth.counts import (
     check_last_batch,
     check_round,
@@ -19,7 +19,15 @@ from elth.counts import (
 from elth.errors import ElthError
 from elth.networks import facts
 from elth.streams import Noise
-from orchestrator.experiment.methods import CHAIN, METHODS, REWIND, SOURCE, Method, method_of
+from orchestrator.experiment.methods import (
+    CHAIN,
+    METHODS,
+    REWIND,
+    SOURCE,
+    SPARSE,
+    Method,
+    method_of,
+)
 from orchestrator.experiment.reading import load
 from orchestrator.experiment.sections import Cell, Experiment
 from orchestrator.plan.analysing import stages_of
@@ -28,7 +36,9 @@ from orchestrator.plan.emptying import notes
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.imported import check_iteration, imported
 from orchestrator.plan.limits import MOST_STAGES, check_count, check_names
+from orchestrator.plan.sparse import check_sparse
 from orchestrator.plan.stage import NOISE, VARIANT, Stage, data_labels, info_of, named
+from orchestrator.plan.stage import SPARSE as SPARSE_TRAINING
 from orchestrator.plan.transforming import transform
 
 
@@ -154,6 +164,8 @@ class _Builder:
         if method.base == SOURCE:
             return self.moved(cell)
         level = self.level(cell.network, cell.dataset, cell)
+        if method.base == SPARSE:
+            return self.sparse(cell, level)
         if method.base == REWIND:
             settings = self.experiment.criteria.get(method.criterion, {})
             _check_samples(method.criterion, settings, cell.dataset)
@@ -171,6 +183,34 @@ class _Builder:
             return self.drawn_anew(cell, level)
         ticket = self.untrained(cell.network, cell.dataset, level)
         return self.retraining(cell, level, (ticket,), list(method.steps))
+
+    def sparse(self, cell: Cell, level: _Level) -> Stage:
+        """A training whose mask is its own: of as many weights at the end as the level has."""
+        name = method_of(cell.method).criterion
+        settings = dict(self.experiment.criteria.get(name, {}))
+        rewound = settings.pop("at", "init") == "rewind"
+        check_sparse(
+            dynamic.method(name, settings),
+            cell.network,
+            info_of(cell.dataset),
+            self.experiment.recipe_for(cell.dataset),
+            level.kept,
+        )
+        self.check(cell.network, cell.dataset)
+        start = self.rewind_point(cell.network, cell.dataset) if rewound else None
+        return Stage(
+            kind=SPARSE_TRAINING,
+            params={
+                **named(cell.network),
+                **self.common(cell.dataset),
+                "method": name,
+                **({"settings": settings} if settings else {}),
+                "keep": level.kept,
+                **({} if start else {"start": 0}),
+            },
+            parents=(start.key,) if start else (),
+            labels=self.labels(cell.network, cell.dataset, cell.method, level),
+        )
 
     def drawn_anew(self, cell: Cell, level: _Level) -> Stage:
         """Masks of a chain with weights drawn anew: of what it starts from, or each repelled.
@@ -271,7 +311,7 @@ class _Builder:
         k = 0
         while k < MOST_STAGES and kept_at(pruning.rate, k + 1, first) > kept:
             k += 1
-        if k > pruning.rounds:
+        if k > pruning.rounds and method_of(cell.method).base not in (REWIND, SPARSE):
             last = 1 - kept_at(pruning.rate, pruning.rounds, first) / total
             raise ElthError(
                 f"a sparsity of {cell.target} on {network} needs a smaller round after round "

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from itertools import product
 
 from elth.errors import ElthError
-from orchestrator.experiment.methods import CHAIN, REWIND, SOURCE, TICKET, method_of
+from orchestrator.experiment.methods import CHAIN, REWIND, SOURCE, SPARSE, TICKET, method_of
 from orchestrator.experiment.sections import Entry, Experiment
 from orchestrator.plan.stage import Stage
 
@@ -54,7 +54,7 @@ def check_count(experiment: Experiment) -> None:
             if pruning.repel and base == TICKET:  # which may be a chain as well
                 stages += count // levels * last
             for chain in product((variant,), sources, places, tickets):
-                chains[chain] = max(0 if base == REWIND else last, chains.get(chain, 0))
+                chains[chain] = max(0 if base in (REWIND, SPARSE) else last, chains.get(chain, 0))
     total = seeds * (stages + sum(2 + last for last in chains.values()))
     if total <= MOST_STAGES < rounds:  # no chain is as long, and to count its weights takes long
         raise ElthError(f"pruning.rounds is {rounds:,}, and at most {MOST_STAGES:,} are counted")

@@ -26,12 +26,14 @@ ANALYSIS = "analysis"
 """The kind of a stage that trains nothing and looks at what others have trained."""
 IMPORTED = "imported"
 """The kind that nothing computes: see ``plan.imported``."""
+SPARSE = "sparse_training"
+"""The kind of a training whose mask is its own, and may change (``elth.dynamic``)."""
 
-VERSIONS = {"rewind_point": 1, "round": 1, "retraining": 1, ANALYSIS: 1, IMPORTED: 1}
+VERSIONS = {"rewind_point": 1, "round": 1, "retraining": 1, ANALYSIS: 1, IMPORTED: 1, SPARSE: 1}
 """Raised when a kind comes to mean something else, which gives its stages new keys."""
 
 KINDS = ("rewind_point", "round", "retraining")
-"""Those that train something."""
+"""Those that train something, and that every plan tells of; others are told where there are any."""
 
 
 VARIANT, NOISE = "variant", "noise"
@@ -45,7 +47,8 @@ class Stage:
     """One thing to compute."""
 
     kind: str
-    """``rewind_point``, ``round``, ``retraining``, ``analysis`` or ``imported``."""
+    """``rewind_point``, ``round``, ``retraining``, ``sparse_training``, ``analysis`` or
+    ``imported``."""
     params: Mapping[str, Any]
     """What fixes the result, as JSON values, beside the parents."""
     parents: tuple[str, ...] = ()
@@ -158,7 +161,7 @@ def iterations(stage: Stage) -> tuple[int, int]:
     if any("move" in step for step in stage.params.get("ticket", ())):
         start = 0  # carried to another dataset, a ticket is trained from the beginning
     elif "start" in stage.params:
-        start = int(stage.params["start"])  # of an imported ticket
+        start = int(stage.params["start"])  # of an imported ticket, or initialisation
     else:
         start = rewind_step(size, recipe)
     weights = stage.params.get("weights")
@@ -195,7 +198,7 @@ def per_epoch(stage: Stage) -> int:
 
 
 def count_kinds(stages: Iterable[Stage]) -> dict[str, int]:
-    """How many stages there are of each kind; of those that train nothing only if there is one."""
+    """How many stages there are of each kind; of those not in ``KINDS`` only if there is one."""
     counts = dict.fromkeys(KINDS, 0)
     for stage in stages:
         counts[stage.kind] = counts.get(stage.kind, 0) + 1

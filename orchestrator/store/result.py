@@ -41,7 +41,8 @@ OPTIONAL = (TRAINED,)
 class Result:
     """What a finished stage leaves.
 
-    A rewind point its weights, an analysis what it measured, all others a mask and weights. An
+    A rewind point its weights, an analysis what it measured, all others a mask and weights; of a
+    sparse training both are those of its end. An
     imported ticket has mask and rewind point, as it is what rounds start from and go back to.
     """
 

@@ -16,10 +16,11 @@ from mlflow import MlflowClient
 from mlflow.entities import DatasetInput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from elth import dynamic
 from elth.errors import ElthError
 from elth.measures import settings_of
 from orchestrator.plan.outside import modules
-from orchestrator.plan.stage import ANALYSIS, LOOKS_AT, MEASURE, Stage, recipe_of
+from orchestrator.plan.stage import ANALYSIS, LOOKS_AT, MEASURE, SPARSE, Stage, recipe_of
 from orchestrator.store.away import AwayError, is_away, plain
 from orchestrator.store.describing import inputs_of, numbers_of, plain_inputs
 from orchestrator.store.files import FILES
@@ -29,6 +30,7 @@ from orchestrator.store.provenance import of_modules
 from orchestrator.store.tracker import Tracker
 
 if TYPE_CHECKING:
+    from elth.masks import Mask
     from elth.tickets import Ticket
     from elth.training import Epoch
     from orchestrator.store.result import Result
@@ -38,7 +40,9 @@ AXES = ("network", "method", "source", "transform", "round", "seed", "dataset")
 has that one's name besides, as ``ticket``."""
 
 METRICS = ("test_accuracy", "test_loss", "train_loss", "lr")
-"""What every epoch has; one that is repelled from earlier optima has that loss besides."""
+"""What every epoch has."""
+_SOME = ("repulsion", "exploration", "changed")
+"""What epochs have beside: of one that is repelled, or whose mask changes."""
 
 _WAYS = ("weights", "finetune", "repel", "repel_from")
 
@@ -70,6 +74,7 @@ class RunLog:
         self._inputs: list[DatasetInput] = []
         self._tags: list[RunTag] = []
         self._last_tags: list[RunTag] = []
+        self._of_mask: dict[str, str] = {}
         self._metrics: queue.Queue[list[Metric] | None] = queue.Queue()
         self._thread = threading.Thread(target=self._send, daemon=True, name="elth-log")
         self._failure: Exception | None = None
@@ -101,7 +106,7 @@ class RunLog:
     def epoch(self, epoch: Epoch, at: int | None = None) -> None:
         """Note the metrics of an epoch, with the time it ended in milliseconds since 1970 (now)."""
         at = int(time.time() * 1000) if at is None else at
-        known = ((name, getattr(epoch, name)) for name in (*METRICS, "repulsion"))
+        known = ((name, getattr(epoch, name)) for name in (*METRICS, *_SOME))
         points = [Metric(name, one, at, epoch.epoch) for name, one in known if one is not None]
         self._points += points
         self._metrics.put(points)
@@ -112,6 +117,27 @@ class RunLog:
         points = [Metric(name, value, at, step) for name, value in values.items()]
         self._points += points
         self._metrics.put(points)
+
+    def mask(self, mask: Mask, *, at_end: bool) -> None:
+        """Note which mask it is, and what of each layer is left.
+
+        Args:
+            mask: of the ticket that is trained.
+            at_end: it has become this one, and goes out with the rest of the result; densities of
+                its layers are metrics then.
+        """
+        from elth import masks
+
+        told = {"elth.mask_sha256": masks.digest(mask)}
+        if empty := masks.collapsed(mask):
+            told["elth.collapsed"] = ", ".join(empty)
+        sparsities = masks.layer_sparsity(mask)
+        self.texts["layers.json"] = json.dumps(sparsities, indent=1)
+        if not at_end:
+            self.tags(told)
+            return
+        self._of_mask = told
+        self.measured({f"density/{name}": 1 - zeros for name, zeros in sparsities.items()})
 
     def finish(self, result: Result, *, keep_weights: bool) -> None:
         """Publish: files and metrics first, the state last.
@@ -124,7 +150,7 @@ class RunLog:
         self.ended = int(time.time() * 1000)
         seconds = self.earlier + time.monotonic() - self._began
         sums = {f"elth.{part}_sha256": digest for part, digest in result.digests.items()}
-        last = {"elth.seconds": f"{seconds:.3f}", **sums}
+        last = {"elth.seconds": f"{seconds:.3f}", **sums, **self._of_mask}
         self._last_tags = [RunTag(name, value) for name, value in last.items()]
         with tempfile.TemporaryDirectory(prefix="elth-") as folder:
             self.write(result, Path(folder), keep_weights=keep_weights)
@@ -236,6 +262,11 @@ def _way(stage: Stage) -> dict[str, Any]:
     found = {f"pruning.{name}": stage.params[name] for name in _WAYS if name in stage.params}
     noise = stage.params.get("noise", {})
     found |= {"pruning.noise": "round"} if "round" in noise else {}
+    if stage.kind == SPARSE:
+        settings = dynamic.defaults(stage.params["method"]) | stage.params.get("settings", {})
+        name = stage.params["method"]
+        found |= {f"criteria.{name}.{key}": value for key, value in settings.items()}
+        found |= {f"criteria.{name}.at": "rewind" if stage.parents else "init"}
     return found | ({"noise": noise["copy"]} if "copy" in noise else {})
 
 
@@ -305,18 +336,13 @@ def begin_run(
     if ticket is not None:
         from elth import masks
 
+        total, is_sparse = masks.total(ticket.mask), stage.kind == SPARSE
+        kept = stage.params["keep"] if is_sparse else ticket.nonzeros  # at the end
         log.params(
-            {
-                "sparsity": f"{100 * ticket.sparsity:.2f}",
-                "nonzeros": ticket.nonzeros,
-                "prunable": masks.total(ticket.mask),
-            }
+            {"sparsity": f"{100 * (1 - kept / total):.2f}", "nonzeros": kept, "prunable": total}
         )
-        log.tags({"elth.mask_sha256": masks.digest(ticket.mask)})
-        log.texts["layers.json"] = json.dumps(masks.layer_sparsity(ticket.mask), indent=1)
-        empty = masks.collapsed(ticket.mask)
-        if empty:
-            log.tags({"elth.collapsed": ", ".join(empty)})
+        if not is_sparse:  # whose mask is not known before its end
+            log.mask(ticket.mask, at_end=False)
     log.inputs(inputs_of(stage))
     log.params(_way(stage))
     if not stage.is_given:

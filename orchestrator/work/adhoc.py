@@ -13,7 +13,7 @@ from elth.data import Dataset
 from elth.errors import ElthError
 from elth.measures import check_count, measure_of, settings_of
 from orchestrator.plan.analysing import check_alike
-from orchestrator.plan.stage import ANALYSIS, LOOKS_AT, MEASURE, Stage
+from orchestrator.plan.stage import ANALYSIS, LOOKS_AT, MEASURE, SPARSE, Stage
 from orchestrator.store.listing import stage_of
 from orchestrator.store.marks import is_finished
 from orchestrator.store.result import Result
@@ -130,7 +130,7 @@ def _training(run: Run) -> Stage:
         ElthError: it is something else, or is not finished.
     """
     stage, name = stage_of(run), run.info.run_id[:8]
-    if stage.kind not in ("round", "retraining"):
+    if stage.kind not in ("round", "retraining", SPARSE):
         kind = {"rewind_point": "a rewind point"}.get(stage.kind, f"an {stage.kind} stage")
         raise ElthError(
             f"a measure looks at trained tickets, and run {name} ({stage.title}) is {kind}: name a "

@@ -9,7 +9,9 @@ from typing import Any
 from mlflow.entities import Run
 
 from elth import controls, criteria, elastic, masks, ways
+from elth.counts import iterations_per_epoch
 from elth.data import Dataset
+from elth.dynamic import Evolution, method
 from elth.elastic import Plan
 from elth.errors import ElthError
 from elth.masks import Mask
@@ -17,9 +19,9 @@ from elth.networks import Anatomy, blueprint, build
 from elth.repulsion import Repulsion
 from elth.rounds import prune_and_rewind
 from elth.specs import Spec
-from elth.streams import stream
+from elth.streams import Noise, stream
 from elth.tickets import Ticket
-from orchestrator.plan.stage import ANALYSIS, Stage, iterations, shape_of
+from orchestrator.plan.stage import ANALYSIS, SPARSE, Stage, iterations, shape_of, size_of
 from orchestrator.store.damage import AbsentError
 from orchestrator.store.listing import stage_of
 from orchestrator.store.marks import TIDIED
@@ -59,7 +61,7 @@ def ticket_of(
     """The ticket that a stage trains: a pure function of its parents and the dataset.
 
     Args:
-        stage: a round, a retraining or an imported ticket.
+        stage: a round, a retraining, a sparse training or an imported ticket.
         load: gives finished stages.
         data: the stage's dataset, for criteria that look at images.
         known: the mask that came out, for a stage that is finished: no criterion is computed, and
@@ -73,6 +75,8 @@ def ticket_of(
         return _imported(*load(stage.key))
     if stage.kind == "round":
         return _round(stage, load, known)
+    if stage.kind == SPARSE:
+        return _sparse(stage, load, known)
     return _expression(stage, _Making(stage=stage, load=load, data=data, known=known))
 
 
@@ -92,7 +96,8 @@ def tracked_ticket(tracker: Tracker, run_id: str) -> Ticket:
         raise ElthError(f"run {run_id} is a rewind point, which has no mask; name a round")
     if stage.kind == ANALYSIS:
         raise ElthError(f"run {run_id} is an analysis ({stage.title}), which has no ticket")
-    mask = tracker.load_run(found)[1].mask if stage.kind == "retraining" else None
+    own = stage.kind in ("retraining", SPARSE)
+    mask = tracker.load_run(found)[1].mask if own else None
     try:
         made = ticket_of(stage, tracker.load, known=mask)
     except AbsentError:  # as weights that were tidied away: its own mask is there
@@ -168,6 +173,37 @@ def _round(stage: Stage, load: Load, known: Mask | None) -> Ticket:
         fresh = stream(int(stage.params["seed"]), "init")
         state = build(stage.params["network"], shape_of(stage), generator=fresh).state_dict()
     return _ticket(stage, state, mask, [*_origin(start), {"imp_round": stage.labels["round"]}])
+
+
+def _sparse(stage: Stage, load: Load, known: Mask | None) -> Ticket:
+    """What a sparse training begins with; once it is finished, with the mask of its end."""
+    if stage.parents:
+        start, rewound = load(stage.parents[0])
+        state = _need(rewound.rewind, start)
+    else:
+        fresh = stream(int(stage.params["seed"]), "init")
+        state = build(stage.params["network"], shape_of(stage), generator=fresh).state_dict()
+    step = {"sparse": stage.params["method"], **stage.params.get("settings", {})}
+    mask = evolution_of(stage).mask if known is None else known
+    return _ticket(stage, state, mask, [step])
+
+
+def evolution_of(stage: Stage) -> Evolution:
+    """The mask of a sparse training, as it begins."""
+    recipe, shape = stage.recipe, shape_of(stage)
+    network = blueprint(stage.params["network"], shape)
+    epoch = iterations_per_epoch(size_of(stage), recipe)
+    return Evolution(
+        method(stage.params["method"], stage.params.get("settings", {})),
+        {name: tuple(mask.shape) for name, mask in masks.ones(network).items()},
+        stage.params["keep"],
+        length=recipe.length.iterations(epoch),
+        per_epoch=epoch,
+        start=iterations(stage)[0],
+        unpruned=network.anatomy.unpruned,
+        seed=int(stage.params["seed"]),
+        noise=Noise.of(stage.params.get("noise", {})),
+    )
 
 
 def _first_mask(start: Stage, result: Result) -> Mask:

@@ -18,8 +18,9 @@ from elth.specs import Spec
 from elth.streams import Noise, stream
 from elth.tickets import Ticket
 from elth.training import Epoch, Training, evaluation_batch
-from orchestrator.plan.stage import Stage, iterations, recipe_of
+from orchestrator.plan.stage import SPARSE, Stage, iterations, recipe_of
 from orchestrator.store.result import Result
+from orchestrator.work.tickets import evolution_of
 
 _KEPT_ENGINES = 8
 
@@ -92,18 +93,20 @@ def train(
         mask = None
     else:
         state, mask = ticket.rewind, ticket.mask
+    evolution = evolution_of(stage) if stage.kind == SPARSE else None
     training = Training(
         engine,
         data,
         recipe,
         seed=seed,
         state=state,
-        mask=mask,
+        mask=None if evolution is not None else mask,
         noise=Noise.of(stage.params.get("noise", {})),
         repulsion=repulsion,
         start=start,
         stop=stop,
         at_check=at_check,
+        evolution=evolution,
     )
     if saved is not None:
         training.resume(saved)
@@ -113,4 +116,6 @@ def train(
             at_check(training)
     if ticket is None:
         return Result(rewind=training.state())
+    if evolution is not None:
+        mask = {name: one.cpu() for name, one in evolution.mask.items()}
     return Result(mask=mask, trained=training.state())

@@ -29,7 +29,7 @@ from orchestrator.experiment.pruning import Stop
 from orchestrator.plan import outside
 from orchestrator.plan.ending import is_round, link_of, verdict
 from orchestrator.plan.imported import how_to_import
-from orchestrator.plan.stage import ANALYSIS, Stage, dataset_of, iterations
+from orchestrator.plan.stage import ANALYSIS, SPARSE, Stage, dataset_of, iterations
 from orchestrator.store import redo
 from orchestrator.store.address import Store
 from orchestrator.store.away import AwayError, is_away, patiently, plain, waiting
@@ -339,6 +339,8 @@ def _run_stage(
             at_check=inflight.save_if_due,
         )
         result = yield from _logged(epochs, log, inflight, start, stop)
+        if stage.kind == SPARSE and result.mask is not None:
+            log.mask(result.mask, at_end=True)
         outbox = Path(config["outbox"])
         notes = deliver(tracker, log, stage.key, result, outbox, keep_weights=keep)
         yield from _told(notes)

@@ -13,6 +13,7 @@ from elth import masks
 from elth.dynamic import Evolution, drawn, method
 from elth.dynamic._updates import dropped_by_sign, spread
 from elth.errors import ElthError
+from elth.recipes import Recipe, Step
 from elth.streams import Noise
 
 EIGHT = {"w": (8, 1)}
@@ -146,8 +147,9 @@ def test_rigl_averages_gradients_of_several_batches() -> None:
         assert held == (step == 4)
         assert len(one._sums) == (step == 3)
     assert one.mask["w"].flatten().tolist() == [True, True, False, False], "9 is the highest"
+    recipe = Recipe(length=Step(2, "ep"), rewind=Step(0, "ep"))
     with pytest.raises(ElthError, match="setting batches of method rigl is 3, more than the 2"):
-        evolution("rigl", EIGHT, 4, every="2it", batches=3)
+        method("rigl", {"every": "2it", "batches": 3}).check(recipe, 10)
 
 
 def test_set_grows_at_random_where_nothing_is() -> None:

@@ -1,0 +1,40 @@
+"""Sparse trainings in a plan: what can be known of them before anything is trained."""
+
+from __future__ import annotations
+
+import functools
+
+from elth.counts import iterations_per_epoch
+from elth.data import DatasetInfo
+from elth.dynamic import Method
+from elth.errors import ElthError
+from elth.networks import DataShape, facts, tensor_shapes
+from elth.recipes import Recipe
+
+
+def check_sparse(
+    method: Method, network: str, info: DatasetInfo, recipe: Recipe, kept: int
+) -> None:
+    """Refuse a sparse training that cannot be done.
+
+    Raises:
+        ElthError: the recipe does not go with the method, or so few weights cannot be spread over
+            the layers as it asks.
+    """
+    method.check(recipe, iterations_per_epoch(info.train_size, recipe))
+    _check_counts(method, network, info.shape, kept)
+
+
+@functools.lru_cache(maxsize=4096)
+def _check_counts(method: Method, network: str, shape: DataShape, kept: int) -> None:
+    known = facts(network, shape)
+    try:
+        method.counts(weights_of_layers(network, shape), kept, known.anatomy.unpruned)
+    except ElthError as error:
+        raise ElthError(f"{network}: {error}") from error
+
+
+def weights_of_layers(network: str, shape: DataShape) -> dict[str, tuple[int, ...]]:
+    """The shape of each prunable weight, in the network's order."""
+    tensors = tensor_shapes(network, shape)
+    return {name: tensors[name] for name in facts(network, shape).sizes}
