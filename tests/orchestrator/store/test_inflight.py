@@ -51,11 +51,11 @@ def _die_at(monkeypatch: pytest.MonkeyPatch, step: int) -> list[int]:
     steps: list[int] = []
     whole = Engine.step
 
-    def counted(self: Any, *args: Any) -> None:
+    def counted(self: Any, *args: Any, **named: Any) -> None:
         steps.append(1)
         if len(steps) == step:
             raise Dead
-        whole(self, *args)
+        whole(self, *args, **named)
 
     monkeypatch.setattr(Engine, "step", counted)
     return steps
