@@ -363,6 +363,28 @@ RECIPES: dict[str, Recipe] = {
         milestones=_steps("30ep", "60ep", "80ep"),
         augment="resized_crop_flip",
     ),
+    # Evci et al. 2020, ResNet-50 for once the usual length: 32,000 iterations of 4,096 images.
+    "rigl_imagenet": Recipe(
+        length=Step(32_000, "it"),
+        rewind=Step(0, "ep"),
+        batch_size=4096,
+        lr=1.6,
+        milestones=_steps("30ep", "70ep", "90ep"),
+        warmup=Step(5, "ep"),
+        augment="resized_crop_flip",
+        nesterov=True,
+        label_smoothing=0.1,
+        decay="kernels",
+    ),
+    # DPF (Lin et al. 2020) on CIFAR-10, as its re-implementations agree: the paper was not at hand.
+    "cifar10_dpf": Recipe(
+        length=Step(300, "ep"),
+        rewind=Step(0, "ep"),
+        lr=0.2,
+        milestones=_steps("150ep", "225ep"),
+        augment="crop_flip",
+        nesterov=True,
+    ),
     # Ours, for a laptop: the CIFAR recipe's shape, short enough for the embedded digits.
     "digits_resnet": Recipe(
         length=Step(20, "ep"),

@@ -203,11 +203,11 @@ def test_whether_a_part_is_reached_depends_on_the_length_of_an_epoch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "per_epoch"),
-    [(name, 1252 if "50" in name or "imagenet" in name else 391) for name in RECIPES],
+    ("name", "images"),
+    [(n, 1_281_167 if "50" in n or "imagenet" in n else 50_000) for n in RECIPES],
 )
-def test_every_part_of_the_recipes_of_the_papers_is_reached(name: str, per_epoch: int) -> None:
-    RECIPES[name].check(per_epoch)
+def test_every_part_of_the_recipes_of_the_papers_is_reached(name: str, images: int) -> None:
+    RECIPES[name].check(math.ceil(images / RECIPES[name].batch_size))
 
 
 def test_plain_names_what_differs_from_the_defaults() -> None:
@@ -295,6 +295,8 @@ def test_the_recipes_of_the_papers() -> None:
         "maene_resnet20": "crop_flip",
         "maene_conv4": "crop_flip",
         "maene_resnet50": "resized_crop_flip",
+        "rigl_imagenet": "resized_crop_flip",
+        "cifar10_dpf": "crop_flip",
         "digits_resnet": "none",
     }
 
@@ -322,6 +324,13 @@ def test_the_recipes_of_the_papers() -> None:
         ("maene_lenet", 1000, 0, {(0, 0): 0.0012, (24, 999): 0.0012}),
         ("maene_resnet20", 391, 0, {(0, 0): 0.1, (55, 390): 0.1, (56, 0): 0.01, (71, 0): 0.001}),
         ("maene_conv4", 391, 0, {(0, 0): 0.01, (25, 0): 0.0075, (50, 0): 0.0025}),
+        (
+            "rigl_imagenet",
+            313,
+            0,
+            {(0, 0): 0, (5, 0): 1.6, (30, 0): 0.16, (70, 0): 0.016, (90, 0): 0.0016},
+        ),
+        ("cifar10_dpf", 391, 0, {(0, 0): 0.2, (149, 390): 0.2, (150, 0): 0.02, (225, 0): 0.002}),
         ("maene_resnet50", 1252, 0, {(0, 0): 0.4, (30, 0): 0.04, (60, 0): 0.004, (80, 0): 0.0004}),
     ],
 )
@@ -349,6 +358,8 @@ def test_lengths_batches_and_optimisers_of_the_papers() -> None:
         "maene_resnet20": ("85ep", 128, "sgd", 0.9, 1e-5),
         "maene_conv4": ("75ep", 128, "sgd", 0.9, 1e-5),
         "maene_resnet50": ("90ep", 1024, "sgd", 0.9, 1e-5),
+        "rigl_imagenet": ("32000it", 4096, "sgd", 0.9, 1e-4),
+        "cifar10_dpf": ("300ep", 128, "sgd", 0.9, 1e-4),
     }
 
 

@@ -1080,7 +1080,28 @@ def test_makespan_of_equal_chains_is_shared_by_the_slots() -> None:
         ("cifar10_short", {"rewind_point": 1, "round": 2, "retraining": 1}, 2),
         # Three seeds; ResNet-14, 20 and 32 to round 13, each with last smaller rounds to 90 and to
         # 95 %, two tickets of each, and ResNet-56 dense.
-        ("table3_dpf", {"rewind_point": 12, "round": 3 * (3 * 16 + 1), "retraining": 18}, 48),
+        # DPF by a recipe of its own, with a dense network each.
+        (
+            "table3_dpf",
+            {
+                "rewind_point": 12 + 9,
+                "round": 3 * (3 * 16 + 1) + 9,
+                "retraining": 18,
+                "sparse_training": 18,
+            },
+            48 + 9 + 18,
+        ),
+        # RigL in four ways and four more methods, at two sparsities on three networks.
+        (
+            "rigl_cifar",
+            {"rewind_point": 9, "round": 144, "retraining": 18, "sparse_training": 3 * 3 * 2 * 8},
+            9 + 18 + 18 + 144,
+        ),
+        (
+            "table2_rigl",
+            {"rewind_point": 3, "round": 9, "retraining": 2, "sparse_training": 9},
+            3 + 2 + 9,
+        ),
     ],
 )
 def test_configurations(name: str, counts: dict[str, int], jobs: int) -> None:
