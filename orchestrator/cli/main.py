@@ -16,6 +16,7 @@ from orchestrator.cli import (
     analysing,
     bundles,
     cluster,
+    costs,
     data,
     differing,
     housekeeping,
@@ -34,7 +35,7 @@ def cli() -> None:
 
 
 for family in (
-    *(running, results, differing, housekeeping, bundles),
+    *(running, results, costs, differing, housekeeping, bundles),
     *(lists, analysing, data, ticket, cluster),
 ):
     for command in family.COMMANDS:

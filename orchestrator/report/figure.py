@@ -45,6 +45,12 @@ _COLOURS = {
     "ett_reinit_random": "#666666",
     "ett_snip_extra": "#E69F00",
     "ett_random_extra": "#7B3294",
+    "rigl": "#1B7837",
+    "set": "#A6761D",
+    "snfs": "#66A61E",
+    "static": "#888888",
+    "gmp": "#7570B3",
+    "dpf": "#E7298A",
 }
 ETT_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#56B4E9", "#882255", "#44AA99", "#AA4499")
 _MARKERS = {
@@ -61,6 +67,12 @@ _MARKERS = {
     "random_global": "+",
     "random_layerwise": "1",
     "shuffle_global": "2",
+    "rigl": "<",
+    "set": ">",
+    "snfs": "d",
+    "static": "X",
+    "gmp": "H",
+    "dpf": "8",
 }
 
 _LINES = 10
@@ -194,15 +206,7 @@ def _panel(
             [c.mean for c in points],
             yerr=[c.deviation or 0.0 for c in points],
             label=name.replace("<-", "←"),
-            color=colour,
-            marker=_MARKERS.get(method, "o"),
-            markerfacecolor="white" if points[0].noise else colour,
-            linestyle=_style(points[0]),
-            zorder=3 if method in ("imp", "ett") else 2,
-            linewidth=1.6,
-            markersize=4.5,
-            capsize=2.5,
-            elinewidth=0.9,
+            **style_of(points[0], colour),
             transform=axis.transData + _aside(figure, place - (len(lines) - 1) / 2),
         )
     _sparsity_axis(axis, [c.sparsity for c in cells if c not in dense])
@@ -212,6 +216,22 @@ def _panel(
     axis.legend(
         frameon=False, fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=beside
     )
+
+
+def style_of(cell: Cell, colour: str = "") -> dict[str, Any]:
+    """How the line of a cell is drawn; in the colour of its method unless another is given."""
+    colour = colour or _COLOURS.get(cell.method, "#444444")
+    return {
+        "color": colour,
+        "marker": _MARKERS.get(cell.method, "o"),
+        "markerfacecolor": "white" if cell.noise else colour,
+        "linestyle": _style(cell),
+        "zorder": 3 if cell.method in ("imp", "ett") else 2,
+        "linewidth": 1.6,
+        "markersize": 4.5,
+        "capsize": 2.5,
+        "elinewidth": 0.9,
+    }
 
 
 def _style(cell: Cell) -> str:

@@ -1,0 +1,124 @@
+"""What a grid's tickets cost: their own training, and a chain that several of them need."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from elth.errors import ElthError
+from elth.networks import facts
+from orchestrator import plan
+from orchestrator.plan.flops import operations
+from orchestrator.plan.stage import Stage, info_of
+from orchestrator.report.costs import Costs, Spent, costs, draw, kept_of, to_json
+from orchestrator.store.address import Store
+from orchestrator.store.tracker import Tracker
+from orchestrator.work.worker import Worker, run_job
+from tests.orchestrator.helpers import TINY, TINY_DEEPER, Finished, job_config, tiny
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A chain of two prunings, a ticket moved from it, another one's control, and RigL."""
+    found = tiny(
+        "costs",
+        seeds=[0],
+        criteria={"rigl": {"every": "5it"}},
+        grid=[
+            {"method": "imp", "network": TINY, "round": 2},
+            {"method": "reinit", "network": TINY, "round": 1},
+            {"method": "ett", "source": TINY, "network": TINY_DEEPER, "round": 2},
+            {"method": "rigl", "network": TINY_DEEPER, "round": 2},
+        ],
+    )
+    built = plan.build(found)
+    store = Store.of(tmp_path_factory.mktemp("costs"))
+    tracker = Tracker(store)
+    tracker.grids.open(found.name, found.resolved(), built.stages, "", built.also)
+    worker = Worker()
+    for job in built.jobs():
+        for report in run_job(job_config(store, found, job.stages), worker):
+            assert not report.failed, report.failed
+    tracker.grids.join((one.run_id for one in tracker.stages() if one.key in built.stages), "x")
+    tracker.forget()
+    return Finished(store=store, tracker=tracker, experiment=found, plan=built)
+
+
+def _own(grid: Finished, stage: Stage) -> float:
+    """Operations of a stage's training, by the mask that it left."""
+    (run,) = grid.tracker.runs_of(stage.key)
+    mask = grid.tracker.load(stage.key)[1].mask
+    kept = None if mask is None else {name: int(one.sum()) for name, one in mask.items()}
+    if kept is not None:
+        assert kept == kept_of(grid.tracker, run.info.run_id, stage)
+    return operations(stage, kept).training
+
+
+def _spent(found: Costs, method: str, k: int) -> Spent:
+    (one,) = (s for s in found.spent if (s.cell.method, s.cell.round) == (method, k))
+    return one
+
+
+def test_a_chain_is_counted_whole_and_shared(grid: Finished) -> None:
+    found = costs(grid.tracker, "costs")
+    assert found.reference == TINY_DEEPER
+    info = info_of("digits")
+    inference = float(facts(TINY_DEEPER, info.shape).cost.inference())
+    assert found.unit == {"digits": 3 * inference * 2 * info.train_size}
+    unit = found.unit["digits"]
+    by_title = {stage.title.removeprefix(f"{TINY} "): stage for stage in grid.plan.stages.values()}
+    own = {title: _own(grid, stage) / unit for title, stage in by_title.items()}
+    start, dense, first, second = (
+        own[f"{name}, seed 0"] for name in ("rewind point", "dense round 0", "round 1", "round 2")
+    )
+    last = _spent(found, "imp", 2)
+    assert last.training == pytest.approx(second)
+    assert last.search == pytest.approx(start + dense + first)
+    # The control of round 1 and the moved ticket need the chain; IMP's round 2 is on the way to it.
+    moved, control = _spent(found, "ett", 2), _spent(found, "reinit", 1)
+    assert control.search == pytest.approx(start + dense + first)
+    assert control.shared == pytest.approx((start + dense + first) / 2)
+    assert moved.search == pytest.approx(start + dense + first + second)
+    assert moved.shared == pytest.approx((start + dense + first) / 2 + second)
+    assert moved.total == moved.training + moved.shared
+    rigl = _spent(found, "rigl", 2)
+    assert (rigl.search, rigl.shared) == (0, 0)
+    assert 0 < rigl.inference < 1
+    assert rigl.training > rigl.inference
+    assert found.lacking == ()
+
+
+def test_the_unit_may_be_another_network(grid: Finished) -> None:
+    one, other = (costs(grid.tracker, "costs", of=name) for name in ("", TINY))
+    ratio = one.unit["digits"] / other.unit["digits"]
+    assert other.reference == TINY
+    for a, b in zip(one.spent, other.spent, strict=True):
+        assert b.total == pytest.approx(a.total * ratio)
+        assert b.inference == a.inference
+    with pytest.raises(ElthError, match="unknown network 'resnet21'"):
+        costs(grid.tracker, "costs", of="resnet21")
+
+
+def test_as_json_and_as_a_figure(grid: Finished, tmp_path: Path) -> None:
+    found = costs(grid.tracker, "costs")
+    told: dict[str, Any] = json.loads(to_json(found))
+    assert told["reference"] == TINY_DEEPER
+    assert len(told["spent"]) == len(found.spent)
+    assert {"network", "accuracy_mean", "flops_training", "flops_total"} <= told["spent"][0].keys()
+    drawn = draw(found, tmp_path)
+    assert [path.name for path in drawn] == ["flops.png", "flops.svg"]
+    text = drawn[1].read_text(encoding="utf-8")
+    assert "RigL" in text
+    assert f"in dense runs of {TINY_DEEPER}" in text
+
+
+def test_of_a_grid_of_which_nothing_is_finished(tmp_path: Path) -> None:
+    found = tiny("empty")
+    tracker = Tracker(Store.of(tmp_path))
+    built = plan.build(found)
+    tracker.grids.open(found.name, found.resolved(), built.stages, "", built.also)
+    with pytest.raises(ElthError, match="nothing of empty is finished, so nothing can be counted"):
+        costs(tracker, "empty")
