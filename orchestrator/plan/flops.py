@@ -50,23 +50,30 @@ def _images(step: int, stage: Stage) -> int:
     return epochs * size_of(stage) + min(rest * stage.recipe.batch_size, size_of(stage))
 
 
-def dense_run(network: str, shape: DataShape, recipe: Recipe, train_size: int) -> float:
+def dense_run(cost: Cost, recipe: Recipe, train_size: int) -> float:
     """Operations of one dense training of a network, from initialisation to the recipe's end."""
     epoch = -(-train_size // recipe.batch_size)
     epochs, rest = divmod(recipe.length.iterations(epoch), epoch)
     images = epochs * train_size + min(rest * recipe.batch_size, train_size)
-    return float(3 * cost_of(network, shape).inference() * images)
+    return float(3 * cost.inference() * images)
 
 
-def operations(stage: Stage, kept: Mapping[str, int] | None, *, dpf: str = "careful") -> Operations:
+def operations(
+    stage: Stage,
+    kept: Mapping[str, int] | None,
+    *,
+    dpf: str = "careful",
+    cost: Cost | None = None,
+) -> Operations:
     """Operations of a stage that trains something.
 
     Args:
         stage: a rewind point, a round, a retraining or a sparse training.
         kept: how many weights each layer has; of a sparse training at its end. None: all.
         dpf: how a step of DPF is counted (``elth.flops.DPF``).
+        cost: what its network does for an image, where that is known without its code.
     """
-    cost = cost_of(stage.params["network"], shape_of(stage))
+    cost = cost or cost_of(stage.params["network"], shape_of(stage))
     dense, sparse = cost.inference(), cost.inference(kept)
     name, every, during = "static", 1, sparse
     if stage.kind == SPARSE:

@@ -22,6 +22,7 @@ from mlflow.exceptions import MlflowException
 from elth.data import info
 from elth.errors import ElthError
 from elth.files import write_atomic
+from elth.flops import Cost
 from elth.networks import canonical
 from elth.recipes import Recipe
 from orchestrator.plan.flops import Operations, cost_of, dense_run, operations
@@ -30,6 +31,7 @@ from orchestrator.report.cells import Cell, collect, finished_in, network_order
 from orchestrator.report.figure import ETT_COLOURS, STYLE, style_of
 from orchestrator.store.content import Content
 from orchestrator.store.listing import Tracked
+from orchestrator.store.runlog import COST
 from orchestrator.store.tracker import Tracker
 
 
@@ -102,13 +104,14 @@ def costs(
         for key, one in finished_in(tracker, content).items()
         if one.stage.kind != ANALYSIS and not one.stage.is_given
     }
-    found = {key: _counted(tracker, one, dpf) for key, one in by_key.items()}
+    layers = _Layers(tracker)
+    found = {key: _counted(tracker, one, dpf, layers.of(one)) for key, one in by_key.items()}
     above = {key: _above(key, by_key) for key in by_key}
     keys = {one.run_id: key for key, one in by_key.items()}
     wanted = [keys[run] for cell in report.shown for run in cell.runs if run in keys]
     ends = [key for key in wanted if not any(key in above[other] for other in wanted)]
     users = {key: sum(key in above[end] for end in ends) for key in by_key}
-    reference, unit = _unit(content, report.shown, by_key, of)
+    reference, unit = _unit(content, report.shown, by_key, of, layers)
     spent = []
     for cell in report.shown:
         own = [keys[run] for run in cell.runs if run in keys]
@@ -137,23 +140,46 @@ def costs(
     return Costs(grid=grid, spent=tuple(spent), reference=reference, unit=unit, lacking=lacking)
 
 
-def _counted(tracker: Tracker, one: Tracked, dpf: str) -> Operations:
+class _Layers:
+    """What the layers of networks do for an image; of one from outside as its runs tell."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+        self._known: dict[tuple[Any, ...], Cost] = {}
+
+    def of(self, one: Tracked) -> Cost:
+        """Those of the network of a run."""
+        network, shape = one.stage.params["network"], shape_of(one.stage)
+        place = (network, shape, one.stage.params.get("network_version"))
+        if place not in self._known:
+            self._known[place] = self._told(one) or cost_of(network, shape)
+        return self._known[place]
+
+    def _told(self, one: Tracked) -> Cost | None:
+        if "network_version" not in one.stage.params:
+            return None
+        try:
+            return Cost.of(json.loads(self.tracker.files.read(one.run_id, COST)))
+        except (OSError, MlflowException, ValueError, KeyError, TypeError):
+            return None
+
+
+def _counted(tracker: Tracker, one: Tracked, dpf: str, cost: Cost) -> Operations:
     kept = None
     if one.stage.kind != "rewind_point":
-        kept = kept_of(tracker, one.run_id, one.stage)
-    return operations(one.stage, kept, dpf=dpf)
+        kept = kept_of(tracker, one.run_id, one.stage, cost)
+    return operations(one.stage, kept, dpf=dpf, cost=cost)
 
 
-def kept_of(tracker: Tracker, run_id: str, stage: Stage) -> dict[str, int]:
+def kept_of(tracker: Tracker, run_id: str, stage: Stage, cost: Cost) -> dict[str, int]:
     """How many weights each layer of a run's mask keeps.
 
     Raises:
         ElthError: its file of layers cannot be read.
     """
-    layers = cost_of(stage.params["network"], shape_of(stage)).layers
     try:
         zeros: dict[str, float] = json.loads(tracker.files.read(run_id, "layers.json"))
-        return {n: round((1 - zeros[n]) * one.weights) for n, one in layers.items()}
+        return {n: round((1 - zeros[n]) * one.weights) for n, one in cost.layers.items()}
     except (OSError, MlflowException, ValueError, KeyError, TypeError) as error:
         raise ElthError(
             f"layers.json of {stage.title} (run {run_id[:8]}) cannot be read, which says how dense "
@@ -175,22 +201,29 @@ def _above(key: str, by_key: Mapping[str, Tracked]) -> frozenset[str]:
 
 
 def _unit(
-    content: Content, cells: Sequence[Cell], by_key: Mapping[str, Tracked], of: str
+    content: Content,
+    cells: Sequence[Cell],
+    by_key: Mapping[str, Tracked],
+    of: str,
+    layers: _Layers,
 ) -> tuple[str, dict[str, float]]:
     """The network that is the unit, and what a dense run of it takes on each dataset."""
     stages = {one.stage.labels["dataset"]: one.stage for one in by_key.values()}
     plain, others = content.experiment["recipe"], content.experiment.get("recipes", {})
+    own = {(o.stage.params["network"], o.stage.labels["dataset"]): o for o in by_key.values()}
     if not of:
-        dense = {c.network: cost_of(c.network, shape_of(stages[c.dataset])).macs() for c in cells}
+        dense = {c.network: layers.of(own[c.network, c.dataset]).macs() for c in cells}
         of = max(dense, key=lambda name: (dense[name], network_order(name)))
-    network = str(canonical(of))
+    network = of if any(of == name for name, _ in own) else str(canonical(of))
     unit = {}
     for dataset in {cell.dataset for cell in cells}:
         stage = stages[dataset]
         place = str(stage.labels.get("place", dataset))
         size = (info_of(place) if "sizes" not in stage.labels else info(place)).train_size
         recipe = Recipe.of(others.get(place, plain))
-        unit[dataset] = dense_run(network, shape_of(stage), recipe, size)
+        known = own.get((network, dataset))
+        cost = layers.of(known) if known else cost_of(network, shape_of(stage))
+        unit[dataset] = dense_run(cost, recipe, size)
     return network, unit
 
 

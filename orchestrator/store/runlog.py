@@ -19,8 +19,17 @@ from mlflow.exceptions import MlflowException
 from elth import dynamic
 from elth.errors import ElthError
 from elth.measures import settings_of
+from elth.networks import facts
 from orchestrator.plan.outside import modules
-from orchestrator.plan.stage import ANALYSIS, LOOKS_AT, MEASURE, SPARSE, Stage, recipe_of
+from orchestrator.plan.stage import (
+    ANALYSIS,
+    LOOKS_AT,
+    MEASURE,
+    SPARSE,
+    Stage,
+    recipe_of,
+    shape_of,
+)
 from orchestrator.store.away import AwayError, is_away, plain
 from orchestrator.store.describing import inputs_of, numbers_of, plain_inputs
 from orchestrator.store.files import FILES
@@ -43,6 +52,9 @@ METRICS = ("test_accuracy", "test_loss", "train_loss", "lr")
 """What every epoch has."""
 _SOME = ("repulsion", "exploration", "changed")
 """What epochs have beside: of one that is repelled, or whose mask changes."""
+
+COST = "cost.json"
+"""The file of a run that tells what its network, of code from outside, does for an image."""
 
 _WAYS = ("weights", "finetune", "repel", "repel_from")
 
@@ -349,5 +361,8 @@ def begin_run(
         if stage.kind != ANALYSIS:
             log.params({f"recipe.{k}": v for k, v in recipe_of(stage).full().items()})
         log.texts["experiment.yaml"] = experiment
+        if "network_version" in stage.params and stage.kind != ANALYSIS:
+            cost = facts(stage.params["network"], shape_of(stage)).cost
+            log.texts[COST] = json.dumps(cost.plain(), indent=1)
     log.start()
     return log

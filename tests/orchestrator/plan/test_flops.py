@@ -44,12 +44,13 @@ def test_a_dense_run_is_the_rewind_point_and_round_0() -> None:
     built = plan.build(tiny("flops"))
     (start,), (first, *_) = of_kind(built, "rewind_point"), of_kind(built, "round")
     info = info_of("digits")
-    run = dense_run(TINY, info.shape, first.recipe, info.train_size)
+    cost = facts(TINY, info.shape).cost
+    run = dense_run(cost, first.recipe, info.train_size)
     parts = [operations(stage, None).training for stage in (start, first)]
     assert sum(parts) == pytest.approx(run)
-    assert run == 3 * float(facts(TINY, info.shape).cost.inference()) * 2 * IMAGES
+    assert run == 3 * float(cost.inference()) * 2 * IMAGES
     long = Recipe.of({**first.recipe.plain(), "length": "20ep"})
-    assert dense_run(TINY, info.shape, long, info.train_size) == pytest.approx(10 * run)
+    assert dense_run(cost, long, info.train_size) == pytest.approx(10 * run)
 
 
 @pytest.mark.parametrize(

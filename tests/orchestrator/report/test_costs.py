@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,9 +13,9 @@ import pytest
 from elth.errors import ElthError
 from elth.networks import facts
 from orchestrator import plan
-from orchestrator.plan.flops import operations
-from orchestrator.plan.stage import Stage, info_of
-from orchestrator.report.costs import Costs, Spent, costs, draw, kept_of, to_json
+from orchestrator.plan.flops import cost_of, operations
+from orchestrator.plan.stage import Stage, info_of, shape_of
+from orchestrator.report.costs import Costs, Spent, _Layers, costs, draw, kept_of, to_json
 from orchestrator.store.address import Store
 from orchestrator.store.tracker import Tracker
 from orchestrator.work.worker import Worker, run_job
@@ -53,7 +55,8 @@ def _own(grid: Finished, stage: Stage) -> float:
     mask = grid.tracker.load(stage.key)[1].mask
     kept = None if mask is None else {name: int(one.sum()) for name, one in mask.items()}
     if kept is not None:
-        assert kept == kept_of(grid.tracker, run.info.run_id, stage)
+        cost = cost_of(stage.params["network"], shape_of(stage))
+        assert kept == kept_of(grid.tracker, run.info.run_id, stage, cost)
     return operations(stage, kept).training
 
 
@@ -122,3 +125,19 @@ def test_of_a_grid_of_which_nothing_is_finished(tmp_path: Path) -> None:
     tracker.grids.open(found.name, found.resolved(), built.stages, "", built.also)
     with pytest.raises(ElthError, match="nothing of empty is finished, so nothing can be counted"):
         costs(tracker, "empty")
+
+
+def test_a_network_from_outside_is_counted_without_its_code(grid: Finished) -> None:
+    """As its runs tell: nobody has lab.networks here."""
+    one = next(o for o in grid.tracker.stages() if o.stage.kind == "round")
+    params = {**one.stage.params, "network": "lab.networks:mine", "network_version": "3"}
+    theirs = replace(one, stage=replace(one.stage, params=params))
+    told = cost_of(TINY, shape_of(one.stage))
+
+    class Files:
+        def read(self, run_id: str, name: str) -> bytes:
+            assert (run_id, name) == (one.run_id, "cost.json")
+            return json.dumps(told.plain()).encode()
+
+    tracker: Any = SimpleNamespace(files=Files())
+    assert _Layers(tracker).of(theirs) == told
