@@ -20,6 +20,7 @@ PARTS = {
     "cure": "strided 1x1 convolutions as a slice against themselves as they are",
     "packing": "several tickets on one device",
     "repulsion": "an iteration that is repelled from earlier optima",
+    "sparse": "an interval of RigL against one of a static mask",
     "input": "images of ImageNet's size",
     "orchestrator": "the system's own cost",
     "storage": "bytes of a chain",
@@ -29,6 +30,8 @@ PARTS = {
 def _rows(part: str, given: argparse.Namespace) -> list[Row]:
     module: Any = import_module(f"benchmarks.{part}")
     if part == "train":
+        return list(module.rows(given.data, given.device))
+    if part == "sparse":
         return list(module.rows(given.data, given.device))
     if part == "accuracy":
         if given.data is None:

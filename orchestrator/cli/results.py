@@ -214,7 +214,10 @@ def report(
         if measured != analyses.NONE:
             out.print(analyses_tables(measured))
     if output is not None:
-        for path in write(found, output, measured):
+        from orchestrator.report.costs import of_sparse_training
+
+        counted = of_sparse_training(tracker, found, meant[1])
+        for path in write(found, output, measured, counted):
             click.echo(f"wrote {path}", err=True)
 
 

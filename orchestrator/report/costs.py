@@ -6,6 +6,7 @@ that ETT moved the chain of its source. One chain serves several tickets, and is
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import statistics
@@ -25,9 +26,10 @@ from elth.files import write_atomic
 from elth.flops import Cost
 from elth.networks import canonical
 from elth.recipes import Recipe
+from orchestrator.experiment.methods import METHODS, SPARSE
 from orchestrator.plan.flops import Operations, cost_of, dense_run, operations
 from orchestrator.plan.stage import ANALYSIS, Stage, info_of, shape_of
-from orchestrator.report.cells import Cell, collect, finished_in, network_order
+from orchestrator.report.cells import Cell, Report, collect, finished_in, network_order
 from orchestrator.report.figure import ETT_COLOURS, STYLE, style_of
 from orchestrator.store.content import Content
 from orchestrator.store.listing import Tracked
@@ -138,6 +140,25 @@ def costs(
     needed = {one for key in wanted for one in above[key]} - found.keys()
     lacking = tuple(sorted(one[:12] for one in needed))
     return Costs(grid=grid, spent=tuple(spent), reference=reference, unit=unit, lacking=lacking)
+
+
+def of_sparse_training(
+    tracker: Tracker, report: Report, asked: Content | None = None
+) -> Costs | None:
+    """What the tickets of a report cost, where it compares them with sparse training.
+
+    None elsewhere, and where a file that tells of it cannot be read.
+    """
+    if not any(_is_sparse_training(cell) for cell in report.shown):
+        return None
+    with contextlib.suppress(ElthError):
+        return costs(tracker, report.grid, asked)
+    return None
+
+
+def _is_sparse_training(cell: Cell) -> bool:
+    """Whether a cell is of a method of sparse training."""
+    return cell.method in METHODS and METHODS[cell.method].base == SPARSE
 
 
 class _Layers:

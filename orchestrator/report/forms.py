@@ -8,7 +8,7 @@ import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -24,6 +24,9 @@ from orchestrator.report.layouts import LAYOUTS, lay_out
 from orchestrator.report.sheets import Sheet, heading, sheet_csv, sheet_markdown, sheet_table
 from orchestrator.store.content import spell_seeds
 from orchestrator.store.soundness import DO_AGAIN
+
+if TYPE_CHECKING:
+    from orchestrator.report.costs import Costs
 
 _COLUMNS = 6
 _TOLD = 8
@@ -231,14 +234,18 @@ def _entry(cell: Cell, cells: Sequence[Cell], head: Cell, best: float | None) ->
     return text
 
 
-def write(report: Report, folder: Path, analyses: Analyses = NONE) -> list[Path]:
-    """Write table, CSV, JSON and figures, of analyses where there are any; returns the files.
+def write(
+    report: Report, folder: Path, analyses: Analyses = NONE, counted: Costs | None = None
+) -> list[Path]:
+    """Write table, CSV, JSON and figures, of analyses and costs where there are any.
+
+    Returns the files.
 
     Raises:
         ElthError: the folder cannot be written.
     """
     from elth.files import write_atomic
-    from orchestrator.report import figure, pictures
+    from orchestrator.report import costs, figure, pictures
 
     console = Console(record=True, width=140, file=io.StringIO())
     console.print(to_tables(report))
@@ -253,6 +260,8 @@ def write(report: Report, folder: Path, analyses: Analyses = NONE) -> list[Path]
     if analyses.found:
         texts["analyses.json"] = analyses_json(analyses)
         texts["analyses.csv"] = analyses_csv(analyses)
+    if counted is not None:
+        texts["flops.json"] = costs.to_json(counted)
     laid_out = sheets(report)
     if laid_out:
         texts["paper.md"] = "\n".join(map(sheet_markdown, laid_out))
@@ -264,4 +273,6 @@ def write(report: Report, folder: Path, analyses: Analyses = NONE) -> list[Path]
     for name, text in texts.items():  # an earlier report stays where there is no room for this one
         write_atomic(folder / name, text.encode())
     figures = figure.draw(report, folder) + pictures.draw(analyses, folder)
+    if counted is not None:
+        figures += costs.draw(counted, folder)
     return [*(folder / name for name in texts), *figures]

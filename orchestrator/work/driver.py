@@ -333,12 +333,14 @@ def _expected(experiment: Experiment, todo: Iterable[Stage], machines: Machines)
 
 
 def _report(tracker: Tracker, experiment: Experiment, console: Console) -> None:
+    from orchestrator.report.costs import of_sparse_training  # it draws, by matplotlib
+
     report = collect(tracker, experiment.name)
     if experiment.variants:
         variants.tell(tracker, experiment.name, tracker.grids.content(experiment.name))
     folder = (tracker.store.folder or Path()) / "reports" / experiment.name
     measured = analyses.collect(tracker, experiment.name)
-    files = write(report, folder, measured)
+    files = write(report, folder, measured, of_sparse_training(tracker, report))
     tracker.grids.add_report(experiment.name, files)
     console.print(to_tables(report))
     if measured != analyses.NONE:

@@ -15,7 +15,18 @@ from elth.networks import facts
 from orchestrator import plan
 from orchestrator.plan.flops import cost_of, operations
 from orchestrator.plan.stage import Stage, info_of, shape_of
-from orchestrator.report.costs import Costs, Spent, _Layers, costs, draw, kept_of, to_json
+from orchestrator.report.cells import collect
+from orchestrator.report.costs import (
+    Costs,
+    Spent,
+    _Layers,
+    costs,
+    draw,
+    kept_of,
+    of_sparse_training,
+    to_json,
+)
+from orchestrator.report.forms import write
 from orchestrator.store.address import Store
 from orchestrator.store.tracker import Tracker
 from orchestrator.work.worker import Worker, run_job
@@ -116,6 +127,16 @@ def test_as_json_and_as_a_figure(grid: Finished, tmp_path: Path) -> None:
     text = drawn[1].read_text(encoding="utf-8")
     assert "RigL" in text
     assert f"in dense runs of {TINY_DEEPER}" in text
+
+
+def test_a_report_with_sparse_training_has_them(grid: Finished, tmp_path: Path) -> None:
+    report = collect(grid.tracker, "costs")
+    counted = of_sparse_training(grid.tracker, report)
+    assert counted == costs(grid.tracker, "costs")
+    names = [path.name for path in write(report, tmp_path, counted=counted)]
+    assert {"flops.json", "flops.png", "flops.svg"} <= {*names}
+    without = replace(report, cells=tuple(c for c in report.cells if c.method != "rigl"))
+    assert of_sparse_training(grid.tracker, without) is None
 
 
 def test_of_a_grid_of_which_nothing_is_finished(tmp_path: Path) -> None:
