@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -46,6 +47,19 @@ def _without_compilers_advice() -> Iterator[None]:
         warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.")
         warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
         yield
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """An iteration as a CUDA graph."""
+
+    graph: Any
+    gradients: Mapping[str, Tensor | None]
+    """Where it leaves gradients: any other iteration gives the weights tensors of its own."""
+
+    def replay(self) -> None:
+        """Do the iteration."""
+        self.graph.replay()
 
 
 class Engine:
@@ -125,11 +139,15 @@ class Engine:
         self._fast_loss: Any = None
         self._fast_logits: Any = None
         self._evaluation_batch = evaluation_batch
-        self._graph: Any = None
-        self._repelling: tuple[Repellent, Any] | None = None  # and its own CUDA graph
+        self._graph: _Graph | None = None
+        self._gradients: Mapping[str, Tensor | None] | None = None  # those of the last replay
+        self._repelling: tuple[Repellent, _Graph] | None = None  # and its own CUDA graph
         self._hidden: list[Tensor] = []
         self._hides = ""
-        self._hiding: dict[str, Any] = {}  # the CUDA graphs of iterations that step hidden ones
+        self._may_hide: frozenset[str] = frozenset()
+        self._hiding: dict[
+            str, _Graph | None
+        ] = {}  # the CUDA graphs of iterations that step hidden ones
         self.way, self.note = "eager", ""
         self._fresh_optimiser()
         if compile and group is None:
@@ -168,7 +186,8 @@ class Engine:
         """
         masked = mask or {}
         self.check_mask(masked)
-        self._repellent = None
+        self._repellent, self._hides = None, ""  # while graphs are recorded
+        self._may_hide = frozenset(masked)
         if repulsion is not None and repulsion.acts:
             self._repellent = self._repelled_by(repulsion, masked)
         if self._graph is not None:
@@ -268,7 +287,10 @@ class Engine:
 
     def hidden_values(self) -> dict[str, Tensor]:
         """Copies on the CPU of what pruned weights have kept, where ``begin`` was told so."""
-        return contiguous(dict(zip(self._masked, self._hidden, strict=True))) if self._hides else {}
+        if not self._hides:
+            return {}
+        hidden = zip(self._masked, self._hidden, strict=True)
+        return contiguous({name: value for name, value in hidden if name in self._may_hide})
 
     # What a mask that changes asks for (elth.dynamic.Host)
 
@@ -277,14 +299,29 @@ class Engine:
         return self._weights[name].detach()
 
     def gradient(self, name: str) -> Tensor:
-        """Its dense gradient of the last iteration; of several workers the mean."""
-        found = self._weights[name].grad
-        assert found is not None
-        return found
+        """Its dense gradient of the last iteration; of several workers the mean.
+
+        Raises:
+            ElthError: the loss does not depend on it.
+        """
+        own = self._weights[name].grad if self._gradients is None else self._gradients[name]
+        if own is None:
+            raise ElthError(
+                f"the loss does not depend on '{name}', which has no gradient: a mask that changes "
+                "needs one of each prunable weight"
+            )
+        return own
 
     def momentum(self, name: str) -> Tensor:
-        """What the optimiser has as its momentum."""
-        found: Tensor = self.optimiser.state[self._weights[name]]["momentum_buffer"]
+        """What the optimiser has as its momentum.
+
+        Raises:
+            ElthError: the loss does not depend on the weight.
+        """
+        found: Tensor | None = self.optimiser.state[self._weights[name]].get("momentum_buffer")
+        if found is None:
+            self.gradient(name)  # says so
+            raise ElthError(f"'{name}' has no momentum: its optimiser is {self.recipe.optimiser}")
         return found
 
     def dense(self, name: str) -> Tensor:
@@ -355,6 +392,7 @@ class Engine:
             self._images.copy_(images)
             self._labels.copy_(labels)
             graph.replay()
+            self._gradients = graph.gradients
         else:
             self._iterate(self._fast_loss if whole else None, images, labels, count)
         if count < self.recipe.batch_size:
@@ -412,6 +450,7 @@ class Engine:
     # The iteration
 
     def _iterate(self, fast_loss: Any, images: Tensor, labels: Tensor, count: int) -> None:
+        self._gradients = None
         with computing(self.recipe.precision, self.device):
             self.optimiser.zero_grad(set_to_none=True)
             if self.group is None:
@@ -595,7 +634,7 @@ class Engine:
         else:
             self._masked, self._pruned, self._masks = [], [], []
 
-    def _recorded(self) -> Any:
+    def _recorded(self) -> _Graph | None:
         """The iteration as a CUDA graph, on the tensors of now; it is trained some iterations."""
         images, labels = self._images, self._labels
         self.network.train()
@@ -610,7 +649,7 @@ class Engine:
             self.optimiser.zero_grad(set_to_none=True)
             with torch.cuda.graph(graph):
                 self._iterate(self._fast_loss, images, labels, len(labels))
-            return graph
+            return _Graph(graph, {name: weight.grad for name, weight in self._weights.items()})
         except Exception as error:
             self._warn(
                 "no CUDA graph could be captured, and each operation is started on its own, which "

@@ -99,7 +99,13 @@ class Cost:
 
 
 def step(
-    method: str, sparse: Fraction, dense: Fraction, *, every: int = 100, dpf: str = "careful"
+    method: str,
+    sparse: Fraction,
+    dense: Fraction,
+    *,
+    every: int = 100,
+    batches: int = 1,
+    dpf: str = "careful",
 ) -> Fraction:
     """Operations of an iteration, for each of its images.
 
@@ -109,7 +115,8 @@ def step(
         method: one of ``METHODS``. One whose density changes has the cost of the density at hand.
         sparse: operations of inference with the mask.
         dense: those without.
-        every: iterations between two updates of RigL's mask: its dense gradient is needed in one.
+        every: iterations between two updates of RigL's mask.
+        batches: in how many of them its dense gradient is needed.
         dpf: how one of DPF is counted, one of ``DPF``.
 
     Example:
@@ -128,7 +135,7 @@ def step(
     if method == "snfs":
         return 2 * sparse + dense
     if method == "rigl":
-        return (3 * sparse * every + 2 * sparse + dense) / (every + 1)
+        return (3 * sparse * (every + 1 - batches) + batches * (2 * sparse + dense)) / (every + 1)
     if method == "dpf":
         return sparse + 2 * dense if dpf == "elth" else 2 * sparse + dense
     return 3 * sparse

@@ -92,7 +92,7 @@ class Recipe:
     momentum: float = 0.9
     """Momentum of SGD."""
     weight_decay: float = 1e-4
-    """L2 penalty on every parameter."""
+    """L2 penalty, on what ``decay`` says."""
     schedule: str = "step"
     """``step`` (times ``gamma`` at each milestone), ``constant`` or ``cosine``."""
     milestones: tuple[Step, ...] = ()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from fractions import Fraction
 from typing import Any
 
 from torch import Tensor, nn
 
 from elth import masks
-from elth.counts import iterations_per_epoch
+from elth.counts import iterations_per_epoch, kept_at
 from elth.data import Dataset
 from elth.dynamic import Evolution
 from elth.dynamic import method as method_of
@@ -85,10 +84,9 @@ def train_sparse(
             "say how many weights there are at the end: either sparsity, as 0.9, or kept"
         )
     if kept is None:
-        total, zeros = masks.total(dense), Fraction(str(sparsity))
-        if not 0 <= zeros < 1:
+        if sparsity is None or not 0 <= float(sparsity) < 1:
             raise ElthError(f"sparsity must be at least 0 and below 1, as 0.9; found {sparsity!r}")
-        kept = total - int(zeros * total)
+        kept = kept_at(sparsity, masks.total(dense))
     anatomy = getattr(made, "anatomy", None)
     per_epoch = iterations_per_epoch(len(data.train_labels), recipe)
     evolution = Evolution(

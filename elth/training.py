@@ -45,8 +45,9 @@ _HOLDERS: WeakKeyDictionary[nn.Module, object] = WeakKeyDictionary()
 class NonFiniteLossError(ArithmeticError):
     """The training loss became infinite or not a number.
 
-    No parameter was updated with it, or since. Running statistics of batch normalisation have seen
-    its batch, and those that followed until it was noticed.
+    No parameter was updated with it, or since; a mask that was to change then may have changed.
+    Running statistics of batch normalisation have seen its batch, and those that followed until it
+    was noticed.
     """
 
     def __init__(self, step: int, epoch: int) -> None:
@@ -67,7 +68,8 @@ class Epoch:
     lr: float
     """Learning rate of the epoch's last iteration."""
     train_loss: float
-    """Mean cross-entropy over the images of the epoch that were trained on, in nats."""
+    """Mean training loss over the images of the epoch that were trained on, in nats: cross-entropy,
+    with the recipe's smoothing of labels."""
     test_loss: float
     """Mean cross-entropy over the test set, in nats."""
     test_accuracy: float
@@ -168,7 +170,7 @@ class Training:
             )
         if evolution is not None:
             _check_evolution(evolution, mask, repulsion)
-            evolution.method.check(recipe, self.per_epoch)
+            evolution.method.check(recipe, self.per_epoch, start)
             mask = evolution.mask
         network.check_mask(mask or {})
         self.engine = network

@@ -258,15 +258,20 @@ class Evolution:
 
     # Methods that prune more and more
 
+    @property
+    def _last(self) -> int:
+        """The iteration before which the number of weights is reached."""
+        return max(min(self._end, self._length - 1), self._start)
+
     def _prunes_at(self, step: int) -> bool:
-        last = min(self._end, self._length - 1)
+        last = self._last
         if step == last:
             return True
         frozen = not (isinstance(self.method, DPF) and not self.method.freeze)
         return step % self._every == 0 and step >= self._begin and (step < last or not frozen)
 
     def _prune(self, host: Host, step: int) -> None:
-        done = ramp(step, self._begin, min(self._end, self._length - 1))
+        done = ramp(step, self._begin, min(self._end, self._last))
         if self._final is not None:
             counts = {
                 name: self._sizes[name] - int(done * (self._sizes[name] - self._final[name]))

@@ -39,6 +39,10 @@ class Method:
         """Check every setting against its type and its bounds; a step may be given as text."""
         for field in fields(self):
             object.__setattr__(self, field.name, self._checked(field.name, field.default))
+        if getattr(self, "least", 0.0) > getattr(self, "fraction", 1.0):
+            raise ElthError(
+                f"setting least of method {self.name} is above its fraction, from which it falls"
+            )
         if "end" in self.plain_types() and getattr(self, "begin", 0.0) >= getattr(self, "end", 1.0):
             raise ElthError(
                 f"method {self.name} would end to change its mask at {self.end} of the training "  # type: ignore[attr-defined]
@@ -74,12 +78,17 @@ class Method:
             raise ElthError(f"{what} is a fraction between 0 and 1, is {value:g}")
         return value
 
-    def check(self, recipe: Recipe, per_epoch: int) -> None:
+    def check(self, recipe: Recipe, per_epoch: int, start: int = 0) -> None:
         """Refuse a recipe by which it cannot be done.
 
+        Args:
+            recipe: how is trained.
+            per_epoch: iterations of an epoch.
+            start: the iteration at which the training starts.
+
         Raises:
-            ElthError: it goes by a momentum that there is not, or would average more gradients than
-                there are between two updates.
+            ElthError: it goes by a momentum that there is not, would never change its mask, would
+                do nothing else, or would average more gradients than there are between two updates.
         """
         if self.needs_momentum and (recipe.optimiser != "sgd" or not recipe.momentum):
             raise ElthError(
@@ -92,6 +101,22 @@ class Method:
             raise ElthError(
                 f"setting batches of method {self.name} is {batches}, more than the {every} "
                 "iterations between two updates: take at most as many"
+            )
+        if "every" not in self.plain_types():
+            return
+        length = recipe.length.iterations(per_epoch)
+        first = max(int(getattr(self, "begin", 0.0) * length), start)
+        end = int(getattr(self, "end", 1) * length)
+        if every * (first // every + 1) >= end:
+            raise ElthError(
+                f"method {self.name} would never change its mask, or once at its end: it does so "
+                f"every {every} iterations between {first} and {end} of {length}; lower its "
+                "setting every, raise end, or train for longer"
+            )
+        if self.cost == "rigl" and every == 1:
+            raise ElthError(
+                f"method {self.name} would do nothing but change its mask, as an update takes the "
+                "place of a step: every must be at least 2it"
             )
 
     def plain(self) -> dict[str, Any]:

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from elth.data import info
-from orchestrator.plan.stage import KINDS, Stage, dataset_of, recipe_of
+from orchestrator.plan.stage import ANALYSIS, Stage, dataset_of, recipe_of
 
 
 def trained(stages: Iterable[Stage]) -> list[Mapping[str, Any]]:
     """What of some stages decides how a machine trains them, each once, as JSON values."""
     found: dict[str, Mapping[str, Any]] = {}
     for stage in stages:
-        if stage.kind not in KINDS:  # as an imported ticket
+        if stage.is_given or stage.kind == ANALYSIS:  # which train nothing
             continue
         recipe, dataset = recipe_of(stage), dataset_of(stage)
         network = stage.params["network"]

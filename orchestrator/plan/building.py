@@ -189,12 +189,14 @@ class _Builder:
         name = method_of(cell.method).criterion
         settings = dict(self.experiment.criteria.get(name, {}))
         rewound = settings.pop("at", "init") == "rewind"
+        recipe, info = self.experiment.recipe_for(cell.dataset), info_of(cell.dataset)
         check_sparse(
             dynamic.method(name, settings),
             cell.network,
-            info_of(cell.dataset),
-            self.experiment.recipe_for(cell.dataset),
+            info,
+            recipe,
             level.kept,
+            rewind_step(info.train_size, recipe) if rewound else 0,
         )
         self.check(cell.network, cell.dataset)
         start = self.rewind_point(cell.network, cell.dataset) if rewound else None

@@ -75,12 +75,12 @@ def operations(
     """
     cost = cost or cost_of(stage.params["network"], shape_of(stage))
     dense, sparse = cost.inference(), cost.inference(kept)
-    name, every, during = "static", 1, sparse
+    name, every, batches, during = "static", 1, 1, sparse
     if stage.kind == SPARSE:
         method = dynamic.method(stage.params["method"], stage.params.get("settings", {}))
         name = method.cost
         if isinstance(method, dynamic.RigL):
-            every = method.every.iterations(per_epoch(stage))
+            every, batches = method.every.iterations(per_epoch(stage)), method.batches
         if isinstance(method, GMP | DPF):
             done = _mean_ramp(
                 method.name,
@@ -90,7 +90,7 @@ def operations(
                 per_epoch(stage),
             )
             during = dense - done * (dense - sparse)
-    each = step(name, during, dense, every=every, dpf=dpf)
+    each = step(name, during, dense, every=every, batches=batches, dpf=dpf)
     return Operations(
         inference=float(sparse), dense=float(dense), training=float(each * images_of(stage))
     )
@@ -109,12 +109,13 @@ def _mean_ramp(
     As ``elth.dynamic.Evolution`` prunes: a mask stays from one update to the next.
     """
     method: Any = dynamic.method(name, json.loads(settings))
-    every, end = method.every.iterations(epoch), min(int(method.end * length), length - 1)
+    every = method.every.iterations(epoch)
+    end = max(min(int(method.end * length), length - 1), first)
     begin = int(getattr(method, "begin", 0.0) * length)
     total, now = Fraction(0), Fraction(0)
     for at in range(first, last):
         if at == end or (at % every == 0 and begin <= at < end):
-            now = ramp(at, begin, end)
+            now = ramp(at, begin, min(end, int(method.end * length)))
         elif at > end:
             return (total + now * (last - at)) / (last - first)
         total += now

@@ -13,15 +13,23 @@ from elth.recipes import Recipe
 
 
 def check_sparse(
-    method: Method, network: str, info: DatasetInfo, recipe: Recipe, kept: int
+    method: Method, network: str, info: DatasetInfo, recipe: Recipe, kept: int, start: int
 ) -> None:
     """Refuse a sparse training that cannot be done.
+
+    Args:
+        method: how its mask comes about and changes.
+        network: what is trained.
+        info: on what.
+        recipe: how.
+        kept: how many weights there are at the end.
+        start: the iteration at which the training starts.
 
     Raises:
         ElthError: the recipe does not go with the method, or so few weights cannot be spread over
             the layers as it asks.
     """
-    method.check(recipe, iterations_per_epoch(info.train_size, recipe))
+    method.check(recipe, iterations_per_epoch(info.train_size, recipe), start)
     _check_counts(method, network, info.shape, kept)
 
 

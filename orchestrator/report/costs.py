@@ -101,9 +101,10 @@ def costs(
     if not report.shown:
         raise ElthError(f"nothing of {grid} is finished, so nothing can be counted")
     content = asked or tracker.grids.content(grid)
+    all_keys = finished_in(tracker, content)
     by_key = {
         key: one
-        for key, one in finished_in(tracker, content).items()
+        for key, one in all_keys.items()
         if one.stage.kind != ANALYSIS and not one.stage.is_given
     }
     layers = _Layers(tracker)
@@ -137,7 +138,8 @@ def costs(
                 shared=statistics.fmean(before(k, users) for k in own) / scale,
             )
         )
-    needed = {one for key in wanted for one in above[key]} - found.keys()
+    given = {key for key, one in all_keys.items() if one.stage.is_given}
+    needed = {one for key in wanted for one in above[key]} - found.keys() - given
     lacking = tuple(sorted(one[:12] for one in needed))
     return Costs(grid=grid, spent=tuple(spent), reference=reference, unit=unit, lacking=lacking)
 
@@ -209,14 +211,21 @@ def kept_of(tracker: Tracker, run_id: str, stage: Stage, cost: Cost) -> dict[str
 
 
 def _above(key: str, by_key: Mapping[str, Tracked]) -> frozenset[str]:
-    """Keys of all that a stage needs, whether they are finished here or not."""
+    """Keys of all that has to be trained for a stage, whether it is finished here or not.
+
+    What a retraining takes of a round is its mask, which is known before that round is trained.
+    """
     found: set[str] = set()
-    waiting = [key]
+    seen, waiting = {key}, [key]
     while waiting:
         one = by_key.get(waiting.pop())
         for parent in one.stage.parents if one is not None else ():
-            if parent not in found:
+            above = by_key.get(parent)
+            of_mask = one is not None and one.stage.kind == "retraining"
+            if not (of_mask and above is not None and above.stage.kind == "round"):
                 found.add(parent)
+            if parent not in seen:
+                seen.add(parent)
                 waiting.append(parent)
     return frozenset(found)
 

@@ -308,6 +308,39 @@ def test_settings_that_are_refused(name: str, settings: dict[str, Any], message:
         method(name, settings)
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "start", "message"),
+    [
+        (
+            "rigl",
+            {},
+            0,
+            "rigl would never change its mask, .* every 100 iterations between 0 and 15",
+        ),
+        (
+            "set",
+            {"every": "5it"},
+            15,
+            "set would never .* every 5 iterations between 15 and 15 of 20",
+        ),
+        ("gmp", {"every": "9it"}, 0, "gmp would never .* or once at its end: .* between 6 and 15"),
+        ("dpf", {"every": "4it"}, 16, "dpf would never .* between 16 and 15 of 20; lower its"),
+        ("rigl", {"every": "1it"}, 0, "rigl would do nothing but change its mask, .* at least 2it"),
+    ],
+)
+def test_what_would_do_nothing_is_refused(
+    name: str, settings: dict[str, Any], start: int, message: str
+) -> None:
+    recipe = Recipe(length=Step(2, "ep"), rewind=Step(0, "ep"))
+    with pytest.raises(ElthError, match=message):
+        method(name, settings).check(recipe, 10, start)
+    for one in ("rigl", "set", "gmp", "dpf", "snfs", "static"):
+        own = {} if one == "static" else {"every": "3it"}
+        method(one, own).check(recipe, 10)
+    with pytest.raises(ElthError, match="least of method snfs is above its fraction"):
+        method("snfs", {"least": 0.9})
+
+
 def test_a_count_that_is_within_dense_layers_is_refused() -> None:
     shapes = {"conv": (10, 9, 1, 1), "fc": (2, 5)}
     with pytest.raises(

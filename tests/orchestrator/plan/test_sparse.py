@@ -16,8 +16,15 @@ from tests.orchestrator.helpers import TINY, of_kind, tiny
 SIX = ["rigl", "set", "snfs", "static", "gmp", "dpf"]
 
 
+LONG = {"length": "20ep", "rewind": "1ep", "batch_size": 64, "milestones": ["10ep"]}
+"""420 iterations, in which defaults do something, but those of GMP."""
+
+
 def _built(*grid: dict[str, Any], **changes: Any) -> Plan:
-    return plan.build(tiny("sparse", grid=list(grid), **changes))
+    own = {"gmp": {"every": "50it"}} if any("gmp" in one["method"] for one in grid) else {}
+    criteria = {**own, **changes.pop("criteria", {})}
+    given = {"recipe": LONG, "criteria": criteria, "grid": list(grid), **changes}
+    return plan.build(tiny("sparse", **given))
 
 
 def _one(*grid: dict[str, Any], **changes: Any) -> Stage:
@@ -44,8 +51,8 @@ def test_it_needs_nothing_and_is_of_as_many_weights_as_the_round() -> None:
     for stage in built.stages.values():
         assert stage.parents == ()
         assert stage.params["keep"] == 2_753
-        assert iterations(stage) == (0, 42)
-        assert "settings" not in stage.params
+        assert iterations(stage) == (0, 420)
+        assert stage.params.get("settings", {}).keys() <= {"every"}
     assert {stage.params["method"] for stage in built.stages.values()} == set(SIX)
     assert {s.title for s in built.stages.values()} >= {f"{TINY} rigl round 2, seed 0"}
 
@@ -60,7 +67,7 @@ def test_from_the_rewind_point() -> None:
     built = _built({"method": "dpf", "network": TINY}, criteria={"dpf": {"at": "rewind"}})
     (start,), (stage,) = of_kind(built, "rewind_point"), of_kind(built, SPARSE)
     assert stage.parents == (start.key,)
-    assert iterations(stage) == (21, 42)
+    assert iterations(stage) == (21, 420)
 
 
 def test_settings_are_in_keys_where_they_differ() -> None:
@@ -90,7 +97,7 @@ def test_lengths_and_settings_by_a_variant() -> None:
         },
     )
     sparse = {stage.labels.get("variant", ""): stage for stage in of_kind(built, SPARSE)}
-    assert iterations(sparse["long"]) == (0, 210)
+    assert iterations(sparse["long"]) == (0, 2100)
     assert sparse["even"].params["settings"] == {"distribution": "uniform"}
     assert len(of_kind(built, "rewind_point")) == 2, "an even one has the same chain"
 
@@ -137,8 +144,13 @@ def test_a_twin_has_other_noise() -> None:
             r"resnet14\(width=4\): method gmp cannot keep 33 weights .*: 36 are in .*conv1.weight",
         ),
         (
+            {"method": "rigl"},
+            {"criteria": {"rigl": {"every": "400it"}}},
+            "method rigl would never change its mask, .* every 400 iterations between 0 and 315",
+        ),
+        (
             {"method": "snfs"},
-            {"recipe": {"length": "2ep", "rewind": "1ep", "optimiser": "adam", "lr": 0.01}},
+            {"recipe": {"length": "4ep", "rewind": "1ep", "optimiser": "adam", "lr": 0.01}},
             "method snfs goes by the momentum of SGD: .* found adam",
         ),
     ],

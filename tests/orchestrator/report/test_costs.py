@@ -91,12 +91,13 @@ def test_a_chain_is_counted_whole_and_shared(grid: Finished) -> None:
     last = _spent(found, "imp", 2)
     assert last.training == pytest.approx(second)
     assert last.search == pytest.approx(start + dense + first)
-    # The control of round 1 and the moved ticket need the chain; IMP's round 2 is on the way to it.
+    # A mask is known before its round is trained: that of round 2 after round 1. So the moved
+    # ticket needs what IMP's own needs, and the control of round 1 the dense network alone.
     moved, control = _spent(found, "ett", 2), _spent(found, "reinit", 1)
-    assert control.search == pytest.approx(start + dense + first)
-    assert control.shared == pytest.approx((start + dense + first) / 2)
-    assert moved.search == pytest.approx(start + dense + first + second)
-    assert moved.shared == pytest.approx((start + dense + first) / 2 + second)
+    assert control.search == pytest.approx(start + dense)
+    assert control.shared == pytest.approx((start + dense) / 3)
+    assert moved.search == last.search
+    assert moved.shared == last.shared == pytest.approx((start + dense) / 3 + first / 2)
     assert moved.total == moved.training + moved.shared
     rigl = _spent(found, "rigl", 2)
     assert (rigl.search, rigl.shared) == (0, 0)
