@@ -434,6 +434,7 @@ class _Recorded:
     def __init__(self, engine: Engine) -> None:
         engine.network.train()
         self.engine, self.repellent = engine, engine._repellent
+        self.gradients: dict[str, torch.Tensor] = {}
         for _ in range(2):  # as recording does, it trains
             self.replay()
 

@@ -263,11 +263,37 @@ def test_no_key_of_the_first_version_of_grasp_is_asked_for() -> None:
     assert not keys & former
 
 
+SPARSE = {
+    "rigl": "599584a6fbcbd0216337f052dcd1be4d848c49ef179c6e222f53d069002155da",
+    "set": "198cac338ac94a3f5fd682f996e6c27501d4b8b3500904b2e1a2850e4b48d3d6",
+    "snfs": "ec45b0fbca850c0d016f91a0f6b86071a9c4453fd5dea52c67a01e802ece34cd",
+    "static": "2debeb9bb81abf5261be241c6e10fd2bc758b348517060d01c8c9f3eb6411d7f",
+    "gmp": "63b95f161ee5f79224c1f436c91c0c250ba1ad3d797e0e5e7f43a54bed508005",
+    "dpf": "e58b49cfa4594afb95fd9e397bab6367c0ae65a8bd9d8218a2a15ad8d66c6a44",
+}
+"""Keys of sparse trainings of ResNet-20 of as many weights as round 10 has."""
+
+
+@pytest.mark.parametrize("method", SPARSE)
+def test_golden_keys_of_sparse_trainings(method: str) -> None:
+    built = plan.build(experiment(grid=[{"method": method, "network": "resnet20", "round": 10}]))
+    (stage,) = of_kind(built, "sparse_training")
+    assert stage.key == built.asked[0] == SPARSE[method]
+
+
+def test_the_golden_key_of_a_sparse_training_from_the_rewind_point() -> None:
+    grid = [{"method": "rigl", "network": "resnet20", "round": 10}]
+    criteria = {"rigl": {"every": "50it", "at": "rewind"}}
+    (stage,) = of_kind(plan.build(experiment(grid=grid, criteria=criteria)), "sparse_training")
+    assert stage.key == ("5e9846bdf3a6231e8c99fec427eb37cb1ecafb2c4f1dd400d2b187e4af2b1717")
+
+
 def test_every_method_has_a_golden_key() -> None:
     marks = test_golden_keys_of_retrainings.pytestmark
     tried = {entry["method"] for entry, *_ in marks[0].args[1]}
     tried |= {"dense", "imp", "ett", "reinit", "random", "magnitude"}  # those of ``GOLDEN``
     tried |= {"random_layerwise"}  # as other criteria
+    tried |= SPARSE.keys()
     assert tried == set(METHODS)
 
 
