@@ -18,9 +18,8 @@ from benchmarks.train import _wait, fresh_network
 from elth import data, masks
 from elth.data import MemoryDataset
 from elth.dynamic import Evolution, method
-from elth.engine import Engine
 from elth.recipes import RECIPES
-from elth.training import Training, evaluation_batch
+from elth.training import Training, engine_for
 
 REPEATS = 21
 EVERY = 25
@@ -29,7 +28,7 @@ CASES = (("resnet20", "cifar10", "cifar10_resnet"), ("resnet20", "digits", "digi
 
 def _training(name: str, dataset: MemoryDataset, recipe_name: str, way: str) -> Training:
     network, recipe = fresh_network(name, dataset), RECIPES[recipe_name]
-    shape, per_epoch = dataset.info.shape, len(dataset.train_labels) // recipe.batch_size
+    per_epoch = len(dataset.train_labels) // recipe.batch_size
     state = {key: value.clone() for key, value in network.state_dict().items()}
     dense = masks.ones(network)
     evolution = Evolution(
@@ -39,14 +38,7 @@ def _training(name: str, dataset: MemoryDataset, recipe_name: str, way: str) -> 
         length=10**6,
         per_epoch=per_epoch,
     )
-    engine = Engine(
-        network,
-        recipe,
-        dataset.device,
-        shape=shape.image,
-        evaluation_batch=evaluation_batch(dataset.info),
-        compile=True,
-    )
+    engine = engine_for(network, dataset, recipe, compile=True)
     return Training(engine, dataset, recipe, seed=0, state=state, evolution=evolution)
 
 

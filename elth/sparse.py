@@ -13,16 +13,14 @@ from elth.counts import iterations_per_epoch, kept_at
 from elth.data import Dataset
 from elth.dynamic import Evolution
 from elth.dynamic import method as method_of
-from elth.engine import Engine
 from elth.errors import ElthError
-from elth.evaluation import evaluation_batch
 from elth.networks import Anatomy, build
 from elth.parallel import Group
 from elth.recipes import Recipe, named
 from elth.specs import Spec
 from elth.streams import COMMON, Noise, stream
 from elth.tensors import contiguous
-from elth.training import Training
+from elth.training import Training, engine_for
 
 
 def train_sparse(
@@ -100,17 +98,8 @@ def train_sparse(
         seed=seed,
         noise=noise,
     )
-    engine = Engine(
-        made,
-        recipe,
-        data.device,
-        shape=shape.image,
-        evaluation_batch=evaluation_batch(data.info),
-        compile=compile,
-        group=group,
-    )
     return Training(
-        engine,
+        engine_for(made, data, recipe, compile=compile, group=group),
         data,
         recipe,
         seed=seed,

@@ -459,6 +459,26 @@ def _told(shape: Sequence[int] | None) -> str:
     return "nothing" if shape is None else "x".join(map(str, shape)) or "a number"
 
 
+def engine_for(
+    network: nn.Module,
+    data: Dataset,
+    recipe: Recipe,
+    *,
+    compile: bool = False,
+    group: Group | None = None,
+) -> Engine:
+    """An engine for trainings of a network on a dataset, on the device where that is."""
+    return Engine(
+        network,
+        recipe,
+        data.device,
+        shape=data.info.shape.image,
+        evaluation_batch=evaluation_batch(data.info),
+        compile=compile,
+        group=group,
+    )
+
+
 def train_ticket(
     ticket: Ticket,
     data: Dataset,
@@ -520,15 +540,7 @@ def train_ticket(
         stop = ticket.origin.get("stop")
     if noise is None:
         noise = Noise.of(ticket.origin.get("noise", {}))
-    engine = Engine(
-        ticket.make_network(),
-        recipe,
-        data.device,
-        shape=ticket.shape.image,
-        evaluation_batch=evaluation_batch(data.info),
-        compile=compile,
-        group=group,
-    )
+    engine = engine_for(ticket.make_network(), data, recipe, compile=compile, group=group)
     return Training(
         engine,
         data,

@@ -39,15 +39,6 @@ class Method:
         """Check every setting against its type and its bounds; a step may be given as text."""
         for field in fields(self):
             object.__setattr__(self, field.name, self._checked(field.name, field.default))
-        if getattr(self, "least", 0.0) > getattr(self, "fraction", 1.0):
-            raise ElthError(
-                f"setting least of method {self.name} is above its fraction, from which it falls"
-            )
-        if "end" in self.plain_types() and getattr(self, "begin", 0.0) >= getattr(self, "end", 1.0):
-            raise ElthError(
-                f"method {self.name} would end to change its mask at {self.end} of the training "  # type: ignore[attr-defined]
-                f"and begin at {self.begin}: let begin be below end"  # type: ignore[attr-defined]
-            )
 
     @classmethod
     def plain_types(cls) -> dict[str, Any]:
@@ -242,6 +233,14 @@ class SNFS(_Spread):
     redistribute: bool = True
     """Whether what is grown goes to the layers of the largest mean momentum."""
 
+    def __post_init__(self) -> None:
+        """And that the fraction falls."""
+        super().__post_init__()
+        if self.least > self.fraction:
+            raise ElthError(
+                f"setting least of method {self.name} is above its fraction, from which it falls"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class GMP(_Spread):
@@ -259,6 +258,15 @@ class GMP(_Spread):
     """Fraction of the training at which the number of weights is reached."""
     every: Step = _1000IT
     """Between two prunings; there is one at ``end``, too."""
+
+    def __post_init__(self) -> None:
+        """And that it begins before it ends."""
+        super().__post_init__()
+        if self.begin >= self.end:
+            raise ElthError(
+                f"method {self.name} would end to change its mask at {self.end} of the training "
+                f"and begin at {self.begin}: let begin be below end"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,6 @@ that ETT moved the chain of its source. One chain serves several tickets, and is
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,6 @@ from mlflow.exceptions import MlflowException
 
 from elth.data import info
 from elth.errors import ElthError
-from elth.files import write_atomic
 from elth.flops import Cost
 from elth.networks import canonical
 from elth.recipes import Recipe
@@ -30,7 +28,7 @@ from orchestrator.experiment.methods import METHODS, SPARSE
 from orchestrator.plan.flops import Operations, cost_of, dense_run, operations
 from orchestrator.plan.stage import ANALYSIS, Stage, info_of, shape_of
 from orchestrator.report.cells import Cell, Report, collect, finished_in, network_order
-from orchestrator.report.figure import ETT_COLOURS, STYLE, style_of
+from orchestrator.report.figure import ETT_COLOURS, STYLE, save, style_of
 from orchestrator.store.content import Content
 from orchestrator.store.listing import Tracked
 from orchestrator.store.runlog import COST
@@ -303,10 +301,4 @@ def draw(found: Costs, folder: Path) -> list[Path]:
         )
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
-    paths = [folder / "flops.png", folder / "flops.svg"]
-    settings: tuple[dict[str, Any], ...] = ({"dpi": 150}, {"metadata": {"Date": None}})
-    for path, given in zip(paths, settings, strict=True):
-        drawn = io.BytesIO()
-        fig.savefig(drawn, format=path.suffix[1:], **given)
-        write_atomic(path, drawn.getvalue())
-    return paths
+    return save(fig, folder, "flops")

@@ -98,12 +98,16 @@ def draw(report: Report, folder: Path) -> list[Path]:
     """Draw a panel for each network, as PNG and SVG; returns the files, none if there is none."""
     if not report.shown:
         return []
-    fig = plot(report)
-    paths = [folder / "accuracy.png", folder / "accuracy.svg"]
+    return save(plot(report), folder, "accuracy")
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write a figure as PNG and SVG, whole or not at all; returns the files."""
+    paths = [folder / f"{name}.png", folder / f"{name}.svg"]
     settings: tuple[dict[str, Any], ...] = ({"dpi": 150}, {"metadata": {"Date": None}})
     for path, given in zip(paths, settings, strict=True):
         drawn = io.BytesIO()
-        fig.savefig(drawn, format=path.suffix[1:], **given)
+        figure.savefig(drawn, format=path.suffix[1:], **given)
         write_atomic(path, drawn.getvalue())
     return paths
 

@@ -28,6 +28,7 @@ from orchestrator.store.processes import Process, owner
 from orchestrator.store.result import Result
 from orchestrator.store.runlog import RunLog, begin_run
 from orchestrator.store.tracker import Tracker
+from orchestrator.work.worker import Worker, run_job
 
 QUICK = hypothesis.settings(deadline=None, derandomize=True, database=None, max_examples=50)
 """For every test with drawn examples: the same ones each time, and no clock."""
@@ -150,6 +151,20 @@ def job_config(
         "stages": [stage.describe() for stage in stages],
     }
     return config | changes
+
+
+def do(found: Experiment, built: Plan, tracker: Tracker) -> None:
+    """Do the stages of a plan that are not finished in this process, as ``elth run`` on Ray."""
+    tracker.grids.open(found.name, found.resolved(), built.stages, "", built.also)
+    worker = Worker()
+    done = {one.key for one in tracker.stages() if one.status == "finished"}
+    for job in built.jobs(done):
+        config = job_config(tracker.store, found, job.stages, keep=sorted(built.kept))
+        for report in run_job(config, worker):
+            assert not report.failed, report.failed
+    own = (one.run_id for one in tracker.stages() if one.key in built.stages)
+    tracker.grids.join(own, found.name)
+    tracker.forget()
 
 
 def artifact(tracker: Tracker, run_id: str, path: str) -> Path:

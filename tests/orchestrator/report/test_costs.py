@@ -29,8 +29,7 @@ from orchestrator.report.costs import (
 from orchestrator.report.forms import write
 from orchestrator.store.address import Store
 from orchestrator.store.tracker import Tracker
-from orchestrator.work.worker import Worker, run_job
-from tests.orchestrator.helpers import TINY, TINY_DEEPER, Finished, job_config, tiny
+from tests.orchestrator.helpers import TINY, TINY_DEEPER, Finished, do, tiny
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +49,7 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     built = plan.build(found)
     store = Store.of(tmp_path_factory.mktemp("costs"))
     tracker = Tracker(store)
-    tracker.grids.open(found.name, found.resolved(), built.stages, "", built.also)
-    worker = Worker()
-    for job in built.jobs():
-        for report in run_job(job_config(store, found, job.stages), worker):
-            assert not report.failed, report.failed
-    tracker.grids.join((one.run_id for one in tracker.stages() if one.key in built.stages), "x")
-    tracker.forget()
+    do(found, built, tracker)
     return Finished(store=store, tracker=tracker, experiment=found, plan=built)
 
 

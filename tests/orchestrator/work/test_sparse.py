@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,6 @@ import elth
 from elth import masks
 from elth.engine import Engine
 from orchestrator import plan
-from orchestrator.experiment.sections import Experiment
-from orchestrator.plan.graph import Plan
 from orchestrator.plan.stage import SPARSE, Stage
 from orchestrator.report.cells import collect
 from orchestrator.store.address import Store
@@ -23,7 +20,7 @@ from orchestrator.store.tracker import Tracker
 from orchestrator.work import adhoc
 from orchestrator.work.tickets import ticket_of, tracked_ticket, trained_ticket
 from orchestrator.work.worker import Worker, run_job
-from tests.orchestrator.helpers import TINY, Finished, job_config, of_kind, tiny
+from tests.orchestrator.helpers import TINY, Finished, do, job_config, of_kind, tiny
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "rigl": {"every": "5it"},
@@ -32,20 +29,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "dpf": {"every": "5it"},
 }
 METHODS = ["rigl", "set", "snfs", "static", "gmp", "dpf"]
-
-
-def _do(
-    found: Experiment, built: Plan, tracker: Tracker, keys: Iterable[str] = (), **config: Any
-) -> None:
-    tracker.grids.open(found.name, found.resolved(), built.stages, "", built.also)
-    worker = Worker()
-    done = {one.key for one in tracker.stages() if one.status == "finished"}
-    for job in built.jobs(done):
-        given = job_config(tracker.store, found, job.stages, keep=sorted(built.kept))
-        for report in run_job({**given, **config}, worker):
-            assert not report.failed, report.failed
-    tracker.grids.join((one.run_id for one in tracker.stages() if one.key in built.stages), "x")
-    tracker.forget()
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +45,7 @@ def sparse(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     built = plan.build(found)
     store = Store.of(tmp_path_factory.mktemp("sparse"))
     tracker = Tracker(store)
-    _do(found, built, tracker)
+    do(found, built, tracker)
     return Finished(store=store, tracker=tracker, experiment=found, plan=built)
 
 

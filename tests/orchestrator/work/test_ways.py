@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -15,8 +14,6 @@ import elth
 from elth.errors import ElthError
 from elth.streams import Noise
 from orchestrator import plan
-from orchestrator.experiment.sections import Experiment
-from orchestrator.plan.graph import Plan
 from orchestrator.plan.stage import Stage, iterations
 from orchestrator.report import figure
 from orchestrator.report.cells import Cell, collect
@@ -25,21 +22,7 @@ from orchestrator.store import variants
 from orchestrator.store.address import Store
 from orchestrator.store.tracker import Tracker
 from orchestrator.work.tickets import repulsion_of, ticket_of, tracked_ticket
-from orchestrator.work.worker import Worker, run_job
-from tests.orchestrator.helpers import TINY, Finished, job_config, tiny
-
-
-def _do(found: Experiment, built: Plan, tracker: Tracker, keys: Iterable[str] = ()) -> None:
-    """Do the stages of a plan that are not finished, as ``elth run`` does on Ray."""
-    tracker.grids.open(found.name, found.resolved(), built.stages, "", built.also)
-    worker = Worker()
-    done = {one.key for one in tracker.stages() if one.status == "finished"}
-    for job in built.jobs(done):
-        config = job_config(tracker.store, found, job.stages, keep=sorted(built.kept))
-        for report in run_job(config, worker):
-            assert not report.failed, report.failed
-    tracker.grids.join((one.run_id for one in tracker.stages() if one.key in built.stages), "ways")
-    tracker.forget()
+from tests.orchestrator.helpers import TINY, Finished, do, tiny
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +53,7 @@ def ways(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     built = plan.build(found)
     store = Store.of(tmp_path_factory.mktemp("ways"))
     tracker = Tracker(store)
-    _do(found, built, tracker)
+    do(found, built, tracker)
     return Finished(store=store, tracker=tracker, experiment=found, plan=built)
 
 
