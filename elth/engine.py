@@ -600,6 +600,7 @@ class Engine:
 
     def _compile_all(self, batch: Tensor, labels: Tensor, evaluation: Tensor) -> None:
         """Let everything be compiled that training and evaluation call."""
+        arithmetic.keep_apart()
         # All engines share the code that is compiled, so PyTorch counts them as one function.
         torch._dynamo.config.recompile_limit = _ENGINES
         self._fast_loss = torch.compile(self._forward.loss, dynamic=False, fullgraph=True)

@@ -7,7 +7,7 @@ the first time (``ensure``, which every engine calls).
 
 from __future__ import annotations
 
-from elth.arithmetic._compiled import ensure_alike
+from elth.arithmetic._compiled import ensure_alike, keep_apart
 from elth.arithmetic._gate import (
     CHOICES,
     VARIABLE,
@@ -30,6 +30,7 @@ __all__ = [
     "WrongArithmeticError",
     "ensure",
     "ensure_alike",
+    "keep_apart",
     "look",
     "processor",
     "told",

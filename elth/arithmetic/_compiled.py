@@ -9,6 +9,7 @@ good part of itself, and by more than a change of the images by a unit roundoff 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from elth.arithmetic._compare import UNIT
 from elth.arithmetic._gate import act, choice, unit_of, where
+from elth.arithmetic._machine import kind
 from elth.recipes import Recipe
 from elth.streams import stream
 
@@ -28,7 +30,27 @@ _LOSS = 1e-3
 _SHAKES = 4.0
 """How often what a unit roundoff of the images does may be exceeded."""
 
+_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
+"""PyTorch's variable for the folder of what it has compiled."""
+
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def keep_apart() -> None:
+    """Have this process find compiled code only of machines of its kind.
+
+    PyTorch looks up what it has compiled by the network, not by the processor's instructions: of a
+    folder that machines share, as one at home, it takes the code that was written for vectors of
+    512 bits and builds it for 256, which gives wrong numbers or harms memory (2.13.0). So each kind
+    of machine has a folder of its own in it, and a tag in PyTorch's keys.
+    """
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    own, config = kind(), torch.compiler.config
+    if os.path.basename(cache_dir()) != own:
+        os.environ[_FOLDER] = os.path.join(cache_dir(), own)
+    if own not in config.cache_key_tag:
+        config.cache_key_tag += own
 
 
 def ensure_alike(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import os
 import platform
 import re
@@ -58,11 +59,20 @@ def processor() -> str:
     kernels (``ATEN_CPU_CAPABILITY`` counted), and other variables by which they change their ways:
     ``AuthenticAMD-AVX512_CORE_BF16-AVX512``.
     """
-    vendor, isa = _hardware()
+    vendor, isa, _ = _hardware()
     level = limited(isa, next((os.environ[n] for n in LIMITS if os.environ.get(n)), ""))
     parts = [vendor, *([level] if level else []), torch.backends.cpu.get_cpu_capability()]
     parts += [f"{name}={os.environ[name]}" for name in _FURTHER if os.environ.get(name)]
     return "-".join(part.replace("/", "_").replace(" ", "_") for part in parts)
+
+
+def kind() -> str:
+    """What compiled code depends on: ``processor``, and a digest of all that its core can do.
+
+    A compiler that is told to use what the machine has uses more than ``processor`` names.
+    """
+    flags = " ".join(sorted(_hardware()[2]))
+    return f"{processor()}-{hashlib.sha256(flags.encode()).hexdigest()[:8]}"
 
 
 def limited(isa: str, limit: str) -> str:
@@ -75,8 +85,8 @@ def limited(isa: str, limit: str) -> str:
 
 
 @functools.cache
-def _hardware() -> tuple[str, str]:
-    """The maker, and the highest of oneDNN's instruction sets that the processor has."""
+def _hardware() -> tuple[str, str, frozenset[str]]:
+    """The maker, the highest of oneDNN's instruction sets that the processor has, and its flags."""
     vendor, flags = platform.machine(), set[str]()
     with contextlib.suppress(OSError):
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
@@ -87,4 +97,4 @@ def _hardware() -> tuple[str, str]:
         if found := re.search(r"^flags\s*: (.*)", text, re.M):
             flags = set(found[1].split())
     have = [name for name, needs in _LEVELS if flags.issuperset(needs.split())]
-    return vendor, have[-1] if have else ""
+    return vendor, have[-1] if have else "", frozenset(flags)

@@ -400,7 +400,7 @@ def test_limits_of_instructions(has: str, limit: str, used: str) -> None:
 def test_the_processor_names_what_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (*_machine.LIMITS, *_machine._FURTHER):
         monkeypatch.delenv(name, raising=False)
-    vendor, isa = _machine._hardware()
+    vendor, isa, _ = _machine._hardware()
     plain = arithmetic.processor()
     assert plain.startswith(f"{vendor}-{isa}")
     assert plain.endswith(torch.backends.cpu.get_cpu_capability())

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -146,6 +149,42 @@ def test_compiled_losses_are_those_of_eager(
     (accuracy, loss), whole = run.evaluate(), run.state()
     alone = Training(slow, digits, recipe, seed=0, state=whole)
     assert alone.evaluate() == pytest.approx((accuracy, loss), rel=LOSSES[precision], abs=0.5)
+
+
+_OTHERS_CODE = """
+import sys, torch
+torch.set_num_threads(1)
+from elth.data import load
+from tests.elth.test_engine import _engine, _losses, _recipe
+digits = load("digits")
+for compile in (True, False):
+    engine = _engine("mlp2(width=16)", digits, _recipe(batch_size=64), compile=compile)
+    print(engine.way, *_losses("mlp2(width=16)", engine, digits, seed=0, steps=10))
+"""
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler here")
+def test_a_machine_takes_no_code_that_was_compiled_on_one_of_another_kind(tmp_path: Path) -> None:
+    """They share a folder, as one at home; PyTorch's own keys do not tell them apart."""
+    if os.environ.get("ATEN_CPU_CAPABILITY"):
+        pytest.skip("this process is limited to some of its machine's instructions")
+    vectors = torch.backends.cpu.get_cpu_capability()
+    if vectors not in ("AVX512", "AVX2"):
+        pytest.skip(f"PyTorch has no lesser instructions than this machine's {vectors}")
+    for capability in (vectors.lower(), "avx2" if vectors == "AVX512" else "default"):
+        ran = subprocess.run(
+            [sys.executable, "-c", _OTHERS_CODE],
+            env=os.environ
+            | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "ATEN_CPU_CAPABILITY": capability},
+            check=True,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+        )
+        (fast, *losses), (slow, *expected) = (line.split() for line in ran.stdout.splitlines())
+        assert (fast, slow) == ("compiled", "eager"), ran.stderr
+        assert [*map(float, losses)] == pytest.approx([*map(float, expected)], rel=1e-4)
+    assert len([one for one in tmp_path.iterdir() if "-" in one.name]) == 2
 
 
 def test_where_compiling_fails_it_trains_as_eager_and_says_so(
