@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import re
 import time
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
-import requests
 from mlflow.exceptions import MlflowException
 
 from elth.errors import ElthError
+from orchestrator.store import answers
 
 T = TypeVar("T")
 
@@ -37,18 +38,6 @@ for _name, _value in CLIENT.items():
     os.environ.setdefault(_name, _value)
 
 
-_CODES = (
-    "INTERNAL_ERROR",
-    "TEMPORARILY_UNAVAILABLE",
-    "REQUEST_LIMIT_EXCEEDED",
-    "RESOURCE_EXHAUSTED",
-    "DEADLINE_EXCEEDED",
-)
-
-_STAYS = ("is full", "readonly", "read-only", "unable to open", "malformed", "not a database")
-"""Words of errors of a database that come under the same names, and which waiting does not mend."""
-
-
 def patience() -> float:
     """Seconds for which a store that does not answer is asked again."""
     return float(os.environ.get("ELTH_PATIENCE_SECONDS", "3600"))
@@ -60,14 +49,7 @@ class AwayError(ElthError):
 
 def is_away(error: BaseException) -> bool:
     """Whether an error says that the store is away, so that asking again may help."""
-    if isinstance(error, AwayError):
-        return True
-    if isinstance(error, requests.RequestException):
-        status = error.response.status_code if error.response is not None else 503
-        return status >= 500 or status in (408, 429)
-    if isinstance(error, MlflowException):
-        return error.error_code in _CODES and not any(w in str(error).lower() for w in _STAYS)
-    return False
+    return isinstance(error, AwayError) or answers.may_help(error)
 
 
 def plain(error: BaseException) -> str:
@@ -115,7 +97,8 @@ def waiting(call: Callable[[], T], what: object) -> Generator[str, None, T]:
                 ) from error
             if pause == 1.0:
                 yield f"the store {what} does not answer, what is next waits for it: {reason}"
-        time.sleep(pause)
+        # Hundreds that wait for one server do not all come back in one moment.
+        time.sleep(pause * random.uniform(0.5, 1.0))
         pause = min(2 * pause, 30.0)
 
 

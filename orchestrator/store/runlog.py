@@ -35,6 +35,7 @@ from orchestrator.store.describing import inputs_of, numbers_of, plain_inputs
 from orchestrator.store.files import FILES
 from orchestrator.store.leases import Lease, LostError, is_dead, open_run
 from orchestrator.store.marks import standing
+from orchestrator.store.pace import Pace
 from orchestrator.store.provenance import of_modules
 from orchestrator.store.tracker import Tracker
 
@@ -59,8 +60,6 @@ COST = "cost.json"
 _WAYS = ("weights", "finetune", "repel", "repel_from")
 
 _FLUSH_SECONDS = 5.0
-_SHARE = 0.005
-"""Of a core, for sending."""
 _BATCH = 1000
 
 
@@ -225,11 +224,9 @@ class RunLog:
             raise MlflowException(str(self._failure)) from self._failure
 
     def _send(self) -> None:
-        """Send what has gathered until None comes.
-
-        Every few seconds, and more rarely where sending would take a larger share of the processor.
-        """
-        last, pause, waiting, open_ = 0.0, _FLUSH_SECONDS, [], True
+        """Send what has gathered until None comes, as often as the server bears."""
+        pace = Pace(_FLUSH_SECONDS)
+        last, pause, waiting, open_ = 0.0, pace.pause(), [], True
         inputs = self._inputs
         while open_:
             try:
@@ -241,7 +238,7 @@ class RunLog:
             due = not open_ or time.monotonic() - last >= pause
             tags = [] if open_ else self._last_tags
             if (waiting or tags or inputs) and due:
-                spent = time.thread_time()
+                began, spent = time.monotonic(), time.thread_time()
                 # For people alone, and MLflow refuses them where two processes are the first to
                 # name a dataset at once: no stage fails for them.
                 with contextlib.suppress(Exception):
@@ -253,10 +250,11 @@ class RunLog:
                         batch = waiting[i : i + _BATCH]
                         self.client.log_batch(self.run_id, metrics=batch, tags=tags)
                     waiting, self._failure = [], None
+                    pace.answered(time.monotonic() - began, time.thread_time() - spent)
                 except Exception as error:
                     self._failure = error
-                last, spent = time.monotonic(), time.thread_time() - spent
-                pause = max(_FLUSH_SECONDS, spent / _SHARE)
+                    pace.failed()
+                last, pause = time.monotonic(), pace.pause()
 
 
 def _fail(client: MlflowClient, run_id: str, reason: str, *, final: bool) -> None:

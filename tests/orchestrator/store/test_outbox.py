@@ -115,7 +115,9 @@ def test_waiting_is_told_once_and_ends_with_the_answer(sleeps: list[float]) -> N
     with pytest.raises(StopIteration) as end:
         next(asking)
     assert end.value.value == "answer"
-    assert sleeps == [1, 2, 4, 8, 16, 30, 30]
+    longest = [1, 2, 4, 8, 16, 30, 30]
+    assert all(most / 2 <= slept <= most for slept, most in zip(sleeps, longest, strict=True))
+    assert sleeps != longest, "hundreds that wait do not all come back in one moment"
 
 
 def test_patience_ends(sleeps: list[float], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,55 @@
+"""How often a worker sends: as often as its server bears, found by asking.
+
+As of senders that share a line (additive increase, multiplicative decrease): each answer that comes
+soon lets the next batch go a little earlier, a slow one or an error halves the rate. Hundreds of
+workers so come to share what one server takes, whatever that is. What waits is merged, not dropped.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+SLOW = 2.0
+"""Seconds from which on an answer says that the server has enough to do."""
+_LONGEST = 120.0
+_STEP = 1 / 60
+"""Batches a second by which the rate grows with each answer."""
+_SHARE = 0.005
+"""Of a core, for sending."""
+
+
+class Pace:
+    """Seconds between two batches of one worker.
+
+    Args:
+        shortest: what they come to while the server answers at once.
+        draw: jitter, as ``random.uniform``, so that workers that began together part.
+    """
+
+    def __init__(
+        self, shortest: float, draw: Callable[[float, float], float] = random.uniform
+    ) -> None:
+        self._shortest, self._draw = shortest, draw
+        self._between = shortest
+
+    def answered(self, took: float, spent: float) -> None:
+        """Note an answer.
+
+        Args:
+            took: seconds until it came.
+            spent: seconds of this process's core that sending took.
+        """
+        if took >= SLOW:
+            self.failed()
+        else:
+            self._between = max(self._shortest, self._between / (1 + self._between * _STEP))
+        self._between = max(self._between, spent / _SHARE)
+
+    def failed(self) -> None:
+        """Note that none came, or an error."""
+        self._between = min(2 * self._between, max(_LONGEST, self._shortest))
+
+    def pause(self) -> float:
+        """Seconds until the next batch."""
+        return self._between * self._draw(0.75, 1.25)
