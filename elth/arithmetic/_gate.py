@@ -1,8 +1,9 @@
 """Before a network is trained here for the first time: is a step of it computed rightly?
 
 A step on a few images is watched, and refused where a layer's result is off by more than rounding
-explains. On a processor this is done in a process of its own, as a broken kernel may end it. What
-was found well is remembered on this machine.
+explains. On a processor this is done in a process of its own, as a broken kernel may end it; that
+process also times a step, for who plans (``elth.step_times``). What was found well is remembered on
+this machine.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -37,8 +38,10 @@ from elth.arithmetic._watch import Watch, Worst
 from elth.errors import ElthError, unknown
 from elth.files import cache_folder, write_atomic
 from elth.forward import Forward, channels_last
+from elth.networks import NAMES
 from elth.precision import computing
 from elth.recipes import Recipe
+from elth.step_times import Step
 from elth.streams import stream
 
 VARIABLE = "ELTH_ARITHMETIC"
@@ -48,6 +51,10 @@ _SECONDS = 600.0
 """A step that takes longer than this hangs: a broken kernel may do that, too."""
 _PATIENCE = 60.0
 """Seconds for which a process waits for another one that looks."""
+_TIMES, _TIMING_SECONDS = 4, 1.0
+"""How often a step is timed, and for how long at most."""
+_PERTURB = -6
+"""M_PERTURB of glibc's malloc.h."""
 _CRASHES = {"SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE"}
 _LARGE = 100
 """Sides of images from which on there are two of them in a step, and sixteen below."""
@@ -73,6 +80,9 @@ class Found:
     """How many results were compared."""
     died: str = ""
     """How the process that computed it ended, if it did not come to its end."""
+    pace: tuple[float, float] | None = None
+    """Seconds of an iteration: those whatever the batch, and those for each image; None where it
+    was not timed."""
 
     @property
     def is_sound(self) -> bool:
@@ -143,6 +153,7 @@ def look(
     """
     key = _key(network, recipe, device, shape)
     if (known := _known(key)) is not None:
+        _note(known, network, recipe, shape)
         return known
     with _only_one(key):
         if (known := _known(key)) is not None:  # of the process that was first
@@ -162,7 +173,18 @@ def look(
             ):  # it is looked at again then
                 content = json.dumps(asdict(found), sort_keys=True).encode()
                 write_atomic(_place(key), content)
+            _note(found, network, recipe, shape)
         return found
+
+
+def _note(found: Found, network: nn.Module, recipe: Recipe, shape: tuple[int, int, int]) -> None:
+    """Keep how long a step takes, for who plans, if that is not known yet."""
+    name = NAMES.get(network)
+    if name is None or found.pace is None:
+        return
+    step = Step(network=name, image=shape, recipe=recipe, threads=torch.get_num_threads())
+    if step.known() is None:
+        step.keep(found.pace[0] + found.pace[1] * recipe.batch_size)
 
 
 _REMEMBERED: dict[str, Found] = {}
@@ -303,7 +325,7 @@ def _in_another_process(network: nn.Module, recipe: Recipe, shape: tuple[int, in
         )
     try:
         plain = json.loads(out.decode().splitlines()[-1])
-        return Found(worst=plain["worst"] and Worst(**plain["worst"]), compared=plain["compared"])
+        return _found(plain)
     except (ValueError, IndexError, KeyError, TypeError):
         # It could not be imported there, or cannot be trained: the error is shown by doing it here.
         return watch(network, recipe, cpu, shape)
@@ -319,6 +341,49 @@ def serve() -> None:
     torch.set_num_threads(threads)
     found = watch(network, recipe, torch.device("cpu"), shape)
     print(json.dumps(asdict(found)), flush=True)
+    with contextlib.suppress(Exception):  # it is of no consequence
+        print(json.dumps(asdict(replace(found, pace=_pace(network, recipe, shape)))))
+
+
+def _pace(network: nn.Module, recipe: Recipe, shape: tuple[int, int, int]) -> tuple[float, float]:
+    """How long an iteration takes here, from two batches of few images: ``Found.pace``."""
+    with contextlib.suppress(OSError, AttributeError):
+        import ctypes
+
+        ctypes.CDLL(None).mallopt(_PERTURB, 0)  # else memory is filled, which takes time
+    forward = Forward(network, recipe, torch.device("cpu"))
+    forward.network.train()
+    parameters = [p for p in forward.network.parameters() if p.requires_grad]
+    optimiser = torch.optim.SGD(parameters, lr=0.0, momentum=0.9)
+
+    def seconds(count: int) -> float:
+        images = channels_last(torch.randn((count, *shape)))
+        labels = torch.zeros(count, dtype=torch.int64)
+        times: list[float] = []
+        while len(times) < _TIMES and sum(times) < _TIMING_SECONDS:
+            began = time.perf_counter()
+            optimiser.zero_grad()
+            forward.loss(images, labels).backward()
+            optimiser.step()
+            times.append(time.perf_counter() - began)
+        return min(times)  # the first one is slower, and others may be at work
+
+    few = _images(recipe, shape)
+    many = 4 * few
+    seconds(few)
+    less, more = seconds(few), seconds(many)
+    each = max((more - less) / (many - few), 0.0)
+    return max(less - few * each, 0.0), each
+
+
+def _found(plain: Any) -> Found:
+    """Read what was written as JSON; of an earlier version it holds no times."""
+    pace = plain.get("pace")
+    return Found(
+        worst=plain["worst"] and Worst(**plain["worst"]),
+        compared=plain["compared"],
+        pace=pace and (float(pace[0]), float(pace[1])),
+    )
 
 
 # What is remembered
@@ -372,8 +437,7 @@ def _known(key: str) -> Found | None:
     if key in _REMEMBERED:
         return _REMEMBERED[key]
     with contextlib.suppress(OSError, RuntimeError, ValueError, TypeError, KeyError):
-        kept = json.loads(_place(key).read_text(encoding="utf-8"))
-        found = Found(worst=kept["worst"] and Worst(**kept["worst"]), compared=kept["compared"])
+        found = _found(json.loads(_place(key).read_text(encoding="utf-8")))
         return _REMEMBERED.setdefault(key, found)
     return None
 

@@ -24,7 +24,7 @@ from elth.networks._facts import (
 from elth.specs import DataShape, spell
 
 if TYPE_CHECKING:
-    from elth.networks._network import Network
+    from elth.networks._network import NAMES, Network
     from elth.networks._outside import with_anatomy
     from elth.networks._registry import (
         NETWORKS,
@@ -40,7 +40,7 @@ else:
     __getattr__, __dir__ = lazily(
         __name__,
         {
-            "elth.networks._network": ("Network",),
+            "elth.networks._network": ("NAMES", "Network"),
             "elth.networks._outside": ("with_anatomy",),
             "elth.networks._registry": (
                 "NETWORKS",
@@ -56,6 +56,7 @@ else:
     )
 
 __all__ = [
+    "NAMES",
     "NETWORKS",
     "Anatomy",
     "DataShape",

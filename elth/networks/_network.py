@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 from torch import nn
 
@@ -20,6 +21,9 @@ class Network(nn.Module):
     init: Init = "kaiming_normal"
     """The law by which ``initialise`` draws its weights."""
 
+
+NAMES: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+"""What a network that was made by its name is called, with its options."""
 
 Builder = Callable[..., Network]
 """``build(shape, *, option=default, ...)``; the keyword defaults are the network's options.

@@ -19,7 +19,7 @@ from elth.errors import ElthError
 from elth.flops import Cost, Layer
 from elth.networks import _options, conv4, imagenet, mlp, mobilenet, resnet, vgg
 from elth.networks._anatomy import Anatomy
-from elth.networks._network import Builder, Network
+from elth.networks._network import NAMES, Builder, Network
 from elth.specs import DataShape, Described, Spec, shape_of
 from elth.streams import stream
 
@@ -113,6 +113,7 @@ def build(
         torch.default_generator.manual_seed(generator.initial_seed())
         spec = _canonical(spec)
         network = _make(spec, shape)
+    NAMES[network] = str(spec)
     if spec.name in _OURS:
         initialise(network, generator)
     return network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import time
@@ -24,6 +25,8 @@ from orchestrator.cli.common import (
     replace_option,
     store_option,
 )
+from orchestrator.cli.options import json_option, print_json
+from orchestrator.plan.only import Only
 
 if TYPE_CHECKING:
     from orchestrator.cluster.jobs import Job
@@ -49,6 +52,11 @@ def _address_option(command: Any) -> Any:
 @click.option("--storage", metavar="DIR_OR_URL", help="As of elth run.")
 @click.option("--retry-failed", is_flag=True, help="As of elth run.")
 @replace_option
+@click.option("--only", multiple=True, metavar="AXIS=VALUE,...", help="As of elth run.")
+@click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="As of elth run.")
+@click.option(
+    "--notify", metavar="COMMAND", help="As of elth run; the command is run on the cluster's head."
+)
 @click.option("--follow/--no-follow", default=True, help="Show the log until the job has ended.")
 @click.option(
     "--env", "names", multiple=True, metavar="NAME", help="A variable to pass on, hidden."
@@ -65,6 +73,9 @@ def submit(
     storage: str | None,
     retry_failed: bool,
     replace: bool,
+    only: tuple[str, ...],
+    hours: float | None,
+    notify: str | None,
     follow: bool,
     names: tuple[str, ...],
     python: str,
@@ -89,7 +100,10 @@ def submit(
         )
     more = () if storage is None else (spelled("resources.storage", storage),)
     experiment = load(config, (*overrides, *more))
-    _check_sent(plans.build(experiment), experiment.plugins, project)
+    built = plans.build(experiment)
+    if (chosen := Only.parse(only)) is not None:
+        chosen.of(built, experiment.name)  # refused here, and not on the cluster
+    _check_sent(built, experiment.plugins, project)
     missing = [name for name in names if name not in os.environ]
     if missing:
         raise ElthError(f"the variable {missing[0]} is to be passed on, and is not set here")
@@ -107,6 +121,9 @@ def submit(
     words += ["--address", "auto", "--store", str(found)]
     words += ["--retry-failed"] if retry_failed else []
     words += ["--replace"] if replace else []
+    words += [word for text in only for word in ("--only", text)]
+    words += [] if hours is None else ["--hours", f"{hours:g}"]
+    words += [] if notify is None else ["--notify", notify]
     os.environ.pop("MLFLOW_TRACKING_URI", None)  # --store says it, without credentials
     out = [root, found.folder, None if storage is None else expanded(storage)]
     client = Jobs(address)
@@ -214,6 +231,7 @@ def stop(job: str, address: str | None) -> None:
     "--restore", is_flag=True, help="Take back what elth needs and was deleted in MLflow's pages."
 )
 @store_option
+@json_option
 def doctor(
     config: Path | None,
     overrides: tuple[str, ...],
@@ -221,6 +239,7 @@ def doctor(
     address: str | None,
     free: bool,
     restore: bool,
+    as_json: bool,
 ) -> None:
     """Look for what is wrong around a run of CONFIG, and say what to do.
 
@@ -232,19 +251,26 @@ def doctor(
 
     experiment = None if config is None else load(config, overrides)
     address = machines.address_of(address)
-    wrong = 0
+    found, first = None, []
     try:
         found = find_store(store)
     except ElthError as error:  # the rest may be well
-        found, wrong = None, 1
-        click.echo(f"WRONG  store: {error}\n       -> see what the message says")
-    for one in doctors.examine(found, experiment, address, free=free, restore=restore):
-        mark = "ok   " if one.is_well else "WRONG"
-        click.echo(f"{mark}  {one.about}: {one.what}")
-        if not one.is_well:
-            wrong += 1
-            click.echo(f"       -> {one.do}")
-    click.echo("Nothing is wrong." if not wrong else f"{wrong} things are wrong.")
+        first = [doctors.Finding(about="store", what=str(error), do="see what the message says")]
+    findings = []
+    examined = doctors.examine(found, experiment, address, free=free, restore=restore)
+    for one in itertools.chain(first, examined):
+        findings.append(one)
+        if not as_json:
+            mark = "ok   " if one.is_well else "WRONG"
+            click.echo(f"{mark}  {one.about}: {one.what}")
+            if not one.is_well:
+                click.echo(f"       -> {one.do}")
+    wrong = sum(not one.is_well for one in findings)
+    if as_json:
+        told = [{"about": f.about, "well": f.is_well, "what": f.what, "do": f.do} for f in findings]
+        print_json({"wrong": wrong, "findings": told})
+    else:
+        click.echo("Nothing is wrong." if not wrong else f"{wrong} things are wrong.")
     if wrong:
         sys.exit(EXIT_FAILED)
 

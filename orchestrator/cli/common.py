@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 EXIT_REFUSED = 2
 EXIT_FAILED = 3
+EXIT_TIME = 124
+"""As of ``timeout``: the hours of ``elth run --hours`` were over."""
 EXIT_STOPPED = 130
 out = Console()
 

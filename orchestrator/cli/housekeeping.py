@@ -38,6 +38,11 @@ def grids(store: str | None, as_json: bool) -> None:
     a finished stage whose run does not tell its size, as those of before do not, costs a question
     of its own (some 50 ms).
     """
+    print_grids(store, as_json=as_json)
+
+
+def print_grids(store: str | None, *, as_json: bool) -> None:
+    """Print the grids of a store."""
     from orchestrator.store.overview import overview
 
     tracker = open_tracker(store)

@@ -1,7 +1,7 @@
 """The command line: ``elth plan``, ``run``, ``status``, ``report``, ``ticket``, ``ui`` and more.
 
-Exit codes: 0 done, 2 a request that cannot be met, 3 stages failed or are damaged, 130 stopped by
-Ctrl-C.
+Exit codes: 0 done, 2 a request that cannot be met, 3 stages failed or are damaged, 124 the hours of
+``elth run --hours`` were over, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from orchestrator.cli import (
     differing,
     housekeeping,
     lists,
+    planning,
     results,
     running,
+    status,
     ticket,
 )
-from orchestrator.cli.common import EXIT_REFUSED, EXIT_STOPPED
+from orchestrator.cli.common import EXIT_REFUSED, EXIT_STOPPED, EXIT_TIME
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -35,7 +37,7 @@ def cli() -> None:
 
 
 for family in (
-    *(running, results, costs, differing, housekeeping, bundles),
+    *(planning, running, status, results, costs, differing, housekeeping, bundles),
     *(lists, analysing, data, ticket, cluster),
 ):
     for command in family.COMMANDS:
@@ -47,6 +49,15 @@ def _is_of_the_store(error: Exception) -> bool:
     if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
         return True
     return any(kind.__name__ == "MlflowException" for kind in type(error).__mro__)
+
+
+def _is_time_over(error: BaseException) -> bool:
+    """Whether it is the end of ``--hours``; click has it as the cause of an error of its own."""
+    if "orchestrator.work.stopping" not in sys.modules:
+        return False
+    from orchestrator.work.stopping import TimeOverError
+
+    return isinstance(error, TimeOverError) or isinstance(error.__cause__, TimeOverError)
 
 
 def _print_anything() -> None:
@@ -73,7 +84,14 @@ def main() -> None:
         sys.exit(EXIT_REFUSED)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort) as error:
+        if _is_time_over(error):
+            click.echo(
+                "elth: stopped, as the hours that were given are over; the same command goes on "
+                "from what is tracked",
+                err=True,
+            )
+            sys.exit(EXIT_TIME)
         click.echo("elth: stopped; the same command goes on from what is tracked", err=True)
         sys.exit(EXIT_STOPPED)
     except UnicodeEncodeError as error:  # of a file's name: texts of ours are UTF-8 everywhere

@@ -1,4 +1,4 @@
-"""``elth status``, ``report``, ``verify`` and ``ui``."""
+"""``elth report``, ``verify`` and ``ui``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.table import Table
 
 from orchestrator.cli.common import (
     EXIT_FAILED,
@@ -21,54 +20,12 @@ from orchestrator.cli.common import (
     plugin_option,
     store_option,
 )
+from orchestrator.cli.options import json_option, only_option, print_json
 
 if TYPE_CHECKING:
+    from orchestrator.plan.only import Only
     from orchestrator.store.content import Content
     from orchestrator.store.tracker import Tracker
-
-
-_SHOWN = 20
-"""Stages of one state that ``elth status`` lists."""
-
-
-@click.command(cls=Command, example="elth status tune_configs/quickstart.yaml")
-@click.argument("grid_or_config")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@store_option
-def status(grid_or_config: str, overrides: tuple[str, ...], store: str | None) -> None:
-    """Tell how far a grid is: what runs, waits, failed, is blocked or ended, and why.
-
-    Of a config, it tells of the stages that the config asks for.
-    """
-    from orchestrator.report.status import STATES, states
-    from orchestrator.store.content import beside
-
-    tracker = open_tracker(store)
-    grid, content = asked(grid_or_config, overrides)
-    held = tracker.grids.content(grid)
-    found = states(tracker, content or held)
-    out.print(f"{grid} in {tracker.store}", highlight=False, markup=False, soft_wrap=True)
-    differs = beside(grid, held, content) if content else ""
-    if differs:
-        out.print(differs, highlight=False, markup=False, soft_wrap=True)
-    table = Table()
-    table.add_column("state")
-    table.add_column("stages", justify="right")
-    for state in STATES:
-        count = sum(1 for one in found if one.state == state)
-        if count:
-            table.add_row(state, str(count))
-    out.print(table)
-    for state in STATES[1:]:
-        some = [one for one in found if one.state == state]
-        for one in some[:_SHOWN]:
-            why = f": {one.reason}" if one.reason else ""
-            line = f"{state}: {one.title}{why}"
-            out.print(line, highlight=False, markup=False, soft_wrap=True)
-            for text in one.log:
-                out.print(f"    {text}", highlight=False, markup=False, soft_wrap=True)
-        if len(some) > _SHOWN:
-            out.print(f"{state}: {len(some) - _SHOWN} more", highlight=False)
 
 
 @click.command(cls=Command, example="elth verify quickstart")
@@ -84,6 +41,7 @@ def status(grid_or_config: str, overrides: tuple[str, ...], store: str | None) -
     is_flag=True,
     help="Set aside, instead, the stages whose gradients may have been wrong (docs/numerics.md).",
 )
+@json_option
 def verify(
     grid_or_config: str | None,
     overrides: tuple[str, ...],
@@ -92,6 +50,7 @@ def verify(
     absent: bool,
     restore: bool,
     faulty: bool,
+    as_json: bool,
 ) -> None:
     """Read every file of the finished stages of a grid or config, or of all: are they whole?
 
@@ -102,6 +61,8 @@ def verify(
         raise click.UsageError("--absent goes with --set-aside")
     if set_aside + restore + faulty > 1:
         raise click.UsageError("give one of --set-aside, --restore and --faulty")
+    if as_json and (restore or faulty):
+        raise click.UsageError("--json tells what is whole: without --restore and --faulty")
     tracker = open_tracker(store, writing=set_aside or restore or faulty)
     grid: str | Content | None = None
     if grid_or_config:
@@ -111,22 +72,34 @@ def verify(
         _set_faulty_aside(tracker, grid)
     elif restore:
         _restore(tracker, grid)
-    elif not _verify(tracker, grid, marked=("damaged", "absent")[: set_aside + absent]):
-        sys.exit(EXIT_FAILED)
+    else:
+        marked = ("damaged", "absent")[: set_aside + absent]
+        if not _verify(tracker, grid, marked=marked, as_json=as_json):
+            sys.exit(EXIT_FAILED)
 
 
-def _verify(tracker: Tracker, grid: str | Content | None, *, marked: Sequence[str]) -> bool:
+def _verify(
+    tracker: Tracker, grid: str | Content | None, *, marked: Sequence[str], as_json: bool
+) -> bool:
     """Look at all; set aside what is in a state that is to be marked; whether all is whole."""
-    from orchestrator.store.verifying import verify
+    from orchestrator.store.verifying import STATES, verify
 
     counts: Counter[str] = Counter()
+    told_of = []
     for found in verify(tracker, grid, absent="absent" in marked):
         counts[found.state] += 1
         if found.state in marked:
             tracker.set_aside(found.run, found.reason)
-        if found.state in ("absent", "damaged"):
+        if as_json:
+            told_of.append(found.plain(set_aside=found.state in marked))
+        elif found.state in ("absent", "damaged"):
             line = f"{found.state}: {found.stage.title}: {found.reason}"
             out.print(line, highlight=False, markup=False, soft_wrap=True)
+    is_whole = not (counts["absent"] or counts["damaged"])
+    if as_json:
+        told_by = {state: counts[state] for state in STATES}
+        print_json({"store": str(tracker.store), "counts": told_by, "stages": told_of})
+        return is_whole
     told = f"{counts.total()} finished stages in {tracker.store}: {counts['whole']} whole"
     if counts["unknown"]:
         told += f", {counts['unknown']} not looked at, as their code from outside is not here"
@@ -140,7 +113,7 @@ def _verify(tracker: Tracker, grid: str | Content | None, *, marked: Sequence[st
         told += "; put back what is not there, or elth verify --set-aside --absent lets elth run do"
         told += " it again"
     out.print(told, highlight=False, markup=False, soft_wrap=True)
-    return not (counts["absent"] or counts["damaged"])
+    return is_whole
 
 
 def _restore(tracker: Tracker, grid: str | Content | None) -> None:
@@ -169,6 +142,7 @@ def _restore(tracker: Tracker, grid: str | Content | None) -> None:
 )
 @click.option("--provenance", is_flag=True, help="With --json: run ids, numerics and times too.")
 @click.option("--output", type=PLACE, help="Folder for table, CSV, JSON and figure.")
+@only_option
 def report(
     grid_or_config: str,
     overrides: tuple[str, ...],
@@ -178,6 +152,7 @@ def report(
     of_analyses: bool,
     provenance: bool,
     output: Path | None,
+    only: Only | None,
 ) -> None:
     """Print the results of a grid, from the store alone.
 
@@ -197,9 +172,9 @@ def report(
         raise click.UsageError("--provenance goes with --json, of cells")
     tracker = open_tracker(store)
     meant = asked(grid_or_config, overrides)
-    found = collect(tracker, *meant)
+    found = collect(tracker, *meant, only)
     is_read = of_analyses or output is not None or not (as_json or as_csv)
-    measured = analyses.collect(tracker, *meant) if is_read else analyses.NONE
+    measured = analyses.collect(tracker, *meant, only) if is_read else analyses.NONE
     if (as_json or as_csv) and found.beside:
         click.echo(f"note: {found.beside}", err=True)
     if of_analyses:
@@ -250,4 +225,4 @@ def _set_faulty_aside(tracker: Tracker, grid: str | Content | None) -> None:
     out.print(told, highlight=False, markup=False, soft_wrap=True)
 
 
-COMMANDS = (status, report, verify, ui)
+COMMANDS = (report, verify, ui)

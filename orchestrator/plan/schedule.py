@@ -9,7 +9,7 @@ import heapq
 import math
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
@@ -31,6 +31,9 @@ _PAUSES = (1.0, 10.0, 30.0)
 A cluster takes some seconds to see that a node is gone, and until then gives places on it.
 """
 
+_LATEST = 3
+"""Finished stages whose accuracies are told."""
+
 _REDONE = 2
 """Times that a stage is done again as its result was damaged, before that is a failure."""
 
@@ -43,6 +46,18 @@ class Running:
     fraction: float
     accuracy: float | None
     since: float
+    expected: float | None = None
+    """Seconds that it should take, by what others took; None before that is known."""
+
+    @property
+    def times(self) -> float:
+        """For how many times what it should take it has run; 0 where that is not known.
+
+        A rewind point is short, and the first thing that a new process does: it tells nothing.
+        """
+        if not self.expected or self.stage.kind == "rewind_point":
+            return 0.0
+        return (time.monotonic() - self.since) / self.expected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +83,14 @@ class Snapshot:
     """Stages that another driver computes."""
     ended: Mapping[str, str] = field(default_factory=dict)
     """Stages that are not done as a chain has ended before them, and why, by key."""
+    latest: tuple[tuple[str, float], ...] = ()
+    """Titles and test accuracies of the stages that were finished last, the last one first."""
+
+    @property
+    def slowest(self) -> Running | None:
+        """Of what is running that which has run longest, by what it should take."""
+        found = max(self.running, key=lambda one: one.times, default=None)
+        return found if found is not None and found.times > 0 else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +154,7 @@ class Schedule:
         self._slots = slots
         self._speed = seconds_per_work
         self._timed: list[tuple[float, float]] = []
+        self._latest: deque[tuple[str, float]] = deque(maxlen=_LATEST)
         self._children = plan.children()
         self._blocked: set[str] = set()
         self._notes: dict[str, None] = {}
@@ -160,6 +184,12 @@ class Schedule:
         """Whether nothing is left to start or to wait for."""
         with self._lock:
             return not self._running and not self._jobs
+
+    @property
+    def failed(self) -> Mapping[str, str]:
+        """What failed so far and why, by key; of no cost, so that it can be asked often."""
+        with self._lock:
+            return dict(self._failed)
 
     def take(self, trial: str) -> Job | None:
         """The next job for a trial; None while none is ready or all slots are taken."""
@@ -351,7 +381,12 @@ class Schedule:
             # A trial that is about to end is still at its last stage, finished or failed.
             settled = self._finished | self._blocked | set(self._failed) | set(self._ended)
             held = self._elsewhere.keys() - settled
-            running = tuple(r for r in self._progress.values() if r.stage.key not in settled | held)
+            speed = self._pace()
+            running = tuple(
+                r if speed is None else replace(r, expected=speed * work(r.stage))
+                for r in self._progress.values()
+                if r.stage.key not in settled | held
+            )
             return Snapshot(
                 total=len(self._plan.stages),
                 found=len(self._found),
@@ -364,6 +399,7 @@ class Schedule:
                 ended=dict(self._ended),
                 seconds_left=self._seconds_left(),
                 notes=tuple(self._notes),
+                latest=tuple(self._latest),
             )
 
     def _finish(self, trial: str, stage: Stage) -> None:
@@ -376,7 +412,14 @@ class Schedule:
         for child, needs in self._needs.items():
             if stage.key in needs:
                 self._offer(child)
-        seconds = time.monotonic() - self._progress[trial].since
+        at = self._progress[trial]
+        if (
+            at.stage.key == stage.key
+            and at.accuracy is not None
+            and at.stage.kind != "rewind_point"
+        ):
+            self._latest.appendleft((stage.title, at.accuracy))
+        seconds = time.monotonic() - at.since
         if elsewhere or seconds < _PASSED_SECONDS or stage.kind == "rewind_point":
             return  # done by another driver; or short, and the first thing that a new process does
         self._timed.append((work(stage), seconds))
@@ -453,7 +496,8 @@ class Schedule:
             elif len(stages) < len(job.stages):
                 self._jobs[key] = Job(stages)
 
-    def _seconds_left(self) -> float | None:
+    def _pace(self) -> float | None:
+        """Seconds that a unit of work takes, by what was timed; None before that is known."""
         speed = self._speed
         now = time.monotonic()
         timed = self._timed
@@ -465,6 +509,10 @@ class Schedule:
             ]
         if timed:
             speed = sum(t for _, t in timed) / sum(w for w, _ in timed)
+        return speed
+
+    def _seconds_left(self) -> float | None:
+        speed = self._pace()
         if speed is None:
             return None
         left = [*self._jobs.values(), *self._running.values()]

@@ -12,6 +12,7 @@ from typing import Any
 from elth.errors import ElthError
 from elth.measures import LINE, MEASURES, PAIR, by_round, measure_of, numbers, settings_of
 from orchestrator.experiment.methods import rank
+from orchestrator.plan.only import Only
 from orchestrator.plan.stage import ANALYSIS, LOOKS_AT, NOISE, VARIANT, Stage
 from orchestrator.report.cells import finished_in, line_name, network_order
 from orchestrator.store.content import Content, all_labels
@@ -162,13 +163,16 @@ class Analyses:
 NONE = Analyses()
 
 
-def collect(tracker: Tracker, grid: str, asked: Content | None = None) -> Analyses:
+def collect(
+    tracker: Tracker, grid: str, asked: Content | None = None, only: Only | None = None
+) -> Analyses:
     """Read the analyses of a grid from the store.
 
     Args:
         tracker: of the store.
         grid: its name.
         asked: what a file asks for, if the analyses are those of a file.
+        only: what of them is chosen; all when None.
 
     Raises:
         ElthError: the store has no such grid, or does not answer.
@@ -183,6 +187,9 @@ def collect(tracker: Tracker, grid: str, asked: Content | None = None) -> Analys
     for key, one in finished.items():
         if one.stage.kind != ANALYSIS:
             continue
+        called = [own for own in all_labels(content.keys[key]) if only is None or only.has(own)]
+        if not called:
+            continue
         try:
             with tracker.files.fetched(one.run_id, f"{RESULT}/{MEASURED}") as path:
                 result = read_measured(path)
@@ -192,7 +199,7 @@ def collect(tracker: Tracker, grid: str, asked: Content | None = None) -> Analys
         except ElthError as error:
             lacking.append(f"{one.stage.title}: {error}")
             continue
-        for labels in all_labels(content.keys[key]):
+        for labels in called:
             stage = replace(one.stage, labels=labels)
             found.append(measured_of(stage, result, known, content.keys))
     variants = tuple(content.experiment.get("variants") or {})

@@ -14,6 +14,7 @@ from typing import Any
 from elth.errors import ElthError
 from orchestrator.experiment.methods import rank, title
 from orchestrator.experiment.papers import Paper
+from orchestrator.plan.only import Only
 from orchestrator.plan.stage import NOISE, VARIANT
 from orchestrator.store.content import Content, all_labels, beside
 from orchestrator.store.listing import Tracked
@@ -142,6 +143,15 @@ class Report:
     """Datasets and networks that the grid names as targets; others are only on the way."""
     beside: str = ""
     """How the grid in the store differs, of a report of a file."""
+    only: str = ""
+    """What of the grid was chosen, of a report of a part."""
+    whole: tuple[Cell, ...] = ()
+    """Of a part, the cells of all: what is compared is looked for among these, too."""
+
+    @property
+    def compared(self) -> tuple[Cell, ...]:
+        """The cells among which those that others are compared with are looked for."""
+        return (*self.cells, *self.whole)
 
     @property
     def shown(self) -> tuple[Cell, ...]:
@@ -187,16 +197,19 @@ def finished_in(tracker: Tracker, content: Content) -> dict[str, Tracked]:
     return found
 
 
-def collect(tracker: Tracker, grid: str, asked: Content | None = None) -> Report:
+def collect(
+    tracker: Tracker, grid: str, asked: Content | None = None, only: Only | None = None
+) -> Report:
     """Read a grid from the store.
 
     Args:
         tracker: of the store.
         grid: its name.
         asked: what a file asks for: the report is of that, and says how the grid differs.
+        only: what of it is chosen; all when None.
 
     Raises:
-        ElthError: the store has no such grid.
+        ElthError: the store has no such grid, or it has nothing of the kind that is chosen.
     """
     held = tracker.grids.content(grid)
     labels = (asked or held).keys
@@ -211,13 +224,21 @@ def collect(tracker: Tracker, grid: str, asked: Content | None = None) -> Report
         for key, one in by_key.items()
         for own in all_labels(labels[key])
     ]
+    variants = experiment.get("variants", {})
+    cells = every = cells_of(called, variants)
+    left = labels.keys() - by_key.keys() - ended.keys()
+    if only is not None:
+        names = {key: all_labels(one) for key, one in labels.items()}
+        only.check((one for own in names.values() for one in own), grid)
+        cells = cells_of([one for one in called if only.has(one.stage.labels)], variants)
+        left &= only.keys(names)
     paper, dataset = experiment.get("paper"), str(experiment.get("dataset", ""))
     # An image folder is called by its manifest in the experiment, and by its own name in labels.
     titles = {one["place"]: one["dataset"] for one in labels.values() if "place" in one}
     return Report(
         grid=grid,
-        cells=cells_of(called, experiment.get("variants", {})),
-        missing=len(labels.keys() - by_key.keys() - ended.keys()),
+        cells=cells,
+        missing=len(left),
         ended=len(labels.keys() & ended.keys()),
         endings=tuple(dict.fromkeys(ended.values())),
         paper=Paper.stored(paper) if paper else None,
@@ -237,6 +258,8 @@ def collect(tracker: Tracker, grid: str, asked: Content | None = None) -> Report
             for network in entry["network"]
         ),
         beside=beside(grid, held, asked) if asked else "",
+        only="" if only is None else str(only),
+        whole=() if only is None else every,
     )
 
 

@@ -53,7 +53,7 @@ def to_csv(report: Report) -> str:
         )
     )
     for cell in report.cells:
-        gap = difference(cell, report.cells)
+        gap = difference(cell, report.compared)
         writer.writerow(
             (
                 *(getattr(cell, name) for name in names),
@@ -77,8 +77,10 @@ def to_tables(report: Report) -> RenderableType:
     for dataset, network in networks:
         cells = [c for c in report.shown if (c.dataset, c.network) == (dataset, network)]
         seeds_told = spell_seeds(seed for cell in cells for seed in cell.seeds)
-        parts.append(_table(f"{network} on {dataset}, {seeds_told}", cells))
+        parts.append(_table(f"{network} on {dataset}, {seeds_told}", cells, report.compared))
     notes = [report.beside] if report.beside else []
+    if report.only:
+        notes.append(f"Only {report.only} is shown.")
     seeds = sorted({len(cell.seeds) for cell in report.cells})
     if seeds:
         spread = "mean ± standard deviation" if seeds != [1] else "accuracy"
@@ -114,7 +116,7 @@ def to_tables(report: Report) -> RenderableType:
     if report.ended:
         notes.append(_ended(report))
     if report.missing:
-        of = "report" if report.beside else "grid"
+        of = "part" if report.only else "report" if report.beside else "grid"
         notes.append(f"{report.missing} stages of this {of} are not finished.")
     if report.faulty:
         notes.append(
@@ -163,7 +165,8 @@ def sheets(report: Report) -> list[Sheet]:
         return []  # its module is not here
 
 
-def _table(title: str, cells: Sequence[Cell]) -> Table:
+def _table(title: str, cells: Sequence[Cell], compared: Sequence[Cell]) -> Table:
+    """The table of a network; cells are set beside those that they are compared with."""
     table = Table(title=heading(title), title_justify="left", header_style="")
     shown = _shown_levels(cells)
     table.add_column("sparsity %", no_wrap=True)
@@ -185,7 +188,10 @@ def _table(title: str, cells: Sequence[Cell]) -> Table:
         row = []
         for level in shown:
             cell = next((c for c in cells if c.name == name and c.level == level), None)
-            row.append(_entry(cell, cells, columns[level], best.get(level)) if cell else Text(""))
+            entry = Text("")
+            if cell is not None:
+                entry = _entry(cell, compared, columns[level], best.get(level))
+            row.append(entry)
         table.add_row(name, *row)
     return table
 
@@ -221,11 +227,11 @@ def _matched(cells: Sequence[Cell], level: tuple[int, str]) -> Cell:
     return min((c for c in cells if c.level == level), key=_row_key)
 
 
-def _entry(cell: Cell, cells: Sequence[Cell], head: Cell, best: float | None) -> Text:
+def _entry(cell: Cell, compared: Sequence[Cell], head: Cell, best: float | None) -> Text:
     text = Text(f"{cell.mean:.2f}", style="bold" if best == cell.mean else "")
     if cell.deviation is not None:
         text.append(f" ± {cell.deviation:.2f}", style="not bold")
-    gap = difference(cell, cells)
+    gap = difference(cell, compared)
     if gap is not None:
         colour = "green" if gap >= 0 else "red"
         text.append(f" ({gap:+.2f})", style=f"not bold {colour}")

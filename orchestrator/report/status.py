@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from mlflow.exceptions import MlflowException
 from pydantic import ValidationError
@@ -16,7 +18,8 @@ from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.costs import duration
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.imported import how_to_import
-from orchestrator.store.content import Content
+from orchestrator.plan.only import Only, with_needs
+from orchestrator.store.content import Content, all_labels
 from orchestrator.store.leases import last_seen
 from orchestrator.store.listing import Tracked, by_key
 from orchestrator.store.processes import in_words, is_alive
@@ -47,23 +50,58 @@ class State:
     reason: str = ""
     log: tuple[str, ...] = ()
     """The last lines of what it logged, of one that failed."""
+    accuracy: float | None = None
+    """Test accuracy in percent: of the last epoch of one that is finished, of one that is running
+    the last that its run tells."""
+    ended: int = 0
+    """When it was finished, in milliseconds since 1970; 0 of one that is not."""
+    labels: Mapping[str, Any] = field(default_factory=dict)
+    """What it is in the grid: network, method, round, seed and the like."""
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON values."""
+        told = {"key": self.key, "state": self.state, "title": self.title, "reason": self.reason}
+        labels = {name: one for name, one in self.labels.items() if name != "also"}
+        return {**told, "log": list(self.log), "accuracy": self.accuracy, "labels": labels}
 
 
-def states(tracker: Tracker, grid: str | Content) -> list[State]:
+def states(tracker: Tracker, grid: str | Content, only: Only | None = None) -> list[State]:
     """The state of every stage of a grid, or of what a file asks for, in the order of its plan.
 
+    Args:
+        tracker: of the store.
+        grid: its name, or what a file asks for.
+        only: of which stages, and of what they need; of all when None.
+
     Raises:
-        ElthError: the store has no such grid.
+        ElthError: the store has no such grid, or it has nothing of the kind that is chosen.
     """
     content = tracker.grids.content(grid) if isinstance(grid, str) else grid
-    keys = content.keys
+    built = _plan(content.text)
+    keys = content.keys if only is None else _chosen(content, built, only)
+    found = _states(tracker, content, built, keys)
+    return [replace(one, labels=keys[one.key]) for one in found]
+
+
+def _chosen(content: Content, built: Plan, only: Only) -> Mapping[str, Mapping[str, Any]]:
+    """The keys of what is chosen, and of what it needs as far as the plan can be made here."""
+    called = {key: all_labels(one) for key, one in content.keys.items()}
+    name = str(content.experiment.get("name", "this grid"))
+    only.check((one for every in called.values() for one in every), name)
+    parents = {key: stage.parents for key, stage in built.stages.items()}
+    wanted = with_needs(only.keys(called), parents)
+    return {key: one for key, one in content.keys.items() if key in wanted}
+
+
+def _states(
+    tracker: Tracker, content: Content, built: Plan, keys: Mapping[str, Mapping[str, Any]]
+) -> list[State]:
     tracked = tracker.stages()
     again = reasons(tracker, tracked)
     known = by_key(one for one in tracked if one.key in keys)
     finished = {key: one for key, one in known.items() if one.status == "finished"}
     ended = content.ended(finished)
     known = {key: one for key, one in known.items() if key not in ended}
-    built = _plan(content)
     roots = _roots(built, {key for key, one in known.items() if one.status == "failed"})
     found: list[State] = []
     logs = 0
@@ -103,27 +141,32 @@ def states(tracker: Tracker, grid: str | Content) -> list[State]:
             found.append(State(key=key, state="set aside", title=title, reason=why))
         elif key in again:
             found.append(State(key=key, state="waiting", title=title, reason=again[key]))
+        elif one.status == "running":
+            found.append(_running(tracker, one))
         else:
-            reason = _running(tracker, one) if one.status == "running" else ""
-            found.append(State(key=key, state=one.status, title=title, reason=reason))
+            done = State(key=key, state=one.status, title=title, accuracy=one.accuracy)
+            found.append(replace(done, ended=one.ended))
     return found
 
 
-def _running(tracker: Tracker, one: Tracked) -> str:
+def _running(tracker: Tracker, one: Tracked) -> State:
     """For how long a stage has run, and what is known of its process where that is not here."""
     now = time.time()
     text = f"for {duration(max(now - one.started / 1000, 0.0))}"
+    state = State(key=one.key, state="running", title=one.stage.title, reason=text)
     try:
         run = tracker.client.get_run(one.run_id)
     except MlflowException:  # removed since it was listed
-        return text
+        return state
+    state = replace(state, accuracy=run.data.metrics.get("test_accuracy"))
     owner = run.data.tags.get("elth.owner", "")
     if is_alive(owner):
-        return text
+        return state
     seen = last_seen(run)
     if seen is None:
-        return f"{text} by {in_words(owner)}, which cannot be seen from here"
-    return f"{text} by {in_words(owner)}, last sign of life {duration(max(now - seen, 0.0))} ago"
+        return replace(state, reason=f"{text} by {in_words(owner)}, which cannot be seen from here")
+    ago = duration(max(now - seen, 0.0))
+    return replace(state, reason=f"{text} by {in_words(owner)}, last sign of life {ago} ago")
 
 
 def _missing(
@@ -157,14 +200,15 @@ def _roots(built: Plan, failed: set[str]) -> dict[str, str]:
     return roots
 
 
-def _plan(content: Content) -> Plan:
+@functools.lru_cache(maxsize=4)
+def _plan(text: str) -> Plan:
     """The plan of a grid as it was run last; an empty one if its file is of another version.
 
     Or if it names code from outside that is not listed here: a store has nothing run.
     """
     try:
         with plugins.closed():
-            experiment = Experiment.model_validate(content.experiment)
+            experiment = Experiment.model_validate(Content(text=text, keys={}).experiment)
             return plans.build(experiment)
     except (ElthError, ValidationError):
         return Plan({})

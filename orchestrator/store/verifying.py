@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from mlflow.entities import Run
 
@@ -29,6 +30,11 @@ class Found:
     state: str
     """One of ``STATES``."""
     reason: str = ""
+
+    def plain(self, *, set_aside: bool = False) -> dict[str, Any]:
+        """As JSON values; ``set_aside``: whether it was so, as it is not whole."""
+        own = {"key": self.stage.key, "run": self.run.info.run_id, "title": self.stage.title}
+        return {**own, "state": self.state, "reason": self.reason, "set_aside": set_aside}
 
 
 def verify(

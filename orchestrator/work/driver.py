@@ -17,6 +17,7 @@ from orchestrator.plan.ending import ended, links_of, verdicts
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.imported import how_to_import, lacking
 from orchestrator.plan.naming import find
+from orchestrator.plan.only import Only
 from orchestrator.plan.outside import Outside, outside
 from orchestrator.plan.schedule import Schedule
 from orchestrator.plan.stage import Stage, dataset_of
@@ -72,6 +73,13 @@ class Machines(Protocol):
         """The numerics classes there, of arguments of ``resources.numerics``."""
 
 
+class Watcher(Protocol):
+    """Who is told how far a run is."""
+
+    def watching(self, schedule: Schedule) -> AbstractContextManager[None]:
+        """Look at a schedule for as long as the block lasts."""
+
+
 class ThisMachine:
     """Trials run beside the driver."""
 
@@ -106,6 +114,9 @@ def execute(
     replace: bool = False,
     redo: Sequence[str] = (),
     machines: AbstractContextManager[Machines] | None = None,
+    only: Only | None = None,
+    watcher: Watcher | None = None,
+    until: float | None = None,
 ) -> Mapping[str, str]:
     """Do what is left of a plan, then report; returns the reasons of failed stages by key.
 
@@ -119,10 +130,16 @@ def execute(
         redo: stages that are done again though they are finished, as ``naming.find`` knows them;
             and what was made of them, where they come out different.
         machines: where trials run, entered for as long as they do; this machine when None.
+        only: what of the plan is done now, with all that it needs; all of it when None. The grid
+            is recorded as the whole plan in any case.
+        watcher: is told how far it is, while trials run.
+        until: by ``time.monotonic``, when the run is to end as on a signal.
 
     Raises:
         ElthError: the grid would lose cells, the store or the dataset cannot be had, the machines
             are too small, or one of them cannot see what the others write.
+        KeyboardInterrupt: it was stopped before its end; ``stopping.TimeOverError`` if by
+            ``until``.
     """
     shadows.check()
     check_recipes(experiment)
@@ -137,6 +154,9 @@ def execute(
             retry_failed=retry_failed,
             replace=replace,
             redo=redo,
+            only=only,
+            watcher=watcher,
+            until=until,
         )
 
 
@@ -162,7 +182,15 @@ def _execute(
     retry_failed: bool,
     replace: bool,
     redo: Sequence[str],
+    only: Only | None,
+    watcher: Watcher | None,
+    until: float | None,
 ) -> Mapping[str, str]:
+    whole = plan
+    if only is not None:
+        plan = only.of(whole, experiment.name)
+        part = f"{len(plan.stages):,} of {len(whole.stages):,} stages"
+        _say(console, f"only {only}: {part} of {experiment.name}, with what they need")
     count = machines.slots(experiment)
     for note in plan.notes:
         _say(console, f"note: {note}")
@@ -173,7 +201,7 @@ def _execute(
             console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     tracker.notes.clear()
     try:
-        change = tracker.grids.change(experiment, plan, replace=replace)
+        change = tracker.grids.change(experiment, whole, replace=replace)
     except ElthError:
         tracker.check_files()  # if most are not there, that is what is to be told
         raise
@@ -214,7 +242,7 @@ def _execute(
     if todo:
         for note in machines.check(experiment, store, datasets, outside(todo)):
             _say(console, f"note: {note}")
-    change = tracker.grids.extend(experiment, plan, change)
+    change = tracker.grids.extend(experiment, whole, change)
     is_whole = change.before is None or change.after == change.asked
     if not is_whole or change.lost or change.renewed:
         _say(console, f"note: {change.told}")
@@ -226,7 +254,12 @@ def _execute(
     told = _what_comes(plan, tracked, waiting, experiment.name)
     for note in (*asked.notes, *told, *notes_of(short)):
         _say(console, f"note: {note}")
-    tracker.grids.join_finished(finished.values(), experiment.name)
+    rest = (
+        one
+        for one in tracked
+        if one.status == "finished" and one.key in whole.stages.keys() - plan.stages.keys()
+    )
+    tracker.grids.join_finished([*finished.values(), *rest], experiment.name)
     others = {one.numerics for one in finished.values() if one.numerics} - expected
     if others and expected:
         _say(
@@ -246,16 +279,18 @@ def _execute(
     del tracked, finished, todo  # much memory, in a run that may last for days
     end()  # the process beside this one, which holds as much
     driven = tracker.grids.driven(experiment.name, owner())
-    with driven, Progress(schedule, console, experiment.name):
+    watched = nullcontext() if watcher is None else watcher.watching(schedule)
+    with driven, Progress(schedule, console, experiment.name), watched:
         if not schedule.is_over:
             from orchestrator.work import runner
 
-            runner.run(schedule, experiment, store, count)
+            limit = {} if until is None else {"until": until}
+            runner.run(schedule, experiment, store, count, **limit)
     outcome = schedule.snapshot().failed
     if waiting & plan.stages.keys() or redo:
         patiently(lambda: _end_redo(tracker, plan, asked, console), store)
     try:
-        patiently(lambda: _report(tracker, experiment, console), store)
+        patiently(lambda: _report(tracker, experiment, console, only), store)
     except ElthError as error:
         if not outcome:
             raise
@@ -332,7 +367,8 @@ def _expected(experiment: Experiment, todo: Iterable[Stage], machines: Machines)
     return machines.numerics(classes)
 
 
-def _report(tracker: Tracker, experiment: Experiment, console: Console) -> None:
+def _report(tracker: Tracker, experiment: Experiment, console: Console, only: Only | None) -> None:
+    """Write the report of the whole grid, and print it; of a part what belongs to that."""
     from orchestrator.report.costs import of_sparse_training  # it draws, by matplotlib
 
     report = collect(tracker, experiment.name)
@@ -342,6 +378,9 @@ def _report(tracker: Tracker, experiment: Experiment, console: Console) -> None:
     measured = analyses.collect(tracker, experiment.name)
     files = write(report, folder, measured, of_sparse_training(tracker, report))
     tracker.grids.add_report(experiment.name, files)
+    if only is not None:
+        report = collect(tracker, experiment.name, only=only)
+        measured = analyses.collect(tracker, experiment.name, only=only)
     console.print(to_tables(report))
     if measured != analyses.NONE:
         console.print(analyses_tables(measured))

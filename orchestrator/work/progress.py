@@ -19,6 +19,8 @@ from orchestrator.plan.ending import endings
 from orchestrator.plan.schedule import Running, Schedule, Snapshot
 
 _PLAIN_SECONDS = 15.0
+_SLOW = 1.5
+"""What runs for longer than so many times its estimate is told of in plain lines."""
 
 
 class Counter:
@@ -112,6 +114,7 @@ class Progress:
     def _lines(self) -> None:
         """A line when something has changed, at most every few seconds."""
         last, wait = "", 1.0
+        latest: tuple[tuple[str, float], ...] = ()
         while not self._stop.wait(wait):
             now = self._schedule.snapshot()
             self._tell({key: f"failed: {reason}" for key, reason in now.failed.items()})
@@ -121,6 +124,13 @@ class Progress:
             if line != last:
                 at = duration(time.monotonic() - self._began)
                 self._console.print(f"[{at}] {line}", highlight=False, markup=False, soft_wrap=True)
+                more = [_accuracies(now)] if now.latest != latest else []
+                if now.slowest is not None and now.slowest.times >= _SLOW:
+                    more.append(_slowest(now.slowest))
+                if more:
+                    text = f"    {'; '.join(more)}"
+                    self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+                latest = now.latest
             last, wait = line, _PLAIN_SECONDS
 
     def _tell(self, texts: Mapping[str, str]) -> None:
@@ -155,8 +165,11 @@ def display(now: Snapshot, title: str, elapsed: float) -> RenderableType:
         counts.append(f", {len(now.ended)} ended")
     if not now.running and not now.elsewhere:
         counts.append(", starting")
+    more = [Text(f"  {_accuracies(now)}", style="dim")] if now.latest else []
+    if now.slowest is not None:
+        more.append(Text(f"  {_slowest(now.slowest)}", style="dim"))
     notes = [Text(f"  note: {text}", style="yellow") for text in now.notes[-1:]]
-    return Group(head, rows, counts, *notes)
+    return Group(head, rows, counts, *more, *notes)
 
 
 def _row(running: Running) -> tuple[RenderableType, ...]:
@@ -168,6 +181,18 @@ def _row(running: Running) -> tuple[RenderableType, ...]:
         Text(accuracy.rjust(7), style="dim"),
         Text(duration(time.monotonic() - running.since), style="dim"),
     )
+
+
+def _accuracies(now: Snapshot) -> str:
+    """``latest: resnet20 round 3, seed 0: 93.40 %``: what was finished last comes first."""
+    return f"latest: {'; '.join(f'{title}: {found:.2f} %' for title, found in now.latest)}"
+
+
+def _slowest(running: Running) -> str:
+    assert running.expected is not None
+    so_far = duration(time.monotonic() - running.since)
+    expected = f"about {duration(running.expected)} expected"
+    return f"slowest: {running.stage.title}: {so_far}, {expected}"
 
 
 def _counts(now: Snapshot) -> str:

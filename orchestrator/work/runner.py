@@ -30,14 +30,28 @@ from orchestrator.work.sharing import Turns
 from orchestrator.work.trials import GroupTrial, JobTrial
 
 
-def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) -> None:
+def run(
+    schedule: Schedule,
+    experiment: Experiment,
+    store: Store,
+    count: int,
+    until: float | None = None,
+) -> None:
     """Run everything that the schedule holds, ``count`` trials at a time.
 
     On the Ray cluster that this process is connected to, else on a Ray of its own on this machine.
     Returns when nothing is left to do; the schedule tells what failed.
 
+    Args:
+        schedule: what is to be done.
+        experiment: of which it is.
+        store: where results go.
+        count: trials at a time.
+        until: by ``time.monotonic``, when to end as on a signal; None: never.
+
     Raises:
         KeyboardInterrupt: it was stopped before the end; what is tracked stays.
+            ``stopping.TimeOverError`` if by ``until``.
     """
     resources = experiment.resources
     common = {
@@ -62,7 +76,7 @@ def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) ->
             "download": experiment.data.download,
         },
     }
-    stop = stopping.Stop(owner())
+    stop = stopping.Stop(owner(), until)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(count)
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # see stopping
     os.environ.setdefault(provenance.USER, provenance.user())  # trials may run as another one
@@ -96,6 +110,8 @@ def run(schedule: Schedule, experiment: Experiment, store: Store, count: int) ->
                 schedule.note(f"the store does not answer: why stages failed is in {log} alone")
         finally:
             ray.shutdown()
+    if not schedule.is_over and stop.is_late:
+        raise stopping.TimeOverError
     if not schedule.is_over:  # Tune ends its loop on Ctrl-C and returns as if all were well
         raise KeyboardInterrupt
 

@@ -1,8 +1,8 @@
-"""The end of a run before its end: Ctrl-C, SIGTERM, a batch system's warning.
+"""The end of a run before its end: Ctrl-C, SIGTERM, a batch system's warning, its hours are over.
 
-On the first signal trials are told to write a checkpoint and end, and no more are begun; the run
-ends once they have, or when they take too long. On the second it ends at once. Either way the same
-command goes on from what is tracked and saved.
+On the first signal, or once its time is over, trials are told to write a checkpoint and end, and no
+more are begun; the run ends once they have, or when they take too long. On the second signal it
+ends at once. Either way the same command goes on from what is tracked and saved.
 
 Trials are told by a value in the memory of Ray's head, which any process of the cluster can read.
 """
@@ -25,6 +25,10 @@ _LOOK_SECONDS = 2.0
 _NAMESPACE = "elth-stop"
 
 Handler = Callable[[int, FrameType | None], Any]
+
+
+class TimeOverError(KeyboardInterrupt):
+    """A run was ended as the time was over that it had been given; it goes on as after Ctrl-C."""
 
 
 def like_ctrl_c() -> None:
@@ -51,8 +55,15 @@ def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
 class Stop:
     """What the driver has been asked, and what it has told the trials."""
 
-    def __init__(self, driver: str) -> None:
+    def __init__(self, driver: str, until: float | None = None) -> None:
+        """Begin with no signal.
+
+        Args:
+            driver: whose trials are told.
+            until: by ``time.monotonic``, when the run is to end as on a signal; None: never.
+        """
         self.driver = driver
+        self._until = until
         self.pauses = False
         """Whether trials end only for a while, to make room."""
         self._count = 0
@@ -68,8 +79,13 @@ class Stop:
 
     @property
     def asked(self) -> bool:
-        """Whether a signal has come."""
-        return self._count > 0
+        """Whether a signal has come, or the time is over."""
+        return self._count > 0 or self.is_late
+
+    @property
+    def is_late(self) -> bool:
+        """Whether no signal has come and the time is over."""
+        return not self._count and self._until is not None and time.monotonic() >= self._until
 
     def pause(self) -> None:
         """Have the trials of now write checkpoints and end, and Tune with them."""
@@ -102,6 +118,7 @@ class Stop:
         """
         if not (self.asked or self.pauses) or self._end is None:
             return
+        self._since = self._since or time.monotonic()
         if not self._told:
             self._told = True
             _tell(self.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from elth import arithmetic
+from elth import arithmetic, step_times
 from elth.arithmetic import WrongArithmeticError, _compare, _gate, _machine
 from elth.arithmetic._compare import aten, deviations
 from elth.engine import Engine
@@ -417,3 +418,39 @@ def test_ctrl_c_is_not_for_the_other_process() -> None:
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
     arithmetic.look(_network(), _recipe(), CPU, SHAPE.image)
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_a_step_is_timed_beside_for_who_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = _recipe(batch_size=64)
+    step = step_times.Step(network=NARROW, image=SHAPE.image, recipe=recipe)
+    found = arithmetic.look(_network(), recipe, CPU, SHAPE.image)
+    assert found.pace is not None
+    fixed, each = found.pace
+    assert fixed >= 0
+    assert each >= 0
+    assert step.known() == pytest.approx(fixed + 64 * each)
+    # What is remembered of a machine tells it again, where the time itself was lost.
+    monkeypatch.setattr(_gate, "_REMEMBERED", {})
+    (cache,) = Path(os.environ["XDG_CACHE_HOME"]).glob("elth/steps/*.json")
+    before = step.known()
+    cache.unlink()
+    assert step.known() is None
+    assert arithmetic.look(_network(), recipe, CPU, SHAPE.image) == found
+    assert step.known() == before
+    # Batches of another size are told by the same times; a network without a name by none.
+    larger = dataclasses.replace(recipe, batch_size=256)
+    arithmetic.look(_network(), larger, CPU, SHAPE.image)
+    other = dataclasses.replace(step, recipe=larger)
+    assert other.known() == pytest.approx(fixed + 256 * each)
+    count = len(list(cache.parent.iterdir()))
+    arithmetic.look(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), recipe, CPU, SHAPE.image)
+    assert len(list(cache.parent.iterdir())) == count
+
+
+def test_what_an_earlier_version_remembered_has_no_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = _recipe()
+    key = _gate._key(_network(), recipe, CPU, SHAPE.image)
+    _gate._place(key).parent.mkdir(parents=True)
+    _gate._place(key).write_text('{"worst": null, "compared": 3, "died": ""}', encoding="utf-8")
+    found = arithmetic.look(_network(), recipe, CPU, SHAPE.image)
+    assert (found.compared, found.pace) == (3, None)

@@ -8,8 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from rich.console import Console
 from torchvision.io import write_jpeg
 
 from elth import plugins
@@ -26,8 +23,8 @@ from elth.data import DATASETS
 from elth.networks import NETWORKS
 from elth.recipes import RECIPES
 from elth.tickets import Ticket
-from orchestrator.cli import cluster, data, differing, housekeeping, lists, results, running, ticket
-from orchestrator.cli.main import cli, main
+from orchestrator.cli import data
+from orchestrator.cli.main import cli
 from orchestrator.experiment import reading
 from orchestrator.experiment.methods import METHODS
 from orchestrator.experiment.reading import load
@@ -41,6 +38,7 @@ from orchestrator.store.marks import ASKED, STALE
 from orchestrator.store.tracker import Tracker
 from orchestrator.work import driver, progress, runner
 from orchestrator.work.worker import run_job
+from tests.orchestrator.cli.helpers import Done, Elth
 from tests.orchestrator.helpers import (
     INFINITE,
     RECIPE,
@@ -58,62 +56,6 @@ from tests.orchestrator.helpers import (
     tiny,
     write_yaml,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Done:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Elth = Callable[..., Done]
-
-
-@pytest.fixture
-def elth(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Elth:
-    """The command ``elth`` in this process, in an empty folder."""
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-
-    def call(*words: str | Path) -> Done:
-        for module in (cluster, data, differing, housekeeping, lists, results, running, ticket):
-            monkeypatch.setattr(module, "out", Console(width=200))
-        monkeypatch.setattr(sys, "argv", ["elth", *(str(word) for word in words)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capsys.readouterr()
-        return Done(code=code, out=captured.out, err=captured.err)
-
-    return call
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    """A small experiment of one network."""
-    fields = {
-        "dataset": "digits",
-        "seeds": [0],
-        "recipe": "digits_resnet",
-        "pruning": {"rounds": 2},
-        "grid": [{"method": "imp", "network": TINY}],
-    }
-    return write_yaml(tmp_path / "small.yaml", fields)
-
-
-@pytest.fixture
-def done_config(finished: Finished, tmp_path: Path) -> Path:
-    """The file of the grid that is finished."""
-    path = tmp_path / "done.yaml"
-    path.write_text(finished.experiment.resolved(), encoding="utf-8")
-    return path
 
 
 def _refused(done: Done, message: str) -> None:

@@ -1,0 +1,120 @@
+"""How long a plan takes here, before any of it was done: from steps that this machine has timed.
+
+A stage takes its iterations, and after each epoch a look at the test images, which go forward only:
+a third of the work of an image that is trained on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from elth.errors import ElthError
+from elth.recipes import Recipe
+from elth.step_times import Step
+from orchestrator.plan.costs import work
+from orchestrator.plan.stage import (
+    ANALYSIS,
+    Stage,
+    dataset_of,
+    iterations,
+    per_epoch,
+    recipe_of,
+    shape_of,
+    sizes_of,
+)
+
+_STAGE_SECONDS = 0.2
+"""Of a stage, whatever it trains."""
+START_SECONDS = 10.0
+"""Until the first stage begins: Ray and a process that imports torch; 8 to 12 s, measured."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What decides how long an iteration takes."""
+
+    network: str
+    dataset: str
+    recipe: Recipe
+
+    def __str__(self) -> str:
+        return f"{self.network} on {self.dataset} in batches of {self.recipe.batch_size}"
+
+
+def trained(stages: Iterable[Stage]) -> dict[Trained, Stage]:
+    """What some stages train, each with the first stage that does."""
+    found: dict[Trained, Stage] = {}
+    for stage in stages:
+        if not stage.is_given and stage.kind != ANALYSIS:
+            found.setdefault(_trained(stage), stage)
+    return found
+
+
+def _trained(stage: Stage) -> Trained:
+    return Trained(stage.params["network"], dataset_of(stage), recipe_of(stage))
+
+
+def step_of(stage: Stage, *, threads: int, device: str = "cpu", compiled: bool = False) -> Step:
+    """The iteration of a stage, as it is remembered."""
+    return Step(
+        network=stage.params["network"],
+        image=shape_of(stage).image,
+        recipe=recipe_of(stage),
+        threads=threads,
+        device=device,
+        compiled=compiled,
+    )
+
+
+def known_steps(
+    stages: Iterable[Stage], *, threads: int, device: str, compiled: Mapping[Trained, bool]
+) -> dict[Trained, float]:
+    """Seconds of an iteration, of what was timed on this machine before.
+
+    Args:
+        stages: what is to be done.
+        threads: of a trial.
+        device: ``cpu`` or ``cuda``.
+        compiled: what is compiled; where only the same uncompiled was timed, that is taken.
+    """
+    found = {}
+    for what, stage in trained(stages).items():
+        ways = [True, False] if compiled.get(what) and device == "cpu" else [compiled.get(what)]
+        for way in ways:
+            step = step_of(stage, threads=threads, device=device, compiled=bool(way))
+            if (seconds := step.known()) is not None:
+                found[what] = seconds
+                break
+    return found
+
+
+def seconds_of(stage: Stage, step: float) -> float:
+    """How long a stage takes whose iteration takes so many seconds."""
+    start, stop = iterations(stage)
+    whole = per_epoch(stage)
+    epochs = math.ceil(stop / whole) - start // whole if stop > start else 0
+    looks = sizes_of(stage)[1] / recipe_of(stage).batch_size / 3
+    return _STAGE_SECONDS + step * (stop - start + epochs * looks)
+
+
+def pace(stages: Iterable[Stage], steps: Mapping[Trained, float]) -> tuple[float, bool] | None:
+    """Seconds that a unit of work takes, and whether all that is trained was timed.
+
+    What was not timed is taken to be as fast or slow as the rest. None where nothing was timed.
+    """
+    seconds = units = 0.0
+    is_whole = True
+    for stage in stages:
+        if stage.is_given or stage.kind == ANALYSIS:
+            continue
+        step = steps.get(_trained(stage))
+        if step is None:
+            is_whole = False
+            continue
+        try:
+            seconds, units = seconds + seconds_of(stage, step), units + work(stage)
+        except ElthError:  # of a dataset whose manifest is gone
+            is_whole = False
+    return (seconds / units, is_whole) if units else None

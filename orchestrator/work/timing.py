@@ -1,0 +1,144 @@
+"""A few real iterations of each network of a plan, timed: what ``elth plan --time`` does.
+
+As many processes as trials at a time do them at once, as trials get into each other's way: they
+share caches, memory and often cores.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from elth import plugins
+from elth.errors import ElthError
+from orchestrator.experiment.sections import Experiment
+from orchestrator.plan.estimating import Trained, step_of, trained
+from orchestrator.plan.stage import Stage, dataset_of
+from orchestrator.work.resources import compiles
+
+_AT_ONCE = 8
+"""Processes at most: more of them do not change much."""
+_WARM_UP = 3
+_SECONDS = 1.5
+"""For how long iterations are timed."""
+_MOST = 50
+
+
+def timed(experiment: Experiment, stages: Sequence[Stage], count: int) -> dict[Trained, float]:
+    """Seconds of an iteration of each network and recipe, which are remembered.
+
+    Args:
+        experiment: what trials get.
+        stages: what is to be done.
+        count: trials at a time.
+
+    Raises:
+        ElthError: a dataset cannot be read here, or a network cannot be trained here.
+    """
+    found = trained(stages)
+    if not found:
+        return {}
+    resources = experiment.resources
+    if resources.workers > 1:
+        raise ElthError(
+            "a training by several workers is not timed before it is run: leave out --time, or "
+            "time it with resources.workers=1"
+        )
+    device = "cuda" if resources.gpus else "cpu"
+    task = {
+        "stages": [stage.describe() for stage in found.values()],
+        "threads": resources.cpus,
+        "device": device,
+        "compile": resources.compile,
+        "root": str(experiment.data.root.absolute()),
+        "download": experiment.data.download,
+        "plugins": list(plugins.in_use()),
+    }
+    at_once = max(1, min(count, _AT_ONCE))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(at_once, mp_context=context, initializer=_quietly) as pool:
+        try:
+            answers = list(pool.map(_measure, [task] * at_once))
+        except ArithmeticError as error:  # of a loss that is not finite
+            raise ElthError(f"a few iterations could not be timed: {error}") from error
+        except BrokenProcessPool as error:
+            raise ElthError(
+                "a process that was to time a few iterations was ended: is there too little memory?"
+            ) from error
+    times = {
+        what: statistics.fmean(one[index] for one in answers) for index, what in enumerate(found)
+    }
+    for what, stage in found.items():
+        step = step_of(
+            stage,
+            threads=resources.cpus,
+            device=device,
+            compiled=compiles(stage, resources.compile, device),
+        )
+        step.keep(times[what])
+    return times
+
+
+def _quietly() -> None:
+    """Let Ctrl-C, which reaches every process of a terminal, end this one without a traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _measure(task: Mapping[str, Any]) -> list[float]:
+    """Seconds of an iteration of each stage; in a process of its own."""
+    import torch
+
+    from elth import data
+    from orchestrator.work.training import Engines
+
+    plugins.use(task["plugins"])
+    torch.set_num_threads(task["threads"])
+    engines, datasets, found = Engines(), {}, []
+    for stage in map(Stage.of, task["stages"]):
+        name = dataset_of(stage)
+        if name not in datasets:
+            read = data.load(name, task["root"], download=task["download"])
+            datasets[name] = read.to(task["device"])
+        compile = compiles(stage, task["compile"], task["device"])
+        engine = engines.get(stage, datasets[name], compile=compile)
+        found.append(_seconds(stage, datasets[name], engine))
+    return found
+
+
+def _seconds(stage: Stage, dataset: Any, engine: Any) -> float:
+    """Seconds of an iteration of the training that a stage does, with a mask of all ones."""
+    from elth import masks
+    from elth.networks import build
+    from elth.training import Training
+    from orchestrator.plan.stage import per_epoch, recipe_of
+
+    recipe = recipe_of(stage)
+    network = build(stage.params["network"], dataset.info.shape)
+
+    def train(count: int) -> float:
+        training = Training(
+            engine,
+            dataset,
+            recipe,
+            seed=0,
+            state=network.state_dict(),
+            mask=masks.ones(network),
+            stop=count,
+        )
+        began = time.perf_counter()
+        while training.step < count:
+            training.train_epoch()  # the device is waited for at its end
+        return time.perf_counter() - began
+
+    most = min(_MOST, recipe.length.iterations(per_epoch(stage)))
+    few = min(_WARM_UP, most)
+    train(few)
+    once = train(few) / few
+    count = max(few, min(most, int(_SECONDS / once)))
+    return train(count) / count
