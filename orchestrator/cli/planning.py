@@ -315,7 +315,7 @@ _HOW = {
     "store": "from the times of finished stages in this store",
     "timed": "from iterations that were timed now",
     "steps": "from steps that were timed on this machine",
-    "guess": "a guess, as nothing of it was timed here: --time does",
+    "guess": "a rough guess, until something of it was timed here: --time does",
 }
 
 

@@ -144,9 +144,14 @@ def _states(
         elif one.status == "running":
             found.append(_running(tracker, one))
         else:
-            done = State(key=key, state=one.status, title=title, accuracy=one.accuracy)
+            done = State(key=key, state=one.status, title=title, accuracy=_result(one))
             found.append(replace(done, ended=one.ended))
     return found
+
+
+def _result(one: Tracked) -> float | None:
+    """The accuracy that a stage is done for; that of a rewind point is none."""
+    return None if one.stage.kind == "rewind_point" else one.accuracy
 
 
 def _running(tracker: Tracker, one: Tracked) -> State:
@@ -158,7 +163,8 @@ def _running(tracker: Tracker, one: Tracked) -> State:
         run = tracker.client.get_run(one.run_id)
     except MlflowException:  # removed since it was listed
         return state
-    state = replace(state, accuracy=run.data.metrics.get("test_accuracy"))
+    if one.stage.kind != "rewind_point":
+        state = replace(state, accuracy=run.data.metrics.get("test_accuracy"))
     owner = run.data.tags.get("elth.owner", "")
     if is_alive(owner):
         return state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"
@@ -11,6 +12,7 @@ os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"
 import pytest
 import torch
 
+from elth import step_times
 from orchestrator.store.address import Store
 from orchestrator.store.tracker import Tracker
 from orchestrator.work import training
@@ -29,6 +31,12 @@ def one_thread() -> None:
 def no_store_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that the environment names is none of the tests' business."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def no_times_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No step was timed before; a test that keeps one does so for itself."""
+    monkeypatch.setattr(step_times, "cache_folder", lambda name: tmp_path / "cache" / name)
 
 
 @pytest.fixture(scope="session")

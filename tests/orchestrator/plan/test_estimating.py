@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from orchestrator import plan
@@ -16,12 +14,6 @@ from orchestrator.plan.estimating import (
     trained,
 )
 from tests.orchestrator.helpers import TINY, TINY_DEEPER, of_kind, tiny
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing was timed on this machine before."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
 def test_a_stage_takes_its_iterations_and_a_look_after_each_epoch() -> None:

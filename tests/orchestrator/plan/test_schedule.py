@@ -668,3 +668,41 @@ def test_counts_add_up_at_every_moment(built: Plan, data: st.DataObject) -> None
             lost.add(key)
     assert now.ended.keys() == over
     assert len(lost) == len(now.failed) + now.blocked
+
+
+def test_the_latest_results_are_told_the_last_one_first() -> None:
+    stages = _chain("a", 5)
+    made = Schedule(_plan(*stages), (), {}, slots=1)
+    made.take("0")
+    assert made.snapshot().latest == ()
+    made.advance("0", 0, 0.5, 12.0)  # of a rewind point nobody asks
+    for number in range(1, 6):
+        made.advance("0", number, 0.0, None)
+        made.advance("0", number, 1.0, 90.0 + number)
+        made.advance("0", number + 1, 0.0, None)
+    latest = [(stages[number].title, 90.0 + number) for number in (5, 4, 3)]
+    assert list(made.snapshot().latest) == latest
+
+
+def test_the_slowest_is_that_which_has_run_longest_by_what_it_should_take(clock: Clock) -> None:
+    quick = _stage("retraining", "quick", work=1.0)
+    slow = _stage("retraining", "slow", work=10.0)
+    made = Schedule(_plan(quick, slow), (), {}, slots=2)
+    made.take("0")
+    made.take("1")
+    assert made.snapshot().slowest is None  # as long as nothing is known of the speed here
+    known = Schedule(_plan(quick, slow), (), {}, slots=2, seconds_per_work=2.0)
+    known.take("0")
+    known.take("1")
+    clock.now += 6
+    slowest = known.snapshot().slowest
+    assert slowest is not None
+    assert (slowest.stage.params["name"], slowest.expected) == ("quick", 2.0)
+    assert slowest.times == pytest.approx(3.0)
+
+
+def test_a_rewind_point_is_never_the_slowest(clock: Clock) -> None:
+    made = Schedule(_plan(*_chain("a", 1)), (), {}, slots=1, seconds_per_work=1.0)
+    made.take("0")
+    clock.now += 100
+    assert made.snapshot().slowest is None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import re
 import threading
 import time
 
@@ -174,3 +176,32 @@ def test_the_display_before_and_after() -> None:
     text = _display(_snapshot(total=0, found=0, done=0, running=(), waiting=0, failed={}))
     assert "0/0 stages" in text
     assert "left" not in text
+
+
+def test_the_latest_results_and_the_slowest_stage_are_shown() -> None:
+    now = _snapshot(latest=(("resnet20 round 3, seed 0", 93.4), ("resnet20 round 2, seed 0", 93.0)))
+    running = dataclasses.replace(now.running[0], expected=20.0)
+    now = dataclasses.replace(now, running=(running,))
+    console = Console(width=120, file=io.StringIO())
+    console.print(display(now, "shown", 10))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    told = "latest: resnet20 round 3, seed 0: 93.40 %; resnet20 round 2, seed 0: 93.00 %"
+    assert told in text
+    assert f"slowest: {running.stage.title}: 1 min 05 s, about 20 s expected" in text
+
+
+def test_accuracies_are_told_in_lines_once_and_a_slow_stage_only_where_it_is_slow() -> None:
+    stages = chain("slow")
+    schedule = Schedule(Plan({s.key: s for s in stages}), (), {}, slots=1, seconds_per_work=1e-6)
+    file = Signalling("slowest: ")
+    with Progress(schedule, Console(file=file, width=60), "shown"):
+        schedule.take("0")
+        schedule.advance("0", 1, 1.0, 87.5)
+        schedule.advance("0", 2, 0.5, 50.0)
+        assert file.told.wait(20)
+        schedule.advance("0", 4, 0.0, None)
+        schedule.end("0")
+    text = file.getvalue()
+    assert text.count(f"latest: {stages[1].title}: 87.50 %") == 1
+    assert re.search(rf"slowest: {re.escape(stages[2].title)}: \d+ s, about 0 s expected", text)

@@ -128,3 +128,34 @@ def test_a_signal_during_a_pause_ends_the_run(stop: Stop, told: list[str]) -> No
     signal.raise_signal(signal.SIGTERM)
     stop.resume()
     assert stop.asked
+
+
+def test_time_that_is_over_is_as_the_first_signal(
+    told: list[str], ended: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("orchestrator.work.stopping.time.monotonic", lambda: now[0])
+    made = Stop("me", until=200.0)
+    made.listen(lambda number, frame: ended.append(number))
+    made.look(busy=True)
+    assert not made.asked
+    now[0] = 200.0
+    assert made.asked
+    assert made.is_late
+    made.look(busy=True)
+    assert (told, ended) == (["me/0"], [])
+    now[0] += stopping.GRACE_SECONDS
+    made.look(busy=True)
+    assert ended == []  # trials still have time to write
+    now[0] += 0.5
+    made.look(busy=True)
+    assert len(ended) == 1
+
+
+def test_a_signal_before_the_time_is_over_is_one(told: list[str]) -> None:
+    made = Stop("me", until=0.0)
+    made.listen(lambda number, frame: None)
+    assert made.is_late
+    signal.raise_signal(signal.SIGINT)
+    assert made.asked
+    assert not made.is_late
