@@ -268,7 +268,8 @@ def _estimate(
     """
     from orchestrator import plan as plans
     from orchestrator.plan import estimating
-    from orchestrator.work.resources import compiles, local_slots
+    from orchestrator.work import timing
+    from orchestrator.work.resources import local_slots
 
     todo = [stage for key, stage in part.stages.items() if key not in done]
     count, places, not_here = 1, "1 trial at a time", ""
@@ -285,9 +286,7 @@ def _estimate(
         return found
     began = time.monotonic()
     if measures:
-        from orchestrator.work.timing import timed
-
-        steps = timed(experiment, todo, count)
+        steps = timing.timed(experiment, todo, count)
         known = estimating.pace(todo, steps)
         found = replace(found, steps={str(what): one for what, one in steps.items()})
         if known is not None:
@@ -298,12 +297,7 @@ def _estimate(
 
             if (ratio := seconds_per_work(tracked, part)) is not None:
                 return replace(found, seconds=units * ratio, source="store")
-        resources = experiment.resources
-        device = "cuda" if resources.gpus else "cpu"
-        kinds = estimating.trained(todo)
-        fast = {what: compiles(one, resources.compile, device) for what, one in kinds.items()}
-        steps = estimating.known_steps(todo, threads=resources.cpus, device=device, compiled=fast)
-        known = estimating.pace(todo, steps)
+        known = estimating.pace(todo, timing.known(experiment, todo))
         if known is not None:
             found = replace(found, source="steps")
     ratio, is_whole = known or (1.0, True)

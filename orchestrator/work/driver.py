@@ -14,6 +14,7 @@ from elth.apart import apart, end
 from elth.errors import ElthError
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.ending import ended, links_of, verdicts
+from orchestrator.plan.estimating import pace
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.imported import how_to_import, lacking
 from orchestrator.plan.naming import find
@@ -34,7 +35,7 @@ from orchestrator.store.listing import Tracked, seconds_per_work
 from orchestrator.store.outbox import publish_all
 from orchestrator.store.processes import owner
 from orchestrator.store.tracker import Tracker
-from orchestrator.work import scratch, shadows
+from orchestrator.work import scratch, shadows, timing
 from orchestrator.work.progress import Progress
 from orchestrator.work.resources import (
     check_recipes,
@@ -273,7 +274,7 @@ def _execute(
         failed,
         again=waiting & plan.stages.keys() - over.keys(),
         slots=count,
-        seconds_per_work=seconds_per_work(tracked, plan),
+        seconds_per_work=_speed(experiment, plan, tracked, todo),
         last=last,
     )
     del tracked, finished, todo  # much memory, in a run that may last for days
@@ -317,6 +318,17 @@ def _asked(
                 f"{stage.title} is computed by nothing: {how_to_import(stage)} brings it anew"
             )
     return again.request(tracker, experiment.name, {one.key: one for one in stages}.values())
+
+
+def _speed(
+    experiment: Experiment, plan: Plan, tracked: Sequence[Tracked], todo: Sequence[Stage]
+) -> float | None:
+    """Seconds that a unit of work takes here: by the store, or by steps that were timed before."""
+    told = seconds_per_work(tracked, plan)
+    if told is None and todo:
+        known = pace(todo, timing.known(experiment, todo))
+        told = None if known is None else known[0]
+    return told
 
 
 def _what_comes(

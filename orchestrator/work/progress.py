@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 
 import rich.progress
@@ -124,7 +124,8 @@ class Progress:
             if line != last:
                 at = duration(time.monotonic() - self._began)
                 self._console.print(f"[{at}] {line}", highlight=False, markup=False, soft_wrap=True)
-                more = [_accuracies(now)] if now.latest != latest else []
+                new = tuple(one for one in now.latest if one not in latest)
+                more = [_accuracies(new)] if new else []
                 if now.slowest is not None and now.slowest.times >= _SLOW:
                     more.append(_slowest(now.slowest))
                 if more:
@@ -165,7 +166,7 @@ def display(now: Snapshot, title: str, elapsed: float) -> RenderableType:
         counts.append(f", {len(now.ended)} ended")
     if not now.running and not now.elsewhere:
         counts.append(", starting")
-    more = [Text(f"  {_accuracies(now)}", style="dim")] if now.latest else []
+    more = [Text(f"  {_accuracies(now.latest)}", style="dim")] if now.latest else []
     if now.slowest is not None:
         more.append(Text(f"  {_slowest(now.slowest)}", style="dim"))
     notes = [Text(f"  note: {text}", style="yellow") for text in now.notes[-1:]]
@@ -183,9 +184,9 @@ def _row(running: Running) -> tuple[RenderableType, ...]:
     )
 
 
-def _accuracies(now: Snapshot) -> str:
+def _accuracies(latest: Iterable[tuple[str, float]]) -> str:
     """``latest: resnet20 round 3, seed 0: 93.40 %``: what was finished last comes first."""
-    return f"latest: {'; '.join(f'{title}: {found:.2f} %' for title, found in now.latest)}"
+    return f"latest: {'; '.join(f'{title}: {found:.2f} %' for title, found in latest)}"
 
 
 def _slowest(running: Running) -> str:

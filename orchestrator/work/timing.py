@@ -1,7 +1,7 @@
-"""A few real iterations of each network of a plan, timed: what ``elth plan --time`` does.
+"""How long an iteration of each network of a plan takes here: as it is known, or timed now.
 
-As many processes as trials at a time do them at once, as trials get into each other's way: they
-share caches, memory and often cores.
+``elth plan --time`` does a few real iterations. As many processes as trials at a time do them at
+once, as trials get into each other's way: they share caches, memory and often cores.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from elth import plugins
 from elth.errors import ElthError
 from orchestrator.experiment.sections import Experiment
-from orchestrator.plan.estimating import Trained, step_of, trained
+from orchestrator.plan.estimating import Trained, known_steps, step_of, trained
 from orchestrator.plan.stage import Stage, dataset_of
 from orchestrator.work.resources import compiles
 
@@ -28,6 +28,23 @@ _WARM_UP = 3
 _SECONDS = 1.5
 """For how long iterations are timed."""
 _MOST = 50
+
+
+def known(experiment: Experiment, stages: Sequence[Stage]) -> dict[Trained, float]:
+    """Seconds of an iteration, of what was timed on this machine before."""
+    resources = experiment.resources
+    if resources.workers > 1:  # each has its part of a batch, and they wait for each other
+        return {}
+    device = "cuda" if resources.gpus else "cpu"
+    return known_steps(
+        stages,
+        threads=resources.cpus,
+        device=device,
+        compiled={
+            what: compiles(stage, resources.compile, device)
+            for what, stage in trained(stages).items()
+        },
+    )
 
 
 def timed(experiment: Experiment, stages: Sequence[Stage], count: int) -> dict[Trained, float]:

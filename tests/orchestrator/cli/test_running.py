@@ -15,7 +15,6 @@ import pytest
 
 from orchestrator import plan
 from orchestrator.experiment.sections import Experiment
-from orchestrator.plan import estimating
 from orchestrator.plan.estimating import Trained, trained
 from orchestrator.plan.schedule import Schedule
 from orchestrator.store.address import Store
@@ -171,7 +170,7 @@ def test_steps_that_were_timed_before_tell_how_long(
 ) -> None:
     built = plan.of_file(config)[1]
     stages = list(built.stages.values())
-    monkeypatch.setattr(estimating, "known_steps", lambda *_, **__: _all(stages, 0.5))
+    monkeypatch.setattr(timing, "known", lambda *_: _all(stages, 0.5))
     told = json.loads(elth("plan", config, "--json").out)
     assert told["seconds_from"] == "steps"
     iterations = sum(stop - start for start, stop in map(plan.iterations, stages))
