@@ -7,7 +7,7 @@ UV_VERSION := 0.13.8
 BIN := .venv/bin
 UV := $(BIN)/uv
 STAMP := .venv/.installed
-SOURCES := $(wildcard elth orchestrator tests benchmarks faults)
+SOURCES := $(wildcard elth orchestrator tests benchmarks faults docs)
 SMOKE ?= $(shell grep -l '^scales:' tune_configs/*.yaml)
 # Extra arguments for pytest and the benchmarks: make test-unit ARGS='-k masks -x'
 ARGS ?=
@@ -18,7 +18,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export DO_NOT_TRACK ?= true
 
-.PHONY: help setup quickstart smoke test test-unit test-isa test-e2e faults gpu-check lint format bench numerics lock clean
+.PHONY: help setup quickstart smoke test test-unit test-isa test-e2e faults gpu-check lint format bench reference numerics lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -93,6 +93,9 @@ format: $(STAMP) ## Put the code in format and mend what can be mended safely
 
 bench: $(STAMP) ## The measurements of docs/performance.md (ARGS='train --data DIR'; --help)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+reference: $(STAMP) ## Write docs/reference.md and the configs' trainings anew, from the code
+	$(BIN)/python docs/generate.py
 
 numerics: $(STAMP) ## Convolutions and products against float64 under each instruction set (ARGS='--as-is --isa AVX2')
 	$(BIN)/python -m benchmarks.numerics $(ARGS)

@@ -130,8 +130,9 @@ class OnPaths(OnImages):
     points: int = 20
     """How many, both ends included."""
     low: float = 0.0
+    """Where the range begins: 0 is the first network."""
     high: float = 1.0
-    """The range: 0 is the first network, 1 the second."""
+    """Where it ends: 1 is the second network."""
 
     def passes(self, train: int, test: int) -> float:
         """Every image at every point."""

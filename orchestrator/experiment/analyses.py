@@ -31,12 +31,15 @@ class Selection(Section):
     method: Annotated[tuple[str, ...], OneOrMore] = ()
     """``imp`` is a chain from its dense round on."""
     network: Annotated[tuple[str, ...], OneOrMore] = ()
+    """What is trained."""
     dataset: Annotated[tuple[str, ...], OneOrMore] = ()
+    """What it is trained on."""
     source: Annotated[tuple[str, ...], OneOrMore] = ()
     """As cells write it: a network, or ``network@dataset`` of another dataset."""
     transform: Annotated[tuple[str, ...], OneOrMore] = ()
     """As cells write it."""
     round: Annotated[tuple[Whole, ...], OneOrMore] = ()
+    """Whole rounds."""
     sparsity: Annotated[tuple[Number, ...], OneOrMore] = ()
     """Exact sparsities, between those of whole rounds."""
     ticket: Annotated[tuple[str, ...], OneOrMore] = ()
@@ -46,6 +49,7 @@ class Selection(Section):
     noise: Annotated[tuple[Whole, ...], OneOrMore] = ()
     """Twins by their numbers; 0 is the cell itself."""
     seed: Annotated[tuple[Whole, ...], OneOrMore] = ()
+    """Seeds of the experiment."""
 
     @field_validator("method")
     @classmethod

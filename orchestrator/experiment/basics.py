@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Strict
 
 from elth import data
 from elth.files import expanded
+from elth.recipes import Step
 from elth.specs import Spec
 from orchestrator.experiment.notation import number
 
@@ -39,6 +40,15 @@ Whole = Annotated[int, Strict()]
 """A whole number: neither ``true`` nor ``1.0`` nor a text."""
 Number = Annotated[float, Strict(), BeforeValidator(as_number)]
 """A number, or a text of one, as YAML 1.1 takes ``1e-3`` for; not ``true``."""
+
+
+def as_step(value: Any) -> Step:
+    """A step as ``160ep`` or ``1000it``.
+
+    Raises:
+        ElthError: it is none.
+    """
+    return Step.parse(value)
 
 
 def dataset_named(name: str) -> str:

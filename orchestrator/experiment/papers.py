@@ -36,11 +36,15 @@ class Printed(Section):
     """A number that a paper prints, and the cell that it belongs to."""
 
     network: str
+    """The cell's network."""
     method: str
+    """The cell's method."""
     accuracy: Number
     """Accuracy in percent."""
     source: str = ""
+    """The network on which the cell's ticket was found."""
     source_dataset: str = ""
+    """The dataset on which it was found; the experiment's when left out."""
     transform: str = ""
     """The cell's plan; any when left out."""
     dataset: str = ""

@@ -8,11 +8,7 @@ from pydantic import BeforeValidator, Field, model_serializer, model_validator
 
 from elth.errors import ElthError
 from elth.recipes import Step
-from orchestrator.experiment.basics import Number, Section, Whole
-
-
-def _to_step(value: Any) -> Step:
-    return Step.parse(value)
+from orchestrator.experiment.basics import Number, Section, Whole, as_step
 
 
 class Stop(Section):
@@ -63,7 +59,7 @@ class Pruning(Section):
     rewind point; ``init``, those of before any training, and all of it is done again; ``trained``,
     nothing: they stay as trained and the learning rate alone is rewound (Renda et al. 2020);
     ``finetune``, nothing either, and they are trained at the last learning rate."""
-    finetune: Annotated[Step, BeforeValidator(_to_step)] | None = None
+    finetune: Annotated[Step, BeforeValidator(as_step)] | None = None
     """How long each round is trained at the last learning rate, as ``10ep``."""
     one_shot: bool = False
     """Whether each level is reached from the dense network by a single pruning."""

@@ -21,13 +21,14 @@ from orchestrator.experiment.methods import METHODS
 from orchestrator.experiment.notation import Text, parse
 from orchestrator.experiment.papers import LAYOUTS
 from orchestrator.experiment.sections import Experiment
+from orchestrator.experiment.shipped import hint, located
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
     """Read an experiment from a YAML file, changed by ``key=value`` overrides.
 
     Args:
-        path: the file.
+        path: the file, or the name of a config that comes with the package, as ``quickstart``.
         overrides: as ``seeds=[0]``, ``pruning.rounds=10`` or ``grid.0.network=resnet32``; the
             value is YAML. ``scale=NAME`` takes a profile of the file, before all others.
 
@@ -35,7 +36,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
         ElthError: one line that names the file, the key, its line, what was found and what was
             expected.
     """
-    path = expanded(path)
+    path = located(path)
     text = _read(path)
     text.value.setdefault("name", re.sub(r"[^A-Za-z0-9_-]", "-", path.stem))
     scales = [one.removeprefix("scale=") for one in overrides if one.startswith("scale=")]
@@ -103,7 +104,8 @@ def _read(path: Path) -> Text:
     try:
         content = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise ElthError(f"cannot read {path}: {error.strerror}") from error
+        told = hint(path) if isinstance(error, FileNotFoundError) else ""
+        raise ElthError(f"cannot read {path}: {error.strerror}{told}") from error
     except UnicodeDecodeError as error:
         raise ElthError(
             f"{path} is no text in UTF-8 ({error.reason} at byte {error.start}): let your editor "

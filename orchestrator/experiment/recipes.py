@@ -13,17 +13,13 @@ from elth.apart import apart
 from elth.errors import ElthError, unknown
 from elth.recipes import RECIPES, Recipe, Step
 from elth.remembered import remembered
-from orchestrator.experiment.basics import Number, Whole
-
-
-def _to_step(value: Any) -> Step:
-    return Step.parse(value)
+from orchestrator.experiment.basics import Number, Whole, as_step
 
 
 def _recipe_model() -> type[BaseModel]:
     """The fields of ``elth.Recipe`` as a section, so that they are stated once."""
     hints = get_type_hints(Recipe)
-    step = Annotated[Step, BeforeValidator(_to_step)]
+    step = Annotated[Step, BeforeValidator(as_step)]
     types = {Step: step, tuple[Step, ...]: tuple[step, ...], int: Whole, float: Number}
     return create_model(
         "RecipeSection",

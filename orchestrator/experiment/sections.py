@@ -53,6 +53,11 @@ def _as_rounds(value: Any) -> Any:
     return value if value == "all" else as_tuple(value)
 
 
+AsRounds = BeforeValidator(
+    _as_rounds, json_schema_input_type=Whole | tuple[Whole, ...] | Literal["all"]
+)
+
+
 class Imported(Section):
     """A ticket that was found elsewhere, as ``elth ticket import`` tells of it."""
 
@@ -79,7 +84,7 @@ class Entry(Section):
     """ett: the dataset on which it was found; the experiment's when left out."""
     transform: Annotated[tuple[str, ...], OneOrMore] = ("auto",)
     """ett: the plan, as ``append``, ``drop:1-4`` or ``double``."""
-    round: Annotated[tuple[Whole, ...] | Literal["all"], BeforeValidator(_as_rounds)] = ()
+    round: Annotated[tuple[Whole, ...] | Literal["all"], AsRounds] = ()
     """Rounds of IMP: of the ticket, or of the number of non-zeros that is matched. Left out: every
     round for imp, the last one for other methods; ``all``: every round."""
     sparsity: Annotated[tuple[Number, ...], OneOrMore] = ()
@@ -260,6 +265,7 @@ class Experiment(_Checked):
     recipes: dict[str, _Recipe] = {}
     """Datasets of the grid that are trained by another recipe, by name."""
     pruning: Pruning = Pruning()
+    """How tickets are found."""
     criteria: dict[str, dict[str, Any]] = {}
     """Settings of pruning criteria, and of methods of sparse training, that differ from their
     papers', as ``snip: {samples: 256}``."""
@@ -273,7 +279,9 @@ class Experiment(_Checked):
     analyses: tuple[Analysis, ...] = ()
     """What is measured of trained networks of the grid."""
     data: Data = Data()
+    """Where the dataset lies."""
     resources: Resources = Resources()
+    """What a trial gets."""
 
     @field_validator("dataset")
     @classmethod
