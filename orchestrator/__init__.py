@@ -5,7 +5,7 @@ Python it is two functions::
 
     import orchestrator
 
-    orchestrator.run("tune_configs/quickstart.yaml", ["seeds=[0]"])
+    orchestrator.run("quickstart", ["seeds=[0]"])
     orchestrator.results("quickstart").frame()
 """
 

@@ -43,7 +43,7 @@ def _address_option(command: Any) -> Any:
 
 @click.command(
     cls=Command,
-    example="elth submit tune_configs/fig6_cifar_resnets.yaml --address http://HEAD:8265 "
+    example="elth submit fig6_cifar_resnets --address http://HEAD:8265 "
     "--store http://TRACKER:5000 --storage s3://BUCKET/elth",
 )
 @click.argument("config", type=PLACE)
@@ -89,11 +89,13 @@ def submit(
     from orchestrator import plan as plans
     from orchestrator.cluster.jobs import Jobs
     from orchestrator.experiment.reading import load, spelled
+    from orchestrator.experiment.shipped import is_shipped
     from orchestrator.store import storage as storages
     from orchestrator.work.passing import passed
 
     project = Path.cwd()
-    if not config.absolute().resolve().is_relative_to(project.resolve()):
+    sent = is_shipped(config)  # with the elth that is there
+    if not sent and not config.absolute().resolve().is_relative_to(project.resolve()):
         raise ElthError(
             f"{config} does not lie below {project}, which is what is sent to the cluster: give "
             "the command in a folder above it"
@@ -114,7 +116,8 @@ def submit(
             "server on it and give its address by --store"
         )
     root = experiment.data.root.absolute()
-    words = ["run", os.path.relpath(config, project), *overrides, spelled("data.root", str(root))]
+    name = str(config) if sent else os.path.relpath(config, project)
+    words = ["run", name, *overrides, spelled("data.root", str(root))]
     if experiment.resources.storage is not None:
         there = storages.place(experiment.resources.storage, found)
         words.append(spelled("resources.storage", there))
@@ -217,7 +220,7 @@ def stop(job: str, address: str | None) -> None:
 
 @click.command(
     cls=Command,
-    example="elth doctor tune_configs/fig6_cifar_resnets.yaml --address auto",
+    example="elth doctor fig6_cifar_resnets --address auto",
 )
 @click.argument("config", type=PLACE, required=False)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")

@@ -12,6 +12,8 @@ from rich.console import Console
 
 from elth.errors import ElthError
 from elth.files import expanded
+from orchestrator.cli.completing import complete
+from orchestrator.experiment.shipped import is_shipped
 
 if TYPE_CHECKING:
     from orchestrator.store.address import Store
@@ -49,6 +51,7 @@ class Command(click.Command):
     def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.example = example
+        complete(self.params)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the example below the options."""
@@ -122,19 +125,35 @@ def open_tracker(place: str | None, *, writing: bool = False) -> Tracker:
     return tracker
 
 
+def is_config(text: str, overrides: Sequence[str] = ()) -> bool:
+    """Whether a text names a config, where it may name a grid as well.
+
+    A file is told by its suffix. Any other word is a grid, but for the name of a config that comes
+    with the package and is to be changed: a grid cannot be.
+    """
+    named = bool(overrides) and is_shipped(text)
+    return named or Path(text).suffix.lower() in (".yaml", ".yml")
+
+
 def asked(grid_or_config: str, overrides: Sequence[str] = ()) -> tuple[str, Content | None]:
     """The name of the grid that is meant and, of a config, what that asks for.
 
     Raises:
         ElthError: the config cannot be read, or there are overrides and no config.
     """
-    path = expanded(grid_or_config)
-    if path.suffix.lower() in (".yaml", ".yml"):
+    if is_config(grid_or_config, overrides):
         from orchestrator import plan as plans
         from orchestrator.store.content import Content
 
-        experiment, built = plans.of_file(path, overrides)
+        if is_shipped(grid_or_config):
+            click.echo(
+                f"note: {grid_or_config} with {overrides[0]} is the config of that name that comes "
+                "with elth",
+                err=True,
+            )
+        experiment, built = plans.of_file(grid_or_config, overrides)
         return experiment.name, Content.of(experiment, built)
+    path = expanded(grid_or_config)
     if overrides:
         raise ElthError(f"'{overrides[0]}' can change a config only, and {path} names a grid")
     return grid_or_config, None

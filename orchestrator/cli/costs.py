@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from orchestrator.cli.common import PLACE, Command, asked, open_tracker, out, store_option
+from orchestrator.cli.common import (
+    PLACE,
+    Command,
+    asked,
+    is_config,
+    open_tracker,
+    out,
+    store_option,
+)
 
 if TYPE_CHECKING:
     from orchestrator.report.costs import Costs
 
 
-@click.command(cls=Command, example="elth flops tune_configs/rigl_cifar.yaml --of resnet56")
+@click.command(cls=Command, example="elth flops rigl_cifar --of resnet56")
 @click.argument("grid_or_ticket")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @store_option
@@ -41,8 +49,8 @@ def flops(
     In units of one dense run: the training of each ticket, and its share of the search before,
     which is the chain of IMP that found it. Of a ticket's file: operations for one image.
     """
-    is_config = grid_or_ticket.lower().endswith((".yaml", ".yml"))
-    if not is_config and not overrides and Path(grid_or_ticket).is_file():
+    is_file = Path(grid_or_ticket).is_file()
+    if is_file and not overrides and not is_config(grid_or_ticket):
         _print_ticket(Path(grid_or_ticket))
         return
     from orchestrator.report.costs import costs, draw, to_json

@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
 
 from elth.errors import ElthError
-from orchestrator.cli.common import Command, open_tracker, out, store_option
+from orchestrator.cli.common import (
+    Command,
+    find_store,
+    is_config,
+    open_tracker,
+    out,
+    store_option,
+)
+from orchestrator.experiment.shipped import is_shipped
 
 if TYPE_CHECKING:
     from orchestrator.plan.comparing import Cells, Comparison, Difference, Side
@@ -25,7 +32,7 @@ _LISTED = 20
 """Cells of a kind that are listed."""
 
 
-@click.command(cls=Command, example="elth why tune_configs/quickstart.yaml recipe.lr=0.05")
+@click.command(cls=Command, example="elth why quickstart recipe.lr=0.05")
 @click.argument("stage_or_config")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--stage", help="With a config: this stage alone, with all that is known of it.")
@@ -49,7 +56,7 @@ def why(
     from orchestrator.plan.naming import find
     from orchestrator.report.why import Reading
 
-    if not _is_config(stage_or_config):
+    if not (is_config(stage_or_config) or is_shipped(stage_or_config)):  # no stage is called so
         if overrides or stage:
             raise ElthError(
                 f"{'--stage' if stage else repr(overrides[0])} goes with a config, and "
@@ -111,9 +118,7 @@ def _print_groups(rest: Sequence[Why]) -> None:
             _say(f"    and {len(some) - _SHOWN} more")
 
 
-@click.command(
-    cls=Command, example="elth diff tune_configs/quickstart.yaml quickstart --a pruning.rounds=10"
-)
+@click.command(cls=Command, example="elth diff quickstart quickstart --a pruning.rounds=10")
 @click.argument("a")
 @click.argument("b")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
@@ -132,16 +137,19 @@ def diff(
 ) -> None:
     """Tell what two experiments share, and in what they differ.
 
-    A and B are config files, or names of grids in the store; KEY=VALUE changes both configs. Two
-    configs need no store.
+    A and B are config files, names of grids in the store, or of configs that come with elth where
+    no grid is called so, or --a or --b changes it; KEY=VALUE changes both configs. Two configs need
+    no store.
     """
     from orchestrator.plan.comparing import compare_experiments
 
-    if overrides and not (_is_config(a) or _is_config(b)):
+    both = [(a, only_a, "--a"), (b, only_b, "--b")]
+    are_configs = [_is_config(name, own, store) for name, own, _ in both]
+    if overrides and not any(are_configs):
         raise ElthError(f"'{overrides[0]}' can change configs only, and {a} and {b} are grids")
     sides = [
-        _side(name, overrides, own, flag, store)
-        for name, own, flag in ((a, only_a, "--a"), (b, only_b, "--b"))
+        _config(name, (*overrides, *own), own) if is_one else _grid(name, own, flag, store)
+        for (name, own, flag), is_one in zip(both, are_configs, strict=True)
     ]
     found = compare_experiments(*sides)
     if as_json:
@@ -151,19 +159,29 @@ def diff(
     _print_comparison(found, *sides)
 
 
-def _side(
-    name: str, overrides: tuple[str, ...], own: tuple[str, ...], flag: str, store: str | None
-) -> Side:
+def _is_config(name: str, own: Sequence[str], store: str | None) -> bool:
+    """Whether a side is a config; a bare word is the grid of that name, where there is one."""
+    if is_config(name) or not is_shipped(name) or own:
+        return is_config(name, own)
+    return not (find_store(store).is_there and open_tracker(store).grids.is_begun(name))
+
+
+def _config(name: str, overrides: Sequence[str], own: Sequence[str]) -> Side:
     from orchestrator import plan as plans
     from orchestrator.plan.comparing import Side
 
-    if _is_config(name):
-        experiment, built = plans.of_file(name, (*overrides, *own))
-        return Side(name=" ".join((name, *own)), experiment=experiment, plan=built)
-    if own:
-        raise ElthError(f"{flag} {own[0]} can change a config only, and {name} names a grid")
+    experiment, built = plans.of_file(name, overrides)
+    title = f"the config {name} of elth" if is_shipped(name) else name
+    return Side(name=" ".join((title, *own)), experiment=experiment, plan=built)
+
+
+def _grid(name: str, own: Sequence[str], flag: str, store: str | None) -> Side:
+    from orchestrator import plan as plans
+    from orchestrator.plan.comparing import Side
     from orchestrator.report.why import experiment_of
 
+    if own:
+        raise ElthError(f"{flag} {own[0]} can change a config only, and {name} names a grid")
     experiment = experiment_of(open_tracker(store), name)
     return Side(name=f"the grid {name}", experiment=experiment, plan=plans.build(experiment))
 
@@ -219,10 +237,6 @@ def _print_cells(where: str, cells: Iterable[Cells]) -> None:
             _say(f"        {'; '.join(told)}")
     if len(some) > _LISTED:
         _say(f"    and {len(some) - _LISTED} more")
-
-
-def _is_config(text: str) -> bool:
-    return Path(text).suffix.lower() in (".yaml", ".yml")
 
 
 def _say(text: str) -> None:

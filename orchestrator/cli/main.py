@@ -14,6 +14,7 @@ import click
 from elth.errors import ElthError
 from orchestrator.cli import (
     analysing,
+    beginning,
     bundles,
     cluster,
     costs,
@@ -37,7 +38,7 @@ def cli() -> None:
 
 
 for family in (
-    *(planning, running, status, results, costs, differing, housekeeping, bundles),
+    *(beginning, planning, running, status, results, costs, differing, housekeeping, bundles),
     *(lists, analysing, data, ticket, cluster),
 ):
     for command in family.COMMANDS:

@@ -66,7 +66,7 @@ def run(
     Call it again after any interruption, and it goes on.
 
     Args:
-        config: the YAML file.
+        config: the YAML file, or the name of a config that comes with elth, as ``quickstart``.
         overrides: what is changed in it, as ``["seeds=[0]", "pruning.rounds=3"]``.
         store: where runs are kept, a directory or an MLflow address; by default
             ``MLFLOW_TRACKING_URI``, else ``runs``.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from orchestrator.store.listing import Tracked
 
 
-@click.command(cls=Command, example="elth plan tune_configs/fig6_cifar_resnets.yaml scale=smoke")
+@click.command(cls=Command, example="elth plan fig6_cifar_resnets scale=smoke")
 @click.argument("config", type=PLACE)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @store_option

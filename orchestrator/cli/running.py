@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from orchestrator.plan.only import Only
 
 
-@click.command(cls=Command, example="elth run tune_configs/quickstart.yaml seeds=[0] --store runs")
+@click.command(cls=Command, example="elth run quickstart seeds=[0] --store runs")
 @click.argument("config", type=PLACE)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @store_option

@@ -34,7 +34,7 @@ _SHOWN = 20
 
 @click.command(
     cls=Command,
-    example="elth status tune_configs/quickstart.yaml\nelth status quickstart --watch",
+    example="elth status quickstart\nelth status quickstart --watch",
 )
 @click.argument("grid_or_config", required=False)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")

@@ -119,6 +119,8 @@ def _commands(group: click.Group, *path: str) -> list[tuple[str, ...]]:
 def test_the_words_of_the_command_line() -> None:
     assert sorted(" ".join(words) for words in _commands(cli)) == [
         "analyse",
+        "completion",
+        "configs",
         "data describe",
         "data list",
         "data manifest",
@@ -130,6 +132,7 @@ def test_the_words_of_the_command_line() -> None:
         "gc",
         "grids",
         "import",
+        "init",
         "jobs",
         "logs",
         "measures",
@@ -141,6 +144,7 @@ def test_the_words_of_the_command_line() -> None:
         "resume",
         "rm",
         "run",
+        "schema",
         "status",
         "stop",
         "submit",
