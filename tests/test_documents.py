@@ -33,8 +33,10 @@ PAGES = [
 
 
 def _blocks(page: Path, language: str) -> list[str]:
+    """What stands between the fences of a language; of none as a rule, which are commands."""
     text = page.read_text(encoding="utf-8")
-    return re.findall(rf"^ *```{language}\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE)
+    found = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE)
+    return [block for name, block in found if name == language]
 
 
 def _lines(page: Path) -> Iterator[str]:
