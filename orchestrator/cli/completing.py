@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import sqlite3
 from collections.abc import Iterable
@@ -49,8 +50,22 @@ def offered(
     """What may be meant by the beginning of an argument."""
     meant = grids(context.params.get("store")) if kind in ("grids", "both") else []
     meant += [name for name in shipped() if kind in ("configs", "both") and name not in meant]
-    found = [CompletionItem(name) for name in meant if name.startswith(incomplete)]
-    return found if kind == "grids" else [*found, CompletionItem(incomplete, type="file")]
+    found = [name for name in meant if name.startswith(incomplete)]
+    if kind != "grids" and not found:
+        return [CompletionItem(incomplete, type="file")]
+    return [
+        CompletionItem(name) for name in (*found, *(_here(incomplete) if kind != "grids" else ()))
+    ]
+
+
+def _here(incomplete: str) -> list[str]:
+    """Configs and folders of the current one: beside names, bash offers no files by itself."""
+    return sorted(
+        path.name + "/" * path.is_dir()
+        for path in Path().glob(f"{glob.escape(incomplete)}*")
+        if path.is_dir() or path.suffix.lower() in (".yaml", ".yml")
+        if not path.name.startswith(".")
+    )
 
 
 def names(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:

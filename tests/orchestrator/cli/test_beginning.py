@@ -221,9 +221,41 @@ def _offered(*words: str) -> list[str]:
 
 def test_configs_and_grids_are_completed(finished: Finished) -> None:
     store = str(finished.store)
-    assert _offered("plan", "fig6") == ["plain,fig6_cifar_resnets", "file,fig6"]
+    assert _offered("plan", "fig6") == ["plain,fig6_cifar_resnets"]
     assert _offered("init", "--from", "quick") == ["plain,quickstart"]
     assert _offered("configs", "quick") == ["plain,quickstart"]
-    assert _offered("report", "--store", store, "do") == ["plain,done", "file,do"]
+    assert _offered("report", "--store", store, "do") == ["plain,done"]
     assert _offered("rm", "--store", store, "") == ["plain,done"]
     assert _offered("rm", "--store", "nowhere", "") == [""]
+
+
+def test_files_are_completed_beside_names() -> None:
+    """Bash clears what it has where it is told of files, so beside names they are named."""
+    for name in ("mine.yaml", "moth.py", ".m.yaml", "other.yaml"):
+        Path(name).touch()
+    Path("more").mkdir()
+    known = [f"plain,{name}" for name in shipped() if name.startswith("m")]
+    assert _offered("plan", "m") == [*known, "plain,mine.yaml", "plain,more/"]
+    assert _offered("plan", "mi") == ["file,mi"]
+    assert _offered("plan", "more/x") == ["file,more/x"]
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="there is no bash")
+def test_bash_completes(tmp_path: Path) -> None:
+    """The script that is printed, in bash itself."""
+    command = tmp_path / "bin" / "elth"
+    command.parent.mkdir()
+    code = "from orchestrator.cli.main import cli; cli(prog_name='elth')"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}" "$@"\n', encoding="utf-8")
+    command.chmod(0o755)
+    words = (
+        'COMP_WORDS=(elth plan fig6); COMP_CWORD=2; _elth_completion elth; echo "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(
+        ["bash", "-c", f'eval "$(elth completion bash)"; {words}'],
+        env={**os.environ, "PATH": f"{command.parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "fig6_cifar_resnets\n"

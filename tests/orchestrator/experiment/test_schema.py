@@ -59,6 +59,8 @@ def test_every_config_that_comes_with_the_package_is_valid(
     path = shipped()[name]
     config = parse(path.read_text(encoding="utf-8"), name).value
     assert [error.message for error in validator.iter_errors(config)] == []
+    resolved = yaml.safe_load(load(name).resolved())  # as a store has it
+    assert [error.message for error in validator.iter_errors(resolved)] == []
 
 
 @pytest.mark.parametrize(
