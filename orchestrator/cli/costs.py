@@ -53,7 +53,8 @@ def flops(
     if is_file and not overrides and not is_config(grid_or_ticket):
         _print_ticket(Path(grid_or_ticket))
         return
-    from orchestrator.report.costs import costs, draw, to_json
+    from orchestrator.report.cost_figure import draw
+    from orchestrator.report.costs import costs, to_json
 
     tracker = open_tracker(store)
     grid, content = asked(grid_or_ticket, overrides)

@@ -141,6 +141,9 @@ def _restore(tracker: Tracker, grid: str | Content | None) -> None:
     "--analyses", "of_analyses", is_flag=True, help="With --json or --csv: the analyses instead."
 )
 @click.option("--provenance", is_flag=True, help="With --json: run ids, numerics and times too.")
+@click.option(
+    "--flops", is_flag=True, help="Tell of costs in the table of any grid, as of sparse training."
+)
 @click.option("--output", type=PLACE, help="Folder for table, CSV, JSON and figure.")
 @only_option
 def report(
@@ -151,6 +154,7 @@ def report(
     as_csv: bool,
     of_analyses: bool,
     provenance: bool,
+    flops: bool,
     output: Path | None,
     only: Only | None,
 ) -> None:
@@ -162,6 +166,8 @@ def report(
     from orchestrator.report import analyses
     from orchestrator.report.analysis_forms import analyses_csv, analyses_json, analyses_tables
     from orchestrator.report.cells import collect
+    from orchestrator.report.cost_forms import told
+    from orchestrator.report.costs import has_sparse_training, known
     from orchestrator.report.forms import to_csv, to_json, to_tables, write
 
     if as_json and as_csv:
@@ -175,24 +181,26 @@ def report(
     found = collect(tracker, *meant, only)
     is_read = of_analyses or output is not None or not (as_json or as_csv)
     measured = analyses.collect(tracker, *meant, only) if is_read else analyses.NONE
+    counted, is_file = None, as_json or as_csv
+    if output is not None or flops or (is_file and not of_analyses) or has_sparse_training(found):
+        counted = known(
+            tracker, found, meant[1], tell=lambda why: click.echo(f"note: {why}", err=True)
+        )
     if (as_json or as_csv) and found.beside:
         click.echo(f"note: {found.beside}", err=True)
     if of_analyses:
         text = analyses_json(measured) if as_json else analyses_csv(measured)
         click.echo(text.encode(), nl=False)
     elif as_json:
-        click.echo(to_json(found, provenance=provenance).encode(), nl=False)  # UTF-8
+        click.echo(to_json(found, counted, provenance=provenance).encode(), nl=False)  # UTF-8
     elif as_csv:
-        click.echo(to_csv(found).encode(), nl=False)
+        click.echo(to_csv(found, counted).encode(), nl=False)
     else:
-        out.print(to_tables(found))
+        out.print(to_tables(found, told(found, counted, flops=flops)))
         if measured != analyses.NONE:
             out.print(analyses_tables(measured))
     if output is not None:
-        from orchestrator.report.costs import of_sparse_training
-
-        counted = of_sparse_training(tracker, found, meant[1])
-        for path in write(found, output, measured, counted):
+        for path in write(found, output, measured, counted, flops=flops):
             click.echo(f"wrote {path}", err=True)
 
 

@@ -6,17 +6,15 @@ that ETT moved the chain of its source. One chain serves several tickets, and is
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from fractions import Fraction
 from typing import Any
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from mlflow.exceptions import MlflowException
 
 from elth.data import info
@@ -28,7 +26,6 @@ from orchestrator.experiment.methods import METHODS, SPARSE
 from orchestrator.plan.flops import Operations, cost_of, dense_run, operations
 from orchestrator.plan.stage import ANALYSIS, Stage, info_of, shape_of
 from orchestrator.report.cells import Cell, Report, collect, finished_in, network_order
-from orchestrator.report.figure import ETT_COLOURS, STYLE, save, style_of
 from orchestrator.store.content import Content
 from orchestrator.store.listing import Tracked
 from orchestrator.store.runlog import COST
@@ -54,10 +51,14 @@ class Spent:
         """Its training and its share of the search."""
         return self.training + self.shared
 
+    def plain_cost(self) -> dict[str, float]:
+        """Its cost as JSON values."""
+        own = ("inference", "training", "search", "shared", "total")
+        return {f"flops_{name}": getattr(self, name) for name in own}
+
     def plain(self) -> dict[str, Any]:
         """As JSON values: the cell, and its cost."""
-        own = ("inference", "training", "search", "shared", "total")
-        return {**self.cell.plain(), **{f"flops_{name}": getattr(self, name) for name in own}}
+        return {**self.cell.plain(), **self.plain_cost()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,13 @@ class Costs:
     """Operations of that run, by dataset."""
     lacking: tuple[str, ...] = ()
     """Trainings that tickets need and whose cost is not known, as they are not finished here."""
+    on_the_way: tuple[Spent, ...] = ()
+    """Of cells that no table shows; of the search before each, its share as if it were shown."""
+
+    @functools.cached_property
+    def by_cell(self) -> Mapping[Cell, Spent]:
+        """What each cell costs, where that is known."""
+        return {one.cell: one for one in (*self.spent, *self.on_the_way)}
 
 
 def costs(
@@ -95,10 +103,37 @@ def costs(
         ElthError: the store has no such grid, nothing of it is finished, or there is no network
             ``of``.
     """
-    report = collect(tracker, grid, asked)
+    return _costs(tracker, collect(tracker, grid, asked), asked, of, dpf)
+
+
+def known(
+    tracker: Tracker,
+    report: Report,
+    asked: Content | None = None,
+    *,
+    tell: Callable[[str], object] = lambda _: None,
+) -> Costs | None:
+    """What the cells of a report cost; None where that is not to be known.
+
+    Args:
+        tracker: of the store.
+        report: as of ``collect``.
+        asked: what a file asks for, as of ``collect``.
+        tell: is told why it is not known, as where a file that says so cannot be read.
+    """
     if not report.shown:
-        raise ElthError(f"nothing of {grid} is finished, so nothing can be counted")
-    content = asked or tracker.grids.content(grid)
+        return None
+    try:
+        return _costs(tracker, report, asked, "", "careful")
+    except ElthError as error:
+        tell(f"what training costs is left out: {error}")
+        return None
+
+
+def _costs(tracker: Tracker, report: Report, asked: Content | None, of: str, dpf: str) -> Costs:
+    if not report.shown:
+        raise ElthError(f"nothing of {report.grid} is finished, so nothing can be counted")
+    content = asked or tracker.grids.content(report.grid)
     all_keys = finished_in(tracker, content)
     by_key = {
         key: one
@@ -110,13 +145,13 @@ def costs(
     above = {key: _above(key, by_key) for key in by_key}
     keys = {one.run_id: key for key, one in by_key.items()}
     wanted = [keys[run] for cell in report.shown for run in cell.runs if run in keys]
-    ends = [key for key in wanted if not any(key in above[other] for other in wanted)]
-    users = {key: sum(key in above[end] for end in ends) for key in by_key}
-    reference, unit = _unit(content, report.shown, by_key, of, layers)
-    spent = []
-    for cell in report.shown:
+    needed = frozenset(one for key in wanted for one in above[key])
+    users = Counter(one for key in wanted if key not in needed for one in above[key])
+    reference, unit = _unit(content, report, by_key, of, layers)
+    spent: dict[Cell, Spent] = {}
+    for cell in report.cells:
         own = [keys[run] for run in cell.runs if run in keys]
-        if not own:
+        if not own or cell.dataset not in unit:
             continue
         scale = unit[cell.dataset]
 
@@ -127,38 +162,30 @@ def costs(
                 if one in found
             )
 
-        spent.append(
-            Spent(
-                cell=cell,
-                inference=statistics.fmean(found[k].inference / found[k].dense for k in own),
-                training=statistics.fmean(found[k].training for k in own) / scale,
-                search=statistics.fmean(before(k) for k in own) / scale,
-                shared=statistics.fmean(before(k, users) for k in own) / scale,
-            )
+        spent[cell] = Spent(
+            cell=cell,
+            inference=statistics.fmean(found[k].inference / found[k].dense for k in own),
+            training=statistics.fmean(found[k].training for k in own) / scale,
+            search=statistics.fmean(before(k) for k in own) / scale,
+            shared=statistics.fmean(before(k, users) for k in own) / scale,
         )
     given = {key for key, one in all_keys.items() if one.stage.is_given}
-    needed = {one for key in wanted for one in above[key]} - found.keys() - given
-    lacking = tuple(sorted(one[:12] for one in needed))
-    return Costs(grid=grid, spent=tuple(spent), reference=reference, unit=unit, lacking=lacking)
+    lacking = tuple(sorted(one[:12] for one in needed - found.keys() - given))
+    shown = [cell for cell in report.shown if cell in spent]
+    return Costs(
+        grid=report.grid,
+        spent=tuple(spent[cell] for cell in shown),
+        reference=reference,
+        unit={name: unit[name] for name in unit if name in {c.dataset for c in report.shown}},
+        lacking=lacking,
+        on_the_way=tuple(one for cell, one in spent.items() if cell not in shown),
+    )
 
 
-def of_sparse_training(
-    tracker: Tracker, report: Report, asked: Content | None = None
-) -> Costs | None:
-    """What the tickets of a report cost, where it compares them with sparse training.
-
-    None elsewhere, and where a file that tells of it cannot be read.
-    """
-    if not any(_is_sparse_training(cell) for cell in report.shown):
-        return None
-    with contextlib.suppress(ElthError):
-        return costs(tracker, report.grid, asked)
-    return None
-
-
-def _is_sparse_training(cell: Cell) -> bool:
-    """Whether a cell is of a method of sparse training."""
-    return cell.method in METHODS and METHODS[cell.method].base == SPARSE
+def has_sparse_training(report: Report) -> bool:
+    """Whether tickets are compared with sparse training, so that tables tell of costs."""
+    names = {cell.method for cell in report.shown}
+    return any(name in METHODS and METHODS[name].base == SPARSE for name in names)
 
 
 class _Layers:
@@ -230,27 +257,41 @@ def _above(key: str, by_key: Mapping[str, Tracked]) -> frozenset[str]:
 
 def _unit(
     content: Content,
-    cells: Sequence[Cell],
+    report: Report,
     by_key: Mapping[str, Tracked],
     of: str,
     layers: _Layers,
 ) -> tuple[str, dict[str, float]]:
-    """The network that is the unit, and what a dense run of it takes on each dataset."""
+    """The network that is the unit, and what a dense run of it takes on each dataset.
+
+    On those of cells that no table shows, where the network can be built for their images.
+    """
     stages = {one.stage.labels["dataset"]: one.stage for one in by_key.values()}
     plain, others = content.experiment["recipe"], content.experiment.get("recipes", {})
     own = {(o.stage.params["network"], o.stage.labels["dataset"]): o for o in by_key.values()}
     if not of:
-        dense = {c.network: layers.of(own[c.network, c.dataset]).macs() for c in cells}
+        places = {(cell.network, cell.dataset) for cell in report.shown} & own.keys()
+        if not places:
+            raise ElthError(f"nothing of {report.grid} was trained, so nothing can be counted")
+        dense: dict[str, Fraction] = {}
+        for name, dataset in places:
+            macs = layers.of(own[name, dataset]).macs()
+            dense[name] = max(dense.get(name, Fraction(0)), macs)
         of = max(dense, key=lambda name: (dense[name], network_order(name)))
     network = of if any(of == name for name, _ in own) else str(canonical(of))
-    unit = {}
-    for dataset in {cell.dataset for cell in cells}:
-        stage = stages[dataset]
+    unit: dict[str, float] = {}
+    shown = {cell.dataset for cell in report.shown}
+    for dataset, stage in stages.items():
         place = str(stage.labels.get("place", dataset))
         size = (info_of(place) if "sizes" not in stage.labels else info(place)).train_size
         recipe = Recipe.of(others.get(place, plain))
-        known = own.get((network, dataset))
-        cost = layers.of(known) if known else cost_of(network, shape_of(stage))
+        run = own.get((network, dataset))
+        try:
+            cost = layers.of(run) if run else cost_of(network, shape_of(stage))
+        except ElthError:
+            if dataset in shown:
+                raise
+            continue
         unit[dataset] = dense_run(cost, recipe, size)
     return network, unit
 
@@ -258,47 +299,5 @@ def _unit(
 def to_json(found: Costs) -> str:
     """The costs as JSON."""
     given = asdict(found) | {"spent": [one.plain() for one in found.spent]}
+    del given["on_the_way"]
     return json.dumps(given, indent=1) + "\n"
-
-
-@mpl.rc_context(STYLE)
-def draw(found: Costs, folder: Path) -> list[Path]:
-    """Accuracy against the operations of training, a panel for each network, as PNG and SVG."""
-    panels: dict[str, list[Spent]] = {}
-    for one in found.spent:
-        panels.setdefault(f"{one.cell.network}, {one.cell.dataset}", []).append(one)
-    columns = min(len(panels), 3)
-    rows = -(-len(panels) // columns)
-    lines = max(len({one.cell.name for one in some}) for some in panels.values())
-    fig = Figure(figsize=(5.0 * columns, (3.8 + 0.2 * -(-lines // 2)) * rows), layout="constrained")
-    axes = fig.subplots(rows, columns, squeeze=False)
-    for axis, (title, some) in zip(axes.flat, panels.items(), strict=False):
-        by_line: dict[str, list[Spent]] = {}
-        for one in some:
-            by_line.setdefault(one.cell.name, []).append(one)
-        own = [n for n, line in by_line.items() if line[0].cell.method == "ett"]
-        own += [n for n, line in by_line.items() if line[0].cell.variant and n not in own]
-        for name, line in by_line.items():
-            line.sort(key=lambda one: one.total)
-            colour = ETT_COLOURS[own.index(name) % len(ETT_COLOURS)] if name in own else ""
-            axis.errorbar(
-                [one.total for one in line],
-                [one.cell.mean for one in line],
-                yerr=[one.cell.deviation or 0 for one in line],
-                label=name.replace("<-", "←"),
-                **style_of(line[0].cell, colour),
-            )
-        axis.set_title(title, loc="left", fontweight="bold")
-        axis.set_xscale("log")
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.xaxis.set_minor_locator(NullLocator())
-        axis.grid(axis="y", color="#dddddd", linewidth=0.6)
-        axis.set_xlabel(f"training and search, in dense runs of {found.reference}")
-        axis.set_ylabel("test accuracy (%)")
-        axis.legend(
-            frameon=False, fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2
-        )
-    for axis in axes.flat[len(panels) :]:
-        axis.set_axis_off()
-    return save(fig, folder, "flops")

@@ -20,6 +20,14 @@ from orchestrator.plan.stage import NOISE, VARIANT
 from orchestrator.report.analyses import NONE, Analyses
 from orchestrator.report.analysis_forms import analyses_csv, analyses_json, analyses_tables
 from orchestrator.report.cells import Cell, Report, difference, network_order
+from orchestrator.report.cost_forms import (
+    COLUMNS,
+    cost_line,
+    cost_note,
+    cost_values,
+    told,
+    with_costs,
+)
 from orchestrator.report.layouts import LAYOUTS, lay_out
 from orchestrator.report.sheets import Sheet, heading, sheet_csv, sheet_markdown, sheet_table
 from orchestrator.store.content import spell_seeds
@@ -34,12 +42,13 @@ _DENSE = (0, "")
 """The level of the dense network."""
 
 
-def to_json(report: Report, *, provenance: bool = False) -> str:
+def to_json(report: Report, counted: Costs | None = None, *, provenance: bool = False) -> str:
     """The sorted list of cells; equal for two honest runs, byte for byte, without provenance."""
-    return json.dumps([c.plain(provenance=provenance) for c in report.cells], indent=1) + "\n"
+    plain = [with_costs(c.plain(provenance=provenance), c, counted) for c in report.cells]
+    return json.dumps(plain, indent=1) + "\n"
 
 
-def to_csv(report: Report) -> str:
+def to_csv(report: Report, counted: Costs | None = None) -> str:
     """One line for each cell."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -50,6 +59,7 @@ def to_csv(report: Report) -> str:
         (
             *(*names, "sparsity", "seeds", "nonzeros", "accuracy_mean", "accuracy_sd", "minus_imp"),
             "which_seeds",
+            *(COLUMNS if counted is not None else ()),
         )
     )
     for cell in report.cells:
@@ -64,20 +74,27 @@ def to_csv(report: Report) -> str:
                 "" if cell.deviation is None else f"{cell.deviation:.4f}",
                 "" if gap is None else f"{gap:.4f}",
                 " ".join(map(str, cell.seeds)),
+                *cost_values(cell, counted),
             )
         )
     return out.getvalue()
 
 
-def to_tables(report: Report) -> RenderableType:
-    """A table for each network: method by sparsity, mean and deviation, difference to IMP."""
+def to_tables(report: Report, counted: Costs | None = None) -> RenderableType:
+    """A table for each network: method by sparsity, mean and deviation, difference to IMP.
+
+    Args:
+        report: the report.
+        counted: what its cells cost, if that is told below each accuracy.
+    """
     laid_out = sheets(report)
     parts: list[RenderableType] = [sheet_table(sheet) for sheet in laid_out]
     networks = dict.fromkeys((cell.dataset, cell.network) for cell in report.shown)
     for dataset, network in networks:
         cells = [c for c in report.shown if (c.dataset, c.network) == (dataset, network)]
         seeds_told = spell_seeds(seed for cell in cells for seed in cell.seeds)
-        parts.append(_table(f"{network} on {dataset}, {seeds_told}", cells, report.compared))
+        title = f"{network} on {dataset}, {seeds_told}"
+        parts.append(_table(title, cells, report.compared, counted))
     notes = [report.beside] if report.beside else []
     if report.only:
         notes.append(f"Only {report.only} is shown.")
@@ -90,6 +107,8 @@ def to_tables(report: Report) -> RenderableType:
             f"seed{'s' if seeds != [1] else ''}; in brackets the difference to IMP, below it the "
             "sparsity where it is another than that of the column."
         )
+    if counted is not None:
+        notes.append(cost_note(counted))
     tickets = dict.fromkeys(cell.ticket for cell in report.shown if cell.ticket)
     if tickets:
         notes.append(
@@ -165,7 +184,9 @@ def sheets(report: Report) -> list[Sheet]:
         return []  # its module is not here
 
 
-def _table(title: str, cells: Sequence[Cell], compared: Sequence[Cell]) -> Table:
+def _table(
+    title: str, cells: Sequence[Cell], compared: Sequence[Cell], counted: Costs | None
+) -> Table:
     """The table of a network; cells are set beside those that they are compared with."""
     table = Table(title=heading(title), title_justify="left", header_style="")
     shown = _shown_levels(cells)
@@ -191,6 +212,8 @@ def _table(title: str, cells: Sequence[Cell], compared: Sequence[Cell]) -> Table
             entry = Text("")
             if cell is not None:
                 entry = _entry(cell, compared, columns[level], best.get(level))
+                if cost := cost_line(cell, counted):
+                    entry.append(f"\n {cost}", style="not bold dim")
             row.append(entry)
         table.add_row(name, *row)
     return table
@@ -241,9 +264,22 @@ def _entry(cell: Cell, compared: Sequence[Cell], head: Cell, best: float | None)
 
 
 def write(
-    report: Report, folder: Path, analyses: Analyses = NONE, counted: Costs | None = None
+    report: Report,
+    folder: Path,
+    analyses: Analyses = NONE,
+    counted: Costs | None = None,
+    *,
+    flops: bool = False,
 ) -> list[Path]:
-    """Write table, CSV, JSON and figures, of analyses and costs where there are any.
+    """Write table, CSV, JSON and figures, of analyses where there are any.
+
+    Args:
+        report: the report.
+        folder: where to.
+        analyses: what was measured.
+        counted: what the cells cost. CSV and JSON tell of it; the table, a file and a figure of
+            their own where the grid holds sparse training, or ``flops`` is true.
+        flops: whether they do in any case.
 
     Returns the files.
 
@@ -251,23 +287,24 @@ def write(
         ElthError: the folder cannot be written.
     """
     from elth.files import write_atomic
-    from orchestrator.report import costs, figure, pictures
+    from orchestrator.report import cost_figure, costs, figure, pictures
 
     console = Console(record=True, width=140, file=io.StringIO())
-    console.print(to_tables(report))
+    in_table = told(report, counted, flops=flops)
+    console.print(to_tables(report, in_table))
     if analyses != NONE:
         console.print(analyses_tables(analyses))
     texts = {
         "table.txt": console.export_text(),
-        "cells.csv": to_csv(report),
-        "cells.json": to_json(report),
-        "provenance.json": to_json(report, provenance=True),
+        "cells.csv": to_csv(report, counted),
+        "cells.json": to_json(report, counted),
+        "provenance.json": to_json(report, counted, provenance=True),
     }
     if analyses.found:
         texts["analyses.json"] = analyses_json(analyses)
         texts["analyses.csv"] = analyses_csv(analyses)
-    if counted is not None:
-        texts["flops.json"] = costs.to_json(counted)
+    if in_table is not None:
+        texts["flops.json"] = costs.to_json(in_table)
     laid_out = sheets(report)
     if laid_out:
         texts["paper.md"] = "\n".join(map(sheet_markdown, laid_out))
@@ -279,6 +316,6 @@ def write(
     for name, text in texts.items():  # an earlier report stays where there is no room for this one
         write_atomic(folder / name, text.encode())
     figures = figure.draw(report, folder) + pictures.draw(analyses, folder)
-    if counted is not None:
-        figures += costs.draw(counted, folder)
+    if in_table is not None:
+        figures += cost_figure.draw(in_table, folder)
     return [*(folder / name for name in texts), *figures]

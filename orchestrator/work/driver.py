@@ -25,6 +25,8 @@ from orchestrator.plan.stage import Stage, dataset_of
 from orchestrator.report import analyses
 from orchestrator.report.analysis_forms import analyses_tables
 from orchestrator.report.cells import collect
+from orchestrator.report.cost_forms import told
+from orchestrator.report.costs import known
 from orchestrator.report.forms import to_tables, write
 from orchestrator.store import redo as again
 from orchestrator.store import variants
@@ -381,19 +383,18 @@ def _expected(experiment: Experiment, todo: Iterable[Stage], machines: Machines)
 
 def _report(tracker: Tracker, experiment: Experiment, console: Console, only: Only | None) -> None:
     """Write the report of the whole grid, and print it; of a part what belongs to that."""
-    from orchestrator.report.costs import of_sparse_training  # it draws, by matplotlib
-
     report = collect(tracker, experiment.name)
     if experiment.variants:
         variants.tell(tracker, experiment.name, tracker.grids.content(experiment.name))
     folder = (tracker.store.folder or Path()) / "reports" / experiment.name
     measured = analyses.collect(tracker, experiment.name)
-    files = write(report, folder, measured, of_sparse_training(tracker, report))
+    counted = known(tracker, report, tell=lambda why: _say(console, f"Note: {why}"))
+    files = write(report, folder, measured, counted)
     tracker.grids.add_report(experiment.name, files)
     if only is not None:
         report = collect(tracker, experiment.name, only=only)
         measured = analyses.collect(tracker, experiment.name, only=only)
-    console.print(to_tables(report))
+    console.print(to_tables(report, told(report, counted)))
     if measured != analyses.NONE:
         console.print(analyses_tables(measured))
     _say(console, f"Report: {folder} ({', '.join(path.name for path in files)})")

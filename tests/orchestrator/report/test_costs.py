@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,24 +11,27 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from elth.errors import ElthError
 from elth.networks import facts
 from orchestrator import plan
 from orchestrator.plan.flops import cost_of, operations
 from orchestrator.plan.stage import Stage, info_of, shape_of
-from orchestrator.report.cells import collect
+from orchestrator.report import forms
+from orchestrator.report.cells import Report, collect
+from orchestrator.report.cost_figure import draw
+from orchestrator.report.cost_forms import COLUMNS, told
 from orchestrator.report.costs import (
     Costs,
     Spent,
     _Layers,
     costs,
-    draw,
     kept_of,
-    of_sparse_training,
+    known,
     to_json,
 )
-from orchestrator.report.forms import write
+from orchestrator.report.forms import to_csv, to_tables, write
 from orchestrator.store.address import Store
 from orchestrator.store.tracker import Tracker
 from tests.orchestrator.helpers import TINY, TINY_DEEPER, Finished, do, tiny
@@ -125,12 +130,79 @@ def test_as_json_and_as_a_figure(grid: Finished, tmp_path: Path) -> None:
 
 def test_a_report_with_sparse_training_has_them(grid: Finished, tmp_path: Path) -> None:
     report = collect(grid.tracker, "costs")
-    counted = of_sparse_training(grid.tracker, report)
+    counted = known(grid.tracker, report)
     assert counted == costs(grid.tracker, "costs")
     names = [path.name for path in write(report, tmp_path, counted=counted)]
     assert {"flops.json", "flops.png", "flops.svg"} <= {*names}
     without = replace(report, cells=tuple(c for c in report.cells if c.method != "rigl"))
-    assert of_sparse_training(grid.tracker, without) is None
+    assert told(without, counted) is None
+    assert told(without, counted, flops=True) == counted
+    names = [path.name for path in write(without, tmp_path / "none", counted=counted)]
+    assert not any("flops" in name for name in names)
+
+
+def test_csv_and_json_tell_of_every_cell(grid: Finished) -> None:
+    """Those on the way to others as well, of which no table tells."""
+    asked = frozenset({("digits", TINY_DEEPER)})
+    report = replace(collect(grid.tracker, "costs"), asked=asked)
+    counted = known(grid.tracker, report)
+    assert counted is not None
+    plain = json.loads(forms.to_json(report))
+    cells: list[dict[str, Any]] = json.loads(forms.to_json(report, counted))
+    assert [{k: v for k, v in one.items() if k not in COLUMNS} for one in cells] == plain
+    assert len(cells) > len(counted.spent)
+    assert all({*COLUMNS} <= one.keys() for one in cells)
+    by_cell = {(one["network"], one["method"], one["round"]): one for one in cells}
+    rigl = _spent(counted, "rigl", 2)
+    assert by_cell[TINY_DEEPER, "rigl", 2]["flops_training"] == rigl.training
+    dense = by_cell[TINY, "dense", 0]
+    assert dense["flops_inference"] == 1
+    rows = list(csv.DictReader(io.StringIO(to_csv(report, counted))))
+    for row, cell in zip(rows, cells, strict=True):
+        assert float(row["flops_total"]) == pytest.approx(cell["flops_total"], rel=1e-5)
+        assert float(row["flops_search"]) == pytest.approx(cell["flops_search"], rel=1e-5)
+    without = to_csv(report).splitlines()
+    assert without == [",".join(line.split(",")[:-5]) for line in _lines(report, counted)]
+
+
+def _lines(report: Report, counted: Costs) -> list[str]:
+    return to_csv(report, counted).splitlines()
+
+
+def test_a_table_tells_of_costs_below_accuracies(grid: Finished) -> None:
+    report = collect(grid.tracker, "costs")
+    counted = known(grid.tracker, report)
+    assert counted is not None
+    text = _text(report, counted)
+    for one in counted.spent:
+        assert f"FLOPs {one.inference:.2g}, {one.total:.3g}" in text
+    assert f"in dense runs of {TINY_DEEPER}" in text
+    assert "FLOPs" not in _text(report)
+
+
+def _text(report: Report, counted: Costs | None = None) -> str:
+    console = Console(record=True, width=140, file=io.StringIO())
+    console.print(to_tables(report, counted))
+    return " ".join(console.export_text().split())
+
+
+def test_a_file_that_cannot_be_read_is_told_of(
+    grid: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = collect(grid.tracker, "costs")
+
+    read = type(grid.tracker.files).read
+
+    def lost(files: Any, run_id: str, name: str) -> bytes:
+        if name == "layers.json":
+            raise OSError("no such file")
+        return read(files, run_id, name)
+
+    monkeypatch.setattr(type(grid.tracker.files), "read", lost)
+    lines: list[str] = []
+    assert known(grid.tracker, report, tell=lines.append) is None
+    (line,) = lines
+    assert line.startswith("what training costs is left out: layers.json of")
 
 
 def test_of_a_grid_of_which_nothing_is_finished(tmp_path: Path) -> None:
