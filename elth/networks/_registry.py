@@ -386,6 +386,7 @@ def _counted_by_doing(spec: Spec, shape: DataShape) -> tuple[int, int, dict[str,
         ElthError: it cannot take the image, or its result is no row of logits.
     """
     network, again = _really(spec, shape).eval(), _really(spec, shape).state_dict()
+    network.requires_grad_(False)  # the counter stumbles over a parameter that a module is given
     for name, tensor in network.state_dict().items():
         if not torch.equal(tensor, again[name]) and not bool(torch.isnan(tensor).any()):
             raise ElthError(
@@ -416,32 +417,54 @@ def _counted_by_doing(spec: Spec, shape: DataShape) -> tuple[int, int, dict[str,
     return counter.get_total_flops() // 2, smallest_norm(network, shape)[1], by_layer
 
 
-def _weights_within(module: nn.Module) -> dict[str, Tensor]:
-    """The prunable weights that a module multiplies with when it is called."""
-    found: dict[str, Tensor] = {n: module.get_parameter(n) for n in _own_prunable(module)}
-    if isinstance(module, nn.MultiheadAttention):  # which does not call the layer within it
-        found["out_proj.weight"] = module.out_proj.weight
-    return found
+def _attended(
+    module: nn.MultiheadAttention, inputs: tuple[Any, ...], named: dict[str, Any]
+) -> dict[str, int]:
+    """Multiplications with each weight of attention, as it is called."""
+    given = dict(zip(("query", "key", "value"), inputs, strict=False)) | named
+    asks, keys, values = (
+        given[name].numel() // given[name].shape[-1] for name in ("query", "key", "value")
+    )
+    places = {"q_proj_weight": asks, "k_proj_weight": keys, "v_proj_weight": values}
+    found = {
+        own: module.get_parameter(own).numel() * places[own]
+        for own in _own_prunable(module)
+        if own in places
+    }
+    if not found:  # the three are one weight
+        found["in_proj_weight"] = module.embed_dim**2 * (asks + keys + values)
+    # The layer within it is not called.
+    return found | {"out_proj.weight": module.out_proj.weight.numel() * asks}
 
 
 @contextlib.contextmanager
 def _noting(network: nn.Module, by_layer: dict[str, int]) -> Iterator[None]:
-    """Note what the prunable weights of each module multiply while an image goes through."""
+    """Note what the prunable weights of each module multiply while an image goes through.
+
+    Of attention, weights for queries are applied to the tokens that ask, those for keys and values
+    to the tokens that are asked, which are others where a network looks at something else.
+    """
 
     def note(name: str) -> Callable[..., None]:
         def hook(
             module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any
         ) -> None:
             given = [one for one in (*inputs, *named.values()) if isinstance(one, Tensor)]
+            if isinstance(module, nn.MultiheadAttention):
+                for own, done in _attended(module, inputs, named).items():
+                    full = f"{name}.{own}" if name else own
+                    by_layer[full] = by_layer.get(full, 0) + done
+                return
             places = 0
             if isinstance(module, nn.modules.conv._ConvNd):
                 moved = given[0] if isinstance(module, nn.modules.conv._ConvTransposeNd) else output
                 places = moved.numel() // moved.shape[1]
             elif given:  # of tokens, or of one vector
                 places = given[0].numel() // given[0].shape[-1]
-            for own, weight in _weights_within(module).items():
+            for own in _own_prunable(module):
                 full = f"{name}.{own}" if name else own
-                by_layer[full] = by_layer.get(full, 0) + weight.numel() * places
+                done = module.get_parameter(own).numel() * places
+                by_layer[full] = by_layer.get(full, 0) + done
 
         return hook
 

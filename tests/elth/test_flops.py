@@ -164,6 +164,47 @@ def test_a_network_from_outside_is_counted_by_doing() -> None:
     assert math.isclose(float(cost.macs({"fc.weight": 40})), float(cost.macs()) - 40)
 
 
+class Cross(nn.Module):
+    """Four learnt questions that look at the patches of an image, which are of another width."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, 4, stride=4)
+        self.questions = nn.Parameter(torch.zeros(1, 4, 8))
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True, kdim=width, vdim=width)
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        questions = self.questions.expand(len(x), -1, -1)
+        mixed, _ = self.attention(questions, value=tokens, key=tokens)
+        return self.fc(mixed.mean(1))
+
+
+def cross(shape: DataShape, *, width: int = 8) -> nn.Module:
+    """A network from outside; of width 8 its three projections are one weight."""
+    return Cross(width)
+
+
+@pytest.mark.parametrize("width", [8, 6])
+def test_attention_to_other_tokens_is_counted_by_who_asks_and_who_is_asked(width: int) -> None:
+    cost = facts(f"tests.elth.test_flops:cross(width={width})", CIFAR).cost
+    asks, asked = 4, 64
+    own = {"q": 8 * 8 * asks, "k": 8 * width * asked, "v": 8 * width * asked}
+    inside = {f"attention.{name}_proj_weight": macs for name, macs in own.items()}
+    if width == 8:
+        inside = {"attention.in_proj_weight": sum(own.values())}
+    assert {name: layer.macs for name, layer in cost.layers.items()} == {
+        "patches.weight": width * 48 * asked,
+        **inside,
+        "attention.out_proj.weight": 8 * 8 * asks,
+        "fc.weight": 80,
+    }
+    assert cost.other == 2 * asks * asked * 8, "what tokens multiply with each other"
+    values = sum(layer.values for name, layer in cost.layers.items() if name in inside)
+    assert values == 8 * (asks + 2 * asked)
+
+
 def test_what_cannot_be_counted_is_refused() -> None:
     with pytest.raises(ElthError, match="unknown way of training, to be counted 'lth'"):
         step("lth", Fraction(1), Fraction(2))
