@@ -2,21 +2,23 @@
 
 Through a layer of which no weight is left no signal passes, but for a shortcut around it. Which
 layer that is shows when the weights are known; that there is one is arithmetic, where fewer weights
-are left than there are layers, or where a criterion gives each layer its share.
+are left than there are layers, or where a criterion, or the distribution of a sparse training,
+gives each layer its share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from elth import criteria
+from elth import criteria, dynamic
 from elth.counts import kept_at as kept_at_sparsity
 from elth.counts import last_round
 from elth.networks import facts
-from orchestrator.experiment.methods import REWIND, SOURCE, method_of, title
+from orchestrator.experiment.methods import REWIND, SOURCE, SPARSE, method_of, title
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.costs import kept_at
+from orchestrator.plan.sparse import weights_of_layers
 from orchestrator.plan.stage import info_of
 
 _NAMED = 4
@@ -45,6 +47,8 @@ class _Network:
     name: str
     sizes: Mapping[str, int]
     """Weights that can be pruned, by layer."""
+    shapes: Mapping[str, tuple[int, ...]]
+    """The shape of each."""
     unpruned: tuple[str, ...]
     """Layers that are never pruned."""
     rate: float
@@ -81,7 +85,9 @@ def notes(experiment: Experiment) -> tuple[str, ...]:
     """What a person should know of the counts that an experiment asks for; usually nothing."""
     asked: dict[_Place, dict[_Level, None]] = {}
     by_criterion: dict[tuple[_Place, str], dict[_Level, None]] = {}
+    by_method: dict[tuple[_Place, dynamic.Method], dict[_Level, None]] = {}
     rates = {name: pruning.rate for name, pruning in experiment.prunings().items()}
+    settings = {name: experiment.variant(name).criteria for name in rates}
     for cell in experiment.cells():
         method, level = method_of(cell.method), _Level(cell.round, cell.target)
         moved = method.base == SOURCE
@@ -90,11 +96,18 @@ def notes(experiment: Experiment) -> tuple[str, ...]:
         asked.setdefault(place, {})[level] = None
         if method.base == REWIND:
             by_criterion.setdefault((place, method.criterion), {})[level] = None
+        if method.base == SPARSE:
+            own_settings = settings[cell.variant].get(method.criterion, {})
+            given = {name: one for name, one in own_settings.items() if name != "at"}
+            sparse = dynamic.method(method.criterion, given)
+            by_method.setdefault((place, sparse), {})[level] = None
     networks = {place: _network(experiment, *place) for place in asked}
     found = [note for place, some in asked.items() for note in _short(networks[place], some)]
     for (place, criterion), some in by_criterion.items():
         found += _shared_out(networks[place], criterion, some)
-    return tuple(found)
+    for (place, sparse), some in by_method.items():
+        found += _spread_out(networks[place], sparse, some)
+    return tuple(dict.fromkeys(found))
 
 
 def _network(experiment: Experiment, name: str, dataset: str, ticket: str, rate: float) -> _Network:
@@ -103,6 +116,7 @@ def _network(experiment: Experiment, name: str, dataset: str, ticket: str, rate:
     return _Network(
         name=f"{name} on {info.title}{f' from {ticket}' if ticket else ''}",
         sizes=told.sizes,
+        shapes=weights_of_layers(name, info.shape),
         unpruned=told.anatomy.unpruned,
         rate=rate,
         start=experiment.tickets[ticket].nonzeros if ticket else told.prunable,
@@ -133,16 +147,39 @@ def _left(network: _Network, level: _Level) -> str:
 
 def _shared_out(network: _Network, criterion: str, levels: Iterable[_Level]) -> Iterator[str]:
     """Where a criterion that gives each layer its share first leaves one with nothing."""
+
+    def shares(kept: int) -> Mapping[str, int]:
+        return criteria.shares(criterion, network.sizes, kept, network.unpruned) or {}
+
+    return _first_empty(network, criterion, levels, shares)
+
+
+def _spread_out(
+    network: _Network, method: dynamic.Method, levels: Iterable[_Level]
+) -> Iterator[str]:
+    """The same of a sparse training that spreads its weights over the layers beforehand."""
+
+    def counts(kept: int) -> Mapping[str, int]:
+        return method.counts(network.shapes, kept, network.unpruned) or {}
+
+    return _first_empty(network, method.name, levels, counts)
+
+
+def _first_empty(
+    network: _Network,
+    name: str,
+    levels: Iterable[_Level],
+    shares: Callable[[int], Mapping[str, int]],
+) -> Iterator[str]:
     for level in sorted(levels, key=network.kept, reverse=True):
         if network.is_short(level):
             return  # which is told of every method
         kept = network.kept(level)
-        shares = criteria.shares(criterion, network.sizes, kept, network.unpruned)
-        empty = [layer for layer, share in (shares or {}).items() if not share]
+        empty = [layer for layer, share in shares(kept).items() if not share]
         if empty:
             more = f" and {len(empty) - _NAMED} more" if len(empty) > _NAMED else ""
             yield (
-                f"{title(criterion)} on {network.name}: {level.where} ({kept:,} weights) none is "
+                f"{title(name)} on {network.name}: {level.where} ({kept:,} weights) none is "
                 f"left in {', '.join(empty[:_NAMED])}{more}"
             )
             return

@@ -10,6 +10,7 @@ from elth import criteria, masks
 from elth.data import info
 from elth.errors import ElthError
 from elth.networks import blueprint, facts
+from elth.recipes import RECIPES
 from orchestrator import plan
 from orchestrator.experiment.sections import Experiment
 from tests.orchestrator.helpers import tiny
@@ -72,6 +73,23 @@ def test_fewer_weights_than_layers_are_told_once() -> None:
     # 15 weights are too few for 16 layers, 16 are not: 1 - 16 / 43,656 is 0.99963 and a half.
     assert plan.build(_steep({**exact, "sparsity": 0.99963})).notes == ()
     assert len(plan.build(_steep({**exact, "sparsity": 0.99964})).notes) == 1
+
+
+def test_a_distribution_tells_what_it_empties() -> None:
+    """Weights go with the sum of a layer's sides (ERK), so the stem, 8x1x3x3, is the first."""
+    entry = {"method": ["rigl", "static"], "network": SMALL, "sparsity": [0.99, 0.9996]}
+    found = _steep(entry).model_copy(update={"recipe": RECIPES["digits_resnet"]})
+    told = (
+        f"on {SMALL} on digits: at a sparsity of 0.9996 (17 weights) none is left in conv1.weight, "
+        "layer1.1.conv2.weight"
+    )
+    assert plan.build(found).notes == (f"RigL {told}", f"Static {told}")
+    one = {"method": "rigl", "network": SMALL, "sparsity": 0.999, "variant": ["none", "er"]}
+    variants = {"er": {"criteria.rigl.distribution": "er"}}
+    by_variant = tiny("er", recipe="digits_resnet", variants=variants, grid=[one])
+    (note,) = plan.build(by_variant).notes
+    assert note.startswith(f"RigL on {SMALL} on digits: at a sparsity of 0.999 (43 weights)")
+    assert note.endswith("layer2.0.downsample.0.weight, layer3.0.downsample.0.weight, fc.weight")
 
 
 def test_layers_that_are_never_pruned_are_not_counted() -> None:
