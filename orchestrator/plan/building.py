@@ -188,18 +188,19 @@ class _Builder:
         """A training whose mask is its own: of as many weights at the end as the level has."""
         name = method_of(cell.method).criterion
         settings = dict(self.experiment.criteria.get(name, {}))
-        rewound = settings.pop("at", "init") == "rewind"
         recipe, info = self.experiment.recipe_for(cell.dataset), info_of(cell.dataset)
+        # A rewind point at iteration 0 is initialisation.
+        at = rewind_step(info.train_size, recipe) if settings.pop("at", "init") == "rewind" else 0
         check_sparse(
             dynamic.method(name, settings),
             cell.network,
             info,
             recipe,
             level.kept,
-            rewind_step(info.train_size, recipe) if rewound else 0,
+            at,
         )
         self.check(cell.network, cell.dataset)
-        start = self.rewind_point(cell.network, cell.dataset) if rewound else None
+        start = self.rewind_point(cell.network, cell.dataset) if at else None
         return Stage(
             kind=SPARSE_TRAINING,
             params={

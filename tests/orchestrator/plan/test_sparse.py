@@ -70,6 +70,19 @@ def test_from_the_rewind_point() -> None:
     assert iterations(stage) == (21, 420)
 
 
+def test_a_rewind_point_at_iteration_0_is_initialisation() -> None:
+    """In the key as well, and no rewind point is trained for it."""
+    recipe = LONG | {"rewind": "0it"}
+    entry = {"method": "dpf", "network": TINY}
+    rewound = _built(entry, recipe=recipe, criteria={"dpf": {"at": "rewind"}})
+    initial = _built(entry, recipe=recipe)
+    assert list(rewound.stages) == list(initial.stages)
+    (stage,) = rewound.stages.values()
+    assert stage.parents == ()
+    assert iterations(stage) == (0, 420)
+    assert _rigl(at="rewind").parents != ()
+
+
 def test_settings_are_in_keys_where_they_differ() -> None:
     keys = {_rigl(**settings).key for settings in ({}, {"every": "100it"}, {"at": "init"})}
     assert len(keys) == 1
