@@ -142,7 +142,7 @@ def ticket_export(
         found.save(output)
     _print_ticket(found)
     kind = "a PyTorch state dict, masked" if form == "torch" else "a ticket"
-    which = "after the training" if weights == "trained" else "at the rewind point"
+    which = "after the training" if weights == "trained" else _point_of(found)
     click.echo(f"{kind}, with the weights {which}")
     click.echo(f"wrote {output}")
 
@@ -341,10 +341,19 @@ def _print_ticket(ticket: Any) -> None:
     if origin.get("weights") == "trained":
         click.echo(f"weights after the training, at iteration {origin.get('start')}")
     elif "start" in origin:
-        click.echo(f"training starts at iteration {origin['start']}")
+        at = f"iteration {origin['start']}" if origin["start"] else "initialisation"
+        click.echo(f"training starts at {at}")
     for step in origin.get("history", ()):
         text = ", ".join(f"{key} {value}" for key, value in step.items() if key != "plan")
         click.echo(f"  {text}")
+
+
+def _point_of(ticket: Ticket) -> str:
+    """From where the training of a ticket goes on, at which its weights are."""
+    start = ticket.origin.get("start")  # there only where it is not the recipe's rewind point
+    if start is None:
+        return "at the rewind point"
+    return f"at iteration {start}" if start else "at initialisation"
 
 
 COMMANDS = (ticket,)
