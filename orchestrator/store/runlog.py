@@ -82,6 +82,7 @@ class RunLog:
         self._points: list[Metric] = []
         self._params: list[Param] = []
         self._numbers: list[Metric] = []
+        self._of_ticket: dict[str, float] = {}
         self._inputs: list[DatasetInput] = []
         self._tags: list[RunTag] = []
         self._last_tags: list[RunTag] = []
@@ -96,6 +97,10 @@ class RunLog:
         self._params = [p for p in self._params if p.key not in values]
         self._params += [Param(name, str(value)) for name, value in values.items()]
 
+    def numbers(self, values: Mapping[str, float]) -> None:
+        """Note numbers that are known before anything is trained; they are sent by ``start``."""
+        self._of_ticket.update(values)
+
     def tags(self, values: Mapping[str, str]) -> None:
         """Note tags."""
         self._tags += [RunTag(name, value) for name, value in values.items()]
@@ -107,7 +112,7 @@ class RunLog:
     def start(self) -> None:
         """Send parameters, as numbers too where they are, and tags, and begin to send epochs."""
         at = int(time.time() * 1000)
-        numbers = numbers_of({param.key: param.value for param in self._params})
+        numbers = numbers_of({param.key: param.value for param in self._params}) | self._of_ticket
         self._numbers = [Metric(name, value, at, 0) for name, value in numbers.items()]
         self.client.log_batch(
             self.run_id, metrics=self._numbers, params=self._params, tags=self._tags
@@ -129,13 +134,13 @@ class RunLog:
         self._points += points
         self._metrics.put(points)
 
-    def mask(self, mask: Mask, *, at_end: bool) -> None:
+    def mask(self, mask: Mask, *, at_end: Stage | None = None) -> None:
         """Note which mask it is, and what of each layer is left.
 
         Args:
             mask: of the ticket that is trained.
-            at_end: it has become this one, and goes out with the rest of the result; densities of
-                its layers are metrics then.
+            at_end: the sparse training whose mask has become this one. It goes out with the rest of
+                the result; densities of its layers are metrics then, and what it has cost.
         """
         from elth import masks
 
@@ -144,11 +149,12 @@ class RunLog:
             told["elth.collapsed"] = ", ".join(empty)
         sparsities = masks.layer_sparsity(mask)
         self.texts["layers.json"] = json.dumps(sparsities, indent=1)
-        if not at_end:
+        if at_end is None:
             self.tags(told)
             return
         self._of_mask = told
-        self.measured({f"density/{name}": 1 - zeros for name, zeros in sparsities.items()})
+        densities = {f"density/{name}": 1 - zeros for name, zeros in sparsities.items()}
+        self.measured(densities | _flops(at_end, mask))
 
     def finish(self, result: Result, *, keep_weights: bool) -> None:
         """Publish: files and metrics first, the state last.
@@ -263,6 +269,15 @@ def _fail(client: MlflowClient, run_id: str, reason: str, *, final: bool) -> Non
     client.set_terminated(run_id, "FAILED")
 
 
+def _flops(stage: Stage, mask: Mask | None) -> dict[str, float]:
+    """What its training costs; for people alone, so no stage fails where it cannot be counted."""
+    from orchestrator.store.counting import flops_of  # its masks are torch's
+
+    with contextlib.suppress(ElthError):
+        return flops_of(stage, mask)
+    return {}
+
+
 def _way(stage: Stage) -> dict[str, Any]:
     """What a stage has of its own: a round that is not rewound as usual, a twin, an analysis."""
     if stage.kind == ANALYSIS:
@@ -352,12 +367,14 @@ def begin_run(
             {"sparsity": f"{100 * (1 - kept / total):.2f}", "nonzeros": kept, "prunable": total}
         )
         if not is_sparse:  # whose mask is not known before its end
-            log.mask(ticket.mask, at_end=False)
+            log.mask(ticket.mask)
     log.inputs(inputs_of(stage))
     log.params(_way(stage))
     if not stage.is_given:
         if stage.kind != ANALYSIS:
             log.params({f"recipe.{k}": v for k, v in recipe_of(stage).full().items()})
+            if stage.kind != SPARSE:
+                log.numbers(_flops(stage, None if ticket is None else ticket.mask))
         log.texts["experiment.yaml"] = experiment
         if "network_version" in stage.params and stage.kind != ANALYSIS:
             cost = facts(stage.params["network"], shape_of(stage)).cost

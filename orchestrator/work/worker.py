@@ -340,7 +340,7 @@ def _run_stage(
         )
         result = yield from _logged(epochs, log, inflight, start, stop)
         if stage.kind == SPARSE and result.mask is not None:
-            log.mask(result.mask, at_end=True)
+            log.mask(result.mask, at_end=stage)
         outbox = Path(config["outbox"])
         notes = deliver(tracker, log, stage.key, result, outbox, keep_weights=keep)
         yield from _told(notes)

@@ -28,6 +28,7 @@ from orchestrator.plan.stage import Stage
 from orchestrator.store import listing, opening
 from orchestrator.store.address import Store
 from orchestrator.store.board import BOARDS, ROOT
+from orchestrator.store.counting import FLOPS, flops_of
 from orchestrator.store.damage import AbsentError
 from orchestrator.store.describing import NUMBERS, note_of
 from orchestrator.store.listing import INDEX
@@ -257,7 +258,8 @@ def test_a_run_holds_axes_metrics_tags_and_files(tracker: Tracker) -> None:
     assert tags["host"] == socket.gethostname()
     assert float(tags["elth.seconds"]) >= 0
     assert "elth.collapsed" not in tags
-    assert set(run.data.metrics) == {*METRICS, *NUMBERS}
+    assert set(run.data.metrics) == {*METRICS, *NUMBERS, *FLOPS}
+    assert {name: run.data.metrics[name] for name in FLOPS} == flops_of(stage, result.mask)
     numbers = {name: run.data.metrics[name] for name in NUMBERS}
     assert numbers == {"round": 1, "seed": 20, "sparsity": 94.55, "nonzeros": 600}
     assert (tags["mlflow.user"], run.info.user_id) == (user(), user())

@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 import elth
 from elth import masks
 from elth.engine import Engine
 from orchestrator import plan
+from orchestrator.cli.main import cli
 from orchestrator.plan.stage import SPARSE, Stage
 from orchestrator.report.cells import collect
 from orchestrator.store.address import Store
+from orchestrator.store.counting import FLOPS, flops_of
 from orchestrator.store.tracker import Tracker
 from orchestrator.work import adhoc
 from orchestrator.work.tickets import ticket_of, tracked_ticket, trained_ticket
@@ -99,8 +102,33 @@ def test_what_is_tracked(name: str, sparse: Finished, tmp_path: Path) -> None:
     assert run.data.tags["elth.mask_sha256"] == masks.digest(mask)
     found = {n: numbers[f"density/{n}"] for n in mask}
     assert found == pytest.approx({n: float(m.float().mean()) for n, m in mask.items()}, abs=1e-6)
+    assert {n: numbers[n] for n in FLOPS} == flops_of(_stage(sparse, name), mask)
     layers = json.loads(sparse.tracker.files.read(run.info.run_id, "layers.json"))
     assert layers == pytest.approx(masks.layer_sparsity(mask))
+
+
+def _said(*words: object) -> str:
+    done = CliRunner().invoke(cli, ["ticket", *map(str, words)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.mark.parametrize(
+    ("name", "point", "begins"),
+    [
+        ("rigl", "at initialisation", "training starts at initialisation\n"),
+        ("set", "at the rewind point", ""),
+    ],
+)
+def test_it_is_told_of_which_point_a_ticket_is(
+    name: str, point: str, begins: str, sparse: Finished, tmp_path: Path
+) -> None:
+    file = tmp_path / "t.safetensors"
+    told = _said("export", _stage(sparse, name).key, "-o", file, "--store", sparse.store)
+    assert f"a ticket, with the weights {point}\n" in told
+    shown = _said("show", file)
+    assert begins in shown
+    assert ("training starts" in shown) == bool(begins)
 
 
 @pytest.mark.parametrize("name", ["rigl", "set", "dpf"])
