@@ -19,6 +19,7 @@ import psutil
 from faults import scenes
 from faults.project import (
     ALONE,
+    CHANGING,
     LONG,
     LOOKED,
     SELDOM,
@@ -54,11 +55,25 @@ POINTS = {
     "report due": ("orchestrator.report.forms", "write", "before"),
     "report made": ("orchestrator.report.forms", "write", "after"),
     "report tracked": ("orchestrator.store.grids", "Grids.add_report", "after"),
+    "RigL's update due": ("elth.dynamic._evolution", "Evolution._move", "before 6"),
+    "RigL's update done": ("elth.dynamic._evolution", "Evolution._move", "after 7"),
+    "DPF's update due": ("elth.dynamic._evolution", "Evolution._prune", "before 8"),
+    "DPF's update done": ("elth.dynamic._evolution", "Evolution._prune", "after 9"),
 }
-"""Where a process can be killed by itself: module, function, before or after its first call."""
+"""Where a process can be killed by itself: module, function, before or after its first call, or
+that of a number."""
 
 IN_ANALYSES = ("part of an analysis due", "part of an analysis kept")
 """Points that only a grid with analyses comes to."""
+
+OF_MASKS = (
+    "RigL's update due",
+    "RigL's update done",
+    "DPF's update due",
+    "DPF's update done",
+)
+"""Points that only sparse training comes to: an update in the second epoch, or after it is gone on
+with, in that or the next."""
 
 BY_A_WORKER = (
     ("run begun", "checkpoint due", "checkpoint written"),
@@ -310,9 +325,10 @@ def cases(references: References, moments: int, together: int) -> Iterator[Case]
         moments: at how many random moments a run of one process is killed.
         together: the same for jobs of two workers.
     """
-    usual = [point for point in POINTS if point not in IN_ANALYSES]
+    usual = [point for point in POINTS if point not in {*IN_ANALYSES, *OF_MASKS}]
     yield Case("killed at every point", ALONE, _at_points(*usual))
     yield Case("killed in an analysis", LOOKED, _at_points(*IN_ANALYSES, "files written"))
+    yield Case("killed at an update of the mask", CHANGING, _at_points(*OF_MASKS))
     for points in BY_A_WORKER:
         name = f"killed at, of two workers: {', '.join(points)}"
         yield Case(name, TOGETHER, _at_points(*points))

@@ -56,6 +56,16 @@ LOOKED = (
 )
 """A chain, the paths between its rounds, and their distances."""
 
+CHANGING = (
+    config(
+        f"method: [rigl, dpf], {_SMALL}, sparsity: 0.9",
+        resources="checkpoint_minutes: 0",
+        name="changing",
+    )
+    + "criteria: {rigl: {every: 5it}, dpf: {every: 4it}}\n"
+)
+"""Two sparse trainings of 84 iterations, whose masks change at 12 and at 21 of them."""
+
 LONG = config(
     f"method: [imp, reinit, magnitude], {_SMALL}",
     resources="concurrent: 1, checkpoint_minutes: 0",
@@ -126,7 +136,8 @@ class Project:
         """Prepare for something to happen once at each point; the variables for a command.
 
         Args:
-            points: module, function, and ``before`` or ``after`` its first call, by name.
+            points: module, function, and ``before`` or ``after`` its first call, by name; with a
+                number, as ``before 6``, its sixth in a process.
             action: ``kill``, ``crash`` or ``fill``; ``kill-always`` for each time.
         """
         self.armed.mkdir(exist_ok=True)

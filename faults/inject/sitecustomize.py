@@ -1,10 +1,10 @@
 """Dies at named points; Python imports this if its folder is on PYTHONPATH.
 
 ``ELTH_FAULTS`` holds some of ``MODULE:FUNCTION:WHEN:ACTION:FILE``, divided by semicolons. Before
-or after a call of the function, while the file is there (it is removed first, so it happens once),
-the process is killed; or, with the action ``fill``, the file system of the folder ``ELTH_FILL`` is
-filled to its last byte; ``crash`` reads a null pointer. With ``kill-always`` and ``crash-always``
-the file stays, and it happens each time.
+or after a call of the function (``before 6``: the sixth in a process), while the file is there (it
+is removed first, so it happens once), the process is killed; or, with the action ``fill``, the file
+system of the folder ``ELTH_FILL`` is filled to its last byte; ``crash`` reads a null pointer. With
+``kill-always`` and ``crash-always`` the file stays, and it happens each time.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import ctypes
 import functools
 import importlib.abc
 import importlib.util
+import itertools
 import os
 import signal
 import sys
@@ -41,12 +42,16 @@ def _act(action: str, file: str) -> None:
 
 
 def _wrapped(function, when: str, action: str, file: str):  # type: ignore[no-untyped-def]
+    when, _, number = when.partition(" ")
+    calls = itertools.count(1)
+
     @functools.wraps(function)
     def wrapper(*args, **kwargs):  # type: ignore[no-untyped-def]
-        if when == "before":
+        is_due = next(calls) == int(number) if number else True
+        if is_due and when == "before":
             _act(action, file)
         result = function(*args, **kwargs)
-        if when == "after":
+        if is_due and when == "after":
             _act(action, file)
         return result
 
