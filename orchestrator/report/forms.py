@@ -93,8 +93,8 @@ def to_tables(report: Report, counted: Costs | None = None) -> RenderableType:
     for dataset, network in networks:
         cells = [c for c in report.shown if (c.dataset, c.network) == (dataset, network)]
         seeds_told = spell_seeds(seed for cell in cells for seed in cell.seeds)
-        title = f"{network} on {dataset}, {seeds_told}"
-        parts.append(_table(title, cells, report.compared, counted))
+        above = f"{network} on {dataset}, {seeds_told}"
+        parts.append(_table(above, cells, report.compared, counted))
     notes = [report.beside] if report.beside else []
     if report.only:
         notes.append(f"Only {report.only} is shown.")
