@@ -377,8 +377,8 @@ def _pace(network: nn.Module, recipe: Recipe, shape: tuple[int, int, int]) -> tu
 
 
 def _found(plain: Any) -> Found:
-    """Read what was written as JSON; of an earlier version it holds no times."""
-    pace = plain.get("pace")
+    """Read what was written as JSON; what an earlier version wrote lacks times: KeyError."""
+    pace = plain["pace"]
     return Found(
         worst=plain["worst"] and Worst(**plain["worst"]),
         compared=plain["compared"],

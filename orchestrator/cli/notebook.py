@@ -11,6 +11,7 @@ from rich.console import Console
 
 from elth.errors import ElthError, unknown
 from orchestrator.cli.common import asked, find_store, open_tracker, out
+from orchestrator.plan.only import Only
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,6 +59,7 @@ def run(
     retry_failed: bool = False,
     replace: bool = False,
     redo: Sequence[str] = (),
+    only: str | Sequence[str] = (),
     address: str | None = None,
     quiet: bool = False,
 ) -> Results:
@@ -75,12 +77,14 @@ def run(
             deleted.
         redo: stages to do again though they are finished, by title, key or run id; and what was
             made of them, where they come out different.
+        only: the part that is done, with what it needs, as ``"method=ett,network=resnet32"``; of
+            several texts what they choose adds up. The grid is recorded whole.
         address: a Ray cluster to run on; by default ``RAY_ADDRESS``, else a Ray of its own here.
         quiet: print neither progress nor tables.
 
     Returns:
-        The results of what the config asks for, as ``results`` gives them. The grid of its name
-        may hold more, such as seeds that were given before.
+        The results of what the config asks for, or of that part, as ``results`` gives them. The
+        grid of its name may hold more, such as seeds that were given before.
 
     Raises:
         ElthError: the config is wrong or cannot be met here, its grid holds other cells, or stages
@@ -94,6 +98,7 @@ def run(
     from orchestrator.work.driver import execute
 
     given = [overrides] if isinstance(overrides, str) else list(overrides)
+    chosen = _chosen(only)
     experiment, built = plans.of_file(config, given)
     address = machines.address_of(address)
     failed = execute(
@@ -105,6 +110,7 @@ def run(
         replace=replace,
         redo=[redo] if isinstance(redo, str) else list(redo),
         machines=machines.cluster(address, experiment.resources.cpus) if address else None,
+        only=chosen,
     )
     if failed:
         reasons = list(failed.values())
@@ -116,12 +122,16 @@ def run(
         )
     tracker = open_tracker(_place(store))
     content = Content.of(experiment, built)
-    report = collect(tracker, experiment.name, content)
+    report = collect(tracker, experiment.name, content, chosen)
     return Results(report=report, tracker=tracker, asked=content)
 
 
 def results(
-    grid: str | Path, overrides: Sequence[str] = (), *, store: str | Path | None = None
+    grid: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    store: str | Path | None = None,
+    only: str | Sequence[str] = (),
 ) -> Results:
     """The finished stages of a grid, read from the store alone.
 
@@ -130,16 +140,22 @@ def results(
             for the cells that it asks for.
         overrides: what is changed in the file.
         store: as of ``run``.
+        only: the part that is meant, as of ``run``.
 
     Raises:
-        ElthError: there is no such store, or no such grid in it.
+        ElthError: there is no such store, no such grid in it, or nothing of that kind in the grid.
     """
     from orchestrator.report.cells import collect
 
     tracker = open_tracker(_place(store))
     given = [overrides] if isinstance(overrides, str) else list(overrides)
     name, content = asked(str(grid), given)
-    return Results(report=collect(tracker, name, content), tracker=tracker, asked=content)
+    report = collect(tracker, name, content, _chosen(only))
+    return Results(report=report, tracker=tracker, asked=content)
+
+
+def _chosen(only: str | Sequence[str]) -> Only | None:
+    return Only.parse([only] if isinstance(only, str) else list(only))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -216,7 +216,7 @@ def _execute(
     missing = lacking(plan.stages, have, [one.stage for one in tracked], str(store))
     if missing:
         raise ElthError("; ".join(missing))
-    asked = _asked(experiment, plan, tracker, tracked, redo)
+    asked = _asked(experiment, plan, tracker, tracked, redo, only)
     waiting = again.waiting(tracker, tracked, asked.named) | asked.again
     finished: dict[str, Tracked] = {}
     for one in tracked:
@@ -308,12 +308,14 @@ def _asked(
     tracker: Tracker,
     tracked: Sequence[Tracked],
     redo: Sequence[str],
+    only: Only | None = None,
 ) -> again.Request:
     """What is to be done again; nothing is written yet."""
     if not redo:
         return again.NOTHING
     runs = {one.run_id: one.key for one in tracked}
-    stages = [find(text, plan.stages, runs, experiment.name) for text in redo]
+    where = experiment.name if only is None else f"{experiment.name} (only {only})"
+    stages = [find(text, plan.stages, runs, where) for text in redo]
     for stage in stages:
         if stage.is_given:
             raise ElthError(

@@ -16,11 +16,12 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from elth import plugins
+from elth.apart import apart
 from elth.errors import ElthError
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.estimating import Trained, known_steps, step_of, trained
 from orchestrator.plan.stage import Stage, dataset_of
-from orchestrator.work.resources import compiles
+from orchestrator.work.resources import compiles, read_datasets
 
 _AT_ONCE = 8
 """Processes at most: more of them do not change much."""
@@ -67,14 +68,16 @@ def timed(experiment: Experiment, stages: Sequence[Stage], count: int) -> dict[T
             "a training by several workers is not timed before it is run: leave out --time, or "
             "time it with resources.workers=1"
         )
+    names = list(dict.fromkeys(dataset_of(stage) for stage in found.values()))
+    root, download = experiment.data.root, experiment.data.download
+    apart(read_datasets, names, root, download=download, paths=plugins.in_use())
     device = "cuda" if resources.gpus else "cpu"
     task = {
         "stages": [stage.describe() for stage in found.values()],
         "threads": resources.cpus,
         "device": device,
         "compile": resources.compile,
-        "root": str(experiment.data.root.absolute()),
-        "download": experiment.data.download,
+        "root": str(root.absolute()),
         "plugins": list(plugins.in_use()),
     }
     at_once = max(1, min(count, _AT_ONCE))
@@ -120,7 +123,7 @@ def _measure(task: Mapping[str, Any]) -> list[float]:
     for stage in map(Stage.of, task["stages"]):
         name = dataset_of(stage)
         if name not in datasets:
-            read = data.load(name, task["root"], download=task["download"])
+            read = data.load(name, task["root"], download=False)
             datasets[name] = read.to(task["device"])
         compile = compiles(stage, task["compile"], task["device"])
         engine = engines.get(stage, datasets[name], compile=compile)

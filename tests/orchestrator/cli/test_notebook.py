@@ -170,3 +170,15 @@ def test_failed_stages_are_an_error(
     )
     with pytest.raises(ElthError, match=re.escape(message)):
         orchestrator.run(config, store=tracker.store.folder)
+
+
+def test_a_part_of_a_grid(finished: Finished, tmp_path: Path, no_training: None) -> None:
+    config = tmp_path / "done.yaml"
+    config.write_text(finished.experiment.resolved(), encoding="utf-8")
+    place = finished.store.folder
+    part = orchestrator.run(config, store=place, only="method=ett,reinit", quiet=True)
+    assert set(part.frame().method) == {"ett", "reinit"}
+    both = orchestrator.results("done", store=place, only=["method=ett", "method=reinit"])
+    assert both.frame().equals(part.frame())
+    with pytest.raises(ElthError, match="method=snip chooses nothing of done"):
+        orchestrator.results("done", store=place, only="method=snip")

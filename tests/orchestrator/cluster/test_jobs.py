@@ -125,6 +125,21 @@ def test_a_job_is_elth_run_on_the_head(server: Server, project: Path) -> None:
     assert float(job["runtime_env"]["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]) > 45
 
 
+def test_a_job_of_a_part_for_some_hours(server: Server, project: Path) -> None:
+    only = ("--only", "method=imp,round=1", "--only", "method=dense")
+    words = ("--store", "http://t:5", "--hours", "0.5", "--notify", 'mail "$ELTH_EVENT"')
+    done = _elth("submit", "configs/small.yaml", *words, *only, "--no-follow")
+    assert done.exit_code == 0, done.output
+    (job,) = server.submitted
+    assert job["entrypoint"].endswith(
+        "--store http://t:5 --only method=imp,round=1 --only method=dense --hours 0.5 "
+        """--notify 'mail "$ELTH_EVENT"'"""
+    )
+    refused = _elth("submit", "configs/small.yaml", *words, "--only", "method=ett")
+    assert "--only method=ett chooses nothing of small" in str(refused.exception)
+    assert len(server.submitted) == 1
+
+
 def test_credentials_are_handed_over_and_shown_nowhere(
     server: Server, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
