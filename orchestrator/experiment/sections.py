@@ -248,7 +248,7 @@ class Experiment(_Checked):
     """One experiment, as resolved from its file and overrides."""
 
     name: str = Field(pattern=f"^{NAME}$")
-    """Name of the grid; ``elth report`` finds it by this."""
+    """Name of the grid, by which ``elth report`` finds it; that of the file when left out."""
     description: str = ""
     """A sentence for people."""
     plugins: tuple[str, ...] = ()
