@@ -76,6 +76,7 @@ __all__ = [
 
 DATASETS: dict[str, Source] = {
     "digits": digits.SOURCE,
+    "digits_shuffled": digits.SHUFFLED,
     "mnist": vision.MNIST,
     "cifar10": vision.CIFAR10,
     "svhn": vision.SVHN,

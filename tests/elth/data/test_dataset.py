@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from elth import data
 from elth.data import DATASETS, MemoryDataset, fingerprint
+from elth.data.digits import shuffled
 from elth.errors import ElthError
 from elth.networks import DataShape
 
@@ -19,6 +21,12 @@ IDENTITIES = {
         "fingerprint": "ee46149fc808dd563efa642b4bb7ac777bb9c15f6eed0959872054fbe7a7cfe9",
         "mean": [4.894],
         "deviation": [6.009],
+    },
+    "digits_shuffled": {
+        "name": "digits_shuffled",
+        "fingerprint": "7a6d3cbf1061e31e4e20d9d58454ca637d26fbdd9d88f831685abc552ee00be6",
+        "mean": [4.882],
+        "deviation": [6.014],
     },
     "mnist": {
         "name": "mnist",
@@ -85,6 +93,7 @@ def test_identities_never_change(name: str) -> None:
         ("cifar10(size=32, channels=3)", "cifar10"),
         ("digits(size=16,channels=3)", "digits(channels=3, size=16)"),
         ("digits(size=8,channels=1)", "digits"),
+        ("digits_shuffled(channels=1, size=16)", "digits_shuffled(size=16)"),
         ("imagenet(size=224)", "imagenet"),
         ("folder(size=224, manifest=/a (b)/c.json)", "folder(manifest=/a (b)/c.json)"),
     ],
@@ -169,8 +178,32 @@ def test_digits() -> None:
     assert float(pixels.std()) == pytest.approx(digits.info.deviation[0], abs=1e-3)
 
 
+def test_shuffled_digits_are_the_same_images_by_a_fixed_draw() -> None:
+    digits, drawn = data.load("digits"), data.load("digits_shuffled")
+    assert isinstance(digits, MemoryDataset)
+    assert isinstance(drawn, MemoryDataset)
+    order = shuffled()
+    assert hashlib.sha256(" ".join(map(str, order)).encode()).hexdigest() == (
+        "ee3ffa655c9948a24f85961ec205f79d7b37e5eeb1b801baa8965130ad43f3ba"
+    )
+    assert sorted(order) == list(range(1797))
+    assert drawn.train_images.shape == (1297, 1, 8, 8)
+    assert drawn.test_images.shape == (500, 1, 8, 8)
+    for part in ("images", "labels"):
+        whole = torch.cat([getattr(digits, f"train_{part}"), getattr(digits, f"test_{part}")])
+        both = torch.cat([getattr(drawn, f"train_{part}"), getattr(drawn, f"test_{part}")])
+        assert torch.equal(both, whole[order])
+    parts = (drawn.train_images, drawn.train_labels, drawn.test_images, drawn.test_labels)
+    assert fingerprint(parts) == drawn.info.fingerprint
+    pixels = drawn.train_images.float()
+    assert float(pixels.mean()) == pytest.approx(drawn.info.mean[0], abs=5e-4)
+    assert float(pixels.std()) == pytest.approx(drawn.info.deviation[0], abs=1e-3)
+
+
 def test_registry_names_are_those_of_the_descriptions() -> None:
-    assert list(DATASETS) == ["digits", "mnist", "cifar10", "svhn", "imagenet", "folder"]
+    assert list(DATASETS) == [
+        *("digits", "digits_shuffled", "mnist", "cifar10", "svhn", "imagenet", "folder")
+    ]
     assert all(data.info(name).name == name for name in DATASETS if name != "folder")
 
 

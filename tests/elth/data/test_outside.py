@@ -92,7 +92,7 @@ def test_options_are_those_of_its_function_and_of_every_dataset_in_memory() -> N
     ("name", "message"),
     [
         ("tiny_cell", "unknown dataset 'tiny_cell'; did you mean 'tiny_cells'"),
-        ("digit", r"unknown dataset 'digit'; did you mean 'digits'\? \(there is: digits, mnist"),
+        ("digit", r"unknown dataset 'digit'; did you mean 'digits'\? \(there is: digits, digits"),
         ("cells:cels", "unknown name in module cells 'cels'; did you mean 'cells'"),
         ("cell:cells", "no module 'cell' is found: install it, set PYTHONPATH, or list its file"),
         ("cells:cells(stein=blue)", "unknown option of dataset cells:cells 'stein'; did you mean"),
