@@ -1099,9 +1099,9 @@ def test_makespan_of_equal_chains_is_shared_by_the_slots() -> None:
 @pytest.mark.parametrize(
     ("name", "counts", "jobs"),
     [
-        # Two seeds; chains of ResNet-14 and 20 of eight rounds. ETT 14->20 at three rounds (append
-        # is interpolate there), 20->14 at three, 20->32 by two plans; three controls at three.
-        ("quickstart", {"rewind_point": 4, "round": 36, "retraining": 34}, 38),
+        # Six seeds; chains of ResNet-14 and 20 of six rounds. ETT 14->20 at three rounds, 20->14 at
+        # three, 20->32 at three, ResNet-32 dense; three controls at three.
+        ("quickstart", {"rewind_point": 18, "round": 90, "retraining": 108}, 126),
         ("mnist_mlp", {"rewind_point": 9, "round": 99, "retraining": 18}, 27),
         ("cifar10_short", {"rewind_point": 1, "round": 2, "retraining": 1}, 2),
         # Three seeds; ResNet-14, 20 and 32 to round 13, each with last smaller rounds to 90 and to
