@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from elth.errors import ElthError, nearest
 from orchestrator.experiment.analyses import Analysis, Selection
+from orchestrator.experiment.claims import Baseline, Claim
 from orchestrator.experiment.papers import Paper, Printed
 from orchestrator.experiment.pruning import Pruning, Stop
 from orchestrator.experiment.recipes import RECIPE_MODEL
@@ -76,6 +77,7 @@ def _keys_at(parents: Sequence[int | str]) -> list[str]:
             "printed": Printed,
             "stop": Stop,
             "analyses": Analysis,
-            "of": Selection,
+            "of": Baseline if "claims" in parents else Selection,
+            "claims": Claim,
         }.get(str(part), section)
     return list(section.model_fields)

@@ -126,7 +126,7 @@ def _scale(path: Path, text: Text, scale: str) -> None:
 
     A mapping is merged key by key, any other value replaced, a recipe as a whole. ``replace`` of a
     profile says which network or dataset stands in for one wherever grid, paper and recipes name
-    it. What a paper prints belongs to its own setting, and is left out.
+    it. What a paper prints belongs to its own setting, and so do claims: they are left out.
     """
     raw: dict[str, Any] = text.value
     scales = raw.pop("scales", None) or {}
@@ -147,6 +147,7 @@ def _scale(path: Path, text: Text, scale: str) -> None:
             f"{names!r}"
         )
     merged = {**raw, "name": f"{raw['name']}-{scale}"}
+    merged.pop("claims", None)
     for part in {"grid", "paper", "recipes"} & merged.keys():
         merged[part] = _renamed(merged[part], names)
     if isinstance(merged.get("paper"), dict):

@@ -42,6 +42,7 @@ from orchestrator.experiment.basics import (
     as_tuple,
     dataset_named,
 )
+from orchestrator.experiment.claims import MARGIN, Claim
 from orchestrator.experiment.methods import REWIND, SOURCE, SPARSE, method_of
 from orchestrator.experiment.papers import Paper
 from orchestrator.experiment.pruning import Pruning
@@ -278,6 +279,11 @@ class Experiment(_Checked):
     """What is compared."""
     analyses: tuple[Analysis, ...] = ()
     """What is measured of trained networks of the grid."""
+    claims: tuple[Claim, ...] = ()
+    """What is claimed of accuracies, as ``{ett: above, of: [reinit, random], round: 10}``: judged
+    by the report. In no key."""
+    margin: Number = Field(default=MARGIN, gt=0, le=100)
+    """Points of accuracy within which a report takes two for equal. In no key."""
     data: Data = Data()
     """Where the dataset lies."""
     resources: Resources = Resources()
@@ -460,7 +466,7 @@ class Experiment(_Checked):
     def resolved(self) -> str:
         """The whole experiment as YAML, defaults included."""
         idle = {part for part in ("plugins", "variants", "tickets") if not getattr(self, part)}
-        hidden = {*PARTS, "grid", "analyses", "paper", *idle}
+        hidden = {*PARTS, "grid", "analyses", "claims", "margin", "paper", *idle}
         plain = self.model_dump(mode="json", exclude=hidden)
         settings = self.settings()
         ahead = ("name", "description", "plugins", "dataset", "seeds", "variants")
@@ -472,6 +478,10 @@ class Experiment(_Checked):
         ordered["grid"] = [e.model_dump(mode="json", exclude_unset=True) for e in self.grid]
         if self.analyses:
             ordered["analyses"] = [one.plain() for one in self.analyses]
+        if self.claims:
+            ordered["claims"] = [one.plain() for one in self.claims]
+        if self.margin != MARGIN:
+            ordered["margin"] = self.margin
         return yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from orchestrator.experiment.methods import (
 from orchestrator.experiment.reading import load
 from orchestrator.experiment.sections import Cell, Experiment
 from orchestrator.plan.analysing import stages_of
+from orchestrator.plan.claiming import check_claims
 from orchestrator.plan.costs import kept_at, weights_of
 from orchestrator.plan.emptying import notes
 from orchestrator.plan.graph import Plan
@@ -46,8 +47,8 @@ def build(experiment: Experiment) -> Plan:
     """Work out the stages of an experiment. Needs neither data nor store.
 
     Raises:
-        ElthError: a transformation does not fit its networks, a count cannot be met, or there are
-            too many stages or too long names.
+        ElthError: a transformation does not fit its networks, a count cannot be met, there are too
+            many stages or too long names, or something is claimed of no cell.
     """
     check_count(experiment)
     gathered = _Gathered()
@@ -60,6 +61,7 @@ def build(experiment: Experiment) -> Plan:
         for builder in builders[cell.variant]:
             key = builder.cell(cell).key
             asked[key] = asked.get(key, False) or cell.keep
+    check_claims(experiment.claims, (labels for _, labels in gathered.called()))
     looked = _analyses(experiment, gathered)
     stages = gathered.stages
     check_names(experiment.name, experiment.description, stages.values())
@@ -71,11 +73,7 @@ def build(experiment: Experiment) -> Plan:
 def _analyses(experiment: Experiment, gathered: _Gathered) -> tuple[str, ...]:
     """Add the stages of analyses, which stand after all trainings; returns their keys."""
     rates = {name: pruning.rate for name, pruning in experiment.prunings().items()}
-    trained = [
-        (stage, labels)
-        for key, stage in gathered.stages.items()
-        for labels in (stage.labels, *gathered.also.get(key, ()))
-    ]
+    trained = list(gathered.called())
     found: dict[str, None] = {}
     for number, analysis in enumerate(experiment.analyses):
         for stage in stages_of(number, analysis, trained, rates):
@@ -124,6 +122,12 @@ class _Gathered:
     """What stages that several variants have in common are called besides."""
     kept: set[str] = field(default_factory=set)
     """Stages whose trained weights another one needs."""
+
+    def called(self) -> Iterator[tuple[Stage, Mapping[str, Any]]]:
+        """Each stage with all that it is called, one after the other."""
+        for key, stage in self.stages.items():
+            for labels in (stage.labels, *self.also.get(key, ())):
+                yield stage, labels
 
     def add(self, stage: Stage) -> Stage:
         """Add a stage; the same one if it is there already."""

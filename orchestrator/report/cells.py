@@ -12,10 +12,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from elth.errors import ElthError
+from orchestrator.experiment.claims import MARGIN, Axes, Claim
 from orchestrator.experiment.methods import rank, title
 from orchestrator.experiment.papers import Paper
 from orchestrator.plan.only import Only
-from orchestrator.plan.stage import NOISE, VARIANT
+from orchestrator.plan.stage import LOOKS_AT, NOISE, VARIANT
 from orchestrator.store.content import Content, all_labels, beside
 from orchestrator.store.listing import Tracked
 from orchestrator.store.marks import STALE
@@ -143,6 +144,12 @@ class Report:
     """Datasets and networks that the grid names as targets; others are only on the way."""
     beside: str = ""
     """How the grid in the store differs, of a report of a file."""
+    claims: tuple[Claim, ...] = ()
+    """What the experiment claims of its cells."""
+    margin: float = MARGIN
+    """Points of accuracy within which two cells count as equal."""
+    planned: tuple[Axes, ...] = ()
+    """Where its cells stand, those that are not finished included."""
     only: str = ""
     """What of the grid was chosen, of a report of a part."""
     whole: tuple[Cell, ...] = ()
@@ -258,9 +265,19 @@ def collect(
             for network in entry["network"]
         ),
         beside=beside(grid, held, asked) if asked else "",
+        claims=tuple(Claim.stored(one) for one in experiment.get("claims", ())),
+        margin=float(experiment.get("margin", MARGIN)),
+        planned=_planned(one for key, one in labels.items() if key not in ended),
         only="" if only is None else str(only),
         whole=() if only is None else every,
     )
+
+
+def _planned(found: Iterable[Mapping[str, Any]]) -> tuple[Axes, ...]:
+    """Where the cells of a grid stand, by what its stages are called."""
+    called = (labels for one in found for labels in all_labels(one))
+    cells = (one for one in called if "seed" in one and one["method"] != "rewind")
+    return tuple(dict.fromkeys(Axes.of(one) for one in cells if LOOKS_AT not in one))
 
 
 def cells_of(tracked: Iterable[Tracked], variants: Iterable[str] = ()) -> tuple[Cell, ...]:

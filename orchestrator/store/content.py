@@ -31,7 +31,9 @@ _AXES = (
     *("dataset", "network", "method", "source", "transform", "round", "target", "ticket"),
     *(VARIANT, NOISE, MEASURE, LOOKS_AT, "seed"),
 )
-_IDLE = {"name", "description", "paper", "plugins", "seeds", "data", "resources"}
+_SAID = ("claims", "margin")
+"""Parts of an experiment by which its report judges."""
+_IDLE = {"name", "description", "paper", "plugins", "seeds", "data", "resources", *_SAID}
 """Parts of an experiment that give no cell another result; seeds are told apart from the rest."""
 
 _LINES = 3
@@ -218,7 +220,9 @@ class Change:
             )
         if not count:
             differs = beside(self.grid, self.before, self.asked)
-            return differs or f"The grid {self.grid} in {self.store} stays as it is."
+            said = [{k: one.experiment.get(k) for k in _SAID} for one in (self.before, self.after)]
+            now = "" if said[0] == said[1] else "; what is claimed of it is what this file says now"
+            return differs or f"The grid {self.grid} in {self.store} stays as it is{now}."
         new = sorted(set(self.after.seeds) - set(self.before.seeds))
         seeds = f", {spell_seeds(new)} to {spell_seeds(self.before.seeds)}" if new else ""
         return (
@@ -286,7 +290,8 @@ def _of_former_rounds(
     for seeds in ((first,), tuple(rest)):  # one seed tells soon whether it is so
         for number in sorted(rounds) if seeds else ():
             pruning = whole.pruning.model_copy(update={"rounds": number})
-            one = whole.model_copy(update={"pruning": pruning, "seeds": seeds})
+            fewer = {"pruning": pruning, "seeds": seeds, "claims": ()}  # which may be of more
+            one = whole.model_copy(update=fewer)
             with contextlib.suppress(ElthError):  # an exact sparsity that needs more rounds
                 made = Content.of(one, build(one))
                 found |= {

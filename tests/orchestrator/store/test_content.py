@@ -46,6 +46,7 @@ def _rounds(rounds: int) -> dict[str, Any]:
         {"seeds": [0, 1]},
         {"seeds": [2, 1, 0], "pruning": _rounds(4), "grid": [IMP, MORE]},
         {"description": "Another.", "resources": {"concurrent": 7}, "data": {"root": "elsewhere"}},
+        {"claims": [{"imp": "reaches", "of": "dense"}], "margin": 1.0},
     ],
     ids=str,
 )
@@ -53,6 +54,28 @@ def test_a_plan_that_holds_all_is_a_continuation(changes: dict[str, Any]) -> Non
     change = _change(_content(), tiny("g", **changes))
     assert change.refusal == ""
     assert change.after == change.asked == _content(**changes)
+
+
+def test_claims_and_margin_may_change_on_a_grid_that_is_there() -> None:
+    before = _content(claims=[{"imp": "reaches", "of": "dense"}])
+    change = _change(before, tiny("g", claims=[{"imp": "above", "of": "dense"}], margin=2))
+    assert change.refusal == ""
+    assert change.after.keys == before.keys
+    assert change.after.experiment["claims"][0]["imp"] == "above"
+    assert change.told == (
+        "The grid g in runs stays as it is; what is claimed of it is what this file says now."
+    )
+    assert _change(before, tiny("g", claims=[{"imp": "reaches", "of": "dense"}])).after == before
+
+
+def test_with_more_rounds_claims_of_the_new_last_one_are_no_obstacle() -> None:
+    """What is of the former last round is found by a plan with fewer, which lacks the new one."""
+    grid = [IMP, {"method": "reinit", "network": TINY}]
+    before = _content(grid=grid)
+    claims = [{"imp": "above", "of": "reinit", "round": 3}]
+    change = _change(before, tiny("g", grid=grid, pruning=_rounds(3), claims=claims))
+    assert change.refusal == ""
+    assert before.places <= change.after.places
 
 
 def test_a_grid_that_is_not_there_is_new() -> None:

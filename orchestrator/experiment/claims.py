@@ -1,0 +1,280 @@
+"""Claims: the comparisons that an experiment is about, named before its results are looked at.
+
+``{ett: above, of: [reinit, random], network: resnet20, round: 10}`` claims that ETT is more
+accurate than Reinit, and than Random, there. All claims are judged as one family
+(``report.judgement``).
+Nothing of it is in a key, as no training depends on what is said of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from elth import data
+from elth.errors import ElthError, nearest, unknown
+from elth.networks import canonical
+from orchestrator.experiment.basics import Number, OneOrMore, Section, Whole
+from orchestrator.experiment.methods import method_of, title
+from orchestrator.experiment.variants import PLAIN
+
+MARGIN = 0.5
+"""Points of accuracy within which two count as equal, where an experiment says nothing else."""
+
+RELATIONS: Mapping[str, str] = {
+    "above": "is more accurate than",
+    "below": "is less accurate than",
+    "matches": "is within the margin of",
+    "reaches": "is not below, by the margin or more,",
+}
+"""What may be claimed of a method against another, and how it is read."""
+
+_DENSE = "dense"
+_STORED = "stored"
+
+
+class Axes(NamedTuple):
+    """Where a cell stands: its value on each axis, seeds apart."""
+
+    dataset: str
+    network: str
+    method: str
+    source: str = ""
+    transform: str = ""
+    round: int = 0
+    target: str = ""
+    ticket: str = ""
+    variant: str = ""
+    noise: int = 0
+
+    @property
+    def level(self) -> tuple[int, str, str]:
+        """What is compared stands at one level: the same round, sparsity and imported ticket."""
+        return (self.round, self.target, self.ticket)
+
+    @staticmethod
+    def of(labels: Any) -> Axes:
+        """The axes of a report's cell, or of the labels of a stage."""
+        if isinstance(labels, Mapping):
+            given = {name: labels[name] for name in Axes._fields if name in labels}
+        else:
+            given = {name: getattr(labels, name) for name in Axes._fields}
+        return Axes(**given)
+
+
+def _is_stored(info: ValidationInfo) -> bool:
+    """Whether what is checked was read from a store, where the code that it names may not be."""
+    return bool((info.context or {}).get(_STORED))
+
+
+def _plain_as_none(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple("" if name == PLAIN else name for name in names)
+
+
+class Baseline(Section):
+    """What something is compared with: a method, and what tells its lines apart.
+
+    It stands at the network, dataset and level of what is compared with it; ``dense`` at none.
+    """
+
+    method: str
+    source: Annotated[tuple[str, ...], OneOrMore] = ()
+    """As cells write it: a network, or ``network@dataset``. Left out: any."""
+    transform: Annotated[tuple[str, ...], OneOrMore] = ()
+    """As cells write it. Left out: any."""
+    variant: Annotated[tuple[str, ...], OneOrMore] = ()
+    """``none`` is the experiment itself. Left out: that of what is compared."""
+    noise: Annotated[tuple[Whole, ...], OneOrMore] = (0,)
+    """Twins by their numbers. Left out: the cell itself."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"method": value} if isinstance(value, str) else value
+
+    @field_validator("method")
+    @classmethod
+    def _known_method(cls, name: str, info: ValidationInfo) -> str:
+        if not _is_stored(info):
+            method_of(name)
+        return name
+
+    @property
+    def name(self) -> str:
+        """As people read it: ``IMP``, ``ETT <- resnet14 append``."""
+        text = title(self.method)
+        text += f" <- {', '.join(self.source)}" if self.source else ""
+        text += f" {', '.join(self.transform)}" if self.transform else ""
+        text += f", {', '.join(self.variant)}" if self.variant else ""
+        return text + (f", noise {', '.join(map(str, self.noise))}" if self.noise != (0,) else "")
+
+    def faces(self, cell: Axes, other: Axes) -> bool:
+        """Whether another cell is what a cell is compared with."""
+        variants = _plain_as_none(self.variant) or (cell.variant,)
+        return (
+            other.method == self.method
+            and cell != other
+            and (cell.dataset, cell.network) == (other.dataset, other.network)
+            and (cell.level == other.level or _DENSE in (cell.method, other.method))
+            and (not self.source or other.source in self.source)
+            and (not self.transform or other.transform in self.transform)
+            and other.variant in variants
+            and other.noise in self.noise
+        )
+
+
+def _as_items(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else (value,)
+
+
+class Claim(Section):
+    """A method, what it is said to be, and of what; at some cells of the grid.
+
+    The method and the relation are a pair of their own, as ``ett: above``.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    of: Annotated[tuple[Baseline, ...], BeforeValidator(_as_items)] = Field(min_length=1)
+    """What the method is compared with: names of methods, or of their lines as
+    ``{method: ett, source: resnet14, transform: append}``."""
+    network: Annotated[tuple[str, ...], OneOrMore] = ()
+    """Left out, as each of those that follow: every one."""
+    dataset: Annotated[tuple[str, ...], OneOrMore] = ()
+    round: Annotated[tuple[Whole, ...], OneOrMore] = ()
+    sparsity: Annotated[tuple[Number, ...], OneOrMore] = ()
+    """Exact sparsities, between those of whole rounds."""
+    source: Annotated[tuple[str, ...], OneOrMore] = ()
+    """Of the method: as cells write it, a network or ``network@dataset``."""
+    transform: Annotated[tuple[str, ...], OneOrMore] = ()
+    """Of the method: as cells write it."""
+    ticket: Annotated[tuple[str, ...], OneOrMore] = ()
+    """Imported tickets from which rounds are counted; ``none`` is of none."""
+    variant: Annotated[tuple[str, ...], OneOrMore] = ()
+    """``none`` is the experiment itself."""
+    noise: Annotated[tuple[Whole, ...], OneOrMore] = (0,)
+    """Twins by their numbers. Left out: the cells themselves."""
+
+    @model_validator(mode="after")
+    def _says_one_thing(self, info: ValidationInfo) -> Claim:
+        given = self.model_extra or {}
+        spelled = f"one method and what is claimed of it, as ett: above ({', '.join(RELATIONS)})"
+        said = [name for name, value in given.items() if value in RELATIONS]
+        if len(given) == 1 and not said:
+            ((name, value),) = given.items()
+            if not _is_stored(info):
+                method_of(name)
+            raise unknown(f"relation of {name}", str(value), RELATIONS)
+        others = [name for name in given if name not in said]
+        if others:
+            known = list(type(self).model_fields)
+            raise ElthError(
+                f"unknown key '{others[0]}'{nearest(others[0], known)} (a claim has: "
+                f"{', '.join(known)}, and {spelled})"
+            )
+        if len(said) != 1:
+            raise ElthError(
+                f"expected {spelled}; found {', '.join(f'{n}: {given[n]}' for n in said) or 'none'}"
+            )
+        if not _is_stored(info):
+            method_of(said[0])
+        return self
+
+    @field_validator("network")
+    @classmethod
+    def _known(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        return names if _is_stored(info) else tuple(str(canonical(name)) for name in names)
+
+    @field_validator("dataset")
+    @classmethod
+    def _known_dataset(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if _is_stored(info):
+            return names
+        return tuple(data.info(data.canonical(name)).title for name in names)
+
+    @property
+    def method(self) -> str:
+        """The method that something is claimed of."""
+        return next(iter(self.model_extra or {}))
+
+    @property
+    def relation(self) -> str:
+        """What is claimed: one of ``RELATIONS``."""
+        return str((self.model_extra or {})[self.method])
+
+    @property
+    def text(self) -> str:
+        """As people read it: ``ETT above Reinit, Random: resnet20, round 10``."""
+        own = Baseline.model_construct(
+            method=self.method,
+            source=self.source,
+            transform=self.transform,
+            variant=self.variant,
+            noise=self.noise,
+        )
+        where = [*self.network, *self.dataset]
+        where += [f"round {', '.join(map(str, self.round))}"] if self.round else []
+        where += [f"{100 * value:g} %" for value in self.sparsity]
+        where += [f"from {name}" for name in self.ticket]
+        told = f"{own.name} {self.relation} {', '.join(one.name for one in self.of)}"
+        return told + (f": {', '.join(where)}" if where else "")
+
+    def pairs(self, places: Iterable[Axes], baseline: Baseline) -> list[tuple[Axes, Axes]]:
+        """The cells that are claimed something of, each with one that it is compared with.
+
+        Args:
+            places: the cells that there are, or will be.
+            baseline: one of ``of``.
+        """
+        near: dict[tuple[str, str], list[Axes]] = {}
+        for place in places:
+            near.setdefault((place.dataset, place.network), []).append(place)
+        return [
+            (cell, other)
+            for some in near.values()
+            for cell in some
+            if self.is_of(cell)
+            for other in some
+            if baseline.faces(cell, other) and self._is_at(other if _is_dense(cell) else cell)
+        ]
+
+    def is_of(self, cell: Axes) -> bool:
+        """Whether something is claimed of a cell, its level apart."""
+        return (
+            cell.method == self.method
+            and cell.noise in self.noise
+            and (not self.network or cell.network in self.network)
+            and (not self.dataset or cell.dataset in self.dataset)
+            and (not self.source or cell.source in self.source)
+            and (not self.transform or cell.transform in self.transform)
+            and (not self.variant or cell.variant in _plain_as_none(self.variant))
+        )
+
+    def _is_at(self, cell: Axes) -> bool:
+        """Whether a cell is of a level that is claimed something of: a round, or a sparsity."""
+        targets = {repr(value) for value in self.sparsity}
+        by_round = cell.round in self.round and not cell.target
+        at = by_round or cell.target in targets or not (self.round or self.sparsity)
+        return at and (not self.ticket or cell.ticket in _plain_as_none(self.ticket))
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON values, without what was left out."""
+        return {self.method: self.relation} | self.model_dump(mode="json", exclude_unset=True)
+
+    @staticmethod
+    def stored(plain: Mapping[str, Any]) -> Claim:
+        """What a store holds of it: the code that it names may not be here."""
+        return Claim.model_validate(plain, context={_STORED: True})
+
+
+def _is_dense(cell: Axes) -> bool:
+    return cell.method == _DENSE
