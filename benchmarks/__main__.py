@@ -24,6 +24,7 @@ PARTS = {
     "input": "images of ImageNet's size",
     "orchestrator": "the system's own cost",
     "storage": "bytes of a chain",
+    "judgement": "words and intervals of a report against the truth",
 }
 
 

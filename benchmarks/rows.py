@@ -42,9 +42,12 @@ def row(name: str, unit: str, values: Sequence[float], limit: str = "", note: st
 
 
 def met(value: float, limit: str) -> bool | None:
-    """Whether a value meets a limit as ``< 3`` or ``>= 15``; None without one."""
+    """Whether a value meets a limit as ``< 3``, ``>= 15`` or ``95 ± 1``; None without one."""
     if not limit:
         return None
+    if "±" in limit:
+        middle, width = (float(part) for part in limit.split("±"))
+        return abs(value - middle) <= width
     sign, bound = limit.split()
     return {"<": value < float(bound), ">=": value >= float(bound)}[sign]
 
