@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from elth.analysis import Subject
     from elth.tickets import Ticket
     from orchestrator.report.cells import Report
+    from orchestrator.report.judgement import Judgement
     from orchestrator.store.content import Content
     from orchestrator.store.tracker import Tracker
 
@@ -261,6 +262,23 @@ class Results:
         ]
         columns = [*_OF_ANALYSES, *AXES, "remaining"]
         return pd.DataFrame(rows, columns=None if rows else columns)
+
+    def judgement(self, against: Sequence[str | Mapping[str, Any]] = ()) -> Judgement:
+        """What is said of the cells: each against baselines, and what the experiment claims.
+
+        Args:
+            against: methods, or mappings as ``{"method": "ett", "source": "resnet14"}``; dense and
+                IMP where none is given.
+
+        Example:
+            ``[one.verdict for one in found.judgement().claims]``
+
+        Raises:
+            ElthError: one is no method.
+        """
+        from orchestrator.report.judgement import AGAINST, judge
+
+        return judge(self.report, against or AGAINST)
 
     def _meant(self, asked: Mapping[str, Any]) -> str:
         """The run of the one cell and seed that is meant."""

@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +24,7 @@ from orchestrator.cli.options import json_option, only_option, print_json
 
 if TYPE_CHECKING:
     from orchestrator.plan.only import Only
+    from orchestrator.report.judgement import Judgement
     from orchestrator.store.content import Content
     from orchestrator.store.tracker import Tracker
 
@@ -131,12 +132,72 @@ def _restore(tracker: Tracker, grid: str | Content | None) -> None:
     out.print(told, highlight=False, markup=False, soft_wrap=True)
 
 
+def _baselines(
+    context: click.Context, parameter: click.Parameter, given: tuple[str, ...]
+) -> tuple[Any, ...]:
+    """What is to be compared with, each a method or a mapping."""
+    from pydantic import ValidationError
+
+    from orchestrator.experiment.claims import Baseline
+    from orchestrator.experiment.notation import parse
+
+    found = []
+    for text in given:
+        value = parse(text, f"--against {text}", lined=False).value
+        try:
+            Baseline.model_validate(value)
+        except ValidationError as error:
+            details = error.errors()[0]
+            told = details.get("ctx", {}).get("error") or details["msg"]
+            where = ".".join(str(part) for part in details["loc"])
+            raise click.BadParameter(f"{where}: {told}" if where else str(told)) from error
+        found.append(value)
+    return tuple(found)
+
+
+def _print_verdicts(judged: Judgement, grid: str) -> None:
+    from orchestrator.report.judgement import TICKETS
+    from orchestrator.report.verdicts import claims_table, counts_of, verdicts_tables
+
+    for table in verdicts_tables(judged):
+        out.print(table)
+    if judged.claims:
+        out.print(claims_table(judged))
+    told = counts_of(judged)
+    notes = [f"Against {'; '.join(told)}." if told else f"Nothing of {grid} is compared."]
+    sizes = ", ".join(f"{count} with {name}" for name, count in judged.families.items() if count)
+    if sizes:
+        notes.append(
+            f"p is corrected by Holm within its family ({sizes}), and the interval is of the level "
+            "that decides; --csv has that of 95 % of each comparison by itself (docs/judging.md)."
+        )
+    notes += [judged.meaning[:1].upper() + judged.meaning[1:], TICKETS]
+    for note in notes:
+        out.print(note, highlight=False, markup=False, style="dim")
+
+
 @click.command(cls=Command, example="elth report quickstart --json > cells.json")
 @click.argument("grid_or_config")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @store_option
 @click.option("--json", "as_json", is_flag=True, help="Print the cells as JSON.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print the cells as CSV.")
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print the tables as Markdown.")
+@click.option("--latex", "as_latex", is_flag=True, help="Print the tables as LaTeX, by booktabs.")
+@click.option(
+    "--verdicts",
+    "of_verdicts",
+    is_flag=True,
+    help="Print every comparison with its interval instead; with --json or --csv too.",
+)
+@click.option(
+    "--against",
+    multiple=True,
+    metavar="METHOD",
+    callback=_baselines,
+    help="With --verdicts: compare with this instead of dense and imp, a method or "
+    "'{method: ett, source: resnet14}'; may be given again.",
+)
 @click.option(
     "--analyses", "of_analyses", is_flag=True, help="With --json or --csv: the analyses instead."
 )
@@ -152,6 +213,10 @@ def report(
     store: str | None,
     as_json: bool,
     as_csv: bool,
+    as_markdown: bool,
+    as_latex: bool,
+    of_verdicts: bool,
+    against: tuple[Any, ...],
     of_analyses: bool,
     provenance: bool,
     flops: bool,
@@ -169,32 +234,50 @@ def report(
     from orchestrator.report.cost_forms import told
     from orchestrator.report.costs import has_sparse_training, known
     from orchestrator.report.forms import to_csv, to_json, to_tables, write
+    from orchestrator.report.judgement import AGAINST, judge
+    from orchestrator.report.latex import to_latex
+    from orchestrator.report.markdown import to_markdown
+    from orchestrator.report.verdicts import verdicts_csv, verdicts_json
 
-    if as_json and as_csv:
-        raise click.UsageError("give --json or --csv, not both")
+    if as_json + as_csv + as_markdown + as_latex > 1:
+        raise click.UsageError("give one of --json, --csv, --markdown and --latex")
     if of_analyses and not (as_json or as_csv):
         raise click.UsageError("--analyses goes with --json or --csv")
-    if provenance and (of_analyses or not as_json):
+    if of_verdicts and (of_analyses or as_markdown or as_latex):
+        raise click.UsageError("--verdicts goes with --json or --csv, or alone")
+    if against and not of_verdicts:
+        raise click.UsageError("--against goes with --verdicts")
+    if provenance and (of_analyses or of_verdicts or not as_json):
         raise click.UsageError("--provenance goes with --json, of cells")
     tracker = open_tracker(store)
     meant = asked(grid_or_config, overrides)
     found = collect(tracker, *meant, only)
-    is_read = of_analyses or output is not None or not (as_json or as_csv)
+    is_text = as_json or as_csv or as_markdown or as_latex
+    is_read = of_analyses or output is not None or not (is_text or of_verdicts)
     measured = analyses.collect(tracker, *meant, only) if is_read else analyses.NONE
-    counted, is_file = None, as_json or as_csv
-    if output is not None or flops or (is_file and not of_analyses) or has_sparse_training(found):
+    counted, is_cells = None, (as_json or as_csv) and not (of_analyses or of_verdicts)
+    if output is not None or flops or is_cells or has_sparse_training(found):
         counted = known(
             tracker, found, meant[1], tell=lambda why: click.echo(f"note: {why}", err=True)
         )
-    if (as_json or as_csv) and found.beside:
+    if is_text and found.beside:
         click.echo(f"note: {found.beside}", err=True)
     if of_analyses:
         text = analyses_json(measured) if as_json else analyses_csv(measured)
+        click.echo(text.encode(), nl=False)  # UTF-8
+    elif is_text:
+        judged = judge(found, against or AGAINST)
+        if of_verdicts:
+            text = verdicts_json(judged) if as_json else verdicts_csv(judged)
+        elif as_json:
+            text = to_json(found, counted, provenance=provenance, judged=judged)
+        elif as_csv:
+            text = to_csv(found, counted, judged)
+        else:
+            text = to_markdown(found, judged) if as_markdown else to_latex(found, judged)
         click.echo(text.encode(), nl=False)
-    elif as_json:
-        click.echo(to_json(found, counted, provenance=provenance).encode(), nl=False)  # UTF-8
-    elif as_csv:
-        click.echo(to_csv(found, counted).encode(), nl=False)
+    elif of_verdicts:
+        _print_verdicts(judge(found, against or AGAINST), found.grid)
     else:
         out.print(to_tables(found, told(found, counted, flops=flops)))
         if measured != analyses.NONE:

@@ -15,11 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from elth.errors import ElthError
-from orchestrator.experiment.methods import rank, title
+from orchestrator.experiment.claims import Axes
+from orchestrator.experiment.methods import title
 from orchestrator.plan.stage import NOISE, VARIANT
 from orchestrator.report.analyses import NONE, Analyses
 from orchestrator.report.analysis_forms import analyses_csv, analyses_json, analyses_tables
-from orchestrator.report.cells import Cell, Report, difference, network_order
+from orchestrator.report.blocks import MARKS, MATCHING, Block, Spot, blocks
+from orchestrator.report.cells import Report, difference
 from orchestrator.report.cost_forms import (
     COLUMNS,
     cost_line,
@@ -28,28 +30,69 @@ from orchestrator.report.cost_forms import (
     told,
     with_costs,
 )
+from orchestrator.report.inference import ERROR
+from orchestrator.report.judgement import AGAINST, TICKETS, judge
+from orchestrator.report.latex import to_latex
 from orchestrator.report.layouts import LAYOUTS, lay_out
+from orchestrator.report.markdown import to_markdown
 from orchestrator.report.sheets import Sheet, heading, sheet_csv, sheet_markdown, sheet_table
-from orchestrator.store.content import spell_seeds
+from orchestrator.report.verdicts import (
+    STYLES,
+    claims_table,
+    counts_of,
+    csv_numbers,
+    is_told,
+    more_csv,
+    verdicts_csv,
+    verdicts_json,
+)
 from orchestrator.store.soundness import DO_AGAIN
 
 if TYPE_CHECKING:
     from orchestrator.report.costs import Costs
+    from orchestrator.report.judgement import Comparison, Judgement
 
-_COLUMNS = 6
+_JUDGED = ("n", "difference", "low", "high", "confidence", "p", "verdict", "more_seeds")
+"""What the table of cells has of each comparison; p is corrected."""
+
 _TOLD = 8
-_DENSE = (0, "")
-"""The level of the dense network."""
 
 
-def to_json(report: Report, counted: Costs | None = None, *, provenance: bool = False) -> str:
-    """The sorted list of cells; equal for two honest runs, byte for byte, without provenance."""
-    plain = [with_costs(c.plain(provenance=provenance), c, counted) for c in report.cells]
+def to_json(
+    report: Report,
+    counted: Costs | None = None,
+    *,
+    provenance: bool = False,
+    judged: Judgement | None = None,
+) -> str:
+    """The sorted list of cells; equal for two honest runs, byte for byte, without provenance.
+
+    Under ``judgement`` stands what each is compared with, and what came of it.
+
+    Args:
+        report: the cells.
+        counted: what they cost, where it is known.
+        provenance: whether runs, numerics classes and times are told.
+        judged: of the report, where it is there already.
+    """
+    compared: dict[Axes, list[Any]] = {}
+    for one in (judged or judge(report)).comparisons:
+        compared.setdefault(Axes.of(one.cell), []).append(one.plain())
+    plain = [
+        {
+            **with_costs(cell.plain(provenance=provenance), cell, counted),
+            "judgement": compared.get(Axes.of(cell), []),
+        }
+        for cell in report.cells
+    ]
     return json.dumps(plain, indent=1) + "\n"
 
 
-def to_csv(report: Report, counted: Costs | None = None) -> str:
-    """One line for each cell."""
+def to_csv(
+    report: Report, counted: Costs | None = None, judged: Judgement | None = None
+) -> str:
+    """One line for each cell; the last columns are what it is against dense and IMP."""
+    judged = judged or judge(report)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     axes = (VARIANT, NOISE, "ticket")
@@ -60,6 +103,7 @@ def to_csv(report: Report, counted: Costs | None = None) -> str:
             *(*names, "sparsity", "seeds", "nonzeros", "accuracy_mean", "accuracy_sd", "minus_imp"),
             "which_seeds",
             *(COLUMNS if counted is not None else ()),
+            *(f"{method}_{name}" for method in AGAINST for name in _JUDGED),
         )
     )
     for cell in report.cells:
@@ -75,26 +119,39 @@ def to_csv(report: Report, counted: Costs | None = None) -> str:
                 "" if gap is None else f"{gap:.4f}",
                 " ".join(map(str, cell.seeds)),
                 *cost_values(cell, counted),
+                *(text for method in AGAINST for text in _csv(judged.against(method, cell))),
             )
         )
     return out.getvalue()
 
 
-def to_tables(report: Report, counted: Costs | None = None) -> RenderableType:
+def _csv(one: Comparison | None) -> list[Any]:
+    """A comparison as the columns of ``_JUDGED``."""
+    if one is None:
+        return [""] * len(_JUDGED)
+    n, _, difference, _, _, _, _, p, confidence, low, high = csv_numbers(one)
+    return [n, difference, low, high, confidence, p, one.word, more_csv(one)]
+
+
+def to_tables(
+    report: Report, counted: Costs | None = None, judged: Judgement | None = None
+) -> RenderableType:
     """A table for each network: method by sparsity, mean and deviation, difference to IMP.
+
+    Signs tell what was decided of it; below stand what the experiment claims, and what there is to
+    know.
 
     Args:
         report: the report.
         counted: what its cells cost, if that is told below each accuracy.
+        judged: of the report, where it is there already.
     """
+    judged = judged or judge(report)
     laid_out = sheets(report)
     parts: list[RenderableType] = [sheet_table(sheet) for sheet in laid_out]
-    networks = dict.fromkeys((cell.dataset, cell.network) for cell in report.shown)
-    for dataset, network in networks:
-        cells = [c for c in report.shown if (c.dataset, c.network) == (dataset, network)]
-        seeds_told = spell_seeds(seed for cell in cells for seed in cell.seeds)
-        above = f"{network} on {dataset}, {seeds_told}"
-        parts.append(_table(above, cells, report.compared, counted))
+    parts += [_table(block, counted) for block in blocks(report, judged)]
+    if judged.claims:
+        parts.append(claims_table(judged))
     notes = [report.beside] if report.beside else []
     if report.only:
         notes.append(f"Only {report.only} is shown.")
@@ -109,6 +166,8 @@ def to_tables(report: Report, counted: Costs | None = None) -> RenderableType:
         )
     if counted is not None:
         notes.append(cost_note(counted))
+    if is_told(judged):
+        notes += _judged(judged)
     tickets = dict.fromkeys(cell.ticket for cell in report.shown if cell.ticket)
     if tickets:
         notes.append(
@@ -155,6 +214,20 @@ def to_tables(report: Report, counted: Costs | None = None) -> RenderableType:
     return Group(*parts, Text("\n".join(notes), style="dim"))
 
 
+def _judged(judged: Judgement) -> list[str]:
+    """What signs and words mean, and how often each came out."""
+    signs = ", ".join(f"{sign} {word}" for word, sign in MARKS.items())
+    notes = [
+        f"Against IMP: {signs}, none where it is undecided. {MATCHING} wins against dense or "
+        f"matches it. By intervals at a family-wise error of {100 * ERROR:g} %; {judged.meaning}",
+        TICKETS,
+    ]
+    told = counts_of(judged)
+    if told:
+        notes.append(f"Against {'; '.join(told)}: see elth report --verdicts (docs/judging.md).")
+    return notes
+
+
 def _first(titles: Sequence[str]) -> str:
     more = f" and {len(titles) - _TOLD} more" if len(titles) > _TOLD else ""
     return f"{'; '.join(titles[:_TOLD])}{more}"
@@ -184,82 +257,33 @@ def sheets(report: Report) -> list[Sheet]:
         return []  # its module is not here
 
 
-def _table(
-    title: str, cells: Sequence[Cell], compared: Sequence[Cell], counted: Costs | None
-) -> Table:
-    """The table of a network; cells are set beside those that they are compared with."""
-    table = Table(title=heading(title), title_justify="left", header_style="")
-    shown = _shown_levels(cells)
+def _table(block: Block, counted: Costs | None) -> Table:
+    table = Table(title=heading(block.title), title_justify="left", header_style="")
     table.add_column("sparsity %", no_wrap=True)
-    columns = {level: _matched(cells, level) for level in shown}
-    for level in shown:
-        table.add_column(f"{100 * columns[level].sparsity:.2f}", justify="right")
-    table.add_row(
-        "non-zeros",
-        *(f"{statistics.fmean(columns[level].nonzeros):,.0f}" for level in shown),
-        end_section=True,
-        style="dim",
-    )
-    best = {
-        level: max(c.mean for c in cells if c.level == level and c.method != "dense")
-        for level in shown
-        if level != _DENSE
-    }
-    for name in dict.fromkeys(cell.name for cell in sorted(cells, key=_row_key)):
-        row = []
-        for level in shown:
-            cell = next((c for c in cells if c.name == name and c.level == level), None)
-            entry = Text("")
-            if cell is not None:
-                entry = _entry(cell, compared, columns[level], best.get(level))
-                if cost := cost_line(cell, counted):
-                    entry.append(f"\n {cost}", style="not bold dim")
-            row.append(entry)
-        table.add_row(name, *row)
+    for sparsity in block.sparsities:
+        table.add_column(f"{100 * sparsity:.2f}", justify="right")
+    counts = (f"{count:,.0f}" for count in block.nonzeros)
+    table.add_row("non-zeros", *counts, end_section=True, style="dim")
+    for name, spots in block.lines:
+        entries = (Text("") if spot is None else _entry(spot, counted) for spot in spots)
+        table.add_row(name, *entries)
     return table
 
 
-def _row_key(cell: Cell) -> tuple[Any, ...]:
-    return (rank(cell.method), network_order(cell.source), cell.transform)
-
-
-def _shown_levels(cells: Sequence[Cell]) -> list[tuple[int, str]]:
-    """Levels for a table's columns: where there are many, the dense one and those compared.
-
-    And for each line that has none of these its last one, as it would stand there empty.
-    """
-    order = {cell.level: cell.sparsity for cell in sorted(cells, key=_row_key, reverse=True)}
-    levels = sorted(order, key=lambda level: (order[level], level))
-    compared = {c.level for c in cells if c.method not in ("dense", "imp")}
-    if len(levels) <= _COLUMNS or not compared:
-        return levels
-    shown = [level for level in levels if level[0] == 0 or level in compared]
-    if len(shown) > _COLUMNS:
-        spread = sorted({round(i * (len(shown) - 1) / (_COLUMNS - 1)) for i in range(_COLUMNS)})
-        shown = [shown[i] for i in spread]
-    lines: dict[str, list[tuple[int, str]]] = {}
-    for cell in cells:
-        lines.setdefault(cell.name, []).append(cell.level)
-    lacking = [line for line in lines.values() if not set(line) & set(shown)]
-    last = {max(line, key=levels.index) for line in lacking}
-    return [level for level in levels if level in last.union(shown)]
-
-
-def _matched(cells: Sequence[Cell], level: tuple[int, str]) -> Cell:
-    """The cell whose sparsity heads a column: IMP where there is one."""
-    return min((c for c in cells if c.level == level), key=_row_key)
-
-
-def _entry(cell: Cell, compared: Sequence[Cell], head: Cell, best: float | None) -> Text:
-    text = Text(f"{cell.mean:.2f}", style="bold" if best == cell.mean else "")
+def _entry(spot: Spot, counted: Costs | None) -> Text:
+    cell = spot.cell
+    text = Text(f"{cell.mean:.2f}", style="bold" if spot.is_best else "")
     if cell.deviation is not None:
         text.append(f" ± {cell.deviation:.2f}", style="not bold")
-    gap = difference(cell, compared)
-    if gap is not None:
-        colour = "green" if gap >= 0 else "red"
-        text.append(f" ({gap:+.2f})", style=f"not bold {colour}")
-    if abs(cell.sparsity - head.sparsity) >= 5e-5:
-        text.append(f"\n at {100 * cell.sparsity:.2f} %", style="not bold dim")
+    colour = STYLES.get(spot.word, "dim")
+    if spot.gap is not None:
+        text.append(f" ({spot.gap:+.2f})", style=f"not bold {colour}")
+    if spot.marks:
+        text.append(f" {spot.marks}", style=f"not bold {colour}")
+    if spot.elsewhere is not None:
+        text.append(f"\n at {100 * spot.elsewhere:.2f} %", style="not bold dim")
+    if cost := cost_line(cell, counted):
+        text.append(f"\n {cost}", style="not bold dim")
     return text
 
 
@@ -290,16 +314,24 @@ def write(
     from orchestrator.report import cost_figure, costs, figure, pictures
 
     console = Console(record=True, width=140, file=io.StringIO())
+    judged = judge(report)
     in_table = told(report, counted, flops=flops)
-    console.print(to_tables(report, in_table))
+    console.print(to_tables(report, in_table, judged))
     if analyses != NONE:
         console.print(analyses_tables(analyses))
     texts = {
         "table.txt": console.export_text(),
-        "cells.csv": to_csv(report, counted),
-        "cells.json": to_json(report, counted),
-        "provenance.json": to_json(report, counted, provenance=True),
+        "cells.csv": to_csv(report, counted, judged),
+        "cells.json": to_json(report, counted, judged=judged),
+        "provenance.json": to_json(report, counted, provenance=True, judged=judged),
     }
+    if report.cells:
+        texts |= {
+            "table.md": to_markdown(report, judged),
+            "table.tex": to_latex(report, judged),
+            "verdicts.csv": verdicts_csv(judged),
+            "verdicts.json": verdicts_json(judged),
+        }
     if analyses.found:
         texts["analyses.json"] = analyses_json(analyses)
         texts["analyses.csv"] = analyses_csv(analyses)

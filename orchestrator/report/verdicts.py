@@ -151,7 +151,7 @@ def _spelled(one: Difference | None, word: str) -> list[str | Text]:
     return [str(one.n), mean, spell_interval(one), level, p, verdict, more_csv(one)]
 
 
-def counted(judged: Judgement) -> list[str]:
+def counts_of(judged: Judgement) -> list[str]:
     """How often each word came out, in a line for each baseline."""
     found: dict[str, Counter[str]] = {}
     for one in judged.comparisons:

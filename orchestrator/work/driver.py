@@ -27,7 +27,6 @@ from orchestrator.report.analysis_forms import analyses_tables
 from orchestrator.report.cells import collect
 from orchestrator.report.cost_forms import told
 from orchestrator.report.costs import known
-from orchestrator.report.forms import to_tables, write
 from orchestrator.store import redo as again
 from orchestrator.store import variants
 from orchestrator.store.address import Store
@@ -385,6 +384,8 @@ def _expected(experiment: Experiment, todo: Iterable[Stage], machines: Machines)
 
 def _report(tracker: Tracker, experiment: Experiment, console: Console, only: Only | None) -> None:
     """Write the report of the whole grid, and print it; of a part what belongs to that."""
+    from orchestrator.report.forms import to_tables, write  # they judge, by scipy
+
     report = collect(tracker, experiment.name)
     if experiment.variants:
         variants.tell(tracker, experiment.name, tracker.grids.content(experiment.name))

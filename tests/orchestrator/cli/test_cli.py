@@ -250,7 +250,7 @@ def test_a_bad_request_is_one_line(
         (["status", "done", "seeds=1"], "'seeds=1' can change a config only, and done names a gri"),
         (["report", "CONFIG", "scale=smoke"], "small.yaml 'smoke' (there is: full)"),
         (["report", "CONFIG", "seeds=[7]", "name=seven"], "has no grid 'seven' (it has: "),
-        (["report", "done", "--json", "--csv"], "give --json or --csv, not both"),
+        (["report", "done", "--json", "--csv"], "give one of --json, --csv, --markdown and "),
         (["report", "done", "--provenance"], "--provenance goes with --json"),
         (["ticket", "show", "0123abcd"], "has no run or stage '0123abcd'"),
         (["ticket", "export", "it's"], "has no run or stage 'it's'"),
@@ -836,8 +836,59 @@ def test_report_to_a_folder(elth: Elth, finished: Finished, tmp_path: Path) -> N
 
 
 def _in_order(folder: Path) -> list[Path]:
-    names = ["table.txt", "cells.csv", "cells.json", "provenance.json", "accuracy.png"]
-    return [folder / name for name in [*names, "accuracy.svg"]]
+    names = ["table.txt", "cells.csv", "cells.json", "provenance.json", "table.md", "table.tex"]
+    names += ["verdicts.csv", "verdicts.json", "accuracy.png", "accuracy.svg"]
+    return [folder / name for name in names]
+
+
+def test_a_report_as_markdown_and_as_latex(elth: Elth, finished: Finished) -> None:
+    here = ("report", "done", "--store", finished.store)
+    done = elth(*here, "--markdown")
+    assert (done.code, done.err) == (0, "")
+    assert "| Reinit |" in done.out
+    done = elth(*here, "--latex")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.count("\\begin{tabular}") == done.out.count("\\end{tabular}") == 2
+    _refused(elth(*here, "--latex", "--json"), "give one of --json, --csv, --markdown and --latex")
+
+
+def test_verdicts_against_any_method(elth: Elth, finished: Finished) -> None:
+    here = ("report", "done", "--store", finished.store)
+    done = elth(*here, "--verdicts")
+    assert (done.code, done.err) == (0, "")
+    assert "p is corrected by Holm within its family (8 with dense, 4 with IMP)" in done.out
+    found = json.loads(elth(*here, "--verdicts", "--against", "reinit", "--json").out)
+    assert found["families"] == {"Reinit": 4}
+    methods = [one["cell"]["method"] for one in found["comparisons"]]
+    assert methods == ["imp", "ett", "random", "magnitude"]
+    line = "{method: ett, transform: append}"
+    rows = elth(*here, "--verdicts", "--against", line, "--csv").out.splitlines()
+    assert len(rows) == 5
+    _refused(elth(*here, "--against", "reinit"), "--against goes with --verdicts")
+    _refused(elth(*here, "--verdicts", "--latex"), "--verdicts goes with --json or --csv")
+    _refused(elth(*here, "--verdicts", "--against", "imq"), "did you mean 'imp'?")
+    _refused(elth(*here, "--verdicts", "--against", "{methd: imp}"), "method: ")
+
+
+def test_claims_of_a_file_are_judged_by_its_report(
+    elth: Elth, finished: Finished, done_config: Path
+) -> None:
+    """Nothing is trained for it, and the grid in the store does not have to know them."""
+    claim = f"{{imp: above, of: [reinit, random], network: {TINY_DEEPER!r}, round: 2}}"
+    with done_config.open("a", encoding="utf-8") as file:
+        file.write(f"claims:\n  - {claim}\nmargin: 60\n")
+    here = ("--store", finished.store)
+    done = elth("report", done_config, *here)
+    assert (done.code, done.err) == (0, "")
+    assert "Claims" in done.out
+    assert "IMP above Reinit, Random" in done.out
+    found = json.loads(elth("report", done_config, *here, "--verdicts", "--json").out)
+    assert (found["margin"], found["families"]["claims"]) == (60, 2)
+    assert [len(one["parts"]) for one in found["claims"]] == [2]
+    assert "The grid done is as it is" not in done.out
+    told = elth("plan", done_config, *here)
+    assert "stays as it is" in told.out, "what is claimed changes no stage"
+    assert "would refuse" not in told.out
 
 
 # networks

@@ -309,7 +309,7 @@ def test_only_a_cell_at_an_exact_sparsity_names_it() -> None:
     cells = json.loads(to_json(_report(_exact())))
     assert [cell.get("target") for cell in cells] == [None, None, "0.8", "0.8", "0.85", "0.85"]
     contract = ["network", "method", "source", "transform", "round", "dataset", "sparsity"]
-    contract += ["seeds", "nonzeros", "accuracy", "accuracy_mean", "accuracy_sd"]
+    contract += ["seeds", "nonzeros", "accuracy", "accuracy_mean", "accuracy_sd", "judgement"]
     assert [list(cell) for cell in cells[:2]] == [contract, contract]
     assert list(cells[2]) == [*contract[:6], "target", *contract[6:]]
     rows = list(csv.DictReader(io.StringIO(to_csv(_report(_exact())))))
@@ -337,6 +337,8 @@ def test_columns_are_in_the_order_of_sparsity() -> None:
 def test_json_is_what_the_contract_says() -> None:
     cells = json.loads(to_json(_report()))
     assert [cell["method"] for cell in cells] == ["dense", "imp", "ett", "random"]
+    against = [one["against"]["method"] for one in cells[2].pop("judgement")]
+    assert against == ["dense", "imp"]
     assert cells[2] == {
         "network": "resnet20",
         "method": "ett",
@@ -374,12 +376,14 @@ def test_provenance_adds_runs_classes_and_times() -> None:
 def test_csv() -> None:
     rows = list(csv.reader(io.StringIO(to_csv(_report()))))
     axes = ["network", "method", "source", "transform", "round", "target", "dataset"]
-    assert rows[0] == [
+    before = [
         *axes,
         *("sparsity", "seeds", "nonzeros", "accuracy_mean", "accuracy_sd", "minus_imp"),
         "which_seeds",
     ]
-    assert rows[1:] == [
+    judged = ("n", "difference", "low", "high", "confidence", "p", "verdict", "more_seeds")
+    assert rows[0] == [*before, *(f"{m}_{name}" for m in ("dense", "imp") for name in judged)]
+    assert [row[: len(before)] for row in rows[1:]] == [
         [
             *("resnet20", "dense", "", "", "0", "", "digits"),
             *("0.000000", "1", "1000.0", "96.0000", "", "", "0"),
@@ -397,6 +401,11 @@ def test_csv() -> None:
             *("0.750000", "1", "250.0", "70.0000", "", "-20.0000", "0"),
         ],
     ]
+    own = [row[len(before) :] for row in rows[1:]]
+    assert own[0] == [""] * 16, "the dense network is compared with nothing"
+    assert own[1] == ["1", "-6.0", "", "", "0.98333333", "", "undecided", "", *[""] * 8]
+    # 1 and -1 of two seeds: t is 25.452 at 97.5 %, and the standard error 1.
+    assert own[2][8:] == ["2", "0.0", "-25.4517", "25.4517", "0.975", "1.0", "undecided", "97"]
 
 
 def test_a_table_for_each_network() -> None:
@@ -607,7 +616,8 @@ def test_an_empty_report_is_no_error(tmp_path: Path) -> None:
 
 # Files
 
-FILES = ["table.txt", "cells.csv", "cells.json", "provenance.json", "accuracy.png", "accuracy.svg"]
+FILES = ["table.txt", "cells.csv", "cells.json", "provenance.json", "table.md", "table.tex"]
+FILES += ["verdicts.csv", "verdicts.json", "accuracy.png", "accuracy.svg"]
 
 
 def test_all_files_are_written(tmp_path: Path) -> None:
