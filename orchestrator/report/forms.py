@@ -88,9 +88,7 @@ def to_json(
     return json.dumps(plain, indent=1) + "\n"
 
 
-def to_csv(
-    report: Report, counted: Costs | None = None, judged: Judgement | None = None
-) -> str:
+def to_csv(report: Report, counted: Costs | None = None, judged: Judgement | None = None) -> str:
     """One line for each cell; the last columns are what it is against dense and IMP."""
     judged = judged or judge(report)
     out = io.StringIO()

@@ -119,7 +119,7 @@ def test_words(judged: Judgement) -> None:
 
 
 def test_signs_stand_beside_the_difference_to_imp(report: Report, judged: Judgement) -> None:
-    text = _text(to_tables(report, judged))
+    text = _text(to_tables(report, judged=judged))
     lines = {line.split("│")[1].strip(): line for line in text.splitlines() if "│" in line}
     assert "(+1.45) ▲†" in lines["ETT <- resnet14(a|b) drop:1_2"]
     assert re.search(r"95\.05 ± \d\.\d\d † ", lines["IMP"])
@@ -204,7 +204,7 @@ def test_a_judgement_as_csv(report: Report, judged: Judgement) -> None:
     assert (rows[0]["method"], rows[0]["against_method"]) == ("ett", "reinit")
     assert rows[0]["verdict"] == "holds"
     assert float(rows[0]["low"]) <= float(rows[0]["low_95"]) < float(rows[0]["difference"])
-    cells = list(csv.DictReader(io.StringIO(to_csv(report, judged))))
+    cells = list(csv.DictReader(io.StringIO(to_csv(report, judged=judged))))
     (ett,) = [row for row in cells if row["method"] == "ett"]
     assert (ett["imp_verdict"], ett["dense_verdict"], ett["imp_n"]) == ("wins", "wins", "4")
     assert ett["minus_imp"] == "1.4500"
