@@ -11,8 +11,9 @@ from typing import Any
 from orchestrator.report.cells import Cell, Report
 from orchestrator.report.costs import Costs, has_sparse_training
 
-COLUMNS = tuple(f"flops_{name}" for name in ("inference", "training", "search", "shared", "total"))
-"""In CSV and JSON, as in ``flops.json``."""
+_NUMBERS = tuple(f"flops_{name}" for name in ("inference", "training", "search", "shared", "total"))
+COLUMNS = (*_NUMBERS, "flops_reference")
+"""In CSV and JSON, as in ``flops.json``; the last is the network whose dense run is the unit."""
 
 
 def told(report: Report, counted: Costs | None, *, flops: bool = False) -> Costs | None:
@@ -20,10 +21,11 @@ def told(report: Report, counted: Costs | None, *, flops: bool = False) -> Costs
     return counted if flops or has_sparse_training(report) else None
 
 
-def cost_keys(cell: Cell, counted: Costs | None) -> dict[str, float]:
+def cost_keys(cell: Cell, counted: Costs | None) -> dict[str, Any]:
     """The cost of a cell by the names of ``COLUMNS``; empty where it is not known."""
-    one = None if counted is None else counted.by_cell.get(cell)
-    return {} if one is None else one.plain_cost()
+    if counted is None or cell not in counted.by_cell:
+        return {}
+    return {**counted.by_cell[cell].plain_cost(), "flops_reference": counted.reference}
 
 
 def cost_values(cell: Cell, counted: Costs | None) -> list[str]:
@@ -31,7 +33,9 @@ def cost_values(cell: Cell, counted: Costs | None) -> list[str]:
     if counted is None:
         return []
     found = cost_keys(cell, counted)
-    return [f"{found[name]:.6g}" if found else "" for name in COLUMNS]
+    if not found:
+        return [""] * len(COLUMNS)
+    return [*(f"{found[name]:.6g}" for name in _NUMBERS), found["flops_reference"]]
 
 
 def cost_line(cell: Cell, counted: Costs | None) -> str:

@@ -157,12 +157,16 @@ def test_csv_and_json_tell_of_every_cell(grid: Finished) -> None:
     assert by_cell[TINY_DEEPER, "rigl", 2]["flops_training"] == rigl.training
     dense = by_cell[TINY, "dense", 0]
     assert dense["flops_inference"] == 1
+    assert {one["flops_reference"] for one in cells} == {TINY_DEEPER}
     rows = list(csv.DictReader(io.StringIO(to_csv(report, counted))))
     for row, cell in zip(rows, cells, strict=True):
         assert float(row["flops_total"]) == pytest.approx(cell["flops_total"], rel=1e-5)
+        assert row["flops_reference"] == TINY_DEEPER
         assert float(row["flops_search"]) == pytest.approx(cell["flops_search"], rel=1e-5)
     without = to_csv(report).splitlines()
-    assert without == [",".join(line.split(",")[:-5]) for line in _lines(report, counted)]
+    assert without == [
+        ",".join(line.split(",")[: -len(COLUMNS)]) for line in _lines(report, counted)
+    ]
 
 
 def _lines(report: Report, counted: Costs) -> list[str]:
