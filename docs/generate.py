@@ -44,6 +44,8 @@ SECTIONS = {
     "Imported": ("ticket", "An imported ticket"),
     "Analysis": ("analysis", "An analysis"),
     "Selection": ("selection", "A selection of cells"),
+    "Claim": ("claim", "A claim"),
+    "Baseline": ("baseline", "A baseline"),
     "Paper": ("paper", "The table or figure of a paper"),
     "Printed": ("printed", "A printed number"),
     "Data": ("data", "Where data lie"),
@@ -78,7 +80,8 @@ def reference() -> str:
         else:
             about = section.get("description", "")
             found += [f"{about}\n"] if about else []
-            found.append(_table(section, leave_out=_settings() if name == "Analysis" else ()))
+            beside = {"Analysis": _settings(), "Claim": set(METHODS)}.get(name, set())
+            found.append(_table(section, leave_out=beside))
             if name == "RecipeSection":
                 found.append("Without a base, `length` and `rewind` are needed.\n")
         if name == "RecipeSection":

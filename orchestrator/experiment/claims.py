@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import (
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
@@ -87,6 +86,7 @@ class Baseline(Section):
     """
 
     method: str
+    """Its method."""
     source: Annotated[tuple[str, ...], OneOrMore] = ()
     """As cells write it: a network, or ``network@dataset``. Left out: any."""
     transform: Annotated[tuple[str, ...], OneOrMore] = ()
@@ -132,10 +132,6 @@ class Baseline(Section):
         )
 
 
-def _as_items(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else (value,)
-
-
 class Claim(Section):
     """A method, what it is said to be, and of what; at some cells of the grid.
 
@@ -144,13 +140,15 @@ class Claim(Section):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    of: Annotated[tuple[Baseline, ...], BeforeValidator(_as_items)] = Field(min_length=1)
+    of: Annotated[tuple[Baseline, ...], OneOrMore] = Field(min_length=1)
     """What the method is compared with: names of methods, or of their lines as
     ``{method: ett, source: resnet14, transform: append}``."""
     network: Annotated[tuple[str, ...], OneOrMore] = ()
     """Left out, as each of those that follow: every one."""
     dataset: Annotated[tuple[str, ...], OneOrMore] = ()
+    """Of the cells."""
     round: Annotated[tuple[Whole, ...], OneOrMore] = ()
+    """Whole rounds."""
     sparsity: Annotated[tuple[Number, ...], OneOrMore] = ()
     """Exact sparsities, between those of whole rounds."""
     source: Annotated[tuple[str, ...], OneOrMore] = ()

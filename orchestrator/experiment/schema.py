@@ -35,6 +35,7 @@ from elth.recipes import (
     Step,
 )
 from orchestrator.experiment.basics import NAME, as_number, as_step, as_tuple
+from orchestrator.experiment.claims import RELATIONS
 from orchestrator.experiment.methods import METHODS
 from orchestrator.experiment.papers import LAYOUTS
 from orchestrator.experiment.pruning import Pruning
@@ -142,7 +143,7 @@ _FORMS: Mapping[Callable[..., Any], Callable[[_Generate, Any], Json]] = {
 }
 
 
-_TOLD = {"_as_between", "Experiment._patches", "Stop._spelled"}
+_TOLD = {"_as_between", "Baseline._from_name", "Experiment._patches", "Stop._spelled"}
 """The others: what they take besides is said in ``schema``, or nothing."""
 
 
@@ -153,6 +154,7 @@ def schema() -> Json:
     recipe = defs[RECIPE_MODEL.__name__]
     _recipe(recipe)
     _analysis(defs["Analysis"])
+    _claim(defs["Claim"])
     defs["Paper"]["properties"]["layout"] |= _named(LAYOUTS)
     defs["Pruning"]["properties"]["stop"]["anyOf"].append({"const": "collapsed"})
     properties = found["properties"]
@@ -244,6 +246,16 @@ def _analysis(section: Json) -> None:
         }
         for name, measure in MEASURES.items()
     ]
+
+
+def _claim(section: Json) -> None:
+    """Beside its own keys a claim has a method and its relation; a baseline may be a word."""
+    relation = {"enum": list(RELATIONS), "description": "What is claimed of the method."}
+    section["properties"] |= dict.fromkeys(METHODS, relation)
+    section["additionalProperties"] = relation  # of a method from outside
+    one = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/Baseline"}]}
+    of = {"type": "array", "items": one, "minItems": 1}
+    section["properties"]["of"]["anyOf"] = [*one["anyOf"], of]
 
 
 def settings_of(cls: type[Any]) -> Json:

@@ -79,6 +79,7 @@ def test_every_config_that_comes_with_the_package_is_valid(
         {"analyses": [{"measure": "barrier", "between": "rounds", "points": 5, "images": None}]},
         {"analyses": [{"measure": "signs", "between": [{"method": "imp"}, {"method": "snip"}]}]},
         {"analyses": [{"measure": "curvature", "images": 10}]},
+        {"claims": [{"ett": "above", "of": ["imp", {"method": "snip"}], "round": 2}], "margin": 1},
         {"resources": {"gpus": 0.5, "compile": True, "storage": "/x"}, "data": {"root": "/y"}},
         {"scales": {"smoke": {"seeds": [0], "replace": {"resnet14": "resnet20"}}}},
         {
@@ -155,6 +156,10 @@ ONE = {"method": "imp", "network": "resnet14"}
         {"analyses": [{"measure": "barrier", "between": "rounds", "data": "all"}]},
         {"analyses": [{"measure": "barrier", "between": "all"}]},
         {"analyses": [{"measure": "barrier", "between": [{"method": "imp"}]}]},
+        {"claims": [{"ett": "over", "of": "imp"}]},
+        {"claims": [{"ett": "above"}]},
+        {"claims": [{"ett": "above", "of": "imp", "netwrk": "resnet20"}]},
+        {"claims": [{"ett": "above", "of": {"methd": "imp"}}]},
         {"data": {"root": 3}},
         {"resources": {"gpus": 2}},
         {"resources": {"cpus": 1.5}},
