@@ -63,7 +63,7 @@ STOPS = "collapsed, or {accuracy_below: 12} for a test accuracy in percent"
 
 TOP = (
     "name, description, plugins, paper, dataset, seeds, recipe, recipes, pruning, criteria, "
-    "variants, tickets, grid, analyses, data, resources"
+    "variants, tickets, grid, analyses, claims, margin, data, resources"
 )
 
 
@@ -512,7 +512,7 @@ def test_the_resolved_text_states_every_default(path: Path) -> None:
     plain = yaml.safe_load(load(path).resolved())
     assert plain["pruning"] == {"rate": 0.2, "rounds": 13}
     assert plain["recipe"] == RECIPES["digits_resnet"].full()
-    idle = {"plugins", "variants", "tickets", "analyses"}
+    idle = {"plugins", "variants", "tickets", "analyses", "claims", "margin"}
     assert set(plain) == set(Experiment.model_fields) - {"paper", *idle}
     plain = yaml.safe_load(load(path, ["paper.title=x"]).resolved())
     assert set(plain) == set(Experiment.model_fields) - idle
