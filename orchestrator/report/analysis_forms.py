@@ -7,6 +7,7 @@ import io
 import json
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich.console import Group as Parts
 from rich.console import RenderableType
@@ -77,19 +78,42 @@ def analyses_tables(analyses: Analyses) -> RenderableType:
     return Parts(*parts, Text("\n".join(notes), style="dim"))
 
 
-def _table(group: Group, name: str) -> Table:
-    title = f"{group.title}: {words(name)}"
-    table = Table(title=heading(title), title_justify="left", header_style="")
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """One number of a group of analyses: a line for each method, a column for some sparsities."""
+
+    title: str
+    columns: tuple[str, ...]
+    """Percent of weights that remain, or the round where that is not known."""
+    rows: tuple[tuple[str, tuple[Point | None, ...]], ...]
+
+
+def spread_of(group: Group, name: str) -> Spread:
+    """A number of a group over its levels, of which a few are chosen where there are many."""
     curves = {line: group.curve(line, name) for line in group.lines}
     levels = {at.level: at for curve in reversed(list(curves.values())) for at in curve}
     chosen = _spread(sorted(levels.values(), key=lambda at: (-(at.remaining or 0), at.level)))
-    table.add_column("weights remaining %", no_wrap=True)
-    for at in chosen:
-        left = f"round {at.level[0]}" if at.remaining is None else f"{100 * at.remaining:.4g}"
-        table.add_column(left, justify="right")
+    rows = []
     for line, curve in curves.items():
         found = {at.level: at for at in curve}
-        entries = [found.get(at.level) for at in chosen]
+        rows.append((line, tuple(found.get(at.level) for at in chosen)))
+    return Spread(
+        title=f"{group.title}: {words(name)}",
+        columns=tuple(
+            f"round {at.level[0]}" if at.remaining is None else f"{100 * at.remaining:.4g}"
+            for at in chosen
+        ),
+        rows=tuple(rows),
+    )
+
+
+def _table(group: Group, name: str) -> Table:
+    spread = spread_of(group, name)
+    table = Table(title=heading(spread.title), title_justify="left", header_style="")
+    table.add_column("weights remaining %", no_wrap=True)
+    for left in spread.columns:
+        table.add_column(left, justify="right")
+    for line, entries in spread.rows:
         table.add_row(line, *(_entry(entry) for entry in entries))
     return table
 

@@ -129,11 +129,26 @@ def plot(report: Report) -> Figure:
     )
     axes = fig.subplots(rows, columns, squeeze=False)
     for axis, (title, cells) in zip(axes.flat, panels.items(), strict=False):
-        _panel(fig, axis, title, cells, beside, _colours(report.shown))
+        _panel(fig, axis, title, cells, beside, colours_of(report.shown))
         axis.set_ylim(*_range([c for c in report.shown if c.dataset == cells[0].dataset]))
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     return fig
+
+
+@mpl.rc_context(STYLE)
+def panels(report: Report) -> list[tuple[str, Figure]]:
+    """The panels of ``plot`` as figures of their own, with their titles."""
+    found = []
+    for title, cells in _panels(report.shown).items() if report.shown else ():
+        lines = len({cell.name for cell in cells})
+        beside = 2 if max(len(cell.name) for cell in cells) <= _SHORT else 1
+        fig = Figure(figsize=(5.0, 3.6 + 0.2 * -(-lines // beside)), layout="constrained")
+        axis = fig.subplots()
+        _panel(fig, axis, "", cells, beside, colours_of(report.shown))
+        axis.set_ylim(*_range([c for c in report.shown if c.dataset == cells[0].dataset]))
+        found.append((title, fig))
+    return found
 
 
 def _panels(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
@@ -161,7 +176,7 @@ def _shades(cells: Sequence[Cell]) -> dict[str, str]:
     return {"": _COLOURS["imp"], **chosen}
 
 
-def _colours(cells: Sequence[Cell]) -> dict[tuple[str, str], str]:
+def colours_of(cells: Sequence[Cell]) -> dict[tuple[str, str], str]:
     """A colour for each source and plan of ETT: by source where each has one plan in a panel."""
     moved = [c for c in cells if c.method == "ett"]
     plans: dict[tuple[str, str, str], set[str]] = {}

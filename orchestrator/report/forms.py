@@ -166,6 +166,13 @@ def to_tables(
         notes.append(cost_note(counted))
     if is_told(judged):
         notes += _judged(judged)
+    notes += notes_of(report, laid_out)
+    return Group(*parts, Text("\n".join(notes), style="dim"))
+
+
+def notes_of(report: Report, laid_out: Sequence[Sheet]) -> list[str]:
+    """What a reader must know of a report beside its numbers; of a paper's table, its sheets."""
+    notes = []
     tickets = dict.fromkeys(cell.ticket for cell in report.shown if cell.ticket)
     if tickets:
         notes.append(
@@ -209,7 +216,7 @@ def to_tables(
             "These results come from several numerics classes, in which the same seed gives other "
             f"bits: {'; '.join(report.numerics)}."
         )
-    return Group(*parts, Text("\n".join(notes), style="dim"))
+    return notes
 
 
 def _judged(judged: Judgement) -> list[str]:

@@ -144,3 +144,16 @@ def test_the_axis_is_even_in_rounds_and_can_be_undone() -> None:
     assert np.allclose(np.diff(places), -np.log(0.8))
     assert np.allclose(figure._unlog(places), sparsity)
     assert np.isfinite(figure._log(1.0))
+
+
+def test_panels_are_those_of_the_figure() -> None:
+    report = _report("resnet20", "resnet32")
+    drawn = figure.panels(report)
+    assert [title for title, _ in drawn] == ["resnet20, digits", "resnet32, digits"]
+    whole = [axis for axis in figure.plot(report).axes if axis.get_title(loc="left")]
+    for (_, one), axis in zip(drawn, whole, strict=True):
+        (own,) = one.axes
+        assert own.get_legend_handles_labels()[1] == axis.get_legend_handles_labels()[1]
+        assert own.get_ylim() == axis.get_ylim()
+        assert [line.get_color() for line in own.lines] == [line.get_color() for line in axis.lines]
+    assert figure.panels(Report(grid="empty", cells=(), missing=1)) == []
