@@ -205,7 +205,7 @@ def _print_verdicts(judged: Judgement, grid: str) -> None:
 @click.option(
     "--flops", is_flag=True, help="Tell of costs in the table of any grid, as of sparse training."
 )
-@click.option("--output", type=PLACE, help="Folder for table, CSV, JSON and figure.")
+@click.option("--output", type=PLACE, help="Folder for page, table, CSV, JSON and figure.")
 @only_option
 def report(
     grid_or_config: str,
@@ -283,8 +283,12 @@ def report(
         if measured != analyses.NONE:
             out.print(analyses_tables(measured))
     if output is not None:
+        from orchestrator.report import page
+
         for path in write(found, output, measured, counted, flops=flops):
             click.echo(f"wrote {path}", err=True)
+        written = page.write(tracker, found, output, measured, counted, meant[1], only)
+        click.echo(f"wrote {written}", err=True)
 
 
 @click.command(cls=Command, example="elth ui --port 5001 --no-browser")

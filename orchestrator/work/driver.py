@@ -384,6 +384,7 @@ def _expected(experiment: Experiment, todo: Iterable[Stage], machines: Machines)
 
 def _report(tracker: Tracker, experiment: Experiment, console: Console, only: Only | None) -> None:
     """Write the report of the whole grid, and print it; of a part what belongs to that."""
+    from orchestrator.report import page  # it draws, by matplotlib
     from orchestrator.report.forms import to_tables, write  # they judge, by scipy
 
     report = collect(tracker, experiment.name)
@@ -393,6 +394,7 @@ def _report(tracker: Tracker, experiment: Experiment, console: Console, only: On
     measured = analyses.collect(tracker, experiment.name)
     counted = known(tracker, report, tell=lambda why: _say(console, f"Note: {why}"))
     files = write(report, folder, measured, counted)
+    files.append(page.write(tracker, report, folder, measured, counted))
     tracker.grids.add_report(experiment.name, files)
     if only is not None:
         report = collect(tracker, experiment.name, only=only)

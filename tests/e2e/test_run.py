@@ -69,7 +69,7 @@ def test_a_grid_runs_to_its_report(finished: Project) -> None:
     assert all(c["seeds"] == [0, 1] and len(c["accuracy"]) == 2 for c in cells)
     assert all(a > 30 for c in cells for a in c["accuracy"]), "far above chance, which is 10"
     report = finished.path / "runs/reports/small"
-    names = {"table.txt", "cells.csv", "cells.json", "accuracy.png", "accuracy.svg"}
+    names = {"table.txt", "cells.csv", "cells.json", "accuracy.png", "accuracy.svg", "report.html"}
     assert names <= {p.name for p in report.iterdir()}
     assert (report / "accuracy.png").read_bytes().startswith(b"\x89PNG")
 

@@ -422,8 +422,9 @@ def test_a_run_tracks_reports_and_goes_on(elth: Elth, store: Store, tmp_path: Pa
     tracker = Tracker(store)
     grid = tracker.grids.run("cli-run")
     assert grid is not None
-    kept = artifact(tracker, grid.info.run_id, "report/cells.json")
-    assert kept.read_bytes() == (folder / "cells.json").read_bytes()
+    for name in ("cells.json", "report.html"):
+        kept = artifact(tracker, grid.info.run_id, f"report/{name}")
+        assert kept.read_bytes() == (folder / name).read_bytes()
     assert tracker.grids.experiment("cli-run")["pruning"] == {"rate": 0.5, "rounds": 2}
 
 
@@ -838,6 +839,7 @@ def test_report_to_a_folder(elth: Elth, finished: Finished, tmp_path: Path) -> N
 def _in_order(folder: Path) -> list[Path]:
     names = ["table.txt", "cells.csv", "cells.json", "provenance.json", "table.md", "table.tex"]
     names += ["verdicts.csv", "verdicts.json", "accuracy.png", "accuracy.svg"]
+    names += ["report.html"]
     return [folder / name for name in names]
 
 
