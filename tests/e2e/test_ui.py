@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import socket
 import tarfile
 from collections.abc import Iterator
@@ -29,7 +28,7 @@ from orchestrator.store.opening import STAGES
 from orchestrator.store.runlog import AXES, METRICS
 from orchestrator.store.tracker import Tracker
 from orchestrator.work.worker import Worker, run_job
-from tests.e2e.conftest import Project
+from tests.e2e.conftest import MILLISECONDS, Project
 from tests.orchestrator.helpers import job_config
 
 if TYPE_CHECKING:
@@ -50,33 +49,6 @@ grid:
 """
 OTHER = ("name=other", "seeds=[2,10]", "grid=[{method: magnitude, network: resnet14(width=4)}]")
 SIZE: ViewportSize = {"width": 1600, "height": 900}
-MILLISECONDS = 60_000.0
-"""How long a page may take, on a machine that is busy."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("there is no Chromium here (Debian: apt-get install chromium)")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    sync_api.expect.set_options(timeout=MILLISECONDS)
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium,
-            args=[
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-quic",
-                "--no-first-run",
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--disable-sync",
-            ],
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
