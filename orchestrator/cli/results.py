@@ -258,7 +258,11 @@ def report(
     counted, is_cells = None, (as_json or as_csv) and not (of_analyses or of_verdicts)
     if output is not None or flops or is_cells or has_sparse_training(found):
         counted = known(
-            tracker, found, meant[1], tell=lambda why: click.echo(f"note: {why}", err=True)
+            tracker,
+            found,
+            meant[1],
+            whole=collect(tracker, *meant) if only else None,
+            tell=lambda why: click.echo(f"note: {why}", err=True),
         )
     if is_text and found.beside:
         click.echo(f"note: {found.beside}", err=True)

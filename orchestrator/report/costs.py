@@ -103,7 +103,8 @@ def costs(
         ElthError: the store has no such grid, nothing of it is finished, or there is no network
             ``of``.
     """
-    return _costs(tracker, collect(tracker, grid, asked), asked, of, dpf)
+    report = collect(tracker, grid, asked)
+    return _costs(tracker, report, asked, of, dpf, report)
 
 
 def known(
@@ -111,6 +112,7 @@ def known(
     report: Report,
     asked: Content | None = None,
     *,
+    whole: Report | None = None,
     tell: Callable[[str], object] = lambda _: None,
 ) -> Costs | None:
     """What the cells of a report cost; None where that is not to be known.
@@ -119,18 +121,21 @@ def known(
         tracker: of the store.
         report: as of ``collect``.
         asked: what a file asks for, as of ``collect``.
+        whole: of which it is a part, if it is one: a search is shared among all tickets.
         tell: is told why it is not known, as where a file that says so cannot be read.
     """
     if not report.shown:
         return None
     try:
-        return _costs(tracker, report, asked, "", "careful")
+        return _costs(tracker, report, asked, "", "careful", whole or report)
     except ElthError as error:
         tell(f"what training costs is left out: {error}")
         return None
 
 
-def _costs(tracker: Tracker, report: Report, asked: Content | None, of: str, dpf: str) -> Costs:
+def _costs(
+    tracker: Tracker, report: Report, asked: Content | None, of: str, dpf: str, whole: Report
+) -> Costs:
     if not report.shown:
         raise ElthError(f"nothing of {report.grid} is finished, so nothing can be counted")
     content = asked or tracker.grids.content(report.grid)
@@ -144,10 +149,10 @@ def _costs(tracker: Tracker, report: Report, asked: Content | None, of: str, dpf
     found = {key: _counted(tracker, one, dpf, layers.of(one)) for key, one in by_key.items()}
     above = {key: _above(key, by_key) for key in by_key}
     keys = {one.run_id: key for key, one in by_key.items()}
-    wanted = [keys[run] for cell in report.shown for run in cell.runs if run in keys]
+    wanted = [keys[run] for cell in whole.shown for run in cell.runs if run in keys]
     needed = frozenset(one for key in wanted for one in above[key])
     users = Counter(one for key in wanted if key not in needed for one in above[key])
-    reference, unit = _unit(content, report, by_key, of, layers)
+    reference, unit = _unit(content, whole, by_key, of, layers)
     spent: dict[Cell, Spent] = {}
     for cell in report.cells:
         own = [keys[run] for run in cell.runs if run in keys]

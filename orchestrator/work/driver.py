@@ -397,8 +397,9 @@ def _report(tracker: Tracker, experiment: Experiment, console: Console, only: On
     files.append(page.write(tracker, report, folder, measured, counted))
     tracker.grids.add_report(experiment.name, files)
     if only is not None:
-        report = collect(tracker, experiment.name, only=only)
+        whole, report = report, collect(tracker, experiment.name, only=only)
         measured = analyses.collect(tracker, experiment.name, only=only)
+        counted = known(tracker, report, whole=whole)
     console.print(to_tables(report, told(report, counted)))
     if measured != analyses.NONE:
         console.print(analyses_tables(measured))
