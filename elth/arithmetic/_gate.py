@@ -309,13 +309,15 @@ def _in_another_process(network: nn.Module, recipe: Recipe, shape: tuple[int, in
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     try:
         out, _ = child.communicate(task, timeout=_SECONDS)
-    except subprocess.TimeoutExpired:
-        return Found(worst=None, died=f"does not end within {_SECONDS:.0f} s")
+    except subprocess.TimeoutExpired as error:
+        known = _told(error.output or b"")
+        return known or Found(worst=None, died=f"does not end within {_SECONDS:.0f} s")
     finally:
         if child.poll() is None:
             child.kill()
             child.communicate()
-    if child.returncode < 0:
+    known = _told(out)
+    if child.returncode < 0 and known is None:
         name = signal.Signals(-child.returncode).name
         if name in _CRASHES:
             return Found(worst=None, died=f"ends its process by {name}")
@@ -323,12 +325,17 @@ def _in_another_process(network: nn.Module, recipe: Recipe, shape: tuple[int, in
             f"the process that was to check this machine's arithmetic was ended by {name}: is "
             "there too little memory?"
         )
-    try:
-        plain = json.loads(out.decode().splitlines()[-1])
-        return _found(plain)
-    except (ValueError, IndexError, KeyError, TypeError):
-        # It could not be imported there, or cannot be trained: the error is shown by doing it here.
-        return watch(network, recipe, cpu, shape)
+    # Without one it could not be imported there, or cannot be trained: the error is shown by doing
+    # it here.
+    return known or watch(network, recipe, cpu, shape)
+
+
+def _told(out: bytes) -> Found | None:
+    """The last that the other process told whole: it may have died of timing a step, after that."""
+    for line in reversed(out.decode(errors="replace").splitlines()):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            return _found(json.loads(line))
+    return None
 
 
 def serve() -> None:

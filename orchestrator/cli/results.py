@@ -256,13 +256,14 @@ def report(
     is_read = of_analyses or output is not None or not (is_text or of_verdicts)
     measured = analyses.collect(tracker, *meant, only) if is_read else analyses.NONE
     counted, is_cells = None, (as_json or as_csv) and not (of_analyses or of_verdicts)
-    if output is not None or flops or is_cells or has_sparse_training(found):
+    is_told = flops or has_sparse_training(found)
+    if output is not None or is_cells or is_told:
         counted = known(
             tracker,
             found,
             meant[1],
             whole=collect(tracker, *meant) if only else None,
-            tell=lambda why: click.echo(f"note: {why}", err=True),
+            tell=lambda why: click.echo(f"note: {why}", err=True) if is_told else None,
         )
     if is_text and found.beside:
         click.echo(f"note: {found.beside}", err=True)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from elth.errors import ElthError
 from orchestrator.cli.common import (
     EXIT_FAILED,
     EXIT_STOPPED,
@@ -139,8 +138,8 @@ def _watch(
                     began, note = time.monotonic(), ""
                     try:
                         found = look(tracker, grid, content, only)
-                    except ElthError as error:  # there is another time
-                        note = str(error)
+                    except Exception as error:
+                        note = _of_a_moment(error)
                     live.update(display(found, height=out.height, note=note), refresh=True)
         else:
             first, last = time.monotonic(), ""
@@ -154,8 +153,8 @@ def _watch(
                 began = time.monotonic()
                 try:
                     found = look(tracker, grid, content, only)
-                except ElthError as error:
-                    click.echo(f"note: {error}", err=True)
+                except Exception as error:
+                    click.echo(f"note: {_of_a_moment(error)}", err=True)
     except KeyboardInterrupt:
         click.echo("elth: no longer watching; the run itself goes on", err=True)
         sys.exit(EXIT_STOPPED)
@@ -173,3 +172,12 @@ def _say(text: str) -> None:
 
 
 COMMANDS = (status,)
+
+
+def _of_a_moment(error: Exception) -> str:
+    """What is noted of an error that another look may not have; else it is raised again."""
+    from orchestrator.store.away import is_away, plain
+
+    if not is_away(error):
+        raise error
+    return plain(error)

@@ -166,7 +166,7 @@ class Claim(Section):
     def _says_one_thing(self, info: ValidationInfo) -> Claim:
         given = self.model_extra or {}
         spelled = f"one method and what is claimed of it, as ett: above ({', '.join(RELATIONS)})"
-        said = [name for name, value in given.items() if value in RELATIONS]
+        said = [n for n, value in given.items() if isinstance(value, str) and value in RELATIONS]
         if len(given) == 1 and not said:
             ((name, value),) = given.items()
             if not _is_stored(info):

@@ -36,7 +36,6 @@ def _check(claim: Claim, cells: Sequence[Axes]) -> None:
     own = [cell for cell in cells if claim.is_of(cell)]
     if not own:
         raise ElthError(f"no cell of the grid is {_spelled(claim)}: {_known(claim.method, cells)}")
-    pairs = []
     for baseline in claim.of:
         found = claim.pairs(cells, baseline)
         if not found:
@@ -45,12 +44,13 @@ def _check(claim: Claim, cells: Sequence[Axes]) -> None:
                 f"network, level and variant: {_known(claim.method, cells)}; "
                 f"{_known(baseline.method, cells)}"
             )
-        pairs += found
-    for axis in ("network", "dataset", "round", "sparsity", "source", "transform", "variant"):
-        there = {_value(axis, claim, pair) for pair in pairs}
-        for value in getattr(claim, axis):
-            if _as_label(axis, value) not in there:
-                raise ElthError(f"no cell that it is about has {axis} {value}")
+        for axis in ("network", "dataset", "round", "sparsity", "source", "transform", "variant"):
+            there = {_value(axis, claim, pair) for pair in found}
+            for value in getattr(claim, axis):
+                if _as_label(axis, value) not in there:
+                    raise ElthError(
+                        f"no cell that it compares with {baseline.name} has {axis} {value}"
+                    )
 
 
 def _value(axis: str, claim: Claim, pair: tuple[Axes, Axes]) -> Any:

@@ -133,13 +133,28 @@ def _parsed(text: str) -> dict[str, tuple[str, ...]]:
                     "each, and what they choose adds up"
                 )
             part = value
-        values = tuple(value.strip() for value in _split(part, "|"))
+        if axis == "transform" and not equals and _goes_on(part):  # append:1,2 is one plan
+            *before, last = found[axis]
+            found[axis] = (*before, f"{last},{part.strip()}")
+            continue
+        values: tuple[str, ...] = (part.strip(),)
+        if axis != "transform" or not set(part) <= _SPELLED:  # of plans 0 1|0 1 is one, too
+            values = tuple(value.strip() for value in _split(part, "|"))
         if not axis or not all(values):
             raise ElthError(
                 f"--only takes AXIS=VALUE, as method=ett,network=resnet20,resnet32; found '{text}'"
             )
         found[axis] = (*found.get(axis, ()), *values)
     return found
+
+
+_SPELLED = frozenset("0123456789 |")
+"""Letters of a plan that is spelled out, unit by unit and stage by stage."""
+
+
+def _goes_on(part: str) -> bool:
+    """Whether it is more of a plan before it, as ``2`` in ``append:1,2``."""
+    return bool(re.fullmatch(r"\s*\d[\d\sx:-]*", part))
 
 
 def _split(text: str, mark: str) -> list[str]:

@@ -239,6 +239,7 @@ def collect(
         only.check((one for own in names.values() for one in own), grid)
         cells = cells_of([one for one in called if only.has(one.stage.labels)], variants)
         left &= only.keys(names)
+        ended = {key: why for key, why in ended.items() if key in only.keys(names)}
     paper, dataset = experiment.get("paper"), str(experiment.get("dataset", ""))
     # An image folder is called by its manifest in the experiment, and by its own name in labels.
     titles = {one["place"]: one["dataset"] for one in labels.values() if "place" in one}

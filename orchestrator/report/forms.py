@@ -100,8 +100,8 @@ def to_csv(report: Report, counted: Costs | None = None, judged: Judgement | Non
         (
             *(*names, "sparsity", "seeds", "nonzeros", "accuracy_mean", "accuracy_sd", "minus_imp"),
             "which_seeds",
-            *(COLUMNS if counted is not None else ()),
             *(f"{method}_{name}" for method in AGAINST for name in _JUDGED),
+            *(COLUMNS if counted is not None else ()),
         )
     )
     for cell in report.cells:
@@ -116,8 +116,8 @@ def to_csv(report: Report, counted: Costs | None = None, judged: Judgement | Non
                 "" if cell.deviation is None else f"{cell.deviation:.4f}",
                 "" if gap is None else f"{gap:.4f}",
                 " ".join(map(str, cell.seeds)),
-                *cost_values(cell, counted),
                 *(text for method in AGAINST for text in _csv(judged.against(method, cell))),
+                *cost_values(cell, counted),
             )
         )
     return out.getvalue()

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.report.blocks import Block, Spot, blocks
-from orchestrator.report.verdicts import Line, claim_lines, is_told
+from orchestrator.report.verdicts import Line, claim_lines, is_told, level_of
 
 if TYPE_CHECKING:
     from orchestrator.report.cells import Report
     from orchestrator.report.judgement import Judgement
 
 _SIGNS = {"wins": r"$\uparrow$", "matches": "$=$", "loses": r"$\downarrow$"}
-_MATCHING = r"\dag"
+_MATCHING = r"\dag{}"
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -104,7 +104,7 @@ def _claim(line: Line) -> list[str]:
         return [text, mean, escaped(one.why), "", "", str(one.n), told]
     low, high = one.interval
     p = "$< 0.001$" if one.corrected < 0.001 else f"${one.corrected:.3f}$"
-    level = rf"{100 * one.confidence:.4g}\,\%"
+    level = rf"{level_of(one)}\,\%"
     return [text, mean, f"$[{low:+.2f}, {high:+.2f}]$", level, p, str(one.n), told]
 
 

@@ -43,7 +43,7 @@ def _values(tracker: Tracker, grid: str, tag: str) -> list[str]:
     """The values of a tag; none of a store that cannot tell."""
     values: list[str] = []
     while len(values) < _MOST:
-        text = f"tags.`grid.{grid}` = 'true'"
+        text = f"tags.`grid.{grid}` = 'true' and attributes.status = 'FINISHED'"
         text += "".join(f" and tags.`{tag}` != '{value}'" for value in ("", *values))
         try:
             runs = tracker.client.search_runs(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -55,8 +56,15 @@ def spell_p(one: Difference) -> str:
 
 
 def spell_confidence(one: Difference) -> str:
-    """As ``99.5 %``."""
-    return f"{100 * one.confidence:.4g} %"
+    """As ``99.5 %``: so many digits that it is not 100."""
+    return f"{level_of(one)} %"
+
+
+def level_of(one: Difference) -> str:
+    """The level of its interval in percent, as ``99.5`` or ``99.9958``."""
+    error = 100 * (1 - one.confidence)
+    digits = max(0, 1 - math.floor(math.log10(error))) if error > 0 else 2
+    return f"{100 * one.confidence:.{digits}f}".rstrip("0").rstrip(".")
 
 
 def place_of(cell: Cell) -> str:

@@ -10,6 +10,7 @@ from orchestrator.report.analyses import Analyses
 from orchestrator.report.cells import Report, network_order
 from orchestrator.report.inference import MOST
 from orchestrator.report.judgement import FAILS, HOLDS, UNDECIDED, VERDICTS, WORDS, Judgement
+from orchestrator.report.verdicts import counts_of
 
 _NAMED = 4
 """Names that a sentence bears."""
@@ -78,6 +79,8 @@ def verdict(report: Report, judgement: Judgement) -> str:
                 groups.setdefault(name, Counter())[one.word] += 1
         told = "; ".join(f"{name} {_counted(groups[name])}" for name in _GROUPS if name in groups)
         sentences += [f"Against {place}, {told}."] if told else []
+    if not sentences:  # controls alone, beside the dense network, or other baselines
+        return f"Against {'; '.join(counts_of(judgement))}."
     return " ".join(sentences)
 
 
@@ -138,8 +141,8 @@ def _of_claims(judgement: Judgement) -> str:
         more = [part.more_seeds for one in open_ for part in one.parts if part.more_seeds]
         text += f" Undecided: {_few(by[UNDECIDED])}"
         text += f"; {waiting} of these wait for cells" if waiting else ""
-        if more and max(more) <= MOST:
-            text += f"; {max(more)} more seed{'s' * (max(more) != 1)} would probably decide it"
+        if more and min(more) <= MOST:
+            text += f"; {min(more)} more seed{'s' * (min(more) != 1)} would probably decide one"
         text += "."
     return text
 

@@ -48,7 +48,8 @@ class Pace:
 
     def failed(self) -> None:
         """Note that none came, or an error."""
-        self._between = min(2 * self._between, max(_LONGEST, self._shortest))
+        longest = max(_LONGEST, self._shortest, self._between)
+        self._between = min(2 * self._between, longest)
 
     def pause(self) -> float:
         """Seconds until the next batch."""

@@ -117,7 +117,7 @@ class Notifier:
         told = {
             **self._about,
             "ELTH_EVENT": event,
-            "ELTH_MESSAGE": message,
+            "ELTH_MESSAGE": " ".join(message.replace("\0", "").split()),
             "ELTH_DONE": str(done),
             "ELTH_FAILED": str(failed),
             "ELTH_TOTAL": str(total),

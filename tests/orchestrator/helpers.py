@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,6 +101,16 @@ def round_of(built: Plan, network: str, k: int, seed: int = 0) -> Stage:
         for stage in of_kind(built, "round")
         if (stage.labels["network"], stage.labels["round"], stage.labels["seed"]) == wanted
     )
+
+
+def as_before(text: str) -> str:
+    """A report as JSON with the keys that it had at commit 645568c; newer ones are left out."""
+    newer = ("judgement", "flops_")
+    cells = [
+        {key: value for key, value in cell.items() if not key.startswith(newer)}
+        for cell in json.loads(text)
+    ]
+    return json.dumps(cells, indent=1) + "\n"
 
 
 def chain(name: str = "chain", **changes: Any) -> list[Stage]:

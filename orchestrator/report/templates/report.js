@@ -31,7 +31,7 @@
         let sorted = rows;
         if (next) {
           head.setAttribute("aria-sort", next);
-          const text = new Map(rows.map((row) => [row, row.cells[column].textContent.trim()]));
+          const text = new Map(rows.map((row) => [row, row.cells[column]?.textContent.trim() ?? ""]));
           const order = compared([...text.values()]);
           const sign = next === "ascending" ? 1 : -1;
           const isNone = (one) => !text.get(one) || text.get(one) === "-";

@@ -59,7 +59,7 @@ def _file(tmp_path: Path, name: str, **changes: Any) -> tuple[Path, Experiment]:
 def test_a_part_is_run_and_the_grid_recorded_whole(
     elth: Elth, store: Store, tmp_path: Path
 ) -> None:
-    path, found = _file(tmp_path, "cli-only", seeds=[60])
+    path, found = _file(tmp_path, "cli-only", seeds=[2060])
     whole = plan.build(found)
     words = (path, "--store", store)
     done = elth("run", *words, "--only", "method=ett")
@@ -71,11 +71,11 @@ def test_a_part_is_run_and_the_grid_recorded_whole(
     assert tracker.grids.keys("cli-only").keys() == whole.stages.keys()
     tracked = {one.stage.title for one in tracker.stages("cli-only")}
     assert tracked == {
-        f"{TINY} rewind point, seed 60",
-        f"{TINY} dense round 0, seed 60",
-        f"{TINY} round 1, seed 60",
-        f"{TINY} round 2, seed 60",
-        f"{TINY_DEEPER} <- {TINY} append round 2, seed 60",
+        f"{TINY} rewind point, seed 2060",
+        f"{TINY} dense round 0, seed 2060",
+        f"{TINY} round 1, seed 2060",
+        f"{TINY} round 2, seed 2060",
+        f"{TINY_DEEPER} <- {TINY} append round 2, seed 2060",
     }
     assert store.folder is not None
     kept = json.loads((store.folder / "reports/cli-only/cells.json").read_text(encoding="utf-8"))
@@ -95,7 +95,7 @@ def test_a_part_is_run_and_the_grid_recorded_whole(
 def test_a_part_that_there_is_not_is_refused_before_anything_is_done(
     elth: Elth, store: Store, tmp_path: Path
 ) -> None:
-    path, _ = _file(tmp_path, "cli-none", seeds=[61])
+    path, _ = _file(tmp_path, "cli-none", seeds=[2061])
     done = elth("run", path, "--store", store, "--only", "method=snip")
     assert done.code == 2
     assert "--only method=snip chooses nothing of cli-none" in done.err
@@ -231,7 +231,7 @@ def test_the_end_of_hours_has_a_code_and_words_of_its_own(
         raise TimeOverError
 
     monkeypatch.setattr(runner, "run", run)
-    words = ("run", config, "seeds=[62]", "name=cli-hours", "--store", store)
+    words = ("run", config, "seeds=[2062]", "name=cli-hours", "--store", store)
     began = time.monotonic()
     done = elth(*words, "--hours", "0.5")
     assert done.code == 124
@@ -247,7 +247,7 @@ def test_a_command_is_told_of_the_end(
     elth: Elth, store: Store, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "run", _stopping(KeyboardInterrupt()))
-    words = ("run", config, "seeds=[63]", "name=cli-notify", "--store", store)
+    words = ("run", config, "seeds=[2063]", "name=cli-notify", "--store", store)
     command = f'echo "$ELTH_GRID $ELTH_EVENT $ELTH_DONE/$ELTH_TOTAL" >> {tmp_path / "told"}'
     done = elth(*words, "--notify", command)
     assert done.code == 130

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from elth.errors import ElthError
 from orchestrator.cli import status
 from orchestrator.report import watching
 from orchestrator.report.status import STATES, State
 from orchestrator.report.watching import Look
+from orchestrator.store.away import AwayError
 from tests.orchestrator.cli.helpers import Elth
 from tests.orchestrator.helpers import TINY_DEEPER, Finished
 
@@ -130,10 +132,18 @@ def test_it_ends_with_3_where_something_failed(
 def test_a_store_that_is_away_for_a_moment_is_asked_again(
     elth: Elth, finished: Finished, looks: Looks
 ) -> None:
-    away = ElthError("the store is away")
-    looks(_look("running"), away, _look("finished"))
+    for away in (AwayError("the store is away"), MlflowException("the store is away")):
+        looks(_look("running"), away, _look("finished"))
+        done = elth("status", "done", "--store", finished.store, "--watch")
+        assert (done.code, done.err) == (0, "note: the store is away\n")
+
+
+def test_a_grid_that_is_removed_ends_the_watching(
+    elth: Elth, finished: Finished, looks: Looks
+) -> None:
+    looks(_look("running"), ElthError("there is no grid 'done'"), _look("finished"))
     done = elth("status", "done", "--store", finished.store, "--watch")
-    assert (done.code, done.err) == (0, "note: the store is away\n")
+    assert (done.code, done.err) == (2, "elth: error: there is no grid 'done'\n")
 
 
 def test_ctrl_c_ends_the_watching_alone(elth: Elth, finished: Finished, looks: Looks) -> None:

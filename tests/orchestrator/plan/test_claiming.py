@@ -46,7 +46,10 @@ def test_claims_of_what_is_there_change_no_stage(claim: dict[str, Any]) -> None:
         ({"imp": "above", "of": "grasp"}, "nothing beside it that is GraSP, at the same network"),
         ({"ett": "above", "of": "imp", "round": 3}, "ETT at round 3 has nothing beside it that is"),
         ({"ett": "above", "of": "imp", "network": TINY}, f"no cell of the grid is ETT on {TINY}"),
-        ({"imp": "above", "of": "reinit", "round": [1, 4]}, "no cell that it is about has round 4"),
+        (
+            {"imp": "above", "of": "reinit", "round": [1, 4]},
+            "no cell that it compares with Reinit has round 4",
+        ),
         ({"ett": "above", "of": "imp", "transform": "drop"}, "it has ett <- resnet14(width=4) app"),
         ({"snip": "above", "of": "dense", "sparsity": 0.7}, "nothing beside it that is dense"),
         ({"imp": "above", "of": "reinit", "variant": "long"}, "no cell of the grid is IMP, long"),

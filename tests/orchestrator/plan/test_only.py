@@ -139,3 +139,20 @@ def test_an_axis_is_named_once() -> None:
 
 def test_nothing_given_is_no_part() -> None:
     assert Only.parse(()) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("transform=append:1,2", ("append:1,2",)),
+        ("transform=append:1,2,drop:1,3", ("append:1,2", "drop:1,3")),
+        ("transform=append:1-4", ("append:1-4",)),
+        ("transform=append|interpolate", ("append", "interpolate")),
+        ("transform=0 1 1|0 1 1", ("0 1 1|0 1 1",)),
+        ("round=1,2", ("1", "2")),
+    ],
+)
+def test_the_plan_of_a_transformation_is_one_value(text: str, values: tuple[str, ...]) -> None:
+    found = Only.parse([text])
+    assert found is not None
+    assert [tuple(part.values()) for part in found.parts] == [(values,)]

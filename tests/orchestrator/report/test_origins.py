@@ -8,7 +8,7 @@ from tests.orchestrator.helpers import begin, chain, epoch, rewind_result
 
 
 def test_each_value_is_found_once(tracker: Tracker) -> None:
-    stages = chain("origins", seeds=[900, 901, 902])
+    stages = chain("origins", seeds=[2900, 2901, 2902])
     starts = [one for one in stages if one.kind == "rewind_point"]
     for number, stage in enumerate(starts):
         log = begin(tracker, stage, grid="origins")

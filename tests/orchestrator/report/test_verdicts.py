@@ -277,7 +277,7 @@ def test_latex(report: Report, judged: Judgement) -> None:
     assert "\\label{tab:my-grid-resnet20-width-4-digits}" in text
     assert "\\label{tab:my-grid-claims}" in text
     assert "ETT $\\leftarrow$ resnet14(a\\textbar{}b) drop:1\\_2" in text
-    assert "$\\mathbf{96.50} \\pm 0.27$\\textsuperscript{$\\uparrow$\\dag} (74.00\\,\\%)" in text
+    assert "$\\mathbf{96.50} \\pm 0.27$\\textsuperscript{$\\uparrow$\\dag{}} (74.00\\,\\%)" in text
     assert "Non-zeros & 1\\,250 & 1\\,250 \\\\" in text
     assert "does not hold \\\\" in text
     assert "by Holm over 5 comparisons" in text
