@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import click
+import yaml
 from rich.table import Table
 
 from elth.errors import ElthError
@@ -55,12 +57,15 @@ def init(folder: Path | None, name: str | None) -> None:
     for file in files:
         click.echo(f"wrote {place / file}", err=True)
     config = place / next(iter(files))
-    click.echo(f"elth plan {config}\nelth run {config}")
+    place_of = shlex.quote(str(config))
+    click.echo(f"elth plan {place_of}\nelth run {place_of}")
 
 
 def _own(place: Path) -> dict[str, str]:
     """The files of a project, the config first."""
     name = re.sub(r"[^A-Za-z0-9_-]", "-", place.resolve().name).lstrip("-_") or "experiment"
+    if not isinstance(yaml.safe_load(name), str):  # a number, a date, null
+        name = f"experiment-{name}"
     config = (_TEMPLATE / "config.yaml").read_text(encoding="utf-8")
     config = config.replace("{file}", f"{name}.yaml").replace("{name}", name)
     code = {path.name: path.read_text(encoding="utf-8") for path in sorted(_TEMPLATE.glob("*.py"))}

@@ -128,6 +128,12 @@ class Notifier:
 
     def _run(self, told: dict[str, str]) -> None:
         what = f"the command of --notify, of '{told['ELTH_EVENT']}',"
+        try:
+            self._run_it(told, what)
+        except OSError as error:  # as of no room for what it prints
+            self._warn(f"{what} could not be run: {error.strerror or error}")
+
+    def _run_it(self, told: dict[str, str], what: str) -> None:
         with tempfile.TemporaryFile() as output:
             try:
                 process = subprocess.Popen(
@@ -145,9 +151,6 @@ class Notifier:
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 self._warn(f"{what} did not end within {SECONDS:g} s, and was ended")
-                return
-            except OSError as error:
-                self._warn(f"{what} could not be run: {error.strerror or error}")
                 return
             if code:
                 output.seek(0)

@@ -7,6 +7,7 @@ once, as trials get into each other's way: they share caches, memory and often c
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import statistics
 import time
@@ -85,12 +86,12 @@ def timed(experiment: Experiment, stages: Sequence[Stage], count: int) -> dict[T
     with ProcessPoolExecutor(at_once, mp_context=context, initializer=_quietly) as pool:
         try:
             answers = list(pool.map(_measure, [task] * at_once))
-        except ArithmeticError as error:  # of a loss that is not finite
-            raise ElthError(f"a few iterations could not be timed: {error}") from error
         except BrokenProcessPool as error:
             raise ElthError(
                 "a process that was to time a few iterations was ended: is there too little memory?"
             ) from error
+        except (ArithmeticError, RuntimeError) as error:  # not finite; or no memory, of a GPU
+            raise ElthError(f"a few iterations could not be timed: {error}") from error
     times = {
         what: statistics.fmean(one[index] for one in answers) for index, what in enumerate(found)
     }
@@ -106,8 +107,12 @@ def timed(experiment: Experiment, stages: Sequence[Stage], count: int) -> dict[T
 
 
 def _quietly() -> None:
-    """Let Ctrl-C, which reaches every process of a terminal, end this one without a traceback."""
+    """Let Ctrl-C, which reaches every process of a terminal, end this one without a traceback.
+
+    And let nothing that code from outside prints come between what the command prints.
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.dup2(2, 1)
 
 
 def _measure(task: Mapping[str, Any]) -> list[float]:

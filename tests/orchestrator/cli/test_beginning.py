@@ -98,7 +98,8 @@ def test_nothing_is_overwritten() -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "name"), [("a b", "a-b"), ("-x_y", "x_y"), ("é", "experiment"), (".", None)]
+    ("folder", "name"),
+    [("a b", "a-b"), ("-x_y", "x_y"), ("é", "experiment"), (".", None), ("123", "experiment-123")],
 )
 def test_a_config_has_the_name_of_its_folder(tmp_path: Path, folder: str, name: str | None) -> None:
     _elth("init", "--", folder)
