@@ -49,7 +49,7 @@ def test_what_is_begun_can_be_planned_and_is_valid() -> None:
     begun = _elth("init", "my project")
     assert (
         begun.stdout
-        == "elth plan my project/my-project.yaml\nelth run my project/my-project.yaml\n"
+        == "elth plan 'my project/my-project.yaml'\nelth run 'my project/my-project.yaml'\n"
     )
     assert {path.name for path in Path("my project").iterdir()} == {
         "my-project.yaml",
