@@ -24,7 +24,14 @@ dataset: digits
 seeds: [0]
 recipe: {{base: digits_resnet, length: 2ep, milestones: []}}
 pruning: {{rate: 0.5, rounds: 2}}
-criteria: {{grasp: {{samples_per_class: 4}}, synflow: {{iterations: 5, at: init}}}}
+criteria:
+  grasp: {{samples_per_class: 4}}
+  synflow: {{iterations: 5, at: init}}
+  rigl: {{every: 4it}}
+  set: {{every: 4it}}
+  snfs: {{every: 4it}}
+  gmp: {{every: 4it}}
+  dpf: {{every: 4it}}
 grid:
   - {{method: imp, network: {SMALL}, round: all, sparsity: 0.6}}
   - {{method: {OTHERS}, network: {SMALL}}}
