@@ -27,7 +27,7 @@ SMALL = (
     "pruning={rate: 0.5, rounds: 1}",
     "recipe={base: digits_resnet, length: 2ep, milestones: []}",
 )
-CHAIN = (*SMALL, "grid=[{method: imp, network: resnet14(width=4)}]")
+CHAIN = (*SMALL, "grid=[{method: imp, network: resnet14(width=4)}]", "claims=[]")
 SHORTER = {
     "elth run mine/mine.yaml": SMALL,
     "elth run fig6_cifar_resnets scale=smoke": CHAIN,

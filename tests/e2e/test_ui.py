@@ -23,6 +23,7 @@ from orchestrator.experiment.reading import load
 from orchestrator.experiment.sections import Experiment
 from orchestrator.report.ui import COLUMNS, address, serve
 from orchestrator.store.address import Store
+from orchestrator.store.counting import FLOPS
 from orchestrator.store.describing import NUMBERS
 from orchestrator.store.opening import STAGES
 from orchestrator.store.runlog import AXES, METRICS
@@ -173,7 +174,7 @@ def test_runs_are_listed_and_compare(page: Page, project: Project, tmp_path: Pat
             values = page.locator("tr", has=page.get_by_role("rowheader", name=name, exact=True))
             expect(values.locator("td")).to_have_text([run.data.params[name] for run in pair])
         names, numbers = page.get_by_role("grid").nth(0), page.get_by_role("grid").nth(1)
-        at = sorted([*METRICS, *NUMBERS]).index("test_accuracy")
+        at = sorted([*METRICS, *NUMBERS, *FLOPS]).index("test_accuracy")
         expect(names.get_by_title("Plot chart").nth(at)).to_have_text("test_accuracy")
         for column, run in enumerate(pair):
             number = numbers.locator("span").nth(2 * at + column)
