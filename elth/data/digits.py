@@ -12,6 +12,7 @@ parted in two ways, each into 1,297 images for training and 500 for testing; pix
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,8 +60,6 @@ def _read_shuffled(root: Path, *, download: bool) -> Parts:
     return images[train], labels[train], images[test], labels[test]
 
 
-_HOW = "it comes with scikit-learn: reinstall scikit-learn"
-
 SOURCE = MemorySource(
     info=DatasetInfo(
         name="digits",
@@ -70,21 +69,18 @@ SOURCE = MemorySource(
         fingerprint="ee46149fc808dd563efa642b4bb7ac777bb9c15f6eed0959872054fbe7a7cfe9",
         mean=(4.894,),
         deviation=(6.009,),
-        how_to_get=_HOW,
+        how_to_get="it comes with scikit-learn: reinstall scikit-learn",
     ),
     read=_read,
 )
 
 SHUFFLED = MemorySource(
-    info=DatasetInfo(
+    info=replace(
+        SOURCE.info,
         name="digits_shuffled",
-        shape=DataShape(channels=1, size=8, classes=10),
-        train_size=TRAIN,
-        test_size=TEST,
         fingerprint="7a6d3cbf1061e31e4e20d9d58454ca637d26fbdd9d88f831685abc552ee00be6",
         mean=(4.882,),
         deviation=(6.014,),
-        how_to_get=_HOW,
     ),
     read=_read_shuffled,
 )

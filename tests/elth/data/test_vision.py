@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.io  # type: ignore[import-untyped]
+import scipy.io
 import torch
 from torchvision.datasets import SVHN
 
