@@ -299,6 +299,7 @@ def write(
     counted: Costs | None = None,
     *,
     flops: bool = False,
+    judged: Judgement | None = None,
 ) -> list[Path]:
     """Write table, CSV, JSON and figures, of analyses where there are any.
 
@@ -309,6 +310,7 @@ def write(
         counted: what the cells cost. CSV and JSON tell of it; the table, a file and a figure of
             their own where the grid holds sparse training, or ``flops`` is true.
         flops: whether they do in any case.
+        judged: of the report, where it is there already.
 
     Returns the files.
 
@@ -319,7 +321,7 @@ def write(
     from orchestrator.report import cost_figure, costs, figure, pictures
 
     console = Console(record=True, width=140, file=io.StringIO())
-    judged = judge(report)
+    judged = judged or judge(report)
     in_table = told(report, counted, flops=flops)
     console.print(to_tables(report, in_table, judged))
     if analyses != NONE:

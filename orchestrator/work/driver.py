@@ -385,7 +385,8 @@ def _expected(experiment: Experiment, todo: Iterable[Stage], machines: Machines)
 def _report(tracker: Tracker, experiment: Experiment, console: Console, only: Only | None) -> None:
     """Write the report of the whole grid, and print it; of a part what belongs to that."""
     from orchestrator.report import page  # it draws, by matplotlib
-    from orchestrator.report.forms import to_tables, write  # they judge, by scipy
+    from orchestrator.report.forms import to_tables, write
+    from orchestrator.report.judgement import judge  # by scipy
 
     report = collect(tracker, experiment.name)
     if experiment.variants:
@@ -393,14 +394,15 @@ def _report(tracker: Tracker, experiment: Experiment, console: Console, only: On
     folder = (tracker.store.folder or Path()) / "reports" / experiment.name
     measured = analyses.collect(tracker, experiment.name)
     counted = known(tracker, report, tell=lambda why: _say(console, f"Note: {why}"))
-    files = write(report, folder, measured, counted)
-    files.append(page.write(tracker, report, folder, measured, counted))
+    judged = judge(report)
+    files = write(report, folder, measured, counted, judged=judged)
+    files.append(page.write(tracker, report, folder, measured, counted, judgement=judged))
     tracker.grids.add_report(experiment.name, files)
     if only is not None:
         whole, report = report, collect(tracker, experiment.name, only=only)
         measured = analyses.collect(tracker, experiment.name, only=only)
-        counted = known(tracker, report, whole=whole)
-    console.print(to_tables(report, told(report, counted)))
+        counted, judged = known(tracker, report, whole=whole), judge(report)
+    console.print(to_tables(report, told(report, counted), judged))
     if measured != analyses.NONE:
         console.print(analyses_tables(measured))
     _say(console, f"Report: {folder} ({', '.join(path.name for path in files)})")
