@@ -1,8 +1,11 @@
-"""What the tests of ``orchestrator`` share: one thread, one store, and a small finished grid."""
+"""What the tests of ``orchestrator`` share: one thread, empty stores, and a small finished grid."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,12 +43,28 @@ def no_times_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A store for tests that bring keys or grids of their own; to create one takes seconds."""
-    return Store.of(tmp_path_factory.mktemp("store"))
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty store, to be copied: to create one takes seconds, to copy it a moment."""
+    place = tmp_path_factory.mktemp("empty") / "runs"
+    Tracker(Store.of(place)).stages()
+    return place
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
+def store(empty: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store of the test's own: what another test has tracked cannot be met in it."""
+    place = tmp_path_factory.mktemp("store") / "runs"
+    shutil.copytree(empty, place)
+    with contextlib.closing(sqlite3.connect(place / "mlflow.db")) as base, base:
+        # The tests' own client of MLflow goes by it, unlike ours.
+        names = (empty.as_uri(), place.as_uri())
+        base.execute(
+            "UPDATE experiments SET artifact_location = replace(artifact_location, ?, ?)", names
+        )
+    return Store.of(place)
+
+
+@pytest.fixture
 def tracker(store: Store) -> Tracker:
     """The tracker of ``store``."""
     return Tracker(store)

@@ -104,6 +104,18 @@ class Shelf:
 
 
 @pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store of their own: what is damaged is mended again in it."""
+    return Store.of(tmp_path_factory.mktemp("damage"))
+
+
+@pytest.fixture(scope="module")
+def tracker(store: Store) -> Tracker:
+    """The tracker of ``store``."""
+    return Tracker(store)
+
+
+@pytest.fixture(scope="module")
 def shelf(store: Store, tracker: Tracker) -> Shelf:
     made = Shelf(store, tracker)
     assert made.go().failed == {}

@@ -158,7 +158,11 @@ def _act(shelf: Shelf, what: str, run_id: str, number: int) -> None:
 
 
 @pytest.mark.usefixtures("small_pages")
-@hypothesis.settings(QUICK, max_examples=3)  # of real runs; each takes a second
+@hypothesis.settings(
+    QUICK,
+    max_examples=3,  # of real runs; each takes a second
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],  # as a shelf is new
+)
 @given(
     st.lists(
         st.tuples(st.sampled_from(_ACTIONS), st.integers(), st.integers(1, 5)),

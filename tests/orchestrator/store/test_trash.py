@@ -41,18 +41,6 @@ from tests.orchestrator.helpers import (
 )
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A store of their own: nothing is removed where a grid of other tests cannot be read."""
-    return Store.of(tmp_path_factory.mktemp("trash"))
-
-
-@pytest.fixture(scope="module")
-def tracker(store: Store) -> Tracker:
-    """The tracker of ``store``."""
-    return Tracker(store)
-
-
 def _text(name: str) -> str:
     return tiny(name).resolved()
 
