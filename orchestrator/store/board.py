@@ -170,11 +170,14 @@ class Board:
                 break
             except MlflowException as error:
                 self._note_removal(root, error)
-        count, run_id = 0, ""
-        while (name := _nth(f"board/{part}", count + 1)) in params:
-            count, run_id = count + 1, params[name]
+        for other in {name.split("/")[1] for name in params if name.startswith("board/")}:
+            count, run_id = _last_board(params, other)
+            if run_id not in self._removed:  # all of them at once: one answer names them all
+                self._boards.setdefault(other, run_id)
+        count, run_id = _last_board(params, part)
         if run_id and run_id not in self._removed:
             return run_id
+        name = _nth(f"board/{part}", count + 1)
         found = self._find_old(f"leases of {part}...", "lease/")
         mine = found or self._create(
             f"leases of {part}...", {_ABOVE: str(_STEP * (1000 * roots_before + count))}
@@ -267,6 +270,14 @@ def set_tag(client: MlflowClient, run_id: str, name: str, value: str) -> None:
         if is_deleted(client, run_id, error):
             raise
         client.set_tag(run_id, name, value)
+
+
+def _last_board(params: Mapping[str, str], part: str) -> tuple[int, str]:
+    """How many boards a part of all keys has had, and the run of the last one."""
+    count, run_id = 0, ""
+    while (name := _nth(f"board/{part}", count + 1)) in params:
+        count, run_id = count + 1, params[name]
+    return count, run_id
 
 
 def _nth(name: str, number: int, by: str = "/") -> str:

@@ -1,6 +1,7 @@
 """Leases: of several drivers on one store, one does a stage, and the others know it.
 
-A holder tells that it lives by a tag on its run that changes every quarter of the lease's length.
+A holder tells that it lives by a tag on its run that changes every quarter of the lease's length:
+along with the epochs that it sends anyway, where these are often enough, else by itself.
 No two clocks are compared: whoever waits takes the stage over once the tag has stayed the same for
 that length on its own clock, or at once if the holder is known to have ended (``processes``).
 The run of a holder that is taken over is deleted, and MLflow refuses all that is written to it: a
@@ -16,6 +17,7 @@ twice as long each time is longer, in the end, than any of a driver that lives, 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -25,7 +27,6 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from mlflow import MlflowClient
@@ -96,6 +97,10 @@ class Lease:
         """Whether the store has refused a sign of life."""
         self._tracker = tracker
         self._driver = driver
+        self._length = length()
+        self._signs = itertools.count(1)
+        self._told = time.monotonic()
+        """When the last sign of life was given that the store has taken."""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._live, daemon=True, name="elth-lease")
         self._thread.start()
@@ -123,6 +128,19 @@ class Lease:
                 raise
             return False
 
+    @property
+    def is_due(self) -> bool:
+        """Whether the next sign of life is worth a place in what is sent now for another reason."""
+        return time.monotonic() - self._told > self._length / _BEATS / 2
+
+    def sign(self) -> list[RunTag]:
+        """The next sign of life: tags of its run."""
+        return [RunTag(*tag) for tag in _signs(next(self._signs), self._length).items()]
+
+    def has_told(self) -> None:
+        """Note that the store has taken a sign of life."""
+        self._told = time.monotonic()
+
     def end(self) -> None:
         """Stop telling."""
         self._over.set()
@@ -140,12 +158,15 @@ class Lease:
             self._tracker.client.delete_run(self.run_id)
 
     def _live(self) -> None:
-        seconds, count = length(), 0
-        while not self._over.wait(seconds / _BEATS):
-            count += 1
+        between = pause = self._length / _BEATS
+        while not self._over.wait(pause):
+            pause = self._told + between - time.monotonic()
+            if pause > 0:  # it was told along with something else
+                continue
+            pause = between
             try:
-                tags = [RunTag(*tag) for tag in _signs(count, seconds).items()]
-                self._tracker.client.log_batch(self.run_id, tags=tags)
+                self._tracker.client.log_batch(self.run_id, tags=self.sign())
+                self.has_told()
             except MlflowException as error:  # it may be away for a while
                 self.seems_lost = is_deleted(self._tracker.client, self.run_id, error)
             if self.seems_lost:
@@ -290,7 +311,7 @@ def _losses(tracker: Tracker, key: str, driver: str) -> list[str]:
     runs = {run.info.run_id: run for page in found for run in page}
     return [
         _owner(runs.get(after))
-        for before, after in pairwise(tracker.board.holders(key))
+        for before, after in itertools.pairwise(tracker.board.holders(key))
         if before in runs and runs[before].info.status == "RUNNING"
         if _owner(runs[before]) == driver != _owner(runs.get(after))
     ]

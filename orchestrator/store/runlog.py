@@ -253,14 +253,21 @@ class RunLog:
                     inputs = []
                 try:
                     for i in range(0, max(len(waiting), bool(tags)), _BATCH):
-                        batch = waiting[i : i + _BATCH]
-                        self.client.log_batch(self.run_id, metrics=batch, tags=tags)
+                        self._send_batch(waiting[i : i + _BATCH], tags)
                     waiting, self._failure = [], None
                     pace.answered(time.monotonic() - began, time.thread_time() - spent)
                 except Exception as error:
                     self._failure = error
                     pace.failed()
                 last, pause = time.monotonic(), pace.pause()
+
+    def _send_batch(self, metrics: list[Metric], tags: list[RunTag]) -> None:
+        """Send some metrics, and with them that the holder of the lease lives."""
+        lease = self.lease if self.lease is not None and self.lease.is_due else None
+        signs = [] if lease is None else lease.sign()
+        self.client.log_batch(self.run_id, metrics=metrics, tags=[*tags, *signs])
+        if lease is not None:
+            lease.has_told()
 
 
 def _fail(client: MlflowClient, run_id: str, reason: str, *, final: bool) -> None:

@@ -17,6 +17,7 @@ from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from elth.errors import ElthError
 from orchestrator import plan
 from orchestrator.plan.stage import Stage
+from orchestrator.store import runlog
 from orchestrator.store.address import Store
 from orchestrator.store.board import BOARDS, ROOT, Board, is_deleted
 from orchestrator.store.leases import (
@@ -107,6 +108,25 @@ def test_of_many_at_once_one_has_it_and_all_see_one_board(tracker: Tracker) -> N
     root = tracker.client.get_experiment_by_name(ROOT)
     assert root is not None
     assert _board(tracker)._find_root() == (root.tags["elth.root"], 0)
+
+
+def test_one_answer_names_the_boards_of_all_keys(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [part + 62 * "0" for part in ("aa", "bb", "cc")]
+    for key in keys:
+        assert _board(tracker).take(key, 1, f"of {key[:2]}")
+    late = _board(tracker)
+    asked: list[str] = []
+    get_run = MlflowClient.get_run
+
+    def counted(self: MlflowClient, run_id: str) -> Run:
+        asked.append(run_id)
+        return get_run(self, run_id)
+
+    monkeypatch.setattr(MlflowClient, "get_run", counted)
+    assert [late.latest(key) for key in keys] == [(1, f"of {key[:2]}") for key in keys]
+    assert len(asked) == 1 + len(keys), "the run above the boards once, and each board"
 
 
 def test_leases_have_numbers_and_the_last_one_counts(tracker: Tracker) -> None:
@@ -248,6 +268,59 @@ def test_a_holder_tells_that_it_lives_until_its_run_is_gone(
     holder._thread.join(20)
     assert not holder._thread.is_alive()
     assert holder.is_lost()
+
+
+class _Waits:
+    """An event that nothing sets, and that ends its thread after so many waits."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.pauses = count, list[float]()
+
+    def wait(self, pause: float) -> bool:
+        self.pauses.append(pause)
+        return len(self.pauses) > self.count
+
+    def set(self) -> None:
+        """As an event is."""
+
+
+def test_who_has_told_that_it_lives_need_not_tell_it_again(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = _lease(tracker, chain("told", seeds=[70])[0], ELSEWHERE)
+    lease.end()
+    lease._thread.join()
+    sent: list[Any] = []
+    monkeypatch.setattr(tracker.client, "log_batch", lambda *_, **words: sent.append(words))
+    waits = _Waits(3)
+    monkeypatch.setattr(lease, "_over", waits)
+    monkeypatch.setattr(lease, "_told", time.monotonic() + 1000)
+    lease._live()
+    assert not sent
+    assert min(waits.pauses[1:]) > 900, "the next is due a quarter of a lease after the last"
+    monkeypatch.setattr(lease, "_over", _Waits(3))
+    monkeypatch.setattr(lease, "_told", time.monotonic() - 1000)
+    lease._live()
+    assert len(sent) == 1, "told once, it is not due"
+
+
+def test_a_sign_of_life_goes_along_with_epochs_if_one_is_due(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runlog, "_FLUSH_SECONDS", 0.0)
+    stage = chain("along", seeds=[71])[0]
+    lease = _lease(tracker, stage, ELSEWHERE)
+    lease.end()
+    log = begin(tracker, stage, driver=ELSEWHERE, lease=lease)
+    before = last_beat(tracker.client.get_run(log.run_id))[0]
+    log.epoch(epoch(1))
+    _wait_for(lambda: "train_loss" in tracker.client.get_run(log.run_id).data.metrics)
+    assert last_beat(tracker.client.get_run(log.run_id))[0] == before, "none is due"
+    monkeypatch.setattr(lease, "_told", time.monotonic() - 1000)
+    log.epoch(epoch(2))
+    _wait_for(lambda: last_beat(tracker.client.get_run(log.run_id))[0] != before)
+    assert not lease.is_due
+    log.finish(rewind_result(), keep_weights=False)
 
 
 def test_a_run_that_a_repeated_request_has_made_is_removed(tracker: Tracker) -> None:
