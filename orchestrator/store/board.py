@@ -27,6 +27,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Run, ViewType
 from mlflow.exceptions import MlflowException
 
+from orchestrator.store.away import is_away
 from orchestrator.store.opening import MARK, NOTE
 
 T = TypeVar("T")
@@ -82,6 +83,8 @@ class Board:
         self._notes = notes
         self._root = ("", 0)
         """The run above the boards, and how many were there before it."""
+        self._home = ""
+        """The experiment of the boards, once that is known."""
         self._boards: dict[str, str] = {}
         self._removed: set[str] = set()
         """Runs that were removed for good."""
@@ -109,6 +112,10 @@ class Board:
         """
         number, holder = self.latest(key)
         return holder == run_id if holder else self.take(key, number + 1, run_id)
+
+    def prepare(self) -> None:
+        """Make the run above the boards before workers come, who would all make one at once."""
+        self._find_root()
 
     def restore(self) -> None:
         """Restore the boards that were deleted, and what names them."""
@@ -217,17 +224,27 @@ class Board:
     def _find_old(self, name: str, prefix: str) -> str:
         """The newest run of a name that holds something, though nothing names it any more."""
         text = f"attributes.run_name = '{name}'"
-        found = self._search(self._make_experiment(BOARDS), text)
+        found = self._search(self._experiment(), text)
         held = [run for run in found if any(one.startswith(prefix) for one in run.data.params)]
         newest = max(held, key=lambda run: int(run.info.start_time), default=None)
         return "" if newest is None else str(newest.info.run_id)
+
+    def _experiment(self) -> str:
+        self._home = self._home or self._make_experiment(BOARDS)
+        return self._home
 
     def _search(self, experiment: str, text: str, view: int = ViewType.ALL) -> list[Run]:
         return list(self._client.search_runs([experiment], text, view))
 
     def _create(self, name: str, tags: Mapping[str, str]) -> str:
         given = {NOTE: NOTES[BOARDS], **{key: one for key, one in tags.items() if one != "0"}}
-        run = self._client.create_run(self._make_experiment(BOARDS), run_name=name, tags=given)
+        try:
+            run = self._client.create_run(self._experiment(), run_name=name, tags=given)
+        except MlflowException as error:
+            if is_away(error):
+                raise
+            self._home = ""  # it was deleted since it was asked for
+            run = self._client.create_run(self._experiment(), run_name=name, tags=given)
         self._client.update_run(run.info.run_id, "FINISHED")  # else it would seem to run for ever
         return str(run.info.run_id)
 

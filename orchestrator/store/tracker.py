@@ -174,6 +174,7 @@ class Tracker:
             if isinstance(found, Experiment):
                 tidied.describe(self.client, found)
         self.board.restore()
+        self.board.prepare()
 
     def create_run(self, **words: Any) -> Run:
         """Begin a run of a stage; as ``MlflowClient.create_run``.
