@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from elth import plugins
 from elth.errors import ElthError
@@ -20,8 +20,12 @@ from orchestrator.cluster import arithmetic, machines
 from orchestrator.experiment.sections import Experiment
 from orchestrator.store import storage
 from orchestrator.store.address import Store
+from orchestrator.store.away import plain
 from orchestrator.store.processes import in_words, is_alive
 from orchestrator.store.soundness import DO_AGAIN, faulty
+
+if TYPE_CHECKING:
+    from orchestrator.store.tracker import Tracker
 
 PACKAGES = ("elth", "torch", "torchvision", "ray", "mlflow", "numpy")
 _CLOCK_SECONDS = 2.0
@@ -31,6 +35,9 @@ _SILENT_SECONDS = 600.0
 """Of a process that cannot be seen from here; a lease is some seconds, and clocks differ."""
 _OLD_SECONDS = 86_400.0
 """The same of one whose version tells no time of its signs of life: since its run began."""
+
+_STAGE_SECONDS = 600.0
+"""Of a stage, where it is told how many workers a server serves."""
 
 _USUAL: tuple[Mapping[str, Any], ...] = (
     {
@@ -153,6 +160,8 @@ def check_store(store: Store, *, restore: bool = False) -> Iterator[Finding]:
     for note in tracker.notes:
         yield _well("store", note)
     yield _well("store", f"{store} answers and can be written")
+    if store.folder is None:
+        yield from check_serving(tracker)
     place = str(tracker.client.get_experiment(tracker.experiments[STAGES]).artifact_location)
     is_local = place.startswith("file:") or ":/" not in place
     if store.folder is None and is_local:
@@ -197,6 +206,41 @@ def check_store(store: Store, *, restore: bool = False) -> Iterator[Finding]:
             f"{_some(list(networks))}: see docs/numerics.md",
             do=DO_AGAIN,
         )
+
+
+def check_serving(tracker: Tracker) -> Iterator[Finding]:
+    """How soon a server answers, and for how many workers that is enough."""
+    from mlflow.exceptions import MlflowException
+
+    from orchestrator.cluster import serving
+
+    try:
+        found = serving.measure(tracker)
+    except MlflowException as error:
+        yield Finding(about="server", what=plain(error), do="see what the message says")
+        return
+    each, most = (found.workers(between=b, stage=_STAGE_SECONDS) for b in (5.0, 120.0))
+    what = (
+        f"answers in {1000 * found.alone:.0f} ms, {found.rate:.0f} batches of metrics a second to "
+        f"several at once: with stages of {_STAGE_SECONDS / 60:.0f} minutes it serves about {each} "
+        f"workers that show their epochs every 5 s; more, up to {most}, show them up to two "
+        "minutes late"
+    )
+    if found.errors:
+        said, count = found.errors.most_common(1)[0]
+        yield Finding(
+            about="server",
+            what=f"{what}; to {found.errors.total()} more it gave errors, {count} times: {said}",
+            do="give it the settings of docs/cluster.md, first a larger pool of connections",
+        )
+    elif found.is_slow:
+        yield Finding(
+            about="server",
+            what=f"{what}; the latest answer took {found.longest:.1f} s",
+            do="look what else it does; docs/cluster.md has settings for many workers",
+        )
+    else:
+        yield _well("server", what)
 
 
 def check_tickets(experiment: Experiment, store: Store) -> Iterator[Finding]:
