@@ -43,8 +43,6 @@ from benchmarks.rows import Row, row, show
 WORKERS = (8, 64, 256, 512)
 _PROCESSES = 4
 """Of the simulated workers; each of its threads is a worker."""
-_LATE = 3600.0
-"""Seconds that workers may take to deliver what they have, after the time is over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,7 +253,7 @@ def _made(load: Load, first: int, count: int) -> tuple[Any, list[list[Any]], Any
             "dataset": "digits",
             "seeds": list(range(first, first + count)),
             "recipe": {"length": "1ep", "batch_size": 64, "lr": 0.1, "rewind": "0it"},
-            "pruning": {"rate": 0.2, "rounds": load.rounds},
+            "pruning": {"rate": 0.01, "rounds": load.rounds},
             "grid": [{"method": "imp", "network": network}],
         }
     )
@@ -396,11 +394,17 @@ def measure(folder: Path, load: Load, settings: servers.Settings, fault: str = "
 
 
 def _prepared(uri: str) -> None:
-    """A store as the driver leaves it before its first trial."""
+    """A store as the driver leaves it before its first trial, in use for some time: it has boards.
+
+    Each board of leases is made once in the life of a store, which takes ten calls.
+    """
     from orchestrator.store.address import Store
     from orchestrator.store.tracker import Tracker
 
-    Tracker(Store.of(uri)).stages()
+    tracker = Tracker(Store.of(uri))
+    tracker.tend()
+    for number in range(256):
+        tracker.board.latest(f"{number:02x}" + 62 * "0")
 
 
 def _read(path: Path) -> Told:
