@@ -23,6 +23,7 @@ PARTS = {
     "sparse": "an interval of RigL against one of a static mask",
     "input": "images of ImageNet's size",
     "orchestrator": "the system's own cost",
+    "tracker": "one MLflow server with hundreds of workers (an hour)",
     "storage": "bytes of a chain",
     "judgement": "words and intervals of a report against the truth",
 }

@@ -1,4 +1,4 @@
-"""Servers for a measurement, on the loopback address: PostgreSQL, MLflow, a proxy that loses answers.
+"""Servers on the loopback address to measure: PostgreSQL, MLflow, a proxy that loses answers.
 
 PostgreSQL does not run as root: as root it is run as the user ``postgres`` of Debian's package.
 """
@@ -19,6 +19,8 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -115,6 +117,17 @@ class Process:
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.kill()
 
+    def wait(self) -> None:
+        """Until it answers."""
+        raise NotImplementedError
+
+    def restart(self, pause: float) -> None:
+        """Kill it, as a machine that fails does, and start it again after some seconds."""
+        self.stop(kill=True)
+        time.sleep(pause)
+        self.start()
+        self.wait()
+
 
 class Postgres(Process):
     """A database."""
@@ -126,11 +139,16 @@ class Postgres(Process):
         if os.geteuid() == 0:
             shutil.chown(folder, "postgres", "postgres")
             as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]
-        self._as_user = as_user
         place = folder / "data"
-        words = ["--auth=trust", "--username=mlflow", "--no-sync", "--encoding=UTF8", "--locale=C"]
+        words: list[str] = [
+            "--auth=trust",
+            "--username=mlflow",
+            "--no-sync",
+            "--encoding=UTF8",
+            "--locale=C",
+        ]
         subprocess.run(
-            [*as_user, self._programs / "initdb", "-D", place, *words],
+            [*as_user, str(self._programs / "initdb"), "-D", str(place), *words],
             check=True,
             stdout=subprocess.DEVNULL,
             cwd="/",
@@ -152,7 +170,14 @@ class Postgres(Process):
     def wait(self) -> None:
         """Until it answers."""
         for _ in range(600):
-            ready = [self._programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self._port)]
+            ready = [
+                str(self._programs / "pg_isready"),
+                "-q",
+                "-h",
+                "127.0.0.1",
+                "-p",
+                str(self._port),
+            ]
             if subprocess.run(ready, check=False).returncode == 0:
                 return
             time.sleep(0.1)
@@ -160,21 +185,13 @@ class Postgres(Process):
 
     def ask(self, text: str, base: str = "mlflow") -> list[tuple[Any, ...]]:
         """What it answers to a statement."""
-        import psycopg2  # of ``psycopg2-binary``
-
+        psycopg: Any = import_module("psycopg")  # a server's package, and not one of ours
         address = {"host": "127.0.0.1", "port": self._port, "user": "mlflow", "dbname": base}
-        with contextlib.closing(psycopg2.connect(**address)) as connection:
+        with contextlib.closing(psycopg.connect(**address)) as connection:
             connection.autocommit = True
             with connection.cursor() as cursor:
                 cursor.execute(text)
                 return list(cursor.fetchall()) if cursor.description else []
-
-    def restart(self, pause: float) -> None:
-        """Kill it, as a machine that fails, and start it again."""
-        self.stop(kill=True)
-        time.sleep(pause)
-        self.start()
-        self.wait()
 
 
 class Mlflow(Process):
@@ -209,13 +226,6 @@ class Mlflow(Process):
             time.sleep(0.2)
         raise RuntimeError("the MLflow server does not answer")
 
-    def restart(self, pause: float) -> None:
-        """Kill it and start it again."""
-        self.stop(kill=True)
-        time.sleep(pause)
-        self.start()
-        self.wait()
-
 
 @contextlib.contextmanager
 def postgres(folder: Path, settings: Settings) -> Iterator[Postgres]:
@@ -235,6 +245,16 @@ def mlflow(folder: Path, database: str, settings: Settings) -> Iterator[Mlflow]:
         yield found
     finally:
         found.stop()
+
+
+def lacking() -> str:
+    """What has to be installed first; empty if nothing has."""
+    if find_spec("psycopg") is None:
+        return "the package psycopg[binary] is not installed"
+    with contextlib.suppress(RuntimeError):
+        _programs()
+        return ""
+    return "PostgreSQL is not installed (Debian's package postgresql)"
 
 
 def _programs() -> Path:

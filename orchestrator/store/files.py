@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -31,6 +32,9 @@ FILES = "elth.files"
 """The tag of a run that tells which files its result has, with their sizes in bytes."""
 
 _RECORDED = re.compile(rf"/{ARTIFACTS}/([0-9a-f]{{32}})/artifacts(?:/|$)")
+
+
+_KNOWN = 256
 
 
 def folder_of(store: Path, run_id: str) -> Path:
@@ -103,12 +107,25 @@ class Files:
         """
         self._client = client
         self._folder = folder
+        self._addresses: dict[str, str] = {}
+        """Where a server has the files of the runs that were asked for last."""
+
+    def know(self, run: Run) -> None:
+        """Keep where the files of a run lie, so that the server need not be asked for it."""
+        self._keep(str(run.info.run_id), run)
+
+    def _keep(self, run_id: str, run: Run) -> None:
+        while len(self._addresses) >= _KNOWN:
+            del self._addresses[next(iter(self._addresses))]
+        self._addresses[run_id] = str(run.info.artifact_uri)
 
     def _repository(self, run_id: str) -> ArtifactRepository:
         if self._folder is not None:
             address = folder_of(self._folder, run_id).as_uri()
         else:
-            address = str(self._client.get_run(run_id).info.artifact_uri)
+            if run_id not in self._addresses:
+                self._keep(run_id, self._client.get_run(run_id))
+            address = self._addresses[run_id]
             uri = self._client.tracking_uri
             if uri.startswith("http") and (address.startswith("file:") or ":/" not in address):
                 raise ElthError(

@@ -200,6 +200,7 @@ def open_run(
             **(tags or {}),
         },
     )
+    tracker.files.know(run)
     return str(run.info.run_id)
 
 

@@ -9,6 +9,8 @@ import shutil
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -19,6 +21,7 @@ from elth.errors import ElthError
 from elth.tickets import Ticket
 from orchestrator import plan as plans
 from orchestrator.cli.main import cli
+from orchestrator.store import files as store_files
 from orchestrator.store.address import Store
 from orchestrator.store.away import AwayError
 from orchestrator.store.files import Files, folder_of, relocated
@@ -101,6 +104,43 @@ def test_a_server_that_keeps_files_to_itself_is_refused(tmp_path: Path) -> None:
     files = Files(Server(), None)  # type: ignore[arg-type]
     with pytest.raises(ElthError, match=r"not handed out: start it with --artifacts-destination"):
         files.read("1", "x")
+
+
+def test_a_server_is_asked_once_where_the_files_of_a_run_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Server:
+        tracking_uri = "http://tracker"
+
+        def get_run(self, run_id: str) -> Any:
+            asked.append(run_id)
+            place = (tmp_path / run_id).as_uri().replace("file://", "file-plugin://")
+            return SimpleNamespace(info=SimpleNamespace(run_id=run_id, artifact_uri=place))
+
+    addresses: list[str] = []
+
+    class Repository:
+        def list_artifacts(self, _: object) -> list[object]:
+            return []
+
+    def repository(address: str, _: str) -> Repository:
+        addresses.append(address)
+        return Repository()
+
+    monkeypatch.setattr(store_files, "get_artifact_repository", repository)
+    monkeypatch.setattr(store_files, "_KNOWN", 2)
+    files = Files(Server(), None)  # type: ignore[arg-type]
+    files.know(Server().get_run("begun"))
+    asked.clear()
+    for name in ("begun", "other", "begun", "other"):
+        files.sizes(name)
+    assert asked == ["other"]
+    assert [one.rpartition("/")[2] for one in addresses] == ["begun", "other", "begun", "other"]
+    files.sizes("third")  # no more than two are kept
+    files.sizes("begun")
+    assert asked == ["other", "third", "begun"]
 
 
 def test_a_database_of_a_directory_is_that_directory(tmp_path: Path) -> None:
