@@ -98,6 +98,42 @@ class Plan:
         return sum(map(len, lines.values())), sum(len(above[key]) for key in self.asked)
 
 
+def rank(path: float, number: int) -> tuple[float, int]:
+    """Which of the jobs that are ready comes first: the one with the least.
+
+    Args:
+        path: the work of the longest path that starts with the job; the longest comes first.
+        number: its place in the plan, which decides where paths are as long.
+    """
+    return -path, number
+
+
+def kept_back(
+    jobs: Iterable[Job], children: Mapping[str, Collection[str]], again: Iterable[str]
+) -> dict[str, set[str]]:
+    """What jobs wait for beside their parents, by the key of their first stage.
+
+    Args:
+        jobs: what is to be done.
+        children: for each key the keys of the stages that need it.
+        again: stages that are done again: whatever comes of one waits for it, even where all
+            between is finished, as all on the way may have to be done again.
+    """
+    jobs = tuple(jobs)
+    needs: dict[str, set[str]] = {}
+    for key in again:
+        below, todo = {key}, [key]
+        while todo:
+            new = [child for child in children.get(todo.pop(), ()) if child not in below]
+            below.update(new)
+            todo += new
+        for job in jobs:
+            own = {stage.key for stage in job.stages}
+            if key not in own and not below.isdisjoint(own):
+                needs.setdefault(job.stages[0].key, set()).add(key)
+    return needs
+
+
 def makespan(jobs: Iterable[Job], slots: int, finished: Collection[str] = ()) -> float:
     """Work units of wall time for jobs on ``slots`` trials at a time: the longer of two bounds.
 

@@ -16,7 +16,7 @@ from itertools import takewhile
 
 from orchestrator.plan.costs import work
 from orchestrator.plan.ending import ended, links_of
-from orchestrator.plan.graph import Job, Plan, makespan
+from orchestrator.plan.graph import Job, Plan, kept_back, makespan, rank
 from orchestrator.plan.stage import Stage
 
 _LOOK_SECONDS = (1.0, 30.0)
@@ -426,21 +426,13 @@ class Schedule:
 
     def _keep_back(self, keys: Collection[str]) -> None:
         """Let the jobs that come of stages wait for these, even where all between is finished."""
-        for key in keys:
-            below, todo = {key}, [key]
-            while todo:
-                new = [child for child in self._children.get(todo.pop(), ()) if child not in below]
-                below.update(new)
-                todo += new
-            for first, job in self._jobs.items():
-                own = {stage.key for stage in job.stages}
-                if key not in own and not below.isdisjoint(own):
-                    self._needs[first].add(key)
+        for first, needs in kept_back(self._jobs.values(), self._children, keys).items():
+            self._needs[first] |= needs
 
     def _offer(self, key: str) -> None:
         """Note that the job that begins with a stage is ready, if its parents are done."""
         if self._is_ready(key):
-            heapq.heappush(self._ready, (-self._path[key], self._order[key], key))
+            heapq.heappush(self._ready, (*rank(self._path[key], self._order[key]), key))
 
     def _is_ready(self, key: str) -> bool:
         if key not in self._jobs:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 import random
 import threading
 import time
@@ -39,6 +38,8 @@ from orchestrator.store.describing import note_of
 from orchestrator.store.listing import pages
 from orchestrator.store.marks import is_finished, standing
 from orchestrator.store.opening import NOTE, STAGES
+from orchestrator.store.pace import BEATS as _BEATS
+from orchestrator.store.pace import lease_seconds as length
 from orchestrator.store.processes import in_words, is_gone
 from orchestrator.store.provenance import environment
 from orchestrator.store.variants import tags_of, without_variant
@@ -52,13 +53,6 @@ BEAT = "elth.beat"
 
 SEEN = "elth.seen"
 """The tag with the time of the last sign of life by its process's clock: for people alone."""
-
-_BEATS = 4
-
-
-def length() -> float:
-    """Seconds without a sign of life after which a stage is taken over."""
-    return float(os.environ.get("ELTH_LEASE_SECONDS", "60"))
 
 
 class LostError(Exception):

@@ -7,9 +7,14 @@ workers so come to share what one server takes, whatever that is. What waits is 
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 
+SHORTEST = 5.0
+"""Seconds between two batches of a stage's epochs, while the server answers at once."""
+BEATS = 4
+"""Signs of life within the length of a lease."""
 SLOW = 2.0
 """Seconds from which on an answer says that the server has enough to do."""
 _LONGEST = 120.0
@@ -17,6 +22,11 @@ _STEP = 1 / 60
 """Batches a second by which the rate grows with each answer."""
 _SHARE = 0.005
 """Of a core, for sending."""
+
+
+def lease_seconds() -> float:
+    """Seconds without a sign of life after which a stage is taken over."""
+    return float(os.environ.get("ELTH_LEASE_SECONDS", "60"))
 
 
 class Pace:

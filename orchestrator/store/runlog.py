@@ -35,7 +35,7 @@ from orchestrator.store.describing import inputs_of, numbers_of, plain_inputs
 from orchestrator.store.files import FILES
 from orchestrator.store.leases import Lease, LostError, is_dead, open_run
 from orchestrator.store.marks import standing
-from orchestrator.store.pace import Pace
+from orchestrator.store.pace import SHORTEST, Pace
 from orchestrator.store.provenance import of_modules
 from orchestrator.store.tracker import Tracker
 
@@ -59,7 +59,7 @@ COST = "cost.json"
 
 _WAYS = ("weights", "finetune", "repel", "repel_from")
 
-_FLUSH_SECONDS = 5.0
+_FLUSH_SECONDS = SHORTEST
 _BATCH = 1000
 
 
