@@ -15,6 +15,7 @@ from typing import Any
 from elth.errors import ElthError
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.outside import Outside, take
+from orchestrator.plan.places import trials_on, workers_on
 from orchestrator.store import storage
 from orchestrator.store.address import Store
 from orchestrator.work.resources import asking, numerics_here
@@ -138,13 +139,8 @@ def slots(experiment: Experiment, machines: Iterable[Node]) -> int:
     """
     want = experiment.resources
     machines = tuple(machines)
-    have = 0
-    for node in machines:
-        count = node.cpus // want.cpus
-        if want.gpus:
-            count = min(count, node.gpus * int(1 / want.gpus))
-        have += count
-    have //= want.workers
+    room = [workers_on(want, cpus=node.cpus, gpus=node.gpus) for node in machines]
+    have = trials_on(want, room)
     if have < 1:
         most = max(machines, key=lambda node: (node.gpus, node.cpus), default=None)
         largest = f"{most.cpus} cpus and {most.gpus} gpus" if most else "none to give"
@@ -152,6 +148,8 @@ def slots(experiment: Experiment, machines: Iterable[Node]) -> int:
             f"{asking(want)} for {want.cpus} cpus and {want.gpus:g} gpus, and of the "
             f"{len(machines)} nodes of the cluster the largest has {largest}: lower "
             "resources.cpus or resources.gpus, or start larger nodes"
+            + ", or let its workers lie otherwise by resources.placement"
+            * (sum(room) >= want.workers)
         )
     return min(have, want.concurrent or have)
 
