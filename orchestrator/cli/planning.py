@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from rich.table import Table
 from elth.errors import ElthError
 from orchestrator.cli.common import PLACE, Command, find_store, open_tracker, out, store_option
 from orchestrator.cli.options import json_option, only_option, print_json
+from orchestrator.cli.walking import Asked, Walked, slots_options, walked
 from orchestrator.plan.costs import size_of
 from orchestrator.plan.ending import ended, endings, links_of, verdicts
 from orchestrator.plan.imported import lacking
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from orchestrator.plan.graph import Plan
     from orchestrator.plan.only import Only
     from orchestrator.plan.stage import Stage
+    from orchestrator.plan.walking import Course
     from orchestrator.store.content import Change
     from orchestrator.store.listing import Tracked
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 @click.option(
     "--time", "measures", is_flag=True, help="Time a few real iterations of each network first."
 )
+@slots_options
 @json_option
 def plan(
     config: Path,
@@ -42,17 +45,23 @@ def plan(
     store: str | None,
     only: Only | None,
     measures: bool,
+    slots: int | None,
+    nodes: int | None,
+    gpus: int | None,
+    cpus: int | None,
     as_json: bool,
 ) -> None:
     """Tell what a run of CONFIG would do, before anything is spent.
 
     How long it takes is told from finished stages of the store; else from steps that were timed on
     this machine, by --time or when a network's arithmetic was looked at; else it is a guess.
+    --slots tells it of another number of trials at a time, and where those would wait.
     """
     from orchestrator import plan as plans
     from orchestrator.experiment.reading import load
 
     experiment = load(config, overrides)
+    asked = Asked.of(experiment.resources, slots, nodes, gpus, cpus)
     built = plans.build(experiment)
     place, tracked, change, again = _look(store, experiment, built)
     part = built if only is None else only.of(built, experiment.name)
@@ -62,6 +71,7 @@ def plan(
             finished.setdefault(one.key, one)
     over = ended(links_of(part.stages), verdicts(experiment.pruning.stop, finished))
     notes = list(part.notes)
+    waiting = set(again)
     if finished and (part.kept or part.analyses):
         from orchestrator.store.keeping import notes_of, weightless
 
@@ -69,11 +79,18 @@ def plan(
         notes += notes_of(short)
         for stage in short.needed:
             del finished[stage.key]
+            waiting.add(stage.key)
     refusals = lacking(part.stages, finished, [one.stage for one in tracked], place)
     told = f"The grid {experiment.name} is new in {place}."
     if change is not None:
         refusals += [change.refusal] if change.refusal else []
         told = change.told
+    done = set(finished) | over.keys()
+    estimate = _estimate(experiment, part, done, tracked, measures, waiting, asked)
+    seen = None
+    if asked is not None:
+        is_timed = estimate.source != "guess" or not estimate.course.stages
+        seen = walked(asked, estimate.course, part, is_timed=is_timed)
     found = Outlook(
         experiment=experiment,
         part=part,
@@ -85,7 +102,8 @@ def plan(
         notes=tuple(notes),
         refusals=tuple(refusals),
         change=told,
-        estimate=_estimate(experiment, part, set(finished) | over.keys(), tracked, measures),
+        estimate=estimate,
+        walked=seen,
     )
     if as_json:
         print_json(found.plain())
@@ -112,6 +130,8 @@ class Estimate:
     """Of ``--time``: seconds of an iteration, by what is trained."""
     took: float = 0.0
     """Seconds that the timing took."""
+    course: Course
+    """What is to be done, with how long each stage takes: in seconds, or of a guess in work."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +153,8 @@ class Outlook:
     change: str
     """What becomes of the grid."""
     estimate: Estimate
+    walked: Walked | None = None
+    """With the slots that were asked for."""
 
     @property
     def todo(self) -> list[Stage]:
@@ -197,6 +219,7 @@ class Outlook:
             "notes": list(self.notes),
             "refusals": list(self.refusals),
             "change": self.change,
+            **({} if self.walked is None else {"walk": self.walked.plain()}),
         }
 
 
@@ -260,14 +283,17 @@ def _estimate(
     done: Collection[str],
     tracked: list[Tracked],
     measures: bool,
+    again: Collection[str],
+    asked: Asked | None,
 ) -> Estimate:
-    """How long the rest of a plan takes here.
+    """How long the rest of a plan takes: here, or on the slots that were asked for.
 
     Raises:
         ElthError: it is to be timed, and cannot be done here.
     """
     from orchestrator import plan as plans
     from orchestrator.plan import estimating
+    from orchestrator.plan.walking import Course
     from orchestrator.work import timing
     from orchestrator.work.resources import local_slots
 
@@ -280,29 +306,45 @@ def _estimate(
         if measures:
             raise
         not_here = str(error)
-    units = plans.makespan(part.jobs(done), count)
-    found = Estimate(seconds=0.0, source="guess", slots=count, places=places, not_here=not_here)
-    if not todo:
-        return found
-    began = time.monotonic()
-    if measures:
+    costs, source, steps, took = None, "guess", {}, 0.0
+    if todo and measures:
+        began = time.monotonic()
         steps = timing.timed(experiment, todo, count)
-        known = estimating.pace(todo, steps)
-        found = replace(found, steps={str(what): one for what, one in steps.items()})
-        if known is not None:
-            found = replace(found, source="timed", took=time.monotonic() - began)
-    else:
-        if tracked:  # else MLflow need not be imported
-            from orchestrator.store.listing import seconds_per_work
-
-            if (ratio := seconds_per_work(tracked, part)) is not None:
-                return replace(found, seconds=units * ratio, source="store")
-        known = estimating.pace(todo, timing.known(experiment, todo))
-        if known is not None:
-            found = replace(found, source="steps")
-    ratio, is_whole = known or (1.0, True)
-    seconds = units * ratio + estimating.START_SECONDS
-    return replace(found, seconds=seconds, is_whole=is_whole)
+        if (costs := estimating.costs_by_steps(todo, steps)) is not None:
+            source, took = "timed", time.monotonic() - began
+    elif todo:
+        networks = {stage.params["network"] for stage in part.stages.values()}
+        timed = (
+            (one.stage, one.seconds)
+            for one in tracked
+            if one.status == "finished" and one.seconds is not None
+            if one.stage.params["network"] in networks
+        )
+        if (costs := estimating.costs_by_finished(todo, timed)) is not None:
+            source = "store"
+        else:
+            costs = estimating.costs_by_steps(todo, timing.known(experiment, todo))
+            source = "guess" if costs is None else "steps"
+    if costs is None:
+        guess = {stage.key: plans.work(stage) for stage in todo}
+        costs = estimating.Costs(seconds=guess, is_whole=True)
+    is_of_group = experiment.resources.workers > 1 and source != "guess"
+    launch = estimating.GROUP_SECONDS if is_of_group else 0.0
+    course = Course(part, done, costs.seconds, again=again, launch=launch)
+    if asked is not None:
+        count, places, not_here = asked.slots, asked.told, ""
+    start = estimating.START_SECONDS if todo and source != "store" else 0.0
+    return Estimate(
+        seconds=course.walk(count).wall + start,
+        source=source,
+        is_whole=costs.is_whole,
+        slots=count,
+        places=places,
+        not_here=not_here,
+        steps={str(what): one for what, one in steps.items()},
+        took=took,
+        course=course,
+    )
 
 
 _HOW = {
@@ -364,8 +406,11 @@ def _print_plan(found: Outlook) -> None:
         how = _HOW[guess.source]
         how += f", in {duration(guess.took)}" if guess.took else ""
         how += "" if guess.is_whole else ", and a guess for what was not"
-        _say(f"Time: about {duration(guess.seconds)}{at_most} ({how}), {guess.places}.")
+        if found.walked is None or found.walked.unit == "seconds":
+            _say(f"Time: about {duration(guess.seconds)}{at_most} ({how}), {guess.places}.")
         _say(f"Disk: about {size_of(found.size)} in {found.store}.")
+        if found.walked is not None:
+            found.walked.print()
     for line in found.refusals:
         _say(f"elth run would refuse: {line}.")
     if not found.refusals:
