@@ -40,6 +40,7 @@ from orchestrator.experiment.reading import load
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.schedule import Schedule
+from orchestrator.plan.walking import Course
 from orchestrator.store.address import Store
 from orchestrator.store.tracker import Tracker
 from orchestrator.work import driver
@@ -73,13 +74,17 @@ def large(seeds: int) -> Experiment:
     return load(CONFIG, (f"seeds=[{numbers}]", "resources.gpus=0", "resources.cpus=1"))
 
 
-def timed(what: Callable[[], object], repeats: int = REPEATS) -> list[float]:
-    """Seconds of wall time of each repetition."""
+def timed(
+    what: Callable[[], object],
+    repeats: int = REPEATS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[float]:
+    """Seconds of each repetition: of wall time, or by another clock."""
     result = []
     for _ in range(repeats):
-        began = time.perf_counter()
+        began = clock()
         what()
-        result.append(time.perf_counter() - began)
+        result.append(clock() - began)
     return result
 
 
@@ -158,6 +163,13 @@ def planning(experiment: Experiment, plan: Plan) -> list[dict[str, Any]]:
             _ = dataclasses.replace(stage).key
 
     schedule = Schedule(plan, (), {}, slots=2, seconds_per_work=1.0)
+    costs = {key: plans.work(stage) for key, stage in plan.stages.items()}
+    course = Course(plan, (), costs)
+
+    def whole() -> None:
+        found = Course(plan, (), costs)
+        for slots in (*(2**i for i in range(10)), found.width, found.enough):
+            found.walk(slots)
 
     def drain() -> None:
         queue, trial = Schedule(plan, (), {}, slots=2), 0
@@ -168,6 +180,17 @@ def planning(experiment: Experiment, plan: Plan) -> list[dict[str, Any]]:
 
     return [
         row(f"planning {count:,} stages", "s", timed(lambda: plans.build(experiment)), "< 3"),
+        row(
+            f"walking {count:,} stages on 512 slots, of the processor",
+            "s",
+            timed(lambda: course.walk(512), clock=time.process_time),
+        ),
+        row(
+            "the same on 1, 2, 4 to 512 slots, with width and enough",
+            "s",
+            timed(whole, clock=time.process_time),
+            "< 2",
+        ),
         row(f"keys of {count:,} stages alone", "s", timed(all_keys)),
         row("a schedule of all, worked through without trials", "s", timed(drain)),
         row("a schedule's snapshot with time left", "s", timed(schedule.snapshot)),
