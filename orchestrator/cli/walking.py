@@ -377,7 +377,7 @@ def walked(asked: Asked, course: Course, part: Plan, *, is_timed: bool) -> Walke
         is_timed: whether its costs are seconds.
     """
     from orchestrator.plan.loading import load_of, untimed
-    from orchestrator.store.pace import BEATS, SHORTEST, lease_seconds
+    from orchestrator.store.pace import BEATS, CALLS, SHORTEST, lease_seconds
 
     walk = course.walk(asked.slots)
     known = {asked.slots: walk}
@@ -387,7 +387,8 @@ def walked(asked: Asked, course: Course, part: Plan, *, is_timed: bool) -> Walke
         rows.append((nodes, known[slots]))
     load = untimed(course, part.kept)
     if is_timed:
-        load = load_of(walk, part.kept, between=SHORTEST, beat=lease_seconds() / BEATS)
+        beat = lease_seconds() / BEATS
+        load = load_of(walk, part.kept, between=SHORTEST, beat=beat, calls=CALLS)
     datasets = {stage.labels["dataset"] for stage in part.stages.values()}
     return Walked(asked=asked, walk=walk, rows=rows, load=load, several_datasets=len(datasets) > 1)
 
@@ -397,7 +398,7 @@ _LOADS = {
     "epochs": "epochs",
     "batches": "batches",
     "beats": "signs of life",
-    "calls": "calls of both",
+    "calls": "calls in all",
     "bytes": "files",
 }
 

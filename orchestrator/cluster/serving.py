@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 
 from orchestrator.store.away import plain
 from orchestrator.store.opening import MARK, NOTE
-from orchestrator.store.pace import SLOW
+from orchestrator.store.pace import CALLS, SLOW
 from orchestrator.store.tracker import Tracker
 
 PROBES = "elth-doctor"
@@ -30,9 +30,6 @@ _NOTE = (
     "Written by `elth doctor` to measure how many batches of metrics this server takes. Nothing "
     "needs it, and it may be deleted."
 )
-
-CALLS = 14
-"""Of a worker for a stage, beside batches of metrics: ``make bench ARGS=tracker`` counts them."""
 
 _CLIENTS = 8
 _SECONDS = 4.0

@@ -36,8 +36,8 @@ class Load:
     that takes weeks. None where no time is known."""
     rates: Mapping[str, Rate]
     """Of ``stages``, ``epochs`` and ``bytes``; where times are known also of ``batches``, ``beats``
-    and ``calls``, which are both together: a sign of life goes along with a batch where one goes
-    often enough."""
+    and ``calls``: what a stage asks when it begins and ends, its batches, and signs of life where
+    batches are too rare to take them along."""
 
 
 def untimed(course: Course, kept: Iterable[str]) -> Load:
@@ -57,7 +57,7 @@ def untimed(course: Course, kept: Iterable[str]) -> Load:
     return Load(window=None, rates=rates)
 
 
-def load_of(walk: Walk, kept: Iterable[str], *, between: float, beat: float) -> Load:
+def load_of(walk: Walk, kept: Iterable[str], *, between: float, beat: float, calls: float) -> Load:
     """What a walk sends, whose costs are seconds.
 
     Args:
@@ -65,6 +65,7 @@ def load_of(walk: Walk, kept: Iterable[str], *, between: float, beat: float) -> 
         kept: keys of the stages whose trained weights are kept.
         between: seconds between two batches of a stage's epochs, while the server answers at once.
         beat: seconds between two signs of life of a stage.
+        calls: of a stage when it begins and ends, its first and last batch among them.
     """
     kept = frozenset(kept)
     window = max(min(_WINDOW, walk.wall), walk.wall / _MOST_WINDOWS)
@@ -79,7 +80,8 @@ def load_of(walk: Walk, kept: Iterable[str], *, between: float, beat: float) -> 
         own = [(begin, begin, 1.0), (end, end, 1.0)]  # what it is, and how it ended
         pieces["batches"] += [(begin, end, batches), *own]
         pieces["beats"].append((begin, end, beats))
-        pieces["calls"] += [(begin, end, max(batches, beats)), *own]
+        each = [(begin, begin, calls / 2), (end, end, calls / 2)]
+        pieces["calls"] += [(begin, end, max(batches, beats)), *each]
         pieces["bytes"].append((end, end, stored_bytes(stage, stage.key in kept)))
     return Load(
         window=window,

@@ -15,6 +15,9 @@ SHORTEST = 5.0
 """Seconds between two batches of a stage's epochs, while the server answers at once."""
 BEATS = 4
 """Signs of life within the length of a lease."""
+CALLS = 14
+"""Of a stage when it begins and ends, its first and last batch among them: to claim it, to begin
+its run, four files, to look whether the lease is still its own (``make bench ARGS=tracker``)."""
 SLOW = 2.0
 """Seconds from which on an answer says that the server has enough to do."""
 _LONGEST = 120.0
