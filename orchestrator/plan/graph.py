@@ -141,11 +141,22 @@ def makespan(jobs: Iterable[Job], slots: int, finished: Collection[str] = ()) ->
     that wait for each other.
     """
     stages = {s.key: s for job in jobs for s in job.stages if s.key not in finished}
+    return bound(stages, {key: work(stage) for key, stage in stages.items()}, slots)
+
+
+def bound(stages: Mapping[str, Stage], works: Mapping[str, float], slots: int) -> float:
+    """As ``makespan``, of stages whose work units are known.
+
+    Args:
+        stages: by key; of a chain parents before children.
+        works: of each stage, and maybe of others.
+        slots: trials at a time.
+    """
     ends: dict[str, float] = {}
     total = 0.0
     for key, stage in stages.items():
         begin = max((ends.get(parent, 0.0) for parent in stage.parents), default=0.0)
-        own = work(stage)
+        own = works[key]
         ends[key] = begin + own
         total += own
     return max(total / max(slots, 1), max(ends.values(), default=0.0))

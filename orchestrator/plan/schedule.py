@@ -16,7 +16,7 @@ from itertools import takewhile
 
 from orchestrator.plan.costs import work
 from orchestrator.plan.ending import ended, links_of
-from orchestrator.plan.graph import Job, Plan, kept_back, makespan, rank
+from orchestrator.plan.graph import Job, Plan, bound, kept_back, rank
 from orchestrator.plan.stage import Stage
 
 _LOOK_SECONDS = (1.0, 30.0)
@@ -153,7 +153,8 @@ class Schedule:
         self._progress: dict[str, Running] = {}
         self._slots = slots
         self._speed = seconds_per_work
-        self._timed: list[tuple[float, float]] = []
+        self._timed = (0.0, 0.0)  # work units that were timed, and the seconds that they took
+        self._works: dict[str, float] = {}
         self._latest: deque[tuple[str, float]] = deque(maxlen=_LATEST)
         self._children = plan.children()
         self._blocked: set[str] = set()
@@ -372,7 +373,8 @@ class Schedule:
                     self._failed[key] = f"{left[0].title}: {failed[1]}"
             self._running.pop(trial, None)
             self._progress.pop(trial, None)
-            self._block()
+            if failed is not None:
+                self._block()
         return failed
 
     def snapshot(self) -> Snapshot:
@@ -383,7 +385,7 @@ class Schedule:
             held = self._elsewhere.keys() - settled
             speed = self._pace()
             running = tuple(
-                r if speed is None else replace(r, expected=speed * work(r.stage))
+                r if speed is None else replace(r, expected=speed * self._work(r.stage))
                 for r in self._progress.values()
                 if r.stage.key not in settled | held
             )
@@ -422,7 +424,8 @@ class Schedule:
         seconds = time.monotonic() - at.since
         if elsewhere or seconds < _PASSED_SECONDS or stage.kind == "rewind_point":
             return  # done by another driver; or short, and the first thing that a new process does
-        self._timed.append((work(stage), seconds))
+        units, total = self._timed
+        self._timed = units + self._work(stage), total + seconds
 
     def _keep_back(self, keys: Collection[str]) -> None:
         """Let the jobs that come of stages wait for these, even where all between is finished."""
@@ -458,14 +461,13 @@ class Schedule:
         key = left[0].key
         self._jobs[key] = Job(left)
         self._order.setdefault(key, self._order[job.stages[0].key])
-        self._block()
+        self._cut(key)
         return left[0] if key in self._jobs else None
 
     def _left(self, job: Job, at: Stage) -> tuple[Stage, ...]:
         """What is unfinished of a job, from the stage on that it is at."""
         rest = job.stages[job.stages.index(at) :]
-        done = self._finished | self._ended.keys()
-        return tuple(stage for stage in rest if stage.key not in done)
+        return tuple(s for s in rest if s.key not in self._finished and s.key not in self._ended)
 
     def _block(self) -> None:
         """Take the jobs that can no longer be done, or are ended, out of the queue."""
@@ -474,41 +476,55 @@ class Schedule:
             key = todo.pop()
             needing = (child for child, needs in self._needs.items() if key in needs)
             for child in (*self._children[key], *needing):
-                settled = self._blocked | self._finished | self._failed.keys() | self._ended.keys()
-                if child not in settled:
+                if child not in self._finished and not self._is_lost(child):
                     self._blocked.add(child)
                     todo.append(child)
-        lost = self._blocked | self._failed.keys() | self._ended.keys()
-        if not lost:
-            return
-        for key, job in list(self._jobs.items()):
-            stages = tuple(takewhile(lambda s: s.key not in lost, job.stages))
-            if not stages:
-                del self._jobs[key]
-            elif len(stages) < len(job.stages):
-                self._jobs[key] = Job(stages)
+        if self._blocked or self._failed or self._ended:
+            for key in list(self._jobs):
+                self._cut(key)
+
+    def _cut(self, key: str) -> None:
+        """Take what can no longer be done off a job of the queue."""
+        job = self._jobs[key]
+        stages = tuple(takewhile(lambda s: not self._is_lost(s.key), job.stages))
+        if not stages:
+            del self._jobs[key]
+        elif len(stages) < len(job.stages):
+            self._jobs[key] = Job(stages)
+
+    def _is_lost(self, key: str) -> bool:
+        """Whether a stage has failed, is blocked or ended."""
+        return key in self._blocked or key in self._failed or key in self._ended
+
+    def _work(self, stage: Stage) -> float:
+        """Work units of a stage, which take longer to be worked out than to be looked up."""
+        found = self._works.get(stage.key)
+        if found is None:
+            found = self._works[stage.key] = work(stage)
+        return found
 
     def _pace(self) -> float | None:
         """Seconds that a unit of work takes, by what was timed; None before that is known."""
         speed = self._speed
         now = time.monotonic()
-        timed = self._timed
-        if not timed and speed is None:
-            timed = [
-                (work(r.stage) * r.fraction, now - r.since)
-                for r in self._progress.values()
-                if r.fraction > 0 and r.stage.kind != "rewind_point"
-            ]
-        if timed:
-            speed = sum(t for _, t in timed) / sum(w for w, _ in timed)
-        return speed
+        units, seconds = self._timed
+        if not units and speed is None:
+            for r in self._progress.values():
+                if r.fraction > 0 and r.stage.kind != "rewind_point":
+                    units += self._work(r.stage) * r.fraction
+                    seconds += now - r.since
+        return seconds / units if units else speed
 
     def _seconds_left(self) -> float | None:
         speed = self._pace()
         if speed is None:
             return None
-        left = [*self._jobs.values(), *self._running.values()]
-        lost = self._finished | self._blocked | set(self._failed) | set(self._ended)
-        units = makespan(left, self._slots, lost)
-        under_way = sum(work(r.stage) * r.fraction for r in self._progress.values())
+        left = {
+            stage.key: stage
+            for job in (*self._jobs.values(), *self._running.values())
+            for stage in job.stages
+            if stage.key not in self._finished and not self._is_lost(stage.key)
+        }
+        units = bound(left, {key: self._work(stage) for key, stage in left.items()}, self._slots)
+        under_way = sum(self._work(r.stage) * r.fraction for r in self._progress.values())
         return max(speed * (units - under_way / self._slots), 0.0)

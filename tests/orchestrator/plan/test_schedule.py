@@ -706,3 +706,47 @@ def test_a_rewind_point_is_never_the_slowest(clock: Clock) -> None:
     made.take("0")
     clock.now += 100
     assert made.snapshot().slowest is None
+
+
+@pytest.mark.parametrize("count", [20, 400])
+def test_the_end_of_a_trial_costs_the_same_in_a_plan_of_any_size(
+    monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    looked = [0]
+    is_lost = Schedule._is_lost
+
+    def counted(self: Schedule, key: str) -> bool:
+        looked[0] += 1
+        return is_lost(self, key)
+
+    stages = [stage for number in range(count) for stage in _chain(f"c{number}-", 1)]
+    found = Schedule(_plan(*stages), (), {}, slots=9)
+    assert found.take("broken") is not None
+    found.fail("broken", "a loss that is not finite")
+    monkeypatch.setattr(Schedule, "_is_lost", counted)
+    found.end("broken")
+    for number in range(9):
+        assert found.take(str(number)) is not None
+        found.advance(str(number), 2, 0.0, None)
+        found.end(str(number))
+    assert found.take("stopped") is not None
+    found.give_back("stopped")
+    assert looked[0] <= 2 * 10
+
+
+def test_the_work_of_a_stage_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    worked: list[str] = []
+
+    def work(stage: Stage) -> float:
+        worked.append(stage.key)
+        return 1.0
+
+    stages = _chain("c", 20)
+    found = Schedule(_plan(*stages), (), {}, slots=2, seconds_per_work=1.0)
+    monkeypatch.setattr(schedule, "work", work)
+    monkeypatch.setattr(graph, "work", work)
+    found.take("0")
+    for index in range(10):
+        found.advance("0", index, 0.5, None)
+        assert found.snapshot().seconds_left == pytest.approx(21 - index - 0.25)
+    assert len(worked) == len(set(worked))
