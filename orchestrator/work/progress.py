@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 
 import rich.progress
@@ -19,6 +19,11 @@ from orchestrator.plan.ending import endings
 from orchestrator.plan.schedule import Running, Schedule, Snapshot
 
 _PLAIN_SECONDS = 15.0
+_BESIDE = 4
+"""Lines of the live display beside those of trials, latest results and notes."""
+_SHARE = 50
+"""What is shown stays for at least so many times the time that it took to make: with thousands of
+stages that is time in which the trials' results wait."""
 _SLOW = 1.5
 """What runs for longer than so many times its estimate is told of in plain lines."""
 
@@ -76,13 +81,15 @@ class Progress:
         self._live: Live | None = None
         self._thread: threading.Thread | None = None
         self._told: set[str] = set()
+        self._shown: RenderableType = ""
+        self._due = 0.0
 
     def __enter__(self) -> Progress:
         if self._console.is_terminal:
             self._live = Live(
                 get_renderable=self._render,
                 console=self._console,
-                refresh_per_second=2,
+                refresh_per_second=1,
                 transient=True,
             )
             self._live.start()
@@ -109,7 +116,13 @@ class Progress:
         self._console.print(f"{_counts(now)} in {elapsed}", highlight=False)
 
     def _render(self) -> RenderableType:
-        return display(self._schedule.snapshot(), self._title, time.monotonic() - self._began)
+        began = time.monotonic()
+        if began >= self._due:
+            now = self._schedule.snapshot()
+            height = self._console.height
+            self._shown = display(now, self._title, began - self._began, height=height)
+            self._due = began + _SHARE * (time.monotonic() - began)
+        return self._shown
 
     def _lines(self) -> None:
         """A line when something has changed, at most every few seconds."""
@@ -142,8 +155,18 @@ class Progress:
                 self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def display(now: Snapshot, title: str, elapsed: float) -> RenderableType:
-    """The live display: a bar over all stages, and a line for each running trial."""
+def display(
+    now: Snapshot, title: str, elapsed: float, *, height: int | None = None
+) -> RenderableType:
+    """The live display: a bar over all stages, and a line for each running trial.
+
+    Args:
+        now: how far everything is.
+        title: what is run.
+        elapsed: seconds since it began.
+        height: lines that there is room for, if that is known. Of many trials those are shown that
+            have run longest; hundreds would take a terminal's whole height and half a core.
+    """
     complete = now.found + now.done
     head = Table.grid(padding=(0, 1))
     head.add_row(
@@ -152,9 +175,16 @@ def display(now: Snapshot, title: str, elapsed: float) -> RenderableType:
         Text(f"{complete}/{now.total} stages"),
         Text(f"{duration(elapsed)}{_left(now)}", style="cyan"),
     )
+    more = [Text(f"  {_accuracies(now.latest)}", style="dim")] if now.latest else []
+    if now.slowest is not None:
+        more.append(Text(f"  {_slowest(now.slowest)}", style="dim"))
+    notes = [Text(f"  note: {text}", style="yellow") for text in now.notes[-1:]]
     rows = Table.grid(padding=(0, 1))
-    for running in now.running:
+    shown = _longest(now.running, height and height - _BESIDE - len(more) - len(notes))
+    for running in shown:
         rows.add_row(*_row(running))
+    if len(shown) < len(now.running):
+        rows.add_row("", Text(f"and {len(now.running) - len(shown):,} more", style="dim"))
     counts = Text(f"  {now.waiting} waiting", style="dim")
     if now.elsewhere:
         counts.append(f", {now.elsewhere} computed by another driver")
@@ -166,11 +196,14 @@ def display(now: Snapshot, title: str, elapsed: float) -> RenderableType:
         counts.append(f", {len(now.ended)} ended")
     if not now.running and not now.elsewhere:
         counts.append(", starting")
-    more = [Text(f"  {_accuracies(now.latest)}", style="dim")] if now.latest else []
-    if now.slowest is not None:
-        more.append(Text(f"  {_slowest(now.slowest)}", style="dim"))
-    notes = [Text(f"  note: {text}", style="yellow") for text in now.notes[-1:]]
     return Group(head, rows, counts, *more, *notes)
+
+
+def _longest(running: Sequence[Running], room: int | None) -> Sequence[Running]:
+    """What fits into some lines, with one that tells how many do not; as many as are there."""
+    if room is None or len(running) <= room:
+        return running
+    return sorted(running, key=lambda one: one.since)[: max(room - 1, 1)]
 
 
 def _row(running: Running) -> tuple[RenderableType, ...]:

@@ -205,3 +205,43 @@ def test_accuracies_are_told_in_lines_once_and_a_slow_stage_only_where_it_is_slo
     text = file.getvalue()
     assert text.count(f"latest: {stages[1].title}: 87.50 %") == 1
     assert re.search(rf"slowest: {re.escape(stages[2].title)}: \d+ s, about 0 s expected", text)
+
+
+def test_of_hundreds_of_trials_those_are_shown_that_have_run_longest() -> None:
+    (running,) = _snapshot().running
+    many = tuple(
+        dataclasses.replace(running, accuracy=float(number % 90), since=running.since - number)
+        for number in range(500)
+    )
+    console = Console(file=io.StringIO(), width=120)
+    now = _snapshot(running=many, notes=("a note",), latest=(("resnet20 round 3", 93.4),))
+    console.print(display(now, "shown", 10, height=20))
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) <= 20
+    shown = [line for line in lines if "●" in line]
+    assert [
+        f"{float(number % 90):.1f} %" in line
+        for number, line in zip(range(499, 0, -1), shown, strict=False)
+    ] == [True] * len(shown)
+    assert any(f"and {500 - len(shown)} more" in line for line in lines)
+    assert "3 waiting" in lines[-3], "what counts is not pushed out"
+
+
+def test_a_display_that_takes_long_is_made_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, schedule = _schedule()
+    now, asked = [1000.0], [0]
+    monkeypatch.setattr("orchestrator.work.progress.time.monotonic", lambda: now[0])
+    snapshot = schedule.snapshot
+
+    def slow() -> Snapshot:
+        asked[0] += 1
+        now[0] += 0.2
+        return snapshot()
+
+    monkeypatch.setattr(schedule, "snapshot", slow)
+    shown = Progress(schedule, Console(file=io.StringIO()), "shown")
+    for _ in range(100):
+        now[0] += 1.0
+        shown._render()
+    assert asked[0] == 10, "a fiftieth of the time"
