@@ -22,6 +22,13 @@ from orchestrator.work.passing import Passed
 from orchestrator.work.telling import SIGN_SECONDS, Report
 
 REPORT_SECONDS = 1.0
+"""Between two results of a trial, where the driver keeps up."""
+_LONGEST_SECONDS = 30.0
+"""Between two results where it does not."""
+_SHARE = 20
+"""A trial goes on for at least so many times the time that it stood still for the driver."""
+_EASED = 0.8
+"""Of the time between two results that is left after one for which the driver was quick."""
 
 
 class _Trial(tune.Trainable):
@@ -39,6 +46,7 @@ class _Trial(tune.Trainable):
         if environment is not None:
             environment.apply()
         self.begin({**self._common, **config})
+        self.config = {}  # it would come back with each result
 
     def begin(self, config: Mapping[str, Any]) -> None:
         """Begin a job."""
@@ -47,6 +55,9 @@ class _Trial(tune.Trainable):
 
 class JobTrial(_Trial):
     """A job that is done in this process, which stays for the next one."""
+
+    _pause = REPORT_SECONDS
+    _told: float | None = None
 
     def begin(self, config: Mapping[str, Any]) -> None:
         """Begin a job; its first stage begins with ``step``."""
@@ -57,19 +68,41 @@ class JobTrial(_Trial):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begin another job in the same process."""
         self.begin({**self._common, **new_config})
+        self._told = None
+        self.config = {}
         return True
 
     def step(self) -> dict[str, Any]:
-        """Go on for about a second, or to the end of a stage."""
+        """Go on for about a second, or to the end of a stage.
+
+        After each result a trial stands still until the driver has taken it. With hundreds of
+        trials that is long, and then they tell more seldom how far they are.
+        """
         began = time.monotonic()
+        stood = began - self._told if self._told is not None else 0.0
+        self._pause = pause_after(stood, self._pause)
         done = True
         report: Report | None = None
         for report in self._job:
-            if report.is_last or report.fraction == 0 or time.monotonic() - began > REPORT_SECONDS:
+            if report.is_last or report.fraction == 0 or time.monotonic() - began > self._pause:
                 done = report.is_last
                 break
+        self._told = time.monotonic()
         # A tuple, as Tune flattens the mappings in a result.
         return {"report": astuple(report) if report else None, "done": done}
+
+
+def pause_after(stood: float, before: float) -> float:
+    """Seconds until a trial tells again how far it is.
+
+    Growing at once and coming back slowly, the pauses of hundreds of trials settle where a driver
+    that cannot take a result of each a second costs them a twentieth of their time.
+
+    Args:
+        stood: seconds for which the trial stood still after its last result.
+        before: the pause before that.
+    """
+    return min(max(REPORT_SECONDS, _SHARE * stood, _EASED * before), _LONGEST_SECONDS)
 
 
 class GroupTrial(_Trial):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import astuple
+from typing import Any
 
 import pytest
 
 from orchestrator.work.telling import Report
-from orchestrator.work.trials import JobTrial
+from orchestrator.work.trials import JobTrial, pause_after
 
 
 def test_a_trial_steps_to_the_end_of_a_stage_or_for_a_second(
@@ -26,9 +28,60 @@ def test_a_trial_steps_to_the_end_of_a_stage_or_for_a_second(
     trial.setup({}, {})
     assert trial.step() == {"report": astuple(Report(index=1)), "done": False}
     assert trial.step() == {"report": astuple(reports[-1]), "done": True}
-    monkeypatch.setattr("orchestrator.work.trials.REPORT_SECONDS", -1.0)
+    monkeypatch.setattr("orchestrator.work.trials.pause_after", lambda *_: -1.0)
     assert trial.reset_config({})
     assert [trial.step()["report"][1] for _ in range(3)] == [0.3, 0.6, 1.0]
     monkeypatch.setattr("orchestrator.work.worker.run_job", lambda config: iter(()))
     assert trial.reset_config({})
     assert trial.step() == {"report": None, "done": True}
+
+
+def test_a_job_does_not_come_back_with_each_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.work.worker.run_job", lambda config: iter(()))
+    given = {"stages": ["many"]}
+    trial: Any = JobTrial(given)
+    assert "stages" not in trial.train()["config"]
+    assert trial.reset({"stages": ["others"]})
+    assert "stages" not in trial.train()["config"]
+
+
+def test_a_trial_that_stands_still_tells_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("orchestrator.work.trials.time.monotonic", lambda: now[0])
+
+    def epochs(config: object) -> Iterator[Report]:
+        for epoch in range(1, 1000):
+            now[0] += 0.5
+            yield Report(index=0, fraction=epoch / 1000)
+
+    monkeypatch.setattr("orchestrator.work.worker.run_job", epochs)
+    trial = JobTrial.__new__(JobTrial)
+    trial.setup({}, {})
+    lengths = []
+    for stood in (0.0, 0.25, 0.0, 0.0, 9.0, 0.0):
+        now[0] += stood
+        began = now[0]
+        trial.step()
+        lengths.append(now[0] - began)
+    assert lengths == [1.5, 5.5, 4.5, 3.5, 30.5, 24.5], "until the epoch in which a pause is over"
+    now[0] += 100.0
+    assert trial.reset_config({})
+    began = now[0]
+    trial.step()
+    assert now[0] - began < 24.5, "between two jobs it does not wait for the driver"
+
+
+def test_pauses_settle_where_a_driver_keeps_up() -> None:
+    """Trials that tell in turn to a driver that takes a hundred results a second."""
+    count, takes = 500, 0.01
+    pauses, due, free = [1.0] * count, [number / count for number in range(count)], 0.0
+    stood = worked = 0.0
+    for _ in range(20_000):
+        first = min(range(count), key=due.__getitem__)
+        free = max(free, due[first]) + takes
+        still = free - due[first]
+        pauses[first] = pause_after(still, pauses[first])
+        due[first] = free + pauses[first]
+        if free > 60:
+            stood, worked = stood + still, worked + pauses[first]
+    assert stood / worked < 0.06
