@@ -21,11 +21,11 @@ from orchestrator.store import provenance, storage
 from orchestrator.store.address import Store
 from orchestrator.store.processes import owner
 from orchestrator.store.tracker import Tracker
-from orchestrator.work import local, stopping
+from orchestrator.work import events, local, stopping
 from orchestrator.work.deaths import Deaths
 from orchestrator.work.passing import passed
 from orchestrator.work.reasons import Reasons
-from orchestrator.work.search import Dying, Forget, PlanSearch, Stopping
+from orchestrator.work.search import AsAsked, Dying, Forget, PlanSearch, Stopping
 from orchestrator.work.sharing import Turns
 from orchestrator.work.trials import GroupTrial, JobTrial
 
@@ -124,10 +124,11 @@ def _tune(
     place: str,
 ) -> None:
     """Run trials until nothing is left to start, or until they are to end."""
-    tune.Tuner(
+    tuner = tune.Tuner(
         _trainable(resources, common),
         tune_config=tune.TuneConfig(
             search_alg=search,
+            scheduler=AsAsked(),
             num_samples=-1,
             # An idle process keeps its resources, which a job of several workers may need.
             reuse_actors=resources.workers == 1,
@@ -141,7 +142,9 @@ def _tune(
             failure_config=tune.FailureConfig(max_failures=0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
-    ).fit()
+    )
+    with events.together():
+        tuner.fit()
 
 
 def _trainable(resources: Resources, common: Mapping[str, Any]) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from orchestrator.plan.schedule import Schedule
@@ -123,6 +124,16 @@ class PlanSearch(Searcher):
         """Nothing is restored; see ``save``."""
 
 
+class AsAsked(FIFOScheduler):
+    """Leaves it to Tune to begin trials as they were suggested, which it does by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """No other one: looking for it goes through all trials there ever were, at each event."""
+
+
 class Forget(tune.Callback):
     """Lets go of what Tune keeps of each trial for statistics and for a state never restored."""
 
@@ -192,4 +203,5 @@ class Stopping(tune.Callback):
         if self._turns is not None and self._turns.look(self._search.waits):
             self._search.schedule.note(_MAKES_ROOM)
             self._stop.pause()
-        self._stop.look(busy=any(trial.status == Trial.RUNNING for trial in trials))
+        if self._stop.asked or self._stop.pauses:  # of thousands of trials all are looked at
+            self._stop.look(busy=any(trial.status == Trial.RUNNING for trial in trials))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ from orchestrator.plan.schedule import Schedule
 from orchestrator.plan.stage import Stage
 from orchestrator.work.deaths import Death, Deaths
 from orchestrator.work.reasons import Reasons
-from orchestrator.work.search import Dying, PlanSearch
+from orchestrator.work.search import AsAsked, Dying, Forget, PlanSearch, Stopping
 from orchestrator.work.stopping import Stop
 from orchestrator.work.telling import Report
 from orchestrator.work.trials import JobTrial
@@ -247,3 +247,24 @@ def test_a_group_whose_process_died_is_kept_by_the_driver_and_another_failure_is
     assert [one[1:] for one in kept.failed] == [
         ("b failed; see runs/logs/grid.log", ("/tmp/worker.err", "a line"))
     ]
+
+
+class Unread(list[Any]):
+    """The trials that Tune keeps: thousands, after a while."""
+
+    def __iter__(self) -> Iterator[Any]:
+        raise AssertionError("all trials are gone through at an event")
+
+
+def test_nothing_goes_through_all_trials_at_each_event(finished: Finished) -> None:
+    stop = Stop("driver")
+    search = PlanSearch(Schedule(finished.plan, (), {}, slots=1), stop)
+    trials = Unread()
+    controller = SimpleNamespace(get_trials=lambda: trials)
+    AsAsked().choose_trial_to_run(controller)
+    for callback in (Forget(), Dying(search, Deaths()), Stopping(stop, search, None)):
+        callback.on_step_begin(0, trials)
+        callback.on_step_end(0, trials)
+    stop._signalled(signal.SIGTERM, None)
+    with pytest.raises(AssertionError, match="gone through"):
+        Stopping(stop, search, None).on_step_begin(0, trials)

@@ -1,0 +1,88 @@
+"""What Tune waits for: results of trials, their starts and ends; with hundreds of trials as well.
+
+Tune takes one event a turn of its loop, for which it has Ray look at what all trials are at, and it
+keeps a reference to every result of a process for as long as that lives, so that none of them is
+ever freed. With a few trials neither matters. With five hundred, whose processes stay for days,
+the second takes gigabytes, and while the first is done the trials stand still.
+
+So ``Events`` takes in one turn all results that have come, and lets go of what it has taken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+from ray.air.execution._internal import RayActorManager
+from ray.tune.execution import tune_controller
+
+
+class Events(RayActorManager):
+    """Tune's own, but for the two things above."""
+
+    def next(self, timeout: float | None = None) -> bool:
+        """Wait for an event, and take it with all other results that are there.
+
+        A result that ends a trial is the last one of a turn: Tune then asks for the next job, which
+        finds the process still there. It keeps one such process, and would end those of others.
+
+        Args:
+            timeout: seconds; None: as long as it takes.
+
+        Returns:
+            whether there was an event.
+        """
+        tasks = self._actor_task_events
+        before = tasks.num_futures
+        if not super().next(timeout=timeout):
+            return False
+        if not tasks.num_futures or tasks.num_futures < before:
+            return True
+        waiting = list(tasks.get_futures())
+        ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0)
+        for future in ready:
+            if future not in tasks._tracked_futures:  # its trial has ended meanwhile
+                continue
+            before = tasks.num_futures
+            tasks.resolve_future(future)
+            if tasks.num_futures < before:
+                break
+        return True
+
+    def _actor_task_resolved(self, tracked_actor_task: Any, result: Any) -> None:
+        actor = tracked_actor_task._tracked_actor
+        tracked = self._actor_task_events._tracked_futures
+        kept = self._tracked_actors_to_task_futures[actor]
+        kept.difference_update([future for future in kept if future not in tracked])
+        super()._actor_task_resolved(tracked_actor_task=tracked_actor_task, result=result)
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Have Tune take them so; as before where it has another way of its own by now."""
+    known = vars(tune_controller).get("RayActorManager") is RayActorManager
+    if not known or not _is_as_known():
+        yield
+        return
+    vars(tune_controller)["RayActorManager"] = Events
+    try:
+        yield
+    finally:
+        vars(tune_controller)["RayActorManager"] = RayActorManager
+
+
+def _is_as_known() -> bool:
+    """Whether Ray's class has what ``Events`` leans on."""
+    nothing: Any = None
+    made = RayActorManager(resource_manager=nothing)
+    return all(
+        hasattr(*one)
+        for one in (
+            (made, "_actor_task_resolved"),
+            (made, "_tracked_actors_to_task_futures"),
+            (made._actor_task_events, "_tracked_futures"),
+            (made._actor_task_events, "num_futures"),
+        )
+    )
