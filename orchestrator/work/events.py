@@ -40,7 +40,7 @@ class Events(RayActorManager):
             return False
         if not tasks.num_futures or tasks.num_futures < before:
             return True
-        waiting = list(tasks.get_futures())
+        waiting = list(tasks._tracked_futures)  # of which the oldest come first
         ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0)
         for future in ready:
             if future not in tasks._tracked_futures:  # its trial has ended meanwhile

@@ -120,3 +120,14 @@ def test_tune_takes_them_so_for_as_long_as_a_run_lasts(monkeypatch: pytest.Monke
     monkeypatch.setattr(events, "_is_as_known", lambda: False)
     with events.together():
         assert vars(tune_controller)["RayActorManager"] is RayActorManager
+
+
+def test_who_has_waited_longest_is_taken_first(futures: Futures) -> None:
+    """Where each turn ends with a trial, nobody is passed over again and again."""
+    trials = Trials(Events, futures, 100)
+    trials.tell({number: number for number in range(100)})
+    trials.tell({50: "last"})
+    trials.manager.next(timeout=0.1)
+    first, *rest = trials.taken
+    if first != "last":
+        assert rest == [number for number in range(50) if number != first] + ["last"]
