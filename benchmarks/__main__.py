@@ -24,6 +24,7 @@ PARTS = {
     "input": "images of ImageNet's size",
     "orchestrator": "the system's own cost",
     "tracker": "one MLflow server with hundreds of workers (an hour)",
+    "driver": "a driver with hundreds of trials",
     "storage": "bytes of a chain",
     "judgement": "words and intervals of a report against the truth",
 }
