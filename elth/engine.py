@@ -2,11 +2,13 @@
 
 What an iteration computes is the recipe's, its precision too. How it is computed is the engine's:
 operation by operation, compiled, or, on a GPU, replayed as one CUDA graph. The ways differ in the
-order of sums and so in the last bits; a way gives the same bits every time.
+order of sums and so in the last bits; a way gives the same bits every time. Of several workers what
+lies between their sums is compiled.
 """
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +22,7 @@ from elth import arithmetic
 from elth.errors import ElthError, unknown
 from elth.forward import Forward, channels_last, draws
 from elth.networks import prunable
-from elth.parallel import Group, average, data_parallel
+from elth.parallel import Gradients, Group, average, rehearsing
 from elth.precision import computing
 from elth.recipes import Recipe
 from elth.repulsion import Repellent, Repulsion
@@ -78,7 +80,8 @@ class Engine:
             recipe's size and of ``evaluation_batch`` are computed so, others operation by
             operation.
         group: the workers that train the network together; each calls ``step`` with its part of
-            every batch, and all have the same weights after it. Their iterations are not compiled.
+            every batch, and all have the same weights after it. To compile, all of them make their
+            engines at once, and either all are compiled or none; CUDA graphs are not captured.
 
     Raises:
         ElthError: the device does not have the recipe's precision, or the recipe's batches cannot
@@ -116,14 +119,15 @@ class Engine:
             recipe.check_division(group.workers)
         if all(shape):
             arithmetic.ensure(network, recipe, self.device, shape)
-        self._forward = Forward(network, recipe, self.device, group)
+        self._forward = Forward(network, recipe, self.device, group, compiled=compile)
         self.network: nn.Module = self._forward.network
-        self._trained: nn.Module = self.network
-        if group is not None:
-            self._trained = data_parallel(self.network)
         self._statistics = [b for b in self.network.buffers() if b.is_floating_point()]
         self._weights = dict(network.named_parameters())
         self._dtype = next(iter(self._weights.values())).dtype
+        self._shared: Gradients | None = None
+        if group is not None:
+            trained = [weight for weight in self._weights.values() if weight.requires_grad]
+            self._shared = Gradients(trained, group.workers)
         self._masked: list[str] = []
         self._pruned: list[Tensor] = []
         self._masks: list[Tensor] = []
@@ -138,7 +142,10 @@ class Engine:
         self._repelled = torch.zeros_like(self._total)
         self._fast_loss: Any = None
         self._fast_logits: Any = None
-        self._evaluation_batch = evaluation_batch
+        self._batch, self._evaluation_batch = recipe.batch_size, evaluation_batch
+        if group is not None:  # of its parts
+            self._batch //= group.workers
+            self._evaluation_batch = len(group.part().of(torch.arange(evaluation_batch)))
         self._graph: _Graph | None = None
         self._gradients: Mapping[str, Tensor | None] | None = None  # those of the last replay
         self._repelling: tuple[Repellent, _Graph] | None = None  # and its own CUDA graph
@@ -152,11 +159,8 @@ class Engine:
         self._fresh_optimiser()
         if compile and group is None:
             self._compile(shape)
-        elif compile:
-            self.note = (
-                "an iteration of several workers is done operation by operation: only one "
-                "worker's is compiled"
-            )
+        elif compile and group is not None:
+            self._compile_with(group, shape)
 
     # One state after the other
 
@@ -374,7 +378,7 @@ class Engine:
         """
         count = len(labels) if count is None else count
         self._hold(hold)
-        whole = len(labels) == self.recipe.batch_size
+        whole = count == self.recipe.batch_size and len(labels) == self._batch
         images = channels_last(images.to(self._dtype))
         if self.device.type == "cuda":
             self._lr.fill_(lr)
@@ -453,21 +457,22 @@ class Engine:
         self._gradients = None
         with computing(self.recipe.precision, self.device):
             self.optimiser.zero_grad(set_to_none=True)
-            if self.group is None:
+            if self.group is None or fast_loss is not None:
                 loss = (fast_loss or self._forward.loss)(images, labels)
-                known = loss.detach()
-            else:  # the workers' mean is that of the whole batch, and so are their gradients
-                logits = self._forward.logits(images, self._trained)
+            else:  # the workers' mean is that of the whole batch, whose parts may be unequal
                 share = self.group.workers / count
+                logits = self._forward.logits(images)
                 loss = self._forward.loss_of(logits, labels, "sum") * share
-                known = self.group.mean(loss)
+            known = loss.detach() if self.group is None else self.group.mean(loss)
             # Known on the device only: from the first loss that is not finite, the fused optimiser
             # skips its updates.
             failed = ~torch.isfinite(known) & (self._failed_at < 0)
             self._failed_at.copy_(torch.where(failed, self._at, self._failed_at))
             self._skip.copy_((self._failed_at >= 0) | self._held)
             torch.autograd.backward(loss)
-            if self._repellent is not None:  # the workers have the mean of their gradients by now
+            if self._shared is not None:
+                self._shared.average()
+            if self._repellent is not None:
                 with computing("float32", self.device):
                     self._repelled += self._repellent.add() * count
             if self._hides:
@@ -574,9 +579,9 @@ class Engine:
     def _compile(self, shape: tuple[int, int, int]) -> None:
         batch, evaluation = (
             channels_last(torch.zeros((count, *shape), device=self.device))
-            for count in (self.recipe.batch_size, self._evaluation_batch)
+            for count in (self._batch, self._evaluation_batch)
         )
-        labels = torch.zeros(self.recipe.batch_size, dtype=torch.int64, device=self.device)
+        labels = torch.zeros(self._batch, dtype=torch.int64, device=self.device)
         try:
             with _without_compilers_advice():
                 self._compile_all(batch, labels, evaluation)
@@ -590,13 +595,36 @@ class Engine:
             self._fast_loss = self._fast_logits = None
         if self.way == "compiled" and not self.draws:  # else two steps differ by what they draw
             self._compare(batch)
-        if self.way == "compiled" and self.device.type == "cuda":
+        if self.way == "compiled" and self.device.type == "cuda" and self.group is None:
             if self.draws:
                 self.note = "a network that draws random numbers is not recorded as a CUDA graph"
             else:
                 self._capture(batch, labels)
         if self._graph is None:
             self._fresh_optimiser()
+
+    def _compile_with(self, group: Group, shape: tuple[int, int, int]) -> None:
+        """Compile as all workers of a group do, if each of them can.
+
+        One that failed while others wait for it would hang them: it is rehearsed by each alone.
+        What they send is compared before anything is trained, as compiled code decides the order.
+        """
+        with rehearsing() as sums:
+            self._compile(shape)
+        told = "\n".join(sums) if self.way == "compiled" else ""
+        answers = group.gather(hashlib.sha256(told.encode()).digest())
+        failed = hashlib.sha256(b"").digest()
+        if self.way == "compiled" and len(set(answers)) == 1:
+            return
+        if self.way == "compiled":
+            others = [str(rank) for rank, one in enumerate(answers) if one == failed]
+            why = f"compiling failed for worker {', '.join(others)}"
+            if not others:
+                why = "their compiled code adds up in different orders"
+            self._warn("these workers train operation by operation, which is slower", why)
+            self.way, self._fast_loss, self._fast_logits = "eager", None, None
+        # Compiled code has layers of its own on a GPU.
+        self._forward = Forward(self.network, self.recipe, self.device, group)
 
     def _compile_all(self, batch: Tensor, labels: Tensor, evaluation: Tensor) -> None:
         """Let everything be compiled that training and evaluation call."""
@@ -606,7 +634,7 @@ class Engine:
         self._fast_loss = torch.compile(self._forward.loss, dynamic=False, fullgraph=True)
         self._fast_logits = torch.compile(self._forward.logits, dynamic=False, fullgraph=True)
         self.network.train()
-        self._iterate(self._fast_loss, batch, labels, len(labels))
+        self._iterate(self._fast_loss, batch, labels, self.recipe.batch_size)
         self.network.eval()
         with torch.no_grad():
             self.logits(evaluation)
@@ -659,7 +687,7 @@ class Engine:
             )
             return None
 
-    def _warn(self, what: str, error: Exception) -> None:
+    def _warn(self, what: str, error: Exception | str) -> None:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         self.note = f"{what}: {reason}"
         warnings.warn(self.note, stacklevel=5)

@@ -22,34 +22,38 @@ class Forward:
         recipe: its precision, smoothing of labels and groups of batch normalisation are taken.
         device: where to compute.
         group: the workers that train it together, if there are several.
+        compiled: whether what is called here is to be compiled.
     """
 
     def __init__(
-        self, network: nn.Module, recipe: Recipe, device: torch.device, group: Group | None = None
+        self,
+        network: nn.Module,
+        recipe: Recipe,
+        device: torch.device,
+        group: Group | None = None,
+        *,
+        compiled: bool = False,
     ) -> None:
         """Arrange the network in place; its parameters stay the same objects."""
         self._device, self._precision = device, recipe.precision
         self._smoothing = recipe.label_smoothing
-        arrange_norms(network, recipe.batch_norm_group, group)
+        arrange_norms(network, recipe.batch_norm_group, group, compiled=compiled)
         if device.type == "cpu":
             arrange_convolutions(network)
         module: Any = network  # torch's types leave memory_format out of Module.to
         self.network: nn.Module = module.to(device=device, memory_format=torch.channels_last)
         self._looks = device.type == "cpu" and calls_others(network)
 
-    def logits(self, images: Tensor, through: nn.Module | None = None) -> Tensor:
-        """Logits (n, classes) of images (n, C, H, W) in channels-last; never as bfloat16.
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits (n, classes) of normalised images (n, C, H, W) in channels-last.
 
-        Args:
-            images: normalised images.
-            through: what to call for the network, if it is wrapped in something.
+        They are never of bfloat16.
         """
-        network = through or self.network
         with safe_convolutions() if self._looks else contextlib.nullcontext():
             if self._precision != "bf16":
-                return network(images)
+                return self.network(images)
             with torch.autocast(self._device.type, torch.bfloat16):
-                return network(images).float()
+                return self.network(images).float()
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Mean training loss in nats: ()."""

@@ -4,12 +4,15 @@ Plain ``torch.distributed``: processes that torchrun started call ``group``, oth
 process group. What is computed does not depend on the number of workers but for the order of sums:
 the batch of the recipe is divided, gradients are those of the mean over the whole batch, and batch
 normalisation takes its statistics over the whole batch or over groups of the recipe's size.
+
+Workers may compile what lies between these sums. Compiling asks for a first call, in which one
+worker may fail while the others wait for it; so it is rehearsed (``rehearsing``): nothing is sent,
+and the sums are noted, to be compared before anything is trained.
 """
 
 from __future__ import annotations
 
 import contextlib
-import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +25,31 @@ from torch import Tensor, nn
 from elth.data import Part
 from elth.errors import ElthError
 from elth.tickets import state_digest
+
+_REHEARSED: list[list[str]] = []
+"""The sums of a step that is rehearsed now, if one is."""
+
+
+@contextlib.contextmanager
+def rehearsing() -> Iterator[list[str]]:
+    """A context in which this worker computes as if it were alone.
+
+    No sum waits for the other workers: each is what this one has. Gives a list, which grows by a
+    line for each of them, in their order.
+    """
+    _REHEARSED.append([])
+    try:
+        yield _REHEARSED[-1]
+    finally:
+        _REHEARSED.pop()
+
+
+def _sum_in_place(tensor: Tensor, what: str) -> None:
+    """Make a tensor its sum over all workers."""
+    if _REHEARSED:
+        _REHEARSED[-1].append(f"{what}: {tuple(tensor.shape)}")
+    else:
+        dist.all_reduce(tensor)
 
 
 @dataclass(frozen=True)
@@ -42,7 +70,7 @@ class Group:
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum of a tensor over all workers, in a tensor of its own."""
         total = tensor.detach().clone()
-        dist.all_reduce(total)
+        _sum_in_place(total, "a sum")
         return total
 
     def mean(self, tensor: Tensor) -> Tensor:
@@ -55,16 +83,21 @@ class Group:
         dist.broadcast_object_list(given, src=0, device=self.device)
         return given[0]
 
+    def gather(self, digest: bytes) -> list[bytes]:
+        """What each worker gives, in their order; all give as many bytes."""
+        own = torch.tensor(list(digest), dtype=torch.uint8, device=self.device)
+        found = [torch.empty_like(own) for _ in range(self.workers)]
+        dist.all_gather(found, own)
+        return [bytes(one.tolist()) for one in found]
+
     def check_same(self, tensors: Mapping[str, Tensor], what: str) -> None:
         """Compare tensors by their checksums.
 
         Raises:
             ElthError: they are not the same for all workers; all of them raise it.
         """
-        own = torch.tensor(list(bytes.fromhex(state_digest(tensors))), dtype=torch.uint8)
-        found = [torch.empty_like(own, device=self.device) for _ in range(self.workers)]
-        dist.all_gather(found, own.to(self.device))
-        other = [rank for rank, one in enumerate(found) if not torch.equal(one, found[0])]
+        found = self.gather(bytes.fromhex(state_digest(tensors)))
+        other = [rank for rank, one in enumerate(found) if one != found[0]]
         if other:
             raise ElthError(
                 f"{what} of worker 0 and of worker {', '.join(map(str, other))} differ: have all "
@@ -101,22 +134,60 @@ def group() -> Iterator[Group]:
             dist.destroy_process_group()
 
 
-def data_parallel(network: nn.Module) -> nn.Module:
-    """The network with gradients that are the mean over all workers; they start with equal weights.
+class Gradients:
+    """The mean over all workers of the gradients of a network's weights.
 
-    Its buffers stay each worker's own (``arrange_norms``, ``average``).
+    All gradients of a type lie in one vector, each in the same place for good: where more than two
+    workers add numbers, the order depends on the place. So a training that goes on from a
+    checkpoint has the bits of one that was never interrupted.
+
+    Args:
+        weights: the trained weights; the layout of each is that of its gradient.
+        workers: how many workers there are.
     """
-    kind = nn.parallel.DistributedDataParallel
-    known = inspect.signature(kind).parameters
-    own_buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    options: Any = {own_buffers: False, "gradient_as_bucket_view": True}
-    return kind(network, **options)
+
+    def __init__(self, weights: Sequence[Tensor], workers: int) -> None:
+        """Make room for them."""
+        self._workers = workers
+        self._vectors: list[Tensor] = []
+        self._places: list[tuple[Tensor, Tensor]] = []
+        for kind in dict.fromkeys(weight.dtype for weight in weights):
+            own = [weight for weight in weights if weight.dtype == kind]
+            vector = own[0].detach().new_zeros(sum(weight.numel() for weight in own))
+            at = 0
+            for weight in own:
+                place = vector[at : at + weight.numel()].as_strided(
+                    weight.shape, _dense(weight).stride(), at
+                )
+                self._places.append((weight, place))
+                at += weight.numel()
+            self._vectors.append(vector)
+
+    @torch.no_grad()
+    def average(self) -> None:
+        """Give each weight the mean of its gradients; one that has none here is left without."""
+        for weight, place in self._places:
+            if weight.grad is None:
+                place.zero_()
+            else:
+                place.copy_(weight.grad)
+                weight.grad = place
+        for vector in self._vectors:
+            vector /= self._workers
+            _sum_in_place(vector, "gradients")
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """A tensor of the shape and layout of another, without holes."""
+    return torch.empty_like(tensor, device="meta")
 
 
 # Batch normalisation
 
 
-def arrange_norms(network: nn.Module, images: int, group: Group | None) -> None:
+def arrange_norms(
+    network: nn.Module, images: int, group: Group | None, *, compiled: bool = False
+) -> None:
     """Let the layers of batch normalisation take their statistics as a recipe says.
 
     Parameters and buffers stay the same objects under the same names.
@@ -125,7 +196,9 @@ def arrange_norms(network: nn.Module, images: int, group: Group | None) -> None:
         network: is changed in place.
         images: images of a group; 0 for the whole batch.
         group: the workers that share the batch; None where there is one.
+        compiled: whether it is to be compiled, which PyTorch's own layer for GPUs is not made for.
     """
+    number = 0
     for parent in list(network.modules()):
         children: list[tuple[str, Any]] = list(parent.named_children())
         for name, child in children:
@@ -139,10 +212,12 @@ def arrange_norms(network: nn.Module, images: int, group: Group | None) -> None:
                 new.__class__ = nn.BatchNorm2d
             elif images:
                 new = GroupedBatchNorm2d(images, child)
-            elif group is not None and group.device.type == "cuda":
+            elif group is not None and group.device.type == "cuda" and not compiled:
                 new = nn.SyncBatchNorm.convert_sync_batchnorm(child)
             else:
-                new = SyncBatchNorm2d(child)
+                assert group is not None
+                number += 1
+                new = SyncBatchNorm2d(child, group, number)
             setattr(parent, name, new)
 
 
@@ -203,7 +278,18 @@ class GroupedBatchNorm2d(_Normalisation):
 
 
 class SyncBatchNorm2d(_Normalisation):
-    """Statistics over the batch of all workers; for processors, as PyTorch's own is for GPUs."""
+    """Statistics over the batch of all workers; for processors, and for compiled code.
+
+    PyTorch's own is for GPUs, operation by operation.
+    """
+
+    def __init__(self, like: nn.BatchNorm2d, group: Group, number: int) -> None:
+        super().__init__(like)
+        self.number = number
+        # Of this worker 1, of the others 0. It is a tensor, so that the code of all is the same.
+        place = torch.zeros((group.workers, 1), device=group.device)
+        place[group.rank] = 1
+        self._place = place
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise this worker's images (n, C, H, W) of the batch."""
@@ -215,10 +301,9 @@ class SyncBatchNorm2d(_Normalisation):
         values = images.numel() // max(1, images.shape[1])
         mean = images.sum((0, 2, 3)) / max(1, values)
         squares = (images - mean[:, None, None]).square().sum((0, 2, 3))
-        own = torch.cat((images.new_tensor([float(values)]), mean, squares))
-        rank, workers = dist.get_rank(), dist.get_world_size()
-        places = own.new_zeros((workers, 1)).index_fill(0, torch.tensor([rank]), 1.0)
-        counts, means, deviations = _all_sum(places * own).split((1, *[len(mean)] * 2), dim=1)
+        own = torch.cat((mean.new_full((1,), float(values)), mean, squares))
+        told = _all_sum(self._place.to(own.dtype) * own, self.number)
+        counts, means, deviations = told.split((1, *[len(mean)] * 2), dim=1)
         total = counts.detach().sum()
         mean = (counts.detach() * means).sum(0) / total
         var = (deviations + counts.detach() * (means - mean).square()).sum(0) / total
@@ -246,25 +331,35 @@ def _fixed(module: nn.BatchNorm2d, input: Tensor) -> Tensor:
     )
 
 
-class _AllSum(torch.autograd.Function):
+@torch.library.custom_op(
+    "elth::all_sum", mutates_args=(), schema="(Tensor tensor, int number) -> Tensor"
+)
+def _all_sum_of(tensor: Tensor, number: int) -> Tensor:
+    """The sum over all workers, as one operation into which no compiler looks.
+
+    Its number tells a layer's sum from those of others, and of its gradient, which is negative.
+    """
+    total = tensor.clone()
+    _sum_in_place(total, f"normalisation {number}")
+    return total
+
+
+def _all_sum(tensor: Tensor, number: int) -> Tensor:
     """The sum over all workers; a worker's part has the sum of all workers' gradients of it."""
-
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        total = tensor.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].clone()
-        dist.all_reduce(total)
-        return total
-
-
-def _all_sum(tensor: Tensor) -> Tensor:
-    result: Tensor = _AllSum.apply(tensor)  # type: ignore[no-untyped-call]
+    result: Tensor = torch.ops.elth.all_sum(tensor, number)
     return result
+
+
+def _remember(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+    ctx.number = inputs[1]
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    return _all_sum(gradient, -ctx.number), None
+
+
+_all_sum_of.register_fake(lambda tensor, number: torch.empty_like(tensor))
+_all_sum_of.register_autograd(_backward, setup_context=_remember)
 
 
 def average(buffers: Sequence[Tensor], share: float) -> None:
@@ -277,6 +372,6 @@ def average(buffers: Sequence[Tensor], share: float) -> None:
     if not buffers:
         return
     flat = torch.cat([buffer.flatten() for buffer in buffers]) * share
-    dist.all_reduce(flat)
+    _sum_in_place(flat, "statistics")
     for buffer, mean in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
         buffer.copy_(mean.view_as(buffer))

@@ -18,7 +18,7 @@ from elth.arithmetic._gate import (
     told,
     where,
 )
-from elth.arithmetic._machine import NUMBER, processor
+from elth.arithmetic._machine import NUMBER, number, processor
 from elth.arithmetic._watch import Worst
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "ensure_alike",
     "keep_apart",
     "look",
+    "number",
     "processor",
     "told",
     "where",

@@ -20,6 +20,18 @@ NUMBER = 2
 
 1 had no number: until then strided convolutions of one pixel were given to oneDNN as they are."""
 
+_OF_MANY = 3
+"""Likewise, where more than two workers train a network: theirs changed, and no others'.
+
+Until 2 an element's place in what they add up changed after the first iteration, and with it the
+order of its sum: a training that went on from a checkpoint had other bits."""
+
+
+def number(workers: int = 1) -> int:
+    """``NUMBER`` for a training by so many workers."""
+    return _OF_MANY if workers > 2 else NUMBER
+
+
 _LEVELS = (
     ("SSE41", "sse4_1"),
     ("AVX", "avx"),

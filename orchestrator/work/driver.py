@@ -372,12 +372,9 @@ def _expected(experiment: Experiment, todo: Iterable[Stage], machines: Machines)
     """The numerics classes in which stages will be computed."""
     resources = experiment.resources
     device = "cuda" if resources.gpus else "cpu"
-    fast = "compiled-graph" if resources.gpus else "compiled"
     workers = resources.workers
-    ways = {
-        fast if workers == 1 and compiles(stage, resources.compile, device) else "eager"
-        for stage in todo
-    }
+    fast = "compiled-graph" if resources.gpus and workers == 1 else "compiled"
+    ways = {fast if compiles(stage, resources.compile, device) else "eager" for stage in todo}
     classes = [(resources.cpus, resources.gpus, way, workers) for way in sorted(ways)]
     return machines.numerics(classes)
 

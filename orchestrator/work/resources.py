@@ -169,7 +169,7 @@ def numerics(threads: int, gpus: float, way: str, workers: int = 1) -> str:
 
     device = torch.cuda.get_device_name() if gpus else f"cpu-{arithmetic.processor()}"
     parts = (device, f"torch-{torch.__version__}", f"threads-{threads}", f"workers-{workers}", way)
-    return f"{'/'.join(parts)}/elth-{arithmetic.NUMBER}"
+    return f"{'/'.join(parts)}/elth-{arithmetic.number(workers)}"
 
 
 def numerics_here(classes: Iterable[tuple[int, float, str, int]]) -> set[str]:

@@ -190,13 +190,20 @@ def _share(group: Group, value: Any) -> None:
 
 
 def follow(config: Mapping[str, Any], worker: Worker, group: Group) -> None:
-    """Do with the first worker of a group what it does; it alone deals with the store."""
+    """Do with the first worker of a group what it does; it alone deals with the store.
+
+    Of each stage the engine is made first, and may be all that is asked for.
+    """
     prepare_process(config)
+    engine = None
     while (task := group.share()) is not None:
-        description, ticket, repulsion, saved = task
+        description, given = task
         stage = Stage.of(description)
         dataset = worker.dataset(dataset_of(stage), config["data"], group.device)
-        engine = worker.engines.get(stage, dataset, compile=False, group=group)
+        if given is None or engine is None:
+            engine = _engine(stage, dataset, config, worker, group)
+            continue
+        ticket, repulsion, saved = given
         with contextlib.suppress(NonFiniteLossError):
             for _ in training.train(
                 stage, ticket, dataset, engine, repulsion=repulsion, saved=saved
@@ -304,10 +311,9 @@ def _run_stage(
     except Exception:
         lease.give_up()
         raise
-    if engine is not None and engine.note:
+    if engine.note:
         yield Report(index=0, note=engine.note)
-    way = "eager" if engine is None else engine.way
-    kind = numerics(config["threads"], config["gpus"], way, config["workers"])
+    kind = numerics(config["threads"], config["gpus"], engine.way, config["workers"])
     inflight = InFlight(
         config["inflight"],
         stage.key,
@@ -325,10 +331,8 @@ def _run_stage(
     start, stop = iterations(stage)
     keep = stage.kind == "round" or stage.key in config["keep"]
     if group is not None:
-        _share(group, (stage.describe(), ticket, repulsion, saved))
+        _share(group, (stage.describe(), (ticket, repulsion, saved)))
     with _closing(log, tracker, group):
-        if engine is None:  # that of several workers they make together
-            engine = worker.engines.get(stage, dataset, compile=False, group=group)
         epochs = training.train(
             stage,
             ticket,
@@ -481,11 +485,12 @@ def _prepare(
     worker: Worker,
     tracker: Tracker,
     group: Group | None,
-) -> tuple[Dataset, Ticket | None, Repulsion | None, Engine | None]:
-    """What a stage trains, on what and with what; an engine of several workers they make later.
+) -> tuple[Dataset, Ticket | None, Repulsion | None, Engine]:
+    """What a stage trains, on what and with what; an engine of several workers they make at once.
 
     Raises:
         ElthError: a person has to bring it, or its dataset or its ticket cannot be had.
+        GroupError: this one of several workers cannot make an engine.
     """
     if stage.is_given:  # what was there when the driver began is set aside
         raise ElthError(f"{stage.title} has to be imported again: {how_to_import(stage)}")
@@ -498,10 +503,22 @@ def _prepare(
             tracker,
             lambda load: (ticket_of(stage, load, data=dataset), repulsion_of(stage, load)),
         )
-    if group is not None:
-        return dataset, ticket, repulsion, None
-    compile = compiles(stage, config["compile"], device)
-    return dataset, ticket, repulsion, worker.engines.get(stage, dataset, compile=compile)
+    if group is None:
+        return dataset, ticket, repulsion, _engine(stage, dataset, config, worker, None)
+    _share(group, (stage.describe(), None))
+    try:
+        engine = _engine(stage, dataset, config, worker, group)
+    except Exception as error:  # the others may be waiting for this one
+        raise GroupError(_reason(error)) from error
+    return dataset, ticket, repulsion, engine
+
+
+def _engine(
+    stage: Stage, data: Dataset, config: Mapping[str, Any], worker: Worker, group: Group | None
+) -> Engine:
+    """The engine of a stage, compiled or not; several workers decide alike."""
+    compile = compiles(stage, config["compile"], "cuda" if config["gpus"] else "cpu")
+    return worker.engines.get(stage, data, compile=compile, group=group)
 
 
 def _logged(

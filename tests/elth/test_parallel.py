@@ -1,17 +1,30 @@
-"""What several workers share a batch by; ``tests/e2e/test_parallel.py`` runs them."""
+"""What several workers share a batch by, and two that are compiled.
+
+``tests/e2e/test_parallel.py`` compares several with one.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from elth.data import Part
 from elth.data import load as load_dataset
 from elth.errors import ElthError
-from elth.parallel import group
+from elth.parallel import Gradients, Group, group, rehearsing
 from tests.e2e import parallel_worker as worker
+from tests.elth import compiling_worker as compiling
 
 
 def test_what_batch_normalisation_looks_at_matters() -> None:
@@ -56,3 +69,138 @@ def test_parts_are_the_batch(size: int, workers: int, unit: int) -> None:
     assert torch.equal(torch.cat(parts), batch)
     assert all(int(part[0]) % unit == 0 for part in parts if len(part))
     assert max(map(len, parts)) - min(map(len, parts)) <= 2 * unit - 1
+
+
+def test_a_rehearsal_sends_nothing_and_notes_what_it_would_have_sent() -> None:
+    alone = Group(1, 3, torch.device("cpu"))
+    with rehearsing() as sums:
+        assert alone.mean(torch.tensor(6.0)) == 2
+        assert torch.equal(alone.sum(torch.ones(2)), torch.ones(2))
+    assert sums == ["a sum: ()", "a sum: (2,)"]
+    with pytest.raises(ValueError, match="process group has not been initialized"):
+        alone.sum(torch.ones(2))
+
+
+def test_gradients_keep_their_layout_and_their_place() -> None:
+    laid_out = torch.zeros(2, 3, 2, 2).contiguous(memory_format=torch.channels_last)
+    kernel, bias = nn.Parameter(laid_out), nn.Parameter(torch.zeros(4))
+    double = nn.Parameter(torch.zeros(2, dtype=torch.float64))
+    shared = Gradients([kernel, bias, double], workers=4)
+    kernel.grad = torch.arange(24.0).view(2, 3, 2, 2)
+    bias.grad, double.grad = torch.ones(4), torch.ones_like(double)
+    with rehearsing() as sums:
+        shared.average()
+    assert sums == ["gradients: (28,)", "gradients: (2,)"]
+    assert torch.equal(kernel.grad, torch.arange(24.0).view(2, 3, 2, 2) / 4)
+    assert kernel.grad.stride() == kernel.stride()
+    assert (bias.grad.tolist(), double.grad.tolist()) == ([0.25] * 4, [0.25] * 2)
+    places = [kernel.grad, bias.grad]
+    kernel.grad, bias.grad, double.grad = None, torch.ones(4), torch.ones_like(double)
+    with rehearsing():
+        shared.average()
+    assert kernel.grad is None, "the loss did not depend on it"
+    assert not places[0].any(), "what was there is not added up again"
+    assert bias.grad.data_ptr() == places[1].data_ptr()
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What two workers told, of which the first one; they tell the same."""
+    if shutil.which("g++") is None:
+        pytest.skip("there is no C++ compiler here")
+    folder = tmp_path_factory.mktemp("compiled")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    given = {
+        "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
+        "WORLD_SIZE": "2",
+    }
+    command = [sys.executable, "-m", "tests.elth.compiling_worker", str(folder / "told")]
+    with (folder / "log").open("w") as log:
+        begun = [
+            subprocess.Popen(
+                command, env={**os.environ, **given, "RANK": str(rank)}, stdout=log, stderr=log
+            )
+            for rank in range(2)
+        ]
+        try:
+            ended = [process.wait(timeout=480) for process in begun]
+        finally:
+            for process in begun:
+                process.kill()
+    assert ended == [0, 0], (folder / "log").read_text()[-4000:]
+    first, second = (json.loads((folder / f"told.{rank}").read_text()) for rank in range(2))
+    for name in ("_fails", "_adds_up_more"):  # each has a note of its own
+        first[f"{name}, second"] = second.pop(name)
+    assert second == {name: one for name, one in first.items() if name in second}
+    found: dict[str, Any] = first
+    return found
+
+
+@pytest.mark.parametrize("name", ["whole batch", "groups"])
+def test_compiled_workers_compute_what_eager_ones_do(name: str, compiled: dict[str, Any]) -> None:
+    assert compiled[f"{name}: ways"] == [["compiled", ""], ["eager", ""]]
+    fast, slow = compiled[f"{name}: fast"], compiled[f"{name}: slow"]
+    assert fast != slow, "two orders of sums"
+    assert fast[0] != fast[1]
+    for seed in (0, 1):
+        _is_near(fast[seed], slow[seed])
+
+
+@pytest.mark.parametrize("name", ["repelled", *compiling.EVOLVED])
+def test_compiled_workers_repel_and_change_masks(name: str, compiled: dict[str, Any]) -> None:
+    fast, slow = compiled[f"{name}: fast"], compiled[f"{name}: slow"]
+    _is_near(fast, slow)
+    if name == "repelled":
+        assert fast[1] == pytest.approx(slow[1], rel=1e-2)
+        assert fast[0] != compiled["whole batch: fast"][0][0]
+    else:
+        before, after = fast[2]
+        assert fast[2] == slow[2], "the same masks"
+        assert before != after
+    assert compiled["compiled again"] == 0
+
+
+def _is_near(fast: list[Any], slow: list[Any]) -> None:
+    epochs, others = fast[0], slow[0]
+    assert len(epochs) == len(others) == 2
+    for one, other in zip(epochs, others, strict=True):
+        assert one[:2] == pytest.approx(other[:2], rel=1e-3)
+        assert one[2] == pytest.approx(other[2], abs=0.5)
+        assert one[3] == other[3]
+
+
+def test_a_compiled_training_goes_on_bit_for_bit(compiled: dict[str, Any]) -> None:
+    whole, gone_on = compiled["gone on with"]
+    assert whole == gone_on
+
+
+@pytest.mark.parametrize(
+    ("fault", "notes"),
+    [
+        (
+            "_fails",
+            (
+                "these workers train operation by operation, .*: compiling failed for worker 1$",
+                "compiling Sequential failed, .*: no compiler$",
+            ),
+        ),
+        ("_adds_up_more", (".* slower: their compiled code adds up in different orders$",) * 2),
+    ],
+)
+def test_where_one_worker_cannot_all_train_as_eager(
+    fault: str, notes: tuple[str, str], compiled: dict[str, Any]
+) -> None:
+    """Each says why; none waits for another."""
+    expected = compiled["whole batch: slow"][0]
+    for name, note in ((fault, notes[0]), (f"{fault}, second", notes[1])):
+        way, said, is_warned, found = compiled[name]
+        assert way == "eager"
+        assert re.match(note, said), said
+        assert is_warned
+        assert found == expected

@@ -172,6 +172,28 @@ def test_on_a_cluster_each_node_names_its_classes(monkeypatch: pytest.MonkeyPatc
     assert numerics_here([(2, 1.0, "eager", 1)]) == set() or torch.cuda.is_available()
 
 
+@pytest.mark.parametrize(
+    ("given", "way"),
+    [
+        ({"compile": True}, "compiled"),
+        ({"compile": True, "workers": 2}, "compiled"),
+        ({"compile": "auto", "workers": 2}, "eager"),
+        ({"compile": True, "gpus": 1}, "compiled-graph"),
+        ({"compile": True, "gpus": 1, "workers": 2}, "compiled"),
+    ],
+)
+def test_several_workers_are_expected_to_compile_as_one_does(
+    given: dict[str, Any], way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for CUDA graphs, which are of one worker alone; ``auto`` finds this one too short."""
+    found = tiny("fast", resources=given)
+    monkeypatch.setattr(
+        driver.ThisMachine, "numerics", lambda _, classes: {way for _, _, way, _ in classes}
+    )
+    todo = plan.build(found).stages.values()
+    assert driver._expected(found, todo, driver.ThisMachine()) == {way}
+
+
 # Done again
 
 

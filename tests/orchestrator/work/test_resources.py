@@ -122,6 +122,8 @@ def test_numerics_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cpu == f"cpu-{arithmetic.processor()}"
     version = arithmetic.NUMBER
     assert rest == f"torch-{torch.__version__}/threads-2/workers-1/eager/elth-{version}"
+    many = [numerics(1, 0, "eager", count).rpartition("/")[2] for count in (1, 2, 3)]
+    assert many == [f"elth-{version}", f"elth-{version}", f"elth-{version + 1}"]
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H")
     assert numerics(1, 0.5, "eager").startswith("H/torch-")
     assert len({numerics(t, 0, w) for t in (1, 2) for w in ("eager", "compiled")}) == 4
