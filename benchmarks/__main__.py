@@ -20,6 +20,7 @@ PARTS = {
     "cure": "strided 1x1 convolutions as a slice against themselves as they are",
     "packing": "several tickets on one device",
     "repulsion": "an iteration that is repelled from earlier optima",
+    "workers": "two workers of one training, compiled against eager",
     "sparse": "an interval of RigL against one of a static mask",
     "input": "images of ImageNet's size",
     "orchestrator": "the system's own cost",
@@ -40,7 +41,7 @@ def _rows(part: str, given: argparse.Namespace) -> list[Row]:
         if given.data is None:
             return [{"name": "all", "note": "left out, no --data was given"}]
         return list(module.rows(given.data, given.device))
-    if part == "cure":
+    if part in ("cure", "workers"):
         return list(module.rows(given.data))
     if part in ("packing", "repulsion"):
         return list(module.rows(given.device))
