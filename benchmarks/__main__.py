@@ -26,6 +26,7 @@ PARTS = {
     "orchestrator": "the system's own cost",
     "tracker": "one MLflow server with hundreds of workers (an hour)",
     "driver": "a driver with hundreds of trials",
+    "claims": "claims with many stages on the boards",
     "storage": "bytes of a chain",
     "judgement": "words and intervals of a report against the truth",
 }

@@ -94,7 +94,7 @@ def measure(folder: Path, load: Load, settings: servers.Settings, fault: str = "
     with contextlib.ExitStack() as stack:
         database = stack.enter_context(servers.postgres(folder / "database", settings))
         server = stack.enter_context(servers.mlflow(folder / "server", database.uri, settings))
-        _prepare(server.uri)
+        prepare(server.uri)
         uri = server.uri
         if fault == "answers":
             uri = stack.enter_context(servers.dropping(uri, every=10))
@@ -128,7 +128,7 @@ def measure(folder: Path, load: Load, settings: servers.Settings, fault: str = "
         )
 
 
-def _prepare(uri: str) -> None:
+def prepare(uri: str) -> None:
     """A store as the driver leaves it before its first trial, in use for some time: it has boards.
 
     Each of its 256 boards of leases is made once in the life of a store, which takes ten calls.

@@ -113,6 +113,10 @@ class Board:
         number, holder = self.latest(key)
         return holder == run_id if holder else self.take(key, number + 1, run_id)
 
+    def on(self, key: str) -> str:
+        """The run of the board with the leases of a stage."""
+        return self._on_board(key, lambda board: board)
+
     def prepare(self) -> None:
         """Make the run above the boards before workers come, who would all make one at once."""
         self._find_root()
