@@ -2,8 +2,8 @@
 
     python -m benchmarks.claims
 
-On a real MLflow server and PostgreSQL (``benchmarks.servers``). Leases of the stages that are on the
-boards before are written by SQL; what is measured are claims of others, as a worker makes them.
+On a real MLflow server and PostgreSQL (``benchmarks.servers``). The leases of stages that are on
+the boards before are written by SQL; what is measured are claims of others, as workers make them.
 """
 
 from __future__ import annotations
