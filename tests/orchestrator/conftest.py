@@ -32,8 +32,13 @@ def one_thread() -> None:
 
 @pytest.fixture(autouse=True)
 def no_store_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store that the environment names is none of the tests' business."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    """A store that the environment names is none of the tests' business, nor are its users.
+
+    What a test takes from an address into the environment is gone after it.
+    """
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, "taken note of, so that it is restored")
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture(autouse=True)
