@@ -594,7 +594,8 @@ class Engine:
             )
             self._fast_loss = self._fast_logits = None
         if self.way == "compiled" and not self.draws:  # else two steps differ by what they draw
-            self._compare(batch)
+            with rehearsing():  # a worker without room for it compares nothing: not for all to see
+                self._compare(batch)
         if self.way == "compiled" and self.device.type == "cuda" and self.group is None:
             if self.draws:
                 self.note = "a network that draws random numbers is not recorded as a CUDA graph"
@@ -609,11 +610,22 @@ class Engine:
         One that failed while others wait for it would hang them: it is rehearsed by each alone.
         What they send is compared before anything is trained, as compiled code decides the order.
         """
+        error: Exception | None = None
         with rehearsing() as sums:
-            self._compile(shape)
+            try:
+                self._compile(shape)
+            except Exception as found:  # the others wait to hear of it
+                error = found
         told = "\n".join(sums) if self.way == "compiled" else ""
-        answers = group.gather(hashlib.sha256(told.encode()).digest())
-        failed = hashlib.sha256(b"").digest()
+        broken, failed = (hashlib.sha256(text).digest() for text in (b"broken", b""))
+        answers = group.gather(hashlib.sha256(told.encode()).digest() if error is None else broken)
+        if error is not None:
+            raise error
+        if broken in answers:
+            ranks = ", ".join(str(rank) for rank, one in enumerate(answers) if one == broken)
+            raise ElthError(
+                f"worker {ranks} of these cannot train, and says why: see its own error"
+            )
         if self.way == "compiled" and len(set(answers)) == 1:
             return
         if self.way == "compiled":

@@ -24,7 +24,8 @@ _OF_MANY = 3
 """Likewise, where more than two workers train a network: theirs changed, and no others'.
 
 Until 2 an element's place in what they add up changed after the first iteration, and with it the
-order of its sum: a training that went on from a checkpoint had other bits."""
+order of its sum: a training that went on from a checkpoint had other bits. The next ``NUMBER`` is
+4, and this one with it: 3 was taken by these alone."""
 
 
 def number(workers: int = 1) -> int:

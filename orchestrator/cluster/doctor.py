@@ -220,11 +220,11 @@ def check_serving(tracker: Tracker) -> Iterator[Finding]:
         yield Finding(about="server", what=plain(error), do="see what the message says")
         return
     each, most = (found.workers(between=b, stage=_STAGE_SECONDS) for b in (5.0, 120.0))
+    rate = f"{'at least ' if found.is_more else ''}{found.rate:.0f}"
     what = (
-        f"answers in {1000 * found.alone:.0f} ms, {found.rate:.0f} batches of metrics a second to "
-        f"several at once: with stages of {_STAGE_SECONDS / 60:.0f} minutes it serves about {each} "
-        f"workers that show their epochs every 5 s; more, up to {most}, show them up to two "
-        "minutes late"
+        f"answers in {1000 * found.alone:.0f} ms, {rate} batches of metrics a second to several at "
+        f"once: with stages of {_STAGE_SECONDS / 60:.0f} minutes it serves about {each} workers "
+        f"that show their epochs every 5 s; more, up to {most}, show them up to two minutes late"
     )
     if found.errors:
         said, count = found.errors.most_common(1)[0]
@@ -236,7 +236,7 @@ def check_serving(tracker: Tracker) -> Iterator[Finding]:
     elif found.is_slow:
         yield Finding(
             about="server",
-            what=f"{what}; the latest answer took {found.longest:.1f} s",
+            what=f"{what}; one of twenty answers took {found.late:.1f} s or more",
             do="look what else it does; docs/cluster.md has settings for many workers",
         )
     else:

@@ -119,7 +119,7 @@ def kept_back(
         again: stages that are done again: whatever comes of one waits for it, even where all
             between is finished, as all on the way may have to be done again.
     """
-    jobs = tuple(jobs)
+    firsts = {stage.key: job.stages[0].key for job in jobs for stage in job.stages}
     needs: dict[str, set[str]] = {}
     for key in again:
         below, todo = {key}, [key]
@@ -127,10 +127,9 @@ def kept_back(
             new = [child for child in children.get(todo.pop(), ()) if child not in below]
             below.update(new)
             todo += new
-        for job in jobs:
-            own = {stage.key for stage in job.stages}
-            if key not in own and not below.isdisjoint(own):
-                needs.setdefault(job.stages[0].key, set()).add(key)
+        waiting = {firsts[one] for one in below if one in firsts}
+        for first in waiting - {firsts.get(key)}:
+            needs.setdefault(first, set()).add(key)
     return needs
 
 

@@ -93,5 +93,6 @@ def _rate(pieces: list[tuple[float, float, float]], wall: float, window: float, 
     spread = Spread(pieces)
     if not wall:
         return Rate(total=spread.total, mean=0.0, peak=0.0)
-    peak = max(spread.within(window, count)) / window
-    return Rate(total=spread.total, mean=spread.total / wall, peak=peak)
+    mean = spread.total / wall
+    peak = max(mean, spread.most(window, count) / window)  # the last window may be cut short
+    return Rate(total=spread.total, mean=mean, peak=peak)

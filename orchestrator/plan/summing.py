@@ -9,6 +9,9 @@ Piece = tuple[float, float, float]
 _AT_ONCE = 1e-6
 """What takes less comes at once; a slope as steep would drown the others in rounding."""
 
+_PARTS = 4
+"""Of a window, by which another may begin later."""
+
 
 class Spread:
     """Amounts, each spread evenly between two times; at once where both are about the same.
@@ -34,6 +37,16 @@ class Spread:
             (time, slopes.get(time, 0.0), jumps.get(time, 0.0))
             for time in sorted({*slopes, *jumps})
         ]
+
+    def most(self, width: float, count: int) -> float:
+        """The largest amount within a width, wherever that begins, to a quarter of the width.
+
+        Args:
+            width: of what is looked at.
+            count: how many of them all takes.
+        """
+        parts = self.within(width / _PARTS, _PARTS * count)
+        return max(sum(parts[i : i + _PARTS]) for i in range(max(1, len(parts) - _PARTS + 1)))
 
     def within(self, width: float, count: int) -> list[float]:
         """The amounts in each of ``count`` windows of a width, the first of which begins at 0.

@@ -116,7 +116,7 @@ class Files:
 
     def _keep(self, run_id: str, run: Run) -> None:
         while len(self._addresses) >= _KNOWN:
-            del self._addresses[next(iter(self._addresses))]
+            self._addresses.pop(next(iter(self._addresses)), None)  # of several threads
         self._addresses[run_id] = str(run.info.artifact_uri)
 
     def _repository(self, run_id: str) -> ArtifactRepository:

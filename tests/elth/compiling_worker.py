@@ -12,16 +12,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
+import elth.arithmetic
 import elth.training
 from elth import masks
+from elth.arithmetic import WrongArithmeticError
 from elth.checkpoints import Checkpoint
 from elth.data import Dataset
 from elth.data import load as load_dataset
 from elth.dynamic import Evolution, method
 from elth.engine import Engine
+from elth.errors import ElthError
 from elth.parallel import Group, group
 from elth.recipes import Recipe, Step
 from elth.repulsion import Repulsion
@@ -121,6 +125,8 @@ def story(data: Dataset, workers: Group) -> Iterator[tuple[str, Any]]:
         yield "gone on with", [[run[0][-1], *run[1:]] for run in runs]
     for fault in (_fails, _adds_up_more):
         yield fault.__name__, _with_fault(fault, data, workers)
+    for error in (torch.OutOfMemoryError("no room"), WrongArithmeticError("it is wrong")):
+        yield type(error).__name__, _compared(error, data, workers)
 
 
 def _fails(function: Any, **_: Any) -> Callable[..., Any]:
@@ -156,6 +162,29 @@ def _with_fault(fault: Callable[..., Any], data: Dataset, workers: Group) -> lis
         torch.compile = kept
     notes = [str(each.message) for each in warned]
     return [one.way, one.note, one.note in notes, told(training(one, data))]
+
+
+def _compared(error: Exception, data: Dataset, workers: Group) -> list[str]:
+    """What an engine says where the comparison of its code with the network fails for one worker.
+
+    For the other it goes to its end.
+    """
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise error
+
+    def as_it_is(function: Any, **_: Any) -> Any:
+        return function
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "compile", as_it_is)
+        if workers.rank:
+            patch.setattr(elth.arithmetic, "ensure_alike", fails)
+        try:
+            one = engine(data, recipe(), workers, compile=True)
+        except ElthError as found:
+            return [type(found).__name__, str(found)]
+        return [one.way, one.note]
 
 
 def main() -> None:

@@ -135,7 +135,8 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
                 process.kill()
     assert ended == [0, 0], (folder / "log").read_text()[-4000:]
     first, second = (json.loads((folder / f"told.{rank}").read_text()) for rank in range(2))
-    for name in ("_fails", "_adds_up_more"):  # each has a note of its own
+    own = ("_fails", "_adds_up_more", "OutOfMemoryError", "WrongArithmeticError")
+    for name in own:  # each has a note of its own
         first[f"{name}, second"] = second.pop(name)
     assert second == {name: one for name, one in first.items() if name in second}
     found: dict[str, Any] = first
@@ -178,6 +179,23 @@ def _is_near(fast: list[Any], slow: list[Any]) -> None:
 def test_a_compiled_training_goes_on_bit_for_bit(compiled: dict[str, Any]) -> None:
     whole, gone_on = compiled["gone on with"]
     assert whole == gone_on
+
+
+def test_a_worker_that_cannot_compare_its_code_is_compiled_as_the_others(
+    compiled: dict[str, Any],
+) -> None:
+    """As one that trains alone is: it says so."""
+    assert compiled["OutOfMemoryError"] == ["compiled", ""]
+    way, note = compiled["OutOfMemoryError, second"]
+    assert way == "compiled"
+    assert note.startswith("compiled code could not be compared with the network: no room")
+
+
+def test_where_one_worker_is_wrong_all_end(compiled: dict[str, Any]) -> None:
+    assert compiled["WrongArithmeticError, second"] == ["WrongArithmeticError", "it is wrong"]
+    kind, text = compiled["WrongArithmeticError"]
+    assert kind == "ElthError"
+    assert text == "worker 1 of these cannot train, and says why: see its own error"
 
 
 @pytest.mark.parametrize(

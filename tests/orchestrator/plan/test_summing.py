@@ -24,8 +24,17 @@ def test_what_comes_at_once_is_of_the_window_that_ends_with_it() -> None:
     assert found.within(1, 4) == [1, 5, 0, 3]
 
 
+def test_the_most_is_found_across_the_borders_of_windows() -> None:
+    found = Spread([(59, 59, 50), (61, 61, 51)])
+    assert max(found.within(60, 2)) == 51
+    assert found.most(60, 2) == 101
+    assert Spread([(0, 120, 120)]).most(60, 2) == pytest.approx(60)
+    assert found.most(200, 1) == 101
+
+
 def test_nothing_is_nothing() -> None:
     assert Spread([]).within(1, 3) == [0, 0, 0]
+    assert Spread([]).most(1, 3) == 0
 
 
 _PIECES = st.lists(
