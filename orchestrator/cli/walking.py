@@ -136,7 +136,8 @@ class Asked:
             slots = trials(self.resources, count, self.gpus, self.cpus)
             if slots:
                 found[count] = min(slots, self.slots)
-        enough = next((count for count, slots in found.items() if slots >= width), self.nodes)
+        most = min(width, self.slots)  # more nodes bring nothing
+        enough = next((count for count, slots in found.items() if slots >= most), self.nodes)
         return [(n, found[n]) for n in found if n <= enough or n == self.nodes]
 
 
@@ -383,7 +384,8 @@ def walked(asked: Asked, course: Course, part: Plan, *, is_timed: bool) -> Walke
     known = {asked.slots: walk}
     rows = []
     for nodes, slots in asked.rows(course.width):
-        known.setdefault(slots, walk if slots == walk.slots else course.walk(slots))
+        if slots not in known:
+            known[slots] = course.walk(slots)
         rows.append((nodes, known[slots]))
     load = untimed(course, part.kept)
     if is_timed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 
 from orchestrator.experiment.sections import Resources
@@ -36,7 +37,10 @@ def trials_on(want: Resources, room: Sequence[int]) -> int:
     if want.placement == "strict_pack":
         return sum(one // want.workers for one in room)
     count = sum(room) // want.workers
-    if want.placement == "strict_spread":  # each machine has one worker of a trial at most
-        while count and sum(min(one, count) for one in room) < count * want.workers:
-            count -= 1
-    return count
+    if want.placement != "strict_spread":
+        return count
+
+    def is_too_many(trials: int) -> bool:  # each machine has one worker of a trial at most
+        return sum(min(one, trials) for one in room) < trials * want.workers
+
+    return bisect.bisect_left(range(1, count + 1), True, key=is_too_many)
