@@ -9,16 +9,12 @@ the boards before are written by SQL; what is measured are claims of others, as 
 from __future__ import annotations
 
 import hashlib
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from mlflow.utils import rest_utils
-
-from benchmarks import servers
+from benchmarks import calls, servers
 from benchmarks.crowd import Load, prepared
 from benchmarks.rows import Row, row, show
 from benchmarks.tracker import prepare
@@ -51,7 +47,8 @@ def rows() -> Iterator[Row]:
 
 
 def _rows(tracker: Tracker, database: servers.Postgres) -> Iterator[Row]:
-    sizes = _watch()
+    sizes: list[int] = []
+    calls.watch(lambda _name, _took, answer: sizes.append(len(answer.content)))
     load = Load(workers=1, seconds=1, stage=1, epoch=1)
     _, chains, _, _ = prepared(load, 0, len(COUNTS) * _CLAIMS)
     stages = iter([stage for chain in chains for stage in chain])
@@ -59,16 +56,16 @@ def _rows(tracker: Tracker, database: servers.Postgres) -> Iterator[Row]:
     for count in COUNTS:
         _fill(tracker, database, done, count)
         done = count
-        calls, size, took = [], [], []
+        asked, size, took = [], [], []
         for _ in range(_CLAIMS):
             sizes.clear()
             began = time.perf_counter()
             _claim(tracker, next(stages))
             took.append(1000 * (time.perf_counter() - began))
-            calls.append(float(len(sizes)))
+            asked.append(float(len(sizes)))
             size.append(sum(sizes) / 1000)
         words = f"a claim, {count:,} stages on the boards"
-        yield row(f"{words}: calls", "", calls)
+        yield row(f"{words}: calls", "", asked)
         yield row(f"{words}: answers", "kB", size)
         yield row(words, "ms", took)
 
@@ -78,22 +75,6 @@ def _claim(tracker: Tracker, stage: Stage) -> None:
     if not isinstance(lease, Lease):
         raise RuntimeError(f"{stage.title} was not to be had: {lease}")
     lease.end()
-
-
-def _watch() -> list[int]:
-    """The bytes of each answer that MLflow's client is given from now on."""
-    ask: Any = rest_utils.http_request
-    sizes: list[int] = []
-
-    def counted(host_creds: Any, endpoint: str, method: str, *args: Any, **words: Any) -> Any:
-        answer = ask(host_creds, endpoint, method, *args, **words)
-        sizes.append(len(answer.content))
-        return answer
-
-    for module in list(sys.modules.values()):
-        if vars(module).get("http_request") is ask:
-            vars(module)["http_request"] = counted
-    return sizes
 
 
 def _fill(tracker: Tracker, database: servers.Postgres, begin: int, end: int) -> None:

@@ -27,15 +27,14 @@ import psutil
 import torch
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.utils import rest_utils
 
+from benchmarks import calls, fill
 from elth import data, masks
 from elth.errors import ElthError
 from elth.networks import build
 from elth.specs import Spec
 from elth.streams import stream
 from elth.tickets import Ticket
-from elth.training import Epoch
 from orchestrator import plan as plans
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.stage import Stage
@@ -184,16 +183,7 @@ class Crowd:
         load = self.work.load
         for number in range(1, load.epochs + 1):
             time.sleep(load.epoch)
-            log.epoch(
-                Epoch(
-                    epoch=number,
-                    step=number,
-                    lr=0.1,
-                    train_loss=1.0,
-                    test_loss=1.0,
-                    test_accuracy=50.0,
-                )
-            )
+            log.epoch(fill.epoch(number))
             if lease.seems_lost and lease.is_lost():
                 raise LostError("while it trained")
         ended = time.monotonic()
@@ -223,32 +213,18 @@ class Crowd:
 
     def watch(self) -> None:
         """Count its calls by what they ask for, and note when signs of life were answered."""
-        self._watch_calls()
+        calls.watch(self._note)
         self._watch_beats()
 
-    def _watch_calls(self) -> None:
-        ask: Any = rest_utils.http_request
-        told, lock = self.told, self._lock
-
-        def counted(host_creds: Any, endpoint: str, method: str, *args: Any, **words: Any) -> Any:
-            is_file = "/mlflow-artifacts/" in endpoint
-            asked = "a file" if is_file else endpoint.rpartition("/mlflow/")[2]
-            name, began = f"{method} {asked}", time.monotonic()
-            try:
-                answer = ask(host_creds, endpoint, method, *args, **words)
-            except Exception as error:
-                with lock:
-                    told.errors[f"{name}: {str(error)[:120]}"] += 1
-                raise
-            with lock:
-                told.took.setdefault(name, []).append(time.monotonic() - began)
-                if answer.status_code >= 400:
-                    told.errors[f"{name}: {answer.status_code} {answer.text[:120]}"] += 1
-            return answer
-
-        for module in list(sys.modules.values()):
-            if vars(module).get("http_request") is ask:
-                vars(module)["http_request"] = counted
+    def _note(self, name: str, took: float, answer: Any) -> None:
+        """Note an answer of the server, or the error in its place."""
+        with self._lock:
+            if isinstance(answer, Exception):
+                self.told.errors[f"{name}: {str(answer)[:120]}"] += 1
+                return
+            self.told.took.setdefault(name, []).append(took)
+            if answer.status_code >= 400:
+                self.told.errors[f"{name}: {answer.status_code} {answer.text[:120]}"] += 1
 
     def _watch_beats(self) -> None:
         log_batch: Any = MlflowClient.log_batch

@@ -74,20 +74,23 @@ def begin(tracker: Tracker, stage: Stage, experiment: Experiment) -> RunLog:
     )
 
 
+def epoch(number: int) -> Epoch:
+    """What an epoch might have come to."""
+    return Epoch(
+        epoch=number,
+        step=number,
+        lr=0.1,
+        train_loss=1.0,
+        test_loss=1.0,
+        test_accuracy=50.0 + number,
+    )
+
+
 def write(tracker: Tracker, stage: Stage, experiment: Experiment, epochs: int = 4) -> RunLog:
     """Track a stage as if it had been trained."""
     log = begin(tracker, stage, experiment)
     for number in range(1, epochs + 1):
-        log.epoch(
-            Epoch(
-                epoch=number,
-                step=number,
-                lr=0.1,
-                train_loss=1.0,
-                test_loss=1.0,
-                test_accuracy=50.0 + number,
-            )
-        )
+        log.epoch(epoch(number))
     network = _network(stage)
     result = Result(rewind=network.state_dict())
     if stage.kind != "rewind_point":

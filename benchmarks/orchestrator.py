@@ -15,14 +15,12 @@ import dataclasses
 import io
 import os
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +30,7 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 import psutil
 from rich.console import Console
 
-from benchmarks import fill
+from benchmarks import fill, servers
 from benchmarks.rows import row, show
 from elth.training import Epoch
 from orchestrator import plan as plans
@@ -113,8 +111,9 @@ def served(folder: Path) -> list[dict[str, Any]]:
     """The same through a server, which also serves the index as an artifact."""
     copy = folder / "served"
     shutil.copytree(folder / "full", copy)
-    with _server(copy) as address:
-        store = Store.of(address)
+    database, settings = f"sqlite:///{copy}/mlflow.db", servers.Settings(processes=1)
+    with servers.mlflow(folder / "server", database, settings) as server:
+        store = Store.of(server.uri)
         reader, keeper = Tracker(store), Tracker(store, keep_index=True)
         without = timed(keeper.stages, 1)
         within = timed(reader.stages)
@@ -124,34 +123,6 @@ def served(folder: Path) -> list[dict[str, Any]]:
         row(f"{words}, no index", "s", without, note="with writing an index"),
         row(f"{words}, index", "s", within, "< 10"),
     ]
-
-
-@contextlib.contextmanager
-def _server(folder: Path) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]
-    command += ["--port", str(port), "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
-    command += ["--artifacts-destination", str(folder / "served-artifacts")]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "server.log").open("w", encoding="utf-8") as log:
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{address}/health", timeout=1).close()
-                break
-            time.sleep(0.2)
-        yield address
-    finally:
-        children = psutil.Process(server.pid).children(recursive=True)
-        server.terminate()
-        server.wait(30)
-        for child in children:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.kill()
 
 
 def planning(experiment: Experiment, plan: Plan) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ PostgreSQL does not run as root: as root it is run as the user ``postgres`` of D
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import http.client
 import http.server
@@ -59,7 +60,7 @@ def _port() -> int:
         return int(probe.getsockname()[1])
 
 
-class Process:
+class Process(abc.ABC):
     """A program with its children, which can be started again in its place."""
 
     def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
@@ -117,9 +118,9 @@ class Process:
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.kill()
 
+    @abc.abstractmethod
     def wait(self) -> None:
         """Until it answers."""
-        raise NotImplementedError
 
     def restart(self, pause: float) -> None:
         """Kill it, as a machine that fails does, and start it again after some seconds."""
