@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.experiment.methods import rank
-from orchestrator.report.cells import Cell, Report, difference, network_order
+from orchestrator.report.cells import Cell, Imps, Report, network_order
 from orchestrator.store.content import spell_seeds
 
 if TYPE_CHECKING:
@@ -85,14 +85,15 @@ def blocks(report: Report, judged: Judgement) -> list[Block]:
     by_network: dict[tuple[str, str], list[Cell]] = {}
     for cell in report.shown:
         by_network.setdefault((cell.dataset, cell.network), []).append(cell)
-    return [_block(*where, cells, report.compared, judged) for where, cells in by_network.items()]
+    imps = Imps(report.compared)
+    return [_block(*where, cells, imps, judged) for where, cells in by_network.items()]
 
 
 def _block(
     dataset: str,
     network: str,
     cells: Sequence[Cell],
-    compared: Sequence[Cell],
+    imps: Imps,
     judged: Judgement,
 ) -> Block:
     shown = _shown_levels(cells)
@@ -116,7 +117,7 @@ def _block(
             (
                 name,
                 tuple(
-                    _spot(found.get((name, level)), compared, head, best.get(level), judged)
+                    _spot(found.get((name, level)), imps, head, best.get(level), judged)
                     for level, head in zip(shown, heads, strict=True)
                 ),
             )
@@ -126,13 +127,13 @@ def _block(
 
 
 def _spot(
-    cell: Cell | None, compared: Sequence[Cell], head: Cell, best: float | None, judged: Judgement
+    cell: Cell | None, imps: Imps, head: Cell, best: float | None, judged: Judgement
 ) -> Spot | None:
     if cell is None:
         return None
     return Spot(
         cell=cell,
-        gap=difference(cell, compared),
+        gap=imps.difference(cell),
         is_best=best == cell.mean,
         elsewhere=cell.sparsity if abs(cell.sparsity - head.sparsity) >= 5e-5 else None,
         imp=judged.against("imp", cell),

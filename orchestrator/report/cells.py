@@ -343,28 +343,36 @@ def _sort_key(cell: Cell, variants: Mapping[str, int]) -> tuple[Any, ...]:
     return (cell.dataset, *size, *cell.level, *line, *variant, cell.noise)
 
 
-def imp_of(cell: Cell, cells: Iterable[Cell]) -> Cell | None:
-    """The IMP cell of the same network, level, dataset and variant; none of its twins."""
-    axes = (cell.network, cell.level, cell.dataset, cell.variant)
-    for one in cells:
-        found = (one.network, one.level, one.dataset, one.variant)
-        if one.method == "imp" and not one.noise and found == axes:
-            return one
-    return None
+class Imps:
+    """The IMP cells of a report, with which others are compared; none of their twins."""
 
+    def __init__(self, cells: Iterable[Cell]) -> None:
+        """Find them among all cells."""
+        self._found: dict[tuple[Any, ...], Cell] = {}
+        for one in cells:
+            if one.method == "imp" and not one.noise:
+                self._found.setdefault(self._place(one), one)
 
-def difference(cell: Cell, cells: Iterable[Cell]) -> float | None:
-    """Mean accuracy less that of IMP, over the seeds that both have; None where there is no IMP."""
-    imp = imp_of(cell, cells)
-    if imp is None or imp == cell:
-        return None
-    reference = dict(zip(imp.seeds, imp.accuracy, strict=True))
-    pairs = [
-        accuracy - reference[seed]
-        for seed, accuracy in zip(cell.seeds, cell.accuracy, strict=True)
-        if seed in reference
-    ]
-    return statistics.fmean(pairs) if pairs else None
+    @staticmethod
+    def _place(cell: Cell) -> tuple[Any, ...]:
+        return (cell.network, cell.level, cell.dataset, cell.variant)
+
+    def of(self, cell: Cell) -> Cell | None:
+        """The one of the same network, level, dataset and variant."""
+        return self._found.get(self._place(cell))
+
+    def difference(self, cell: Cell) -> float | None:
+        """Mean accuracy less that of IMP, over the seeds that both have; None without IMP."""
+        imp = self.of(cell)
+        if imp is None or imp == cell:
+            return None
+        reference = dict(zip(imp.seeds, imp.accuracy, strict=True))
+        pairs = [
+            accuracy - reference[seed]
+            for seed, accuracy in zip(cell.seeds, cell.accuracy, strict=True)
+            if seed in reference
+        ]
+        return statistics.fmean(pairs) if pairs else None
 
 
 def network_order(network: str) -> tuple[str, int, str]:

@@ -21,7 +21,7 @@ from orchestrator.plan.stage import NOISE, VARIANT
 from orchestrator.report.analyses import NONE, Analyses
 from orchestrator.report.analysis_forms import analyses_csv, analyses_json, analyses_tables
 from orchestrator.report.blocks import MARKS, MATCHING, Block, Spot, blocks
-from orchestrator.report.cells import Report, difference
+from orchestrator.report.cells import Imps, Report
 from orchestrator.report.cost_forms import (
     COLUMNS,
     cost_line,
@@ -104,8 +104,9 @@ def to_csv(report: Report, counted: Costs | None = None, judged: Judgement | Non
             *(COLUMNS if counted is not None else ()),
         )
     )
+    imps = Imps(report.compared)
     for cell in report.cells:
-        gap = difference(cell, report.compared)
+        gap = imps.difference(cell)
         writer.writerow(
             (
                 *(getattr(cell, name) for name in names),

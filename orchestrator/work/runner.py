@@ -83,7 +83,11 @@ def run(
     os.environ.setdefault("OMP_NUM_THREADS", str(resources.cpus))
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(resources.cpus))
     log = (store.folder or Path()) / "logs" / f"{experiment.name}.log"
-    with tempfile.TemporaryDirectory(prefix="elth-ray-") as scratch, _errors_to(log):
+    with (
+        stopping.restored(),
+        tempfile.TemporaryDirectory(prefix="elth-ray-") as scratch,
+        _errors_to(log),
+    ):
         turns = None
         if ray.is_initialized():
             turns = Turns(owner(), yields=resources.workers == 1)

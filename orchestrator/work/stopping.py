@@ -12,7 +12,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -29,6 +30,21 @@ Handler = Callable[[int, FrameType | None], Any]
 
 class TimeOverError(KeyboardInterrupt):
     """A run was ended as the time was over that it had been given; it goes on as after Ctrl-C."""
+
+
+@contextmanager
+def restored() -> Iterator[None]:
+    """Whatever takes over signals inside, the handlers of before are there again afterwards."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # one that Python did not set cannot be set by it either
+                signal.signal(number, handler)
 
 
 def like_ctrl_c() -> None:

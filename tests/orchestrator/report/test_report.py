@@ -24,7 +24,7 @@ from elth.tickets import Ticket
 from orchestrator import plan
 from orchestrator.experiment.papers import Paper
 from orchestrator.plan.stage import Stage
-from orchestrator.report.cells import Cell, Report, cells_of, collect, difference, imp_of
+from orchestrator.report.cells import Cell, Imps, Report, cells_of, collect
 from orchestrator.report.forms import sheets, to_csv, to_json, to_tables, write
 from orchestrator.report.sheets import sheet_csv, sheet_markdown, texts_of
 from orchestrator.report.status import states
@@ -155,10 +155,10 @@ def test_mean_and_deviation_of_a_sample() -> None:
 def test_the_difference_to_imp_is_over_common_seeds() -> None:
     report = _report()
     # Seed 0: 91 - 90, seed 2: 92 - 93; seeds 1 and 3 have no counterpart.
-    assert difference(_cell("ett"), report.cells) == pytest.approx(0.0)
-    assert difference(_cell("random"), report.cells) == pytest.approx(-20.0)
-    assert difference(_cell("imp"), report.cells) is None
-    assert difference(_cell("dense"), report.cells) is None  # there is no IMP of round 0
+    assert Imps(report.cells).difference(_cell("ett")) == pytest.approx(0.0)
+    assert Imps(report.cells).difference(_cell("random")) == pytest.approx(-20.0)
+    assert Imps(report.cells).difference(_cell("imp")) is None
+    assert Imps(report.cells).difference(_cell("dense")) is None  # there is no IMP of round 0
 
 
 def test_there_is_no_difference_without_an_imp_of_the_same_network_round_and_seed() -> None:
@@ -169,7 +169,7 @@ def test_there_is_no_difference_without_an_imp_of_the_same_network_round_and_see
         _tracked("random", 80.0, seed=1),
     ):
         report = _report([imp, other])
-        assert difference(_cell("random", report), report.cells) is None
+        assert Imps(report.cells).difference(_cell("random", report)) is None
 
 
 def test_rewind_points_and_stages_without_accuracy_are_no_cells() -> None:
@@ -254,9 +254,9 @@ def test_an_exact_sparsity_is_a_cell_of_its_own() -> None:
         ("snip", 3, "0.85", 79.0),
     ]
     # What is compared stands at one level.
-    assert [difference(c, cells) for c in cells if c.method == "snip"] == [-8.0, -8.0]
+    assert [Imps(cells).difference(c) for c in cells if c.method == "snip"] == [-8.0, -8.0]
     alone = cells_of([_tracked("imp", 90.0, k=3), _exact()[3]])
-    assert [difference(cell, alone) for cell in alone] == [None, None]
+    assert [Imps(alone).difference(cell) for cell in alone] == [None, None]
 
 
 def _imported() -> list[Tracked]:
@@ -280,7 +280,7 @@ def test_what_comes_of_an_imported_ticket_is_apart() -> None:
         ("IMP from theirs", 1, "", 79.0),
         ("IMP from theirs", 2, "0.8", 75.0),
     ]
-    assert [difference(c, cells) for c in cells if c.method == "reinit"] == [-10.0]
+    assert [Imps(cells).difference(c) for c in cells if c.method == "reinit"] == [-10.0]
     found = json.loads(to_json(_report(_imported())))
     assert [one.get("ticket") for one in found] == [
         *(None, "theirs", "theirs", None, "theirs", "theirs")
@@ -661,7 +661,7 @@ def test_a_report_of_a_store(finished: Finished) -> None:
     cell = next(c for c in report.cells if c.method == "ett")
     assert cell.accuracy[0] == tracked[stage.key].accuracy
     random = next(c for c in report.cells if c.method == "random")
-    imp = imp_of(random, report.cells)
+    imp = Imps(report.cells).of(random)
     assert imp is not None
     assert random.nonzeros == imp.nonzeros  # the count that is matched
 

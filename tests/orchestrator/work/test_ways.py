@@ -192,15 +192,15 @@ def test_cells_are_told_apart_by_variant_and_twin(ways: Finished) -> None:
 
 
 def test_differences_are_to_imp_of_the_same_variant(ways: Finished) -> None:
-    from orchestrator.report.cells import difference, imp_of
+    from orchestrator.report.cells import Imps
 
     report = collect(ways.tracker, "ways")
     twin = next(c for c in report.cells if c.name == "IMP, same, noise 1")
-    imp = imp_of(twin, report.cells)
+    imp = Imps(report.cells).of(twin)
     assert isinstance(imp, Cell)
     assert (imp.variant, imp.noise, imp.round) == ("same", 0, 1)
-    assert difference(twin, report.cells) == pytest.approx(twin.mean - imp.mean)
-    assert difference(imp, report.cells) is None
+    assert Imps(report.cells).difference(twin) == pytest.approx(twin.mean - imp.mean)
+    assert Imps(report.cells).difference(imp) is None
 
 
 def test_tables_csv_json_and_figure_show_them(ways: Finished) -> None:
