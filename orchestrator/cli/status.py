@@ -124,13 +124,14 @@ def _watch(
 
     from orchestrator.plan.costs import duration
     from orchestrator.report.watching import display, line, look
+    from orchestrator.work.progress import is_live
 
     began = time.monotonic()
     found = look(tracker, grid, content, only)
     if differs:
         _say(differs)
     try:
-        if out.is_terminal:
+        if is_live(out):
             shown = display(found, height=out.height)
             with Live(shown, console=out, auto_refresh=False, vertical_overflow="crop") as live:
                 while not found.is_over:

@@ -28,6 +28,11 @@ _SLOW = 1.5
 """What runs for longer than so many times its estimate is told of in plain lines."""
 
 
+def is_live(console: Console) -> bool:
+    """Whether what stands there can be drawn anew: a terminal that moves its cursor."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
 class Counter:
     """Shows how many of a number of things are done; a context manager."""
 
@@ -42,7 +47,7 @@ class Counter:
             rich.progress.TimeRemainingColumn(),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=not is_live(console),
         )
         self._task = self._bar.add_task(what, total=None)
 
@@ -62,7 +67,7 @@ class Counter:
         """Show it: a bar in a terminal, a line every few seconds anywhere else."""
         self._bar.update(self._task, completed=done, total=total)
         now = time.monotonic()
-        if not self._console.is_terminal and now - self._told >= _PLAIN_SECONDS:
+        if not is_live(self._console) and now - self._told >= _PLAIN_SECONDS:
             self._told = now
             elapsed = duration(now - self._began)
             line = f"{done:,} of {total:,} {self._what} in {elapsed}"
@@ -85,7 +90,7 @@ class Progress:
         self._due = 0.0
 
     def __enter__(self) -> Progress:
-        if self._console.is_terminal:
+        if is_live(self._console):
             self._live = Live(
                 get_renderable=self._render,
                 console=self._console,

@@ -82,6 +82,23 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
     assert len(said) == len(set(said))  # a line comes only when something has changed
 
 
+def test_plain_lines_in_a_terminal_that_cannot_move_its_cursor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")  # as in the shell of Emacs, and in some batch systems
+    _, schedule = _schedule()
+    file = Signalling("1 of 4 stages done, 1 running, 2 waiting")
+    console = Console(file=file, force_terminal=True, width=120, legacy_windows=False)
+    with Progress(schedule, console, "shown"):
+        schedule.take("0")
+        schedule.advance("0", 1, 0.5, 50.0)
+        assert file.told.wait(20)
+    with progress.Counter(console, "files read") as counter:
+        time.sleep(0.02)  # longer than between two lines
+        counter.update(3, 5)
+    assert "3 of 5 files read" in file.getvalue()
+
+
 def test_a_failure_is_told_at_once_and_once_whatever_is_in_it() -> None:
     _, schedule = _schedule()
     file = Signalling("failed: ")
