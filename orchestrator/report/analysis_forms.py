@@ -84,8 +84,18 @@ class Spread:
 
     title: str
     columns: tuple[str, ...]
-    """Percent of weights that remain, or the round where that is not known."""
-    rows: tuple[tuple[str, tuple[Point | None, ...]], ...]
+    """Percent of weights that remain in the first line, or the round where that is not known."""
+    rows: tuple[tuple[str, tuple[Entry | None, ...]], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What stands in a place of a spread."""
+
+    point: Point
+    elsewhere: str
+    """Percent of weights that remain, where that is not what its column is headed with: of lines
+    that prune at other rates, or count their rounds from a ticket of somebody else."""
 
 
 def spread_of(group: Group, name: str) -> Spread:
@@ -96,7 +106,7 @@ def spread_of(group: Group, name: str) -> Spread:
     rows = []
     for line, curve in curves.items():
         found = {at.level: at for at in curve}
-        rows.append((line, tuple(found.get(at.level) for at in chosen)))
+        rows.append((line, tuple(_placed(found.get(at.level), at) for at in chosen)))
     return Spread(
         title=f"{group.title}: {words(name)}",
         columns=tuple(
@@ -105,6 +115,14 @@ def spread_of(group: Group, name: str) -> Spread:
         ),
         rows=tuple(rows),
     )
+
+
+def _placed(point: Point | None, head: Point) -> Entry | None:
+    if point is None:
+        return None
+    there = point.remaining
+    differs = there is not None and (head.remaining is None or abs(there - head.remaining) >= 5e-5)
+    return Entry(point=point, elsewhere=f"{100 * (there or 0):.4g}" if differs else "")
 
 
 def _table(group: Group, name: str) -> Table:
@@ -118,13 +136,15 @@ def _table(group: Group, name: str) -> Table:
     return table
 
 
-def _entry(point: Point | None) -> Text:
-    if point is None:
+def _entry(entry: Entry | None) -> Text:
+    if entry is None:
         return Text("")
-    text = Text(f"{statistics.fmean(point.values):.3g}")
-    if len(point.values) > 1:
-        spread = f"\n{min(point.values):.3g} to {max(point.values):.3g}"
-        text.append(spread, style="dim")
+    values = entry.point.values
+    text = Text(f"{statistics.fmean(values):.3g}")
+    if len(values) > 1:
+        text.append(f"\n{min(values):.3g} to {max(values):.3g}", style="dim")
+    if entry.elsewhere:
+        text.append(f"\nat {entry.elsewhere} %", style="dim")
     return text
 
 

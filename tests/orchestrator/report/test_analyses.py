@@ -13,7 +13,12 @@ from rich.console import Console
 from orchestrator import plan
 from orchestrator.report import analyses, cells, forms
 from orchestrator.report.analyses import Analyses, Looked, Measured, grouped, shown
-from orchestrator.report.analysis_forms import analyses_csv, analyses_json, analyses_tables
+from orchestrator.report.analysis_forms import (
+    analyses_csv,
+    analyses_json,
+    analyses_tables,
+    spread_of,
+)
 from orchestrator.store.address import Store
 from orchestrator.store.files import folder_of
 from orchestrator.store.tracker import Tracker
@@ -21,9 +26,9 @@ from orchestrator.work.worker import Worker, run_job
 from tests.orchestrator.helpers import TINY, Finished, job_config, tiny
 
 
-def looked(k: int, method: str = "imp", seed: int = 0, **axes: Any) -> Looked:
+def looked(k: int, method: str = "imp", seed: int = 0, *, rate: float = 0.2, **axes: Any) -> Looked:
     """A trained network of a made-up line."""
-    kept = round(1000 * 0.8**k)
+    kept = round(1000 * (1 - rate) ** k)
     return Looked(method=method, round=k, seed=seed, nonzeros=kept, prunable=1000, **axes)
 
 
@@ -161,6 +166,26 @@ def _text(found: Analyses) -> str:
     console = Console(width=140, file=io.StringIO(), record=True)
     console.print(analyses_tables(found))
     return console.export_text()
+
+
+def test_a_line_that_prunes_at_another_rate_says_what_remains_of_it() -> None:
+    lines = [
+        barrier([looked(0), looked(1)], 9),
+        barrier([looked(1), looked(2)], 10),
+        *(
+            barrier([looked(k, rate=0.5, variant="fast") for k in (n, n + 1)], 12 + n)
+            for n in (0, 1)
+        ),
+    ]
+    (group,) = grouped(lines)
+    spread = spread_of(group, "test_error_barrier_worse")
+    assert spread.columns == ("100", "80")
+    by_line = {
+        line: [(one.point.mean, one.elsewhere) for one in entries if one is not None]
+        for line, entries in spread.rows
+    }
+    assert by_line == {"IMP": [(1, ""), (2, "")], "IMP, fast": [(4, ""), (5, "50")]}
+    assert "at 50 %" in _text(Analyses(found=tuple(lines), lacking=()))
 
 
 def test_what_two_networks_are_compared_by() -> None:
