@@ -186,12 +186,12 @@ METHODS: dict[str, Method] = {
     "snip": _criterion("SNIP", "snip", "connection sensitivity (Lee et al. 2019)"),
     "grasp": _grasp("GraSP", "grasp", "gradient flow, signed (Wang et al. 2020)"),
     "grasp_absolute": _grasp(
-        "GraSP, absolute", "grasp_absolute", "|w H g|, as the released code of E-LTH has it"
+        "GraSP (absolute)", "grasp_absolute", "|w H g|, as the released code of E-LTH has it"
     ),
     "synflow": _criterion("SynFlow", "synflow", "synaptic flow, no data (Tanaka et al. 2020)"),
-    "random_global": _criterion("Random, global", "random_global", "any weights, over all layers"),
+    "random_global": _criterion("Random (global)", "random_global", "any weights, over all layers"),
     "random_layerwise": _criterion(
-        "Random, uniform", "random_layerwise", "any weights, the same sparsity in every layer"
+        "Random (uniform)", "random_layerwise", "any weights, the same sparsity in every layer"
     ),
 }
 _SPARSE = {

@@ -84,6 +84,19 @@ class Book:
         ]
         return ours + [key for key in theirs if key not in any_plan.union(ours)]
 
+    def transforms(self, method: str, source: str, dataset: str) -> tuple[str, ...]:
+        """The transforms that need a row each: those of a source of which a target has several.
+
+        Else one that is left out, as nothing has to be told apart.
+        """
+        found: dict[str, set[str]] = {}
+        for cell in self.cells:
+            if (cell.method, cell.source, cell.dataset) == (method, source, dataset):
+                found.setdefault(cell.network, set()).add(cell.transform)
+        if all(len(names) < 2 for names in found.values()):
+            return ("",)
+        return tuple(sorted(set().union(*found.values())))
+
     def networks(self, dataset: str = "") -> list[str]:
         """The networks that are trained, shallow ones first."""
         found = {n for _, n, _, _, d in self.places() if not dataset or d == dataset}
@@ -111,10 +124,11 @@ def by_network(book: Book) -> list[Sheet]:
                 columns=tuple(networks),
                 rows=tuple(
                     (
-                        _name(method, source),
-                        tuple(book.find(method, n, source, dataset=dataset) for n in networks),
+                        _name(method, source, plan),
+                        tuple(book.find(method, n, source, plan, dataset) for n in networks),
                     )
                     for method, source in rows
+                    for plan in book.transforms(method, source, dataset)
                 ),
             )
         )
@@ -129,13 +143,14 @@ def by_source(book: Book) -> list[Sheet]:
         sources = {s for _, _, s, _, d in book.places() if d == dataset and s}
         rows = []
         for source in sorted({*networks, *sources}, key=network_order):
-            entries = [
-                book.find("imp", network, dataset=dataset)
-                if network == source
-                else book.find("ett", network, source, dataset=dataset)
-                for network in networks
-            ]
-            rows.append((source, tuple(entries)))
+            for plan in book.transforms("ett", source, dataset):
+                entries = [
+                    book.find("imp", network, dataset=dataset)
+                    if network == source
+                    else book.find("ett", network, source, plan, dataset)
+                    for network in networks
+                ]
+                rows.append((f"{source} {plan}".rstrip(), tuple(entries)))
         sheets.append(
             Sheet(
                 title=f"{book.title}: {dataset}",
@@ -167,10 +182,18 @@ def across_datasets(book: Book) -> list[Sheet]:
         name, _, found = source.partition("@")
         target = f"{name} on {found or dataset} -> {network} on {dataset}"
         imp = book.find("imp", network, dataset=dataset)
-        entries = [book.find(way, network, source, dataset=dataset) for way in ways]
         if source == network:
-            entries[0] = imp
-        rows.append((target, (*entries, imp)))
+            rows.append(
+                (
+                    target,
+                    (imp, *(book.find(w, network, source, dataset=dataset) for w in ways[1:]), imp),
+                )
+            )
+            continue
+        plans = dict.fromkeys(p for way in ways for p in book.transforms(way, source, dataset))
+        for plan in [p for p in plans if p] or [""]:
+            entries = (book.find(way, network, source, plan, dataset) for way in ways)
+            rows.append((f"{target} {plan}".rstrip(), (*entries, imp)))
     return [
         Sheet(
             title=book.title,

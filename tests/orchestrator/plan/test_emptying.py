@@ -124,7 +124,7 @@ def test_a_layerwise_criterion_tells_what_it_empties() -> None:
         "sparsity": [0.9, 0.995],
     }
     assert plan.build(_steep(entry)).notes == (
-        f"Random, uniform on {SMALL} on digits: at a sparsity of 0.995 (218 weights) none is left "
+        f"Random (uniform) on {SMALL} on digits: at a sparsity of 0.995 (218 weights) none is left "
         "in conv1.weight",
     )
     entry = {"method": "random_layerwise", "network": SMALL, "round": [1, 2, 3, 4]}

@@ -215,6 +215,50 @@ def test_by_network() -> None:
     assert _texts(other) == [["method", "resnet18"], ["SNIP", "55.00"]]
 
 
+@pytest.mark.parametrize(
+    ("layout", "rows"),
+    [
+        (
+            "by_network",
+            {
+                "IMP": "90.00",
+                "ETT <- resnet14 append": "70.00",
+                "ETT <- resnet14 interpolate": "88.00",
+                "ETT <- resnet32": "60.00",
+            },
+        ),
+        (
+            "by_source",
+            {
+                "resnet14 append": "70.00",
+                "resnet14 interpolate": "88.00",
+                "resnet20": "90.00",
+                "resnet32": "60.00",
+            },
+        ),
+        (
+            "across_datasets",
+            {
+                "resnet14 on cifar10 -> resnet20 on cifar10 append": "70.00",
+                "resnet14 on cifar10 -> resnet20 on cifar10 interpolate": "88.00",
+                "resnet32 on cifar10 -> resnet20 on cifar10": "60.00",
+            },
+        ),
+    ],
+)
+def test_each_of_several_transforms_of_a_source_has_a_row(
+    layout: str, rows: dict[str, str]
+) -> None:
+    cells = [
+        _cell("imp", "resnet20", 90.0),
+        _cell("ett", "resnet20", 70.0, source="resnet14", transform="append"),
+        _cell("ett", "resnet20", 88.0, source="resnet14", transform="interpolate"),
+        _cell("ett", "resnet20", 60.0, source="resnet32", transform="drop"),
+    ]
+    (sheet,) = lay_out(cells, _paper(layout), "cifar10", 6)
+    assert {row[0]: row[1] for row in _texts(sheet)[1:] if row[1] != "-"} == rows
+
+
 def test_by_source() -> None:
     cells = [
         _cell("dense", "mlp2", 99.0),
