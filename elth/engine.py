@@ -322,10 +322,12 @@ class Engine:
         Raises:
             ElthError: the loss does not depend on the weight.
         """
-        found: Tensor | None = self.optimiser.state[self._weights[name]].get("momentum_buffer")
+        weight = self._weights[name]
+        found: Tensor | None = self.optimiser.state[weight].get("momentum_buffer")
         if found is None:
-            self.gradient(name)  # says so
             raise ElthError(f"'{name}' has no momentum: its optimiser is {self.recipe.optimiser}")
+        if self._gradients is None and weight.grad is None and not found.any():
+            self.gradient(name)  # says so
         return found
 
     def dense(self, name: str) -> Tensor:
@@ -530,11 +532,6 @@ class Engine:
             return
         self._held.fill_(hold)
         self._holds = hold
-        if hold and isinstance(self.optimiser, torch.optim.SGD) and self.recipe.momentum:
-            for weight in self._weights.values():  # a first update that is skipped makes none
-                state = self.optimiser.state[weight]
-                if state.get("momentum_buffer") is None:
-                    state["momentum_buffer"] = torch.zeros_like(weight)
 
     def _apply_masks(self) -> None:
         if self._masks:
@@ -561,6 +558,12 @@ class Engine:
                 nesterov=recipe.nesterov,
                 fused=True,
             )
+            # It would make them at its first step, of those that have a gradient then: none where
+            # that step is skipped, and it fails at a weight that gets its first gradient later.
+            if recipe.momentum:
+                for weight in self._weights.values():
+                    buffer = torch.zeros_like(weight.detach())
+                    self.optimiser.state[weight]["momentum_buffer"] = buffer
         self.optimiser.found_inf = self._skip
 
     def _decayed(self) -> list[dict[str, Any]]:

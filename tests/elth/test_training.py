@@ -210,6 +210,41 @@ class _Double(nn.Module):
         return logits
 
 
+class _Late(nn.Module):
+    """A classifier with a layer that has no part in the first two iterations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.late = nn.Linear(128, 3), nn.Linear(128, 3)
+        self.seen = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen += self.training
+        logits: Tensor = self.used(x.flatten(1))
+        return logits + self.late(x.flatten(1)) if self.seen > 2 else logits
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_layer_whose_first_gradient_comes_late(momentum: float) -> None:
+    data = dataset(16, shape=EIGHT, mean=128, deviation=64)
+    recipe = _recipe("2ep", momentum=momentum, weight_decay=0.0, lr=0.01)
+    state = {name: value.clone() for name, value in _Late().state_dict().items()}
+    fast, slow = _Late(), _Late()
+    list(Training(fast, data, recipe, seed=1, state=state))
+    slow.load_state_dict(state)
+    slow.train()
+    optimiser = torch.optim.SGD(slow.parameters(), lr=0.01, momentum=momentum, fused=False)
+    for epoch, step in itertools.product(range(2), range(4)):
+        chosen = _order(1, epoch, 16)[4 * step :][:4]
+        images = (data.train_images[chosen].float() - 128) / 64
+        optimiser.zero_grad(set_to_none=True)
+        F.cross_entropy(slow(images), data.train_labels[chosen]).backward()
+        optimiser.step()
+    for name, weight in slow.named_parameters():
+        assert not torch.equal(weight, state[name])
+        torch.testing.assert_close(fast.get_parameter(name), weight)
+
+
 def _slow_training(
     network: nn.Module,
     data: MemoryDataset,
