@@ -127,7 +127,7 @@ class Engine:
         self._shared: Gradients | None = None
         if group is not None:
             trained = [weight for weight in self._weights.values() if weight.requires_grad]
-            self._shared = Gradients(trained, group.workers)
+            self._shared = Gradients(trained, group.workers, differing=self.draws)
         self._masked: list[str] = []
         self._pruned: list[Tensor] = []
         self._masks: list[Tensor] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,8 +39,10 @@ class Forward:
         arrange_norms(network, recipe.batch_norm_group, group, compiled=compiled)
         if device.type == "cpu":
             arrange_convolutions(network)
-        module: Any = network  # torch's types leave memory_format out of Module.to
-        self.network: nn.Module = module.to(device=device, memory_format=torch.channels_last)
+        self.network = network.to(device=device)
+        for tensor in (*network.parameters(), *network.buffers()):
+            if tensor.dim() == 4:  # convolutions of one and three sides have no such layout
+                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
         self._looks = device.type == "cpu" and calls_others(network)
 
     def logits(self, images: Tensor) -> Tensor:
@@ -75,9 +76,10 @@ def draws(network: nn.Module) -> bool:
             return True
         if isinstance(module, nn.FractionalMaxPool2d | nn.FractionalMaxPool3d):
             return True
-        rates = (getattr(module, name, 0) for name in ("p", "dropout", "lower"))
-        if any(isinstance(rate, int | float) and rate > 0 for rate in rates):
-            return True
+        for name, rate in vars(module).items():
+            is_rate = name in ("p", "lower") or "drop" in name
+            if is_rate and isinstance(rate, int | float) and rate > 0:
+                return True
     return False
 
 

@@ -19,11 +19,23 @@ Mask = dict[str, Tensor]
 
 
 def ones(network: nn.Module) -> Mask:
-    """The mask of a dense network: every prunable weight is kept."""
-    return {
-        name: torch.ones(network.get_parameter(name).shape, dtype=torch.bool)
-        for name in prunable(network)
-    }
+    """The mask of a dense network: every prunable weight is kept.
+
+    Raises:
+        ElthError: two layers share one weight.
+    """
+    names: dict[int, str] = {}
+    found = {}
+    for name in prunable(network):
+        weight = network.get_parameter(name)
+        first = names.setdefault(id(weight), name)
+        if first != name:
+            raise ElthError(
+                f"'{first}' and '{name}' are one tensor, which a mask cannot tell apart: give each "
+                "layer weights of its own"
+            )
+        found[name] = torch.ones(weight.shape, dtype=torch.bool)
+    return found
 
 
 def total(mask: Mapping[str, Tensor]) -> int:

@@ -1,9 +1,10 @@
 """Training one network by several processes, each with its part of every batch.
 
 Plain ``torch.distributed``: processes that torchrun started call ``group``, others give their
-process group. What is computed does not depend on the number of workers but for the order of sums:
-the batch of the recipe is divided, gradients are those of the mean over the whole batch, and batch
-normalisation takes its statistics over the whole batch or over groups of the recipe's size.
+process group. What is computed does not depend on the number of workers but for the order of sums,
+and for what a network draws by itself, as dropout does: the batch of the recipe is divided,
+gradients are those of the mean over the whole batch, and batch normalisation takes its statistics
+over the whole batch or over groups of the recipe's size.
 
 Workers may compile what lies between these sums. Compiling asks for a first call, in which one
 worker may fail while the others wait for it; so it is rehearsed (``rehearsing``): nothing is sent,
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from elth.data import Part
 from elth.errors import ElthError
@@ -144,11 +146,14 @@ class Gradients:
     Args:
         weights: the trained weights; the layout of each is that of its gradient.
         workers: how many workers there are.
+        differing: whether a weight may have a gradient on some workers only, as of a network that
+            passes over a layer: then one more sum an iteration tells which have one anywhere.
     """
 
-    def __init__(self, weights: Sequence[Tensor], workers: int) -> None:
+    def __init__(self, weights: Sequence[Tensor], workers: int, *, differing: bool = False) -> None:
         """Make room for them."""
         self._workers = workers
+        self._anywhere = weights[0].detach().new_zeros(len(weights)) if differing else None
         self._vectors: list[Tensor] = []
         self._places: list[tuple[Tensor, Tensor]] = []
         for kind in dict.fromkeys(weight.dtype for weight in weights):
@@ -165,7 +170,19 @@ class Gradients:
 
     @torch.no_grad()
     def average(self) -> None:
-        """Give each weight the mean of its gradients; one that has none here is left without."""
+        """Give each weight the mean of its gradients; one that has none anywhere is left without.
+
+        A worker on which the loss does not depend on a weight counts as one with a gradient of 0.
+        """
+        lacking = [pair for pair in self._places if pair[0].grad is None]
+        anywhere = self._anywhere
+        if anywhere is not None:
+            has = [float(weight.grad is not None) for weight, _ in self._places]
+            anywhere.copy_(torch.tensor(has, dtype=anywhere.dtype))
+            _sum_in_place(anywhere, "which weights have gradients")
+            if lacking:
+                told = zip(self._places, anywhere.tolist(), strict=True)
+                lacking = [pair for pair, count in told if count and pair[0].grad is None]
         for weight, place in self._places:
             if weight.grad is None:
                 place.zero_()
@@ -175,6 +192,9 @@ class Gradients:
         for vector in self._vectors:
             vector /= self._workers
             _sum_in_place(vector, "gradients")
+        if anywhere is not None:
+            for weight, place in lacking:
+                weight.grad = place
 
 
 def _dense(tensor: Tensor) -> Tensor:
@@ -197,7 +217,13 @@ def arrange_norms(
         images: images of a group; 0 for the whole batch.
         group: the workers that share the batch; None where there is one.
         compiled: whether it is to be compiled, which PyTorch's own layer for GPUs is not made for.
+
+    Raises:
+        ElthError: there are groups or workers, and a layer with statistics of the batch is none of
+            ``torch.nn.BatchNorm2d`` itself, or keeps no running ones.
     """
+    if images or group is not None:
+        _check_norms(network)
     number = 0
     for parent in list(network.modules()):
         children: list[tuple[str, Any]] = list(parent.named_children())
@@ -219,6 +245,18 @@ def arrange_norms(
                 number += 1
                 new = SyncBatchNorm2d(child, group, number)
             setattr(parent, name, new)
+
+
+def _check_norms(network: nn.Module) -> None:
+    for name, module in network.named_modules():
+        follows = isinstance(module, _NormBase) and module.track_running_stats
+        if type(module) not in _ARRANGED and (isinstance(module, _BatchNorm) or follows):
+            raise ElthError(
+                f"'{name}' is {type(module).__module__}.{type(module).__qualname__}: its "
+                "statistics of a batch cannot be taken over groups of images or several workers; "
+                "make it torch.nn.BatchNorm2d, or leave batch_norm_group out and train with one "
+                "worker"
+            )
 
 
 class _Normalisation(nn.BatchNorm2d):

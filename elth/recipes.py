@@ -335,7 +335,7 @@ RECIPES: dict[str, Recipe] = {
         weight_decay=0.0,
         schedule="constant",
     ),
-    # Maene et al., ResNet-20 at the smallest of their batches (128 to 2,048), without warm-up;
+    # Maene et al., ResNet-20 at 128, of their batches of 64 to 2,048, without warm-up;
     # augmentation is printed nowhere: that of the other CIFAR recipes.
     "maene_resnet20": Recipe(
         length=Step(85, "ep"),

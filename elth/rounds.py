@@ -23,7 +23,7 @@ from elth.data import Dataset
 from elth.engine import Engine
 from elth.errors import ElthError
 from elth.masks import Mask
-from elth.networks import Anatomy, build, canonical
+from elth.networks import Anatomy, build, canonical, module
 from elth.recipes import Recipe, Step, named
 from elth.repulsion import Repulsion
 from elth.specs import DataShape, Spec
@@ -338,14 +338,7 @@ class _Chain:
     def found(self, start: Round | Ticket | None) -> Iterator[Round]:
         """Train round after round, on from ``start``."""
         shape = self.data.info.shape
-        engine = Engine(
-            self.made,
-            self.recipe,
-            self.data.device,
-            shape=shape.image,
-            evaluation_batch=evaluation_batch(self.data.info),
-            compile=self.compile,
-        )
+        engine = self._engine() if self._is_ours else None
         trained: State | None = None
         optima: tuple[State, ...] = ()
         if start is None:
@@ -380,6 +373,21 @@ class _Chain:
                 origin=self._origin(number),
                 optima=optima,
             )
+
+    @property
+    def _is_ours(self) -> bool:
+        """Whether its network keeps nothing beside its state dict: one engine serves all rounds."""
+        return self.spec is not None and not module(self.spec.name)
+
+    def _engine(self) -> Engine:
+        return Engine(
+            self.made if self._is_ours else copy.deepcopy(self.made),
+            self.recipe,
+            self.data.device,
+            shape=self.data.info.shape.image,
+            evaluation_batch=evaluation_batch(self.data.info),
+            compile=self.compile,
+        )
 
     @property
     def way(self) -> dict[str, Any]:
@@ -420,7 +428,7 @@ class _Chain:
 
     def _trained(
         self,
-        engine: Engine,
+        engine: Engine | None,
         number: int,
         state: State,
         mask: Mask | None,
@@ -429,7 +437,7 @@ class _Chain:
     ) -> tuple[State, tuple[Epoch, ...]]:
         """The state dict after a training, and its epochs."""
         training = Training(
-            engine,
+            engine or self._engine(),
             self.data,
             self.recipe,
             seed=self.seed,

@@ -38,7 +38,7 @@ class Barriers:
     last: float
     """E(1)."""
     top: float
-    """max E(a) over the values that were measured, the ends among them."""
+    """max E(a), the ends among them; not a number where a value could not be measured."""
     top_at: float
     """The first a at which it is."""
 

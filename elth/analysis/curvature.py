@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from elth import masks
 from elth.analysis._networks import fill, make
@@ -68,7 +69,8 @@ class Hessian:
             one.view(shape) for one, shape in zip(masked.split(sizes), self._shapes, strict=True)
         ]
         total = torch.zeros_like(self._mask)
-        with computing("float32", total.device):
+        # The other ways to compute attention have no second derivative.
+        with computing("float32", total.device), sdpa_kernel(SDPBackend.MATH):
             for loss in self._losses():
                 gradient = torch.autograd.grad(
                     loss, self._weights, create_graph=True, materialize_grads=True

@@ -62,7 +62,8 @@ def function_distance(first: Tensor, second: Tensor, labels: Tensor) -> Function
     tops = [logits.argmax(1) for logits in (first, second)]
     e1, e2 = (int((top != labels).sum()) / images for top in tops)
     disagreement = int((tops[0] != tops[1]).sum()) / images
-    expected = e1 + e2 - e1 * e2 * classes / (classes - 1)
+    both_wrong = e1 * e2 * classes / (classes - 1) if classes > 1 else 0.0
+    expected = e1 + e2 - both_wrong
     log_p, log_q = (torch.log_softmax(logits.double(), 1) for logits in (first, second))
     apart = log_p - log_q
     return FunctionDistance(

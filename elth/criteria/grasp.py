@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from elth.criteria._gradients import Batch, Mode, Samples, finite, loss, replica, required, scoring
 from elth.criteria._selection import check_count, keep_highest, on_cpu, spared
@@ -81,7 +82,8 @@ def scores(
     variables = list(weights.values())
 
     def gradient_of(batch: Batch, *, twice: bool) -> tuple[Tensor, ...]:
-        value = loss(model, batch, reduction="mean", temperature=temperature)
+        with sdpa_kernel(SDPBackend.MATH):  # the others of attention have no second derivative
+            value = loss(model, batch, reduction="mean", temperature=temperature)
         return torch.autograd.grad(value, variables, create_graph=twice, materialize_grads=True)
 
     gradient = [torch.zeros_like(w) for w in variables]

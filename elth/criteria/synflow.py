@@ -87,7 +87,8 @@ def _positive(
     model = model.double()
     with torch.no_grad():
         for tensor in model.state_dict().values():
-            tensor.abs_()
+            if tensor.is_floating_point():
+                tensor.abs_()
     return model, {name: model.get_parameter(name) for name in mask}
 
 

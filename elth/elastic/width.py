@@ -8,13 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from elth.elastic._notation import Width, parse_width
 from elth.elastic._tensors import check_width, interleaves
+from elth.errors import ElthError
 from elth.masks import Mask
 from elth.networks import blueprint, canonical, prunable
-from elth.specs import Spec
+from elth.specs import DataShape, Spec
 from elth.streams import stream
 from elth.tickets import Ticket
 
@@ -39,12 +40,14 @@ def change_width(ticket: Ticket, target: str | Spec, width: str | Width, seed: i
         source's where it is doubled.
 
     Raises:
-        ElthError: the notation cannot be read, or the networks do not fit (``check_width``).
+        ElthError: the notation cannot be read, the networks do not fit (``check_width``), or a
+            layer has attention, or groups whose number does not change with the width.
     """
     if isinstance(width, str):
         width = parse_width(width)
     spec = canonical(target)
     check_width(width, ticket.network, spec, ticket.shape)
+    _check_layers(width, (ticket.network, spec), ticket.shape)
     network = blueprint(spec, ticket.shape)
     interleave = interleaves(spec)
     weights = prunable(network)
@@ -72,6 +75,29 @@ def change_width(ticket: Ticket, target: str | Spec, width: str | Width, seed: i
         mask=mask,
         origin={**ticket.origin, "history": [*ticket.origin.get("history", ()), step]},
     )
+
+
+def _check_layers(width: Width, names: tuple[Spec, Spec], shape: DataShape) -> None:
+    """Refuse layers in whose tensors the channels of a group or head stand together.
+
+    Copies behind all channels would be of another group.
+    """
+    narrow, wide = (
+        dict(blueprint(spec, shape).named_modules())
+        for spec in (names if width.operation == "double" else names[::-1])
+    )
+    for name, module in narrow.items():
+        if isinstance(module, nn.MultiheadAttention):
+            raise ElthError(
+                f"'{name}' of {names[0]} is attention, whose queries, keys and values stand in one "
+                f"tensor: {width.operation} cannot change its width; change the depth, by a plan"
+            )
+        groups = (getattr(module, "groups", 1), getattr(wide[name], "groups", 1))
+        if groups[0] > 1 and groups[1] != 2 * groups[0]:
+            raise ElthError(
+                f"'{name}' has {groups[0]} groups in the narrower network and {groups[1]} in the "
+                f"wider: {width.operation} needs twice as many, of channels as wide"
+            )
 
 
 def _resize(tensor: Tensor, shape: torch.Size, *, interleave: bool) -> Tensor:
