@@ -220,6 +220,15 @@ def _adaptively_pooled(mean: Callable[..., Tensor]) -> Callable[..., Any]:
     return pool
 
 
+def _largest(_: _Paths, func: Any, input: Tensor, *args: Any, **more: Any) -> Any:
+    """Of a dimension: reached by all that it compares, and not by the first of them alone."""
+    found = func(input, *args, **more)
+    if isinstance(found, Tensor):
+        return found if args or more else input.mean()
+    dim = args[0] if args else more["dim"]
+    return type(found)((input.mean(dim, found.values.dim() == input.dim()), found.indices))
+
+
 def _softmax(_: _Paths, __: Any, input: Tensor, dim: int | None = -1, *a: Any, **more: Any) -> Any:
     """Above 0, and each of its results reached by all that it compares."""
     finite = torch.where(torch.isfinite(input), input, 0.0)
@@ -276,6 +285,11 @@ _HANDLERS: dict[Any, Callable[..., Any]] = {
             F.rms_norm,
             F.local_response_norm,
             F.normalize,
+            # These are level where the ones and zeros that layers are computed for may lie.
+            F.hardtanh,
+            F.softshrink,
+            F.hardshrink,
+            F.threshold,
         ),
         _norm,
     ),
@@ -289,6 +303,7 @@ _HANDLERS: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys(
         (
             F.softmax,
+            F.softmin,
             torch.softmax,
             Tensor.softmax,
             F.log_softmax,
@@ -297,6 +312,7 @@ _HANDLERS: dict[Any, Callable[..., Any]] = {
         ),
         _softmax,
     ),
+    **dict.fromkeys((torch.max, Tensor.max), _largest),
     F.scaled_dot_product_attention: _attended,
     F.multi_head_attention_forward: _multi_head,
 }

@@ -186,6 +186,34 @@ def test_any_value_of_a_window_may_be_the_largest(pool: nn.Module) -> None:
     assert _of(net, mask, IMAGE) == {"conv": 0, "head": 0}
 
 
+@pytest.mark.parametrize(
+    "activation",
+    [
+        *(nn.Hardtanh(), nn.Softshrink(1.0), nn.Hardshrink(1.0), nn.Threshold(1.0, 0.0)),
+        *(nn.Softmin(dim=1), nn.ReLU6(), nn.Hardswish(), nn.SiLU()),
+    ],
+    ids=lambda module: type(module).__name__,
+)
+def test_an_activation_that_is_level_somewhere_stops_no_path(activation: nn.Module) -> None:
+    layers = (nn.Flatten(), nn.Linear(32, 8), activation, nn.Linear(8, 3))
+    net = nn.Sequential(*layers)
+    assert _of(net, masks.ones(net), IMAGE) == {"1": 256, "3": 24}
+
+
+def test_a_maximum_by_dimension_is_reached_by_all_that_it_compares() -> None:
+    class Largest(nn.Module):
+        def __init__(self, whole: bool) -> None:
+            super().__init__()
+            self.conv, self.fc, self.whole = nn.Conv2d(2, 4, 3, padding=1), nn.Linear(4, 3), whole
+
+        def forward(self, x: Tensor) -> Tensor:
+            found = F.relu(self.conv(x)).flatten(2)
+            return self.fc(found.amax(2) if self.whole else found.max(2).values)
+
+    nets = [Largest(whole) for whole in (True, False)]
+    assert [_of(net, masks.ones(net), IMAGE) for net in nets] == [{"conv": 72, "fc": 12}] * 2
+
+
 def test_taps_that_meet_padding_alone_do_nothing() -> None:
     shape = DataShape(channels=1, size=4, classes=3)
     net = build("resnet14(width=2)", shape)
