@@ -316,6 +316,9 @@ def _in_another_process(network: nn.Module, recipe: Recipe, shape: tuple[int, in
         if child.poll() is None:
             child.kill()
             child.communicate()
+            if child.stdin is not None:  # open where it had not read all of its task
+                with contextlib.suppress(BrokenPipeError):
+                    child.stdin.close()
     known = _told(out)
     if child.returncode < 0 and known is None:
         name = signal.Signals(-child.returncode).name
