@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from orchestrator.experiment.claims import Claim
 from orchestrator.experiment.papers import Paper, Printed
 from orchestrator.report.analyses import Point
-from orchestrator.report.analysis_forms import Spread
+from orchestrator.report.analysis_forms import Entry, Spread
 from orchestrator.report.costs import Costs, Spent
 from orchestrator.report.inline import inline
 from orchestrator.report.judgement import judge
@@ -89,8 +89,9 @@ def whole(**changes: Any) -> str:
     figure = Figure(figsize=(14, 3))
     figure.subplots(1, 4)[0].plot([1, 2, 3])
     picture = Picture(title="A wide one", svg=inline(figure, page.palette, name="x-", alt="Wide"))
-    points = (Point(level=(1, ""), remaining=0.5, values=(0.25, 0.5)), None)
-    spread = Spread(title="barrier", columns=("100", "80"), rows=(("IMP", points),))
+    point = Point(level=(1, ""), remaining=0.5, values=(0.25, 0.5))
+    entries = (Entry(point=point, elsewhere="50"), None)
+    spread = Spread(title="barrier", columns=("100", "80"), rows=(("IMP", entries),))
     analyses = (("barrier", (spread,), (picture,)),)
     return html(dataclasses.replace(page, analyses=analyses, lacking=("one: its file is gone",)))
 
