@@ -91,8 +91,8 @@ def _is_prepared(manifest: Mapping[str, Any]) -> bool:
 
 
 @functools.lru_cache(maxsize=16)
-def _read_manifest(path: Path, changed: int) -> dict[str, Any]:
-    """A manifest and its fingerprint; ``changed`` is the file's time of modification."""
+def _read_manifest(path: Path, state: tuple[int, ...]) -> dict[str, Any]:
+    """A manifest and its fingerprint; ``state`` tells one file of this path from the next."""
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         described = {part: manifest["parts"][part] for part in PARTS}
@@ -130,10 +130,12 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     """
     path = expanded(path).absolute()
     try:
-        changed = path.stat().st_mtime_ns
+        found = path.stat()
     except OSError as error:
         raise ElthError(_no_manifest(path, str(error.strerror))) from error
-    return _read_manifest(path, changed)
+    # A file that is copied with its times is known by the time of the change itself.
+    state = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return _read_manifest(path, state)
 
 
 def manifest_path(info: DatasetInfo) -> Path:

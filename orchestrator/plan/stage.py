@@ -143,8 +143,18 @@ def _recipe(text: str) -> Recipe:
     return Recipe.of(json.loads(text))
 
 
-info_of = functools.lru_cache(maxsize=256)(data.info)
-"""What is known of a dataset, asked for once: plans have thousands of stages."""
+def info_of(dataset: str) -> DatasetInfo:
+    """What is known of a dataset: of one with a manifest as it is now, of others asked for once.
+
+    Plans have thousands of stages.
+
+    Raises:
+        ElthError: as ``elth.data.info``.
+    """
+    return data.info(dataset) if "manifest=" in dataset else _info_of(dataset)
+
+
+_info_of = functools.lru_cache(maxsize=256)(data.info)
 
 
 def iterations(stage: Stage) -> tuple[int, int]:

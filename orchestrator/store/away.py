@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import re
 import time
 from collections.abc import Callable, Generator
@@ -19,6 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from elth.errors import ElthError
 from orchestrator.store import answers
+from orchestrator.store.pace import jitter
 
 T = TypeVar("T")
 
@@ -98,7 +98,7 @@ def waiting(call: Callable[[], T], what: object) -> Generator[str, None, T]:
             if pause == 1.0:
                 yield f"the store {what} does not answer, what is next waits for it: {reason}"
         # Hundreds that wait for one server do not all come back in one moment.
-        time.sleep(pause * random.uniform(0.5, 1.0))
+        time.sleep(pause * jitter(0.5, 1.0))
         pause = min(2 * pause, 30.0)
 
 

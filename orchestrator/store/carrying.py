@@ -51,7 +51,7 @@ from orchestrator.store.content import Change, Content
 from orchestrator.store.damage import AbsentError, DamagedError
 from orchestrator.store.leases import BEAT, SEEN, Held, Lease, LostError, claim
 from orchestrator.store.listing import Tracked, stage_of, tracked
-from orchestrator.store.marks import ASKED, REDONE, STALE
+from orchestrator.store.marks import ASKED, REDONE, STALE, is_finished, mark_of
 from orchestrator.store.processes import owner
 from orchestrator.store.tracker import RESULT, result_in
 from orchestrator.store.variants import TAG
@@ -86,7 +86,9 @@ class Exported:
     stages: int
     """Finished stages that are in the bundle."""
     missing: int
-    """Stages of the grid that are not, as they are not finished."""
+    """Stages of the grid that are not, as they are not finished, or are to be done again."""
+    again: int
+    """How many of them are finished, and to be done again."""
     sha256: str
     """What the bundle is known by."""
 
@@ -105,11 +107,18 @@ def export(tracker: Tracker, grid: str, path: Path, asked: Content | None = None
             written.
     """
     content = asked or tracker.grids.content(grid)
-    found: dict[str, Tracked] = {}
+    found: dict[str, Run] = {}
+    outcomes: dict[str, Tracked] = {}
+    again: set[str] = set()
     for one in tracker.stages():
-        if one.key in content.keys and one.status == "finished":
-            found.setdefault(one.key, one)
-    run = tracker.grids.run(grid)
+        if one.key in content.keys and one.status == "finished" and one.key not in found:
+            run = tracker.client.get_run(one.run_id)  # an index may not know the latest marks
+            if mark_of(run):
+                again.add(one.key)
+            elif is_finished(run):
+                found[one.key], outcomes[one.key] = run, one
+    again -= found.keys()
+    grids = tracker.grids.run(grid)
     with replacing(path) as file:
         writer = Writer(file)
         writer.text(ABOUT, dumped({"format": FORMAT, "grid": grid}))
@@ -118,14 +127,15 @@ def export(tracker: Tracker, grid: str, path: Path, asked: Content | None = None
         if content.links:
             links = {key: dataclasses.astuple(link) for key, link in content.links.items()}
             writer.text(LINKS, json.dumps(links, indent=1).encode())
-        if run is not None and asked is None and tracker.files.sizes(run.info.run_id, "report"):
-            with tracker.files.fetched(run.info.run_id, "report") as folder:
+        if grids is not None and asked is None and tracker.files.sizes(grids.info.run_id, "report"):
+            with tracker.files.fetched(grids.info.run_id, "report") as folder:
                 _add_files(writer, REPORT, folder)
         for key in sorted(found):
-            _add_stage(tracker, writer, tracker.client.get_run(found[key].run_id), grid)
+            _add_stage(tracker, writer, found[key], grid)
         return Exported(
             stages=len(found),
-            missing=len(content.keys.keys() - found.keys() - content.ended(found).keys()),
+            missing=len(content.keys.keys() - found.keys() - content.ended(outcomes).keys()),
+            again=len(again),
             sha256=writer.close(),
         )
 

@@ -116,27 +116,37 @@ def publish(tracker: Tracker, place: Path) -> None:
     entry = _read(place)
     if entry is None or not is_of(entry.store, place, tracker.store):
         return
-    client = tracker.client
     runs = tracker.runs_of(entry.key)
     mine = next((run for run in runs if run.info.run_id == entry.run_id), None)
     if standing(runs) is not None:
         if mine is not None and mine.info.status != "FINISHED":
-            client.delete_run(entry.run_id)
+            tracker.client.delete_run(entry.run_id)
     elif mine is None or (entry.number and not tracker.board.is_last(entry.key, entry.run_id)):
         raise LostError(f"another attempt has taken over what waits in {place}")
     else:
-        params = [Param(name, value) for name, value in entry.params.items()]
-        tags = [RunTag(name, value) for name, value in entry.tags.items()]
-        tracker.files.add(entry.run_id, place / "files")
-        client.log_batch(entry.run_id, params=params, tags=tags)
-        with contextlib.suppress(MlflowException):  # for people alone
-            client.log_inputs(entry.run_id, datasets=inputs_from(entry.inputs))
-        for i in range(0, len(entry.metrics), _BATCH):
-            points = [Metric(*point) for point in entry.metrics[i : i + _BATCH]]
-            client.log_batch(entry.run_id, metrics=points)
-        client.set_terminated(entry.run_id, "FINISHED", entry.ended)
+        try:
+            _send(tracker, entry, place / "files")
+        except (MlflowException, OSError):
+            # Two processes may find one entry: the other removes it under this one's hands.
+            if (place / _ENTRY).exists() or standing(tracker.runs_of(entry.key)) is None:
+                raise
     (place / _ENTRY).unlink(missing_ok=True)  # first, as what has an entry is whole
     shutil.rmtree(place, ignore_errors=True)
+
+
+def _send(tracker: Tracker, entry: Entry, files: Path) -> None:
+    """Bring an entry into the store: its files first, the state of its run last."""
+    client = tracker.client
+    params = [Param(name, value) for name, value in entry.params.items()]
+    tags = [RunTag(name, value) for name, value in entry.tags.items()]
+    tracker.files.add(entry.run_id, files)
+    client.log_batch(entry.run_id, params=params, tags=tags)
+    with contextlib.suppress(MlflowException):  # for people alone
+        client.log_inputs(entry.run_id, datasets=inputs_from(entry.inputs))
+    for i in range(0, len(entry.metrics), _BATCH):
+        points = [Metric(*point) for point in entry.metrics[i : i + _BATCH]]
+        client.log_batch(entry.run_id, metrics=points)
+    client.set_terminated(entry.run_id, "FINISHED", entry.ended)
 
 
 def publish_all(tracker: Tracker, folder: Path) -> int:
@@ -164,7 +174,11 @@ def is_of(named: str, place: Path, store: Store) -> bool:
 
 
 def _read(place: Path) -> Entry | None:
-    """An entry; None if it is gone, or not whole: then it is set aside."""
+    """An entry; None if it is gone, or not whole: then it is set aside.
+
+    Raises:
+        ElthError: it is there and cannot be read now, which says nothing of what is in it.
+    """
     path = place / _ENTRY
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
@@ -174,8 +188,15 @@ def _read(place: Path) -> Entry | None:
         if entry.files != _sizes(place / "files"):
             raise ValueError("its files are not those that were written")
         return entry
-    except (OSError, ValueError, TypeError):
-        with contextlib.suppress(OSError):  # gone, as another process has published it
+    except FileNotFoundError:
+        return None  # another process has published it, or is removing it
+    except OSError as error:
+        raise ElthError(
+            f"the finished stage that waits in {place} cannot be read ({error.strerror}): see to "
+            "that disk, and give the same command again; nothing is lost"
+        ) from error
+    except (ValueError, TypeError):
+        with contextlib.suppress(OSError):
             path.rename(path.with_suffix(".bad"))
         return None
 

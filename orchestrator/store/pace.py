@@ -26,6 +26,10 @@ _STEP = 1 / 60
 _SHARE = 0.005
 """Of a core, for sending."""
 
+jitter = random.Random().uniform
+"""A number between two, by a generator of its own: that of the process may be what a dataset or a
+module of the user's draws from, while a thread sends."""
+
 
 def lease_seconds() -> float:
     """Seconds without a sign of life after which a stage is taken over."""
@@ -37,12 +41,10 @@ class Pace:
 
     Args:
         shortest: what they come to while the server answers at once.
-        draw: jitter, as ``random.uniform``, so that workers that began together part.
+        draw: jitter, so that workers that began together part.
     """
 
-    def __init__(
-        self, shortest: float, draw: Callable[[float, float], float] = random.uniform
-    ) -> None:
+    def __init__(self, shortest: float, draw: Callable[[float, float], float] = jitter) -> None:
         self._shortest, self._draw = shortest, draw
         self._between = shortest
 

@@ -34,7 +34,7 @@ from orchestrator.store.away import AwayError, is_away, plain
 from orchestrator.store.describing import inputs_of, numbers_of, plain_inputs
 from orchestrator.store.files import FILES
 from orchestrator.store.leases import Lease, LostError, is_dead, open_run
-from orchestrator.store.marks import standing
+from orchestrator.store.marks import is_finished, standing
 from orchestrator.store.pace import SHORTEST, Pace
 from orchestrator.store.provenance import of_modules
 from orchestrator.store.tracker import Tracker
@@ -213,7 +213,12 @@ class RunLog:
         self._metrics.put(None)
 
     def fail(self, reason: str, *, final: bool, details: str) -> None:
-        """Close the run as failed; ``final`` when doing it again would fail again."""
+        """Close the run as failed; ``final`` when doing it again would fail again.
+
+        One that is finished stays so, whoever has published it.
+        """
+        if is_finished(self.client.get_run(self.run_id)):
+            return
         with contextlib.suppress(MlflowException, OSError):
             self.files.write(self.run_id, "traceback.txt", details.encode())
         self._last_tags = []

@@ -74,12 +74,35 @@ class Worker:
             self.trackers[store] = Tracker(Store.of(store))
         return self.trackers[store]
 
-    def dataset(self, name: str, place: Mapping[str, Any], device: str | torch.device) -> Dataset:
-        """A dataset on a device, read and checked once; ``place``: its root, and if to get it."""
-        key = (name, place["root"], str(device))
-        if key not in self.datasets:
-            read = data.load(name, place["root"], download=place["download"])
-            self.datasets[key] = read.to(device)
+    def dataset(
+        self, stage: Stage, place: Mapping[str, Any], device: str | torch.device
+    ) -> Dataset:
+        """The dataset of a stage on a device, read and checked once.
+
+        Args:
+            stage: its key holds what the dataset was when the plan was made.
+            place: its root, and whether to get it.
+            device: where its batches are to be.
+
+        Raises:
+            ElthError: it cannot be had, or is another than it was when the plan was made.
+        """
+        name = dataset_of(stage)
+        key, planned = (name, place["root"], str(device)), stage.params["dataset"]
+        kept = self.datasets.get(key)
+        if kept is not None and kept.info.identity() == planned:
+            return kept
+        read = data.load(name, place["root"], download=place["download"])
+        if (found := read.info.identity()) != planned:
+            names = sorted(planned.keys() | found.keys())
+            which = next(one for one in names if planned.get(one) != found.get(one))
+            raise ElthError(
+                f"the dataset {stage.labels['dataset']} is another now than when the plan of "
+                f"{stage.title} was made ({which} {found.get(which)}, expected "
+                f"{planned.get(which)}): put back what was there, or give the command again, "
+                "which plans with what is there now"
+            )
+        self.datasets[key] = read.to(device)
         return self.datasets[key]
 
     def load(self, tracker: Tracker, key: str) -> tuple[Stage, Result]:
@@ -199,7 +222,7 @@ def follow(config: Mapping[str, Any], worker: Worker, group: Group) -> None:
     while (task := group.share()) is not None:
         description, given = task
         stage = Stage.of(description)
-        dataset = worker.dataset(dataset_of(stage), config["data"], group.device)
+        dataset = worker.dataset(stage, config["data"], group.device)
         if given is None or engine is None:
             engine = _engine(stage, dataset, config, worker, group)
             continue
@@ -235,18 +258,25 @@ def _why_last(key: str, config: Mapping[str, Any], worker: Worker) -> Generator[
     """Why a finished round is the last of its chain, by what the store holds; yields notes."""
     if config["ending"] is None:
         return ""
-    store, stop = config["store"], Stop.model_validate(config["ending"])
-    tracker = yield from waiting(lambda: worker.tracker(store), store)
-    run = yield from waiting(lambda: tracker.run_of(key), store)
+    stop = Stop.model_validate(config["ending"])
+    tracker = yield from _tracker(config, worker)
+    run = yield from waiting(lambda: tracker.run_of(key), tracker.store)
     return "" if run is None else verdict(stop, tracked(run))
+
+
+def _tracker(config: Mapping[str, Any], worker: Worker) -> Generator[str, None, Tracker]:
+    """The tracker of the store, once that answers; yields notes, in which no password is."""
+    place = config["store"]
+    return (yield from waiting(lambda: worker.tracker(place), Store.of(place)))
 
 
 def _do(
     stage: Stage, config: Mapping[str, Any], worker: Worker, group: Group | None
 ) -> Iterator[Report]:
     """Do a stage, unless it is finished or another driver is at it; tells how far it is."""
-    store, grid = config["store"], config["grid"]
-    tracker = yield from _told(waiting(lambda: worker.tracker(store), store))
+    grid = config["grid"]
+    tracker = yield from _told(_tracker(config, worker))
+    store = tracker.store
     ask = functools.partial(
         claim, tracker, stage, grid=grid, driver=config["driver"], watched=config.get("watched")
     )
@@ -428,7 +458,7 @@ def _analyse(
         if analysing.needs_data(stage):
             device = "cuda" if config["gpus"] else "cpu"
             place = group.device if group else device
-            dataset = worker.dataset(dataset_of(stage), config["data"], place)
+            dataset = worker.dataset(stage, config["data"], place)
         looks = _made(worker, tracker, lambda load: analysing.looks_of(stage, load))
     except Exception:
         lease.give_up()
@@ -495,7 +525,7 @@ def _prepare(
     if stage.is_given:  # what was there when the driver began is set aside
         raise ElthError(f"{stage.title} has to be imported again: {how_to_import(stage)}")
     device = "cuda" if config["gpus"] else "cpu"
-    dataset = worker.dataset(dataset_of(stage), config["data"], group.device if group else device)
+    dataset = worker.dataset(stage, config["data"], group.device if group else device)
     ticket, repulsion = None, None
     if stage.kind != "rewind_point":
         ticket, repulsion = _made(

@@ -22,7 +22,7 @@ from orchestrator.store.address import Store
 from orchestrator.store.bundle import Bundle, Writer, opened, run_at
 from orchestrator.store.leases import Lease, claim
 from orchestrator.store.listing import Tracked
-from orchestrator.store.marks import ASKED
+from orchestrator.store.marks import ASKED, STALE
 from orchestrator.store.tracker import Tracker
 from tests.orchestrator.helpers import (
     ELSEWHERE,
@@ -448,3 +448,22 @@ def test_analyses_and_names_of_variants_are_brought(
     assert "none, same" in named[there].values()
     for key in inside.plan.analyses:
         assert there.load(key)[1].measured == inside.tracker.load(key)[1].measured
+
+
+def test_what_is_to_be_done_again_is_not_carried(tmp_path: Path) -> None:
+    tracker = make(tmp_path / "a", "marked")
+    words = ("export", "marked", "-o", tmp_path / "x.tar", "--store", tmp_path / "a")
+    whole = len(runs(tracker))
+    assert f"wrote {tmp_path / 'x.tar'}: {whole} stages of marked in" in said(*words)
+    last = max(runs(tracker).values(), key=lambda one: one.stage.labels["round"])
+    tracker.client.set_tag(last.run_id, STALE, "of now")
+    told = said(*words)
+    assert f": {whole - 1} stages of marked in" in told
+    assert ", without 1 that are not finished (1 of them are, and are to be done again" in told
+    log = begin(tracker, last.stage, grid="marked", numerics="cpu/near")
+    log.epoch(epoch(1))
+    log.finish(round_result(699), keep_weights=True)
+    assert f": {whole} stages of marked in" in said(*words)
+    with opened(tmp_path / "x.tar") as bundle:
+        told = bundle.text(run_at(last.key), str)
+    assert "cpu/near" in told

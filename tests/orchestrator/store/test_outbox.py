@@ -234,6 +234,49 @@ def test_publishing_twice_does_no_harm(
     lease.end()
 
 
+def test_two_may_publish_an_entry_at_once(
+    tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, log, lease, result = _begun(tracker, 113)
+    away = Away(tracker, monkeypatch, "add")
+    away.left = 1
+    steps = deliver(tracker, log, key, result, tmp_path, keep_weights=False)
+    next(steps)
+    add = tracker.files.add
+
+    def meanwhile(run_id: str, folder: Path) -> None:
+        monkeypatch.setattr(tracker.files, "add", add)
+        publish(Tracker(tracker.store), folder.parent)
+        add(run_id, folder)
+
+    monkeypatch.setattr(tracker.files, "add", meanwhile)
+    list(steps)
+    log.fail("its files are gone", final=False, details="")
+    _check(tracker, key, log)
+    assert list(tmp_path.iterdir()) == []
+    lease.end()
+
+
+def test_an_entry_that_cannot_be_read_now_stays(
+    tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, log, lease, result = _begun(tracker, 114)
+    away = Away(tracker, monkeypatch, "add")
+    away.left = 1
+    next(deliver(tracker, log, key, result, tmp_path, keep_weights=False))
+    lease.end()
+
+    def broken(_: Path) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", broken)
+        with pytest.raises(ElthError, match=r"cannot be read \(Input/output error\): see to that"):
+            publish_all(tracker, tmp_path)
+    assert publish_all(tracker, tmp_path) == 1
+    _check(tracker, key, log)
+
+
 def test_what_another_has_taken_over_is_not_published(
     tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -383,3 +426,17 @@ def test_a_job_gives_up_after_a_while_and_the_next_command_publishes(
     assert publish_all(tracker, store.outbox) == 1
     assert tracker.run_of(start.key) is not None
     assert [run.info.status for run in tracker.runs_of(start.key)] == ["FINISHED"]
+
+
+def test_no_password_of_a_database_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ELTH_PATIENCE_SECONDS", "0")
+    found = tiny("secret", seeds=[122])
+    todo = list(plan.build(found).stages.values())[:1]
+
+    def refused(*_: object) -> Tracker:
+        raise MlflowException("connection refused")
+
+    monkeypatch.setattr(Worker, "tracker", refused)
+    place = "postgresql://lab:s3cret@db.invalid/elth"
+    (last,) = run_job(job_config(store, found, todo) | {"store": place}, Worker())
+    assert "the store postgresql://db.invalid/elth has not answered for 0 s" in last.failed

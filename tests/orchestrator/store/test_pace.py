@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from orchestrator.store.pace import SLOW, Pace
@@ -52,6 +54,12 @@ def test_those_that_began_together_part() -> None:
     assert len(pauses) == 20
     assert min(pauses) >= 3.75
     assert max(pauses) <= 6.25
+
+
+def test_what_is_drawn_for_it_leaves_the_process_s_own_generator_alone() -> None:
+    state = random.getstate()
+    assert Pace(5.0).pause() != Pace(5.0).pause()
+    assert random.getstate() == state
 
 
 @pytest.mark.parametrize("workers", [8, 64, 512])

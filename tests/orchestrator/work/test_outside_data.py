@@ -19,7 +19,7 @@ from orchestrator.cluster.machines import look
 from orchestrator.experiment.reading import load
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.outside import modules, outside, take
-from orchestrator.plan.stage import info_of
+from orchestrator.plan.stage import _info_of, info_of
 from orchestrator.report.cells import collect
 from orchestrator.report.status import states
 from orchestrator.store.address import Store
@@ -62,7 +62,7 @@ def _config(folder: Path, dataset: str) -> Path:
 def _forget() -> None:
     """What this process knows of the module."""
     plugins.sources.cache_clear()
-    info_of.cache_clear()
+    _info_of.cache_clear()
     sys.modules.pop(NAME, None)
     importlib.invalidate_caches()
 

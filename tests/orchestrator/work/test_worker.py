@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import itertools
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from mlflow.entities import Run
+from torchvision.io import write_png
 
 import elth
 from elth import masks
+from elth.data import make_manifest
 from elth.tickets import state_digest
 from orchestrator import plan
 from orchestrator.experiment.pruning import Pruning
@@ -21,7 +25,7 @@ from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.schedule import Schedule
 from orchestrator.plan.stage import Stage
 from orchestrator.store.address import Store
-from orchestrator.store.marks import REDONE
+from orchestrator.store.marks import REDONE, is_finished
 from orchestrator.store.runlog import begin_run
 from orchestrator.store.tracker import Tracker
 from orchestrator.work import training
@@ -409,10 +413,43 @@ def test_a_worker_forgets_what_it_read_once_a_result_has_been_replaced(
     assert worker.load(finished.tracker, key) is not first
 
 
-def test_a_worker_reads_a_dataset_once() -> None:
-    worker = Worker()
-    data = worker.dataset("digits", {"root": "data", "download": False}, "cpu")
-    assert worker.dataset("digits", {"root": "data", "download": False}, "cpu") is data
+_PLACE = {"root": "data", "download": False}
+
+
+def test_a_worker_reads_a_dataset_once(finished: Finished) -> None:
+    worker, stage = Worker(), round_of(finished.plan, TINY, 2)
+    data = worker.dataset(stage, _PLACE, "cpu")
+    assert worker.dataset(stage, _PLACE, "cpu") is data
+
+
+def test_images_that_were_replaced_since_the_plan_are_not_trained_on(
+    tmp_path: Path, store: Store, tracker: Tracker
+) -> None:
+    images, manifest = tmp_path / "blots", tmp_path / "blots.json"
+    draw = torch.Generator().manual_seed(0)
+
+    def images_of(count: int) -> None:
+        for part, word in itertools.product(("train", "val"), ("ink", "oil")):
+            (images / part / word).mkdir(parents=True, exist_ok=True)
+            for number in range(count):
+                pixels = torch.randint(0, 256, (3, 16, 16), generator=draw, dtype=torch.uint8)
+                write_png(pixels, str(images / part / word / f"{number}.png"))
+        make_manifest(images, "blots", manifest)
+
+    images_of(2)
+    changes = {"dataset": f"folder(manifest={manifest},size=16)", "seeds": [14]}
+    found = tiny("blots", **changes)
+    todo, worker = list(plan.build(found).stages.values())[:1], Worker()
+    worker.dataset(todo[0], _PLACE, "cpu")
+    images_of(3)
+    (new, *_) = plan.build(found).stages.values()
+    assert new.key != todo[0].key, "a plan goes by the manifest as it is now"
+    assert len(worker.dataset(new, _PLACE, "cpu").train_labels) == 6
+    (report,) = _reports(store, found, todo, worker)
+    assert "the dataset blots(size=16) is another now than when the plan of" in report.failed
+    assert "(fingerprint " in report.failed
+    assert report.failed.endswith("give the command again, which plans with what is there now")
+    assert not any(map(is_finished, tracker.runs_of(todo[0].key)))
 
 
 def test_where_compiling_fails_it_is_told_once_and_the_class_says_so(
