@@ -119,7 +119,7 @@ class _Gathered:
 
     stages: dict[str, Stage] = field(default_factory=dict)
     also: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
-    """What stages that several variants have in common are called besides."""
+    """What stages are called besides, that are of several variants or several cells."""
     kept: set[str] = field(default_factory=set)
     """Stages whose trained weights another one needs."""
 
@@ -132,12 +132,22 @@ class _Gathered:
     def add(self, stage: Stage) -> Stage:
         """Add a stage; the same one if it is there already."""
         known = self.stages.setdefault(stage.key, stage)
-        variant = stage.labels.get(VARIANT)
-        if known is not stage and variant != known.labels.get(VARIANT):
+        if known is not stage and (place := _place(stage.labels)) != _place(known.labels):
             named = self.also.setdefault(stage.key, [])
-            if all(labels.get(VARIANT) != variant for labels in named):
+            if all(_place(labels) != place for labels in named):
                 named.append(stage.labels)
         return known
+
+
+def _place(labels: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What cells are told apart by; one training may be several, as a round and its sparsity."""
+    return tuple(labels.get(axis, "") for axis in _AXES)
+
+
+_AXES = (
+    *("network", "dataset", "method", "source", "transform", "round", "target", "ticket", "seed"),
+    *(VARIANT, NOISE),
+)
 
 
 class _Builder:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
@@ -203,29 +203,30 @@ def compare_experiments(a: Side, b: Side) -> Comparison:
     both = [cell for cell in cells_a if cell in cells_b]
     other: dict[str, tuple[list[int], tuple[Difference, ...]]] = {}
     for cell in both:
-        one, another = mine[cells_a[cell]], yours[cells_b[cell]]
+        one, another = cells_a[cell], cells_b[cell]
         if one.key != another.key:
             why = compare(one, another, mine.get, yours.get)
             other.setdefault(_title(one), ([], why))[0].append(int(one.labels["seed"]))
     return Comparison(
         stages=counts,
         fields=tuple(_changed(a, b)),
-        only_a=_gathered(mine[key] for cell, key in cells_a.items() if cell not in cells_b),
-        only_b=_gathered(yours[key] for cell, key in cells_b.items() if cell not in cells_a),
+        only_a=_gathered(stage for cell, stage in cells_a.items() if cell not in cells_b),
+        only_b=_gathered(stage for cell, stage in cells_b.items() if cell not in cells_a),
         other=tuple(
             Cells(title=title, seeds=tuple(sorted(seeds)), why=why)
             for title, (seeds, why) in other.items()
         ),
-        same=sum(cells_a[cell] == cells_b[cell] for cell in both),
+        same=sum(cells_a[cell].key == cells_b[cell].key for cell in both),
     )
 
 
-def _cells(plan: Plan) -> dict[tuple[tuple[str, str], ...], str]:
-    """The keys that cells ask for, by what each is called."""
+def _cells(plan: Plan) -> dict[tuple[tuple[str, str], ...], Stage]:
+    """The stages that cells ask for, by all that each is called."""
     found = {}
     for key in plan.asked:
-        labels = plan.stages[key].labels
-        found[tuple(sorted((name, str(labels[name])) for name in labels if name != "place"))] = key
+        for labels in plan.labels(key):
+            cell = sorted((name, str(labels[name])) for name in labels if name != "place")
+            found[tuple(cell)] = replace(plan.stages[key], labels=labels)
     return found
 
 

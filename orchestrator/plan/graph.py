@@ -35,7 +35,7 @@ class Plan:
     """Keys of the stages whose trained weights are kept as an entry says so, or another stage needs
     them; those of rounds are kept anyway."""
     also: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
-    """What a stage is called besides, by key, where several variants have it in common."""
+    """What a stage is called besides, by key, where several variants or cells have it in common."""
     analyses: tuple[str, ...] = ()
     """Keys of the analyses, which train nothing."""
 

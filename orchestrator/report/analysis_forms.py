@@ -34,7 +34,7 @@ def analyses_csv(analyses: Analyses) -> str:
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    axes = ("method", "source", "transform", VARIANT, NOISE, "seed")
+    axes = ("method", "source", "transform", "ticket", VARIANT, NOISE, "seed")
     writer.writerow(
         (
             *("measure", "network", "dataset", *axes, "settings", "looks_at", "round", "target"),
@@ -42,7 +42,8 @@ def analyses_csv(analyses: Analyses) -> str:
         )
     )
     for one in analyses.found:
-        settings = " ".join(f"{name}={value}" for name, value in sorted(one.settings.items()))
+        told = {**one.settings, **({"rate": one.rate} if one.rate else {})}
+        settings = " ".join(f"{name}={value}" for name, value in sorted(told.items()))
         for at, numbers in one.points:
             remaining = "" if at.remaining is None else f"{at.remaining:.6f}"
             for name, value in numbers.items():

@@ -19,9 +19,12 @@ lead out of a folder, and a second member of one name.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
+import functools
 import hashlib
 import io
+import itertools
 import json
 import re
 import tarfile
@@ -242,7 +245,13 @@ class Bundle:
 
     def below(self, folder: str) -> list[str]:
         """Names of the members below a folder."""
-        return [name for name in self._sums if name.startswith(folder)]
+        first = bisect.bisect_left(self._names, folder)
+        some = itertools.islice(self._names, first, None)
+        return list(itertools.takewhile(lambda name: name.startswith(folder), some))
+
+    @functools.cached_property
+    def _names(self) -> list[str]:
+        return sorted(self._sums)
 
     def stages(self) -> list[str]:
         """Keys of the stages that it holds, sorted."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from elth.checkpoints import Checkpoint
 from elth.errors import ElthError
 from elth.training import Epoch, Training
-from orchestrator.store import storage
+from orchestrator.store import classes, storage
 from orchestrator.store.storage import Storage
 
 _KEPT = 2
@@ -39,7 +39,7 @@ class InFlight:
     """Where checkpoints of all stages lie, each in a folder of its key: a path or an address."""
     key: str
     numerics: str
-    """The numerics class of this attempt."""
+    """The numerics class of this attempt; from ``newest`` on with those before it (``classes``)."""
     seconds: float
     """Time between two checkpoints."""
     begins: str = ""
@@ -99,12 +99,13 @@ class InFlight:
                     "stage is made of has come out different since"
                 )
                 continue
-            if about.get("numerics") != self.numerics:
+            begun = about.get("numerics") or "unknown"
+            if (mixed := classes.onwards(begun, self.numerics)) != begun:
                 self.notes.append(
-                    f"stage {self.key[:12]} was begun in the numerics class "
-                    f"{about.get('numerics')} and goes on in {self.numerics}: its bits are not "
-                    "those of either alone"
+                    f"stage {self.key[:12]} was begun in the numerics class {begun} and goes on "
+                    f"in {self.numerics}: its bits are not those of either alone"
                 )
+            self.numerics = mixed
             self.history, self.earlier = history, earlier
             return checkpoint
         return None

@@ -285,6 +285,9 @@ def is_active(run: Run) -> bool:
 def _fence(client: MlflowClient, run: Run) -> bool:
     """Delete a run, after which it cannot be published; False if it was published before that."""
     try:
+        # Were this process killed below, what is finished would be lost.
+        if is_finished(client.get_run(run.info.run_id)):
+            return False
         client.delete_run(run.info.run_id)
         if client.get_run(run.info.run_id).info.status != "FINISHED":
             return True

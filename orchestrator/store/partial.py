@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.store import storage
+from elth.files import write_atomic
+from orchestrator.store import classes, storage
 from orchestrator.store.inflight import Stopped
 from orchestrator.store.storage import Storage
 
@@ -30,7 +31,7 @@ class Partial:
     """Where those of all stages lie: a path or an address."""
     key: str
     numerics: str
-    """The numerics class of this attempt."""
+    """The numerics class of this attempt; from ``newest`` on with those before it (``classes``)."""
     seconds: float
     """Time between two files."""
     begins: str
@@ -69,11 +70,13 @@ class Partial:
             except (ValueError, KeyError, TypeError) as error:
                 self._storage.set_aside(self.key, name)
                 self.notes.append(f"what was measured so far is set aside and not used: {error}")
-        if best.get("numerics", self.numerics) != self.numerics:
+        begun = best.get("numerics", self.numerics)
+        if (mixed := classes.onwards(begun, self.numerics)) != begun:
             self.notes.append(
-                f"the analysis {self.key[:12]} was begun in the numerics class {best['numerics']} "
-                f"and goes on in {self.numerics}: its bits are not those of either alone"
+                f"the analysis {self.key[:12]} was begun in the numerics class {begun} and goes "
+                f"on in {self.numerics}: its bits are not those of either alone"
             )
+        self.numerics = mixed
         self._count, self.earlier = int(best["count"]), float(best["seconds"])
         return dict(best["so_far"])
 
@@ -112,7 +115,7 @@ class Partial:
 
 
 def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    write_atomic(path, text.encode())  # a kill in the middle leaves what was measured before
 
 
 def _digest(value: Any) -> str:

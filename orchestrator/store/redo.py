@@ -29,6 +29,7 @@ from mlflow.exceptions import MlflowException
 from elth.errors import ElthError
 from orchestrator.plan.stage import Stage
 from orchestrator.store.board import is_deleted, set_tag
+from orchestrator.store.classes import is_mixed
 from orchestrator.store.listing import Tracked, stage_of
 from orchestrator.store.marks import (
     ASKED,
@@ -330,7 +331,7 @@ def _otherwise(old: Run, new: Run, before: Mapping[str, str] | None, classes: Se
         return f"{text} for different"
     accuracy = [run.data.metrics.get("test_accuracy") for run in (old, new)]
     told = f"; test accuracy {accuracy[0]:.2f} -> {accuracy[1]:.2f} %" if all(accuracy) else ""
-    if classes[0] == classes[1]:
+    if classes[0] == classes[1] and not is_mixed(classes[0]):
         why = f"in the same numerics class {classes[0]}, where it should be the same"
     else:
         why = f"numerics class {classes[0]} -> {classes[1]}"

@@ -9,6 +9,7 @@ from elth import plugins
 from elth.errors import ElthError
 from elth.networks import facts
 from orchestrator.plan.stage import shape_of
+from orchestrator.store import classes
 
 if TYPE_CHECKING:
     from orchestrator.store.listing import Tracked
@@ -34,8 +35,7 @@ def is_exposed(one: Tracked) -> bool:
     one pixel, and where its instructions are AVX2 their weight gradient is wrong for few channels.
     The numerics class tells of PyTorch's instructions alone; before AVX-512 they are the same.
     """
-    device, _, rest = one.numerics.partition("/")
-    if not device.startswith(_X86) or "AVX512" in device or "elth-" in rest:
+    if not any(map(_was_exposed, classes.parts(one.numerics))):
         return False
     try:
         with plugins.closed():  # a store has nothing run
@@ -44,6 +44,11 @@ def is_exposed(one: Tracked) -> bool:
     except ElthError:  # of a dataset or a network that is not here, or no more
         return False
     return any(channels in _REACHED for channels in strided)
+
+
+def _was_exposed(numerics: str) -> bool:
+    device, _, rest = numerics.partition("/")
+    return device.startswith(_X86) and "AVX512" not in device and "elth-" not in rest
 
 
 def faulty(tracked: Iterable[Tracked]) -> list[Tracked]:

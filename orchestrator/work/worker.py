@@ -354,7 +354,7 @@ def _run_stage(
     )
     saved = inflight.newest()
     yield from _notes(inflight.notes)
-    log = _begun(stage, ticket, config, tracker, kind, lease)
+    log = _begun(stage, ticket, config, tracker, inflight.numerics, lease)
     log.earlier = inflight.earlier
     for epoch, at in inflight.history:
         log.epoch(epoch, at)
@@ -474,7 +474,7 @@ def _analyse(
     )
     saved = partial.newest()
     yield from _notes(partial.notes)
-    log = _begun(stage, None, config, tracker, kind, lease)
+    log = _begun(stage, None, config, tracker, partial.numerics, lease)
     log.earlier = partial.earlier
     with _closing(log, tracker, None):
         steps = analysing.measured(stage, looks, dataset, saved)

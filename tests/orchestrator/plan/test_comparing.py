@@ -163,6 +163,19 @@ def test_an_entry_more_adds_stages_and_takes_none_away() -> None:
     assert {(f.lost, f.new) for f in back.fields} == {(4, 0)}
 
 
+def test_a_stage_that_several_cells_have_in_common_is_compared_as_each() -> None:
+    snip = {"method": "snip", "network": TINY, "round": 1}
+    same = {"method": "snip", "network": TINY, "sparsity": 0.5}
+    found = _sides({"grid": [snip]}, {"grid": [snip, same]})
+    assert (found.same, found.only_a, len(found.only_b)) == (1, (), 1)
+    assert found.only_b[0].title == "resnet14(width=4) snip at 50 % on digits"
+    named = [snip, {**snip, "variant": "as_it_is"}]
+    variants = {"as_it_is": {"recipe.lr": 0.1}}
+    found = _sides({"grid": [snip]}, {"grid": named, "variants": variants})
+    assert found.only_b[0].title == "resnet14(width=4) snip round 1, as_it_is on digits"
+    assert found.stages["retraining"] == (1, 0, 0)
+
+
 def test_a_field_that_alone_makes_no_experiment_is_told_as_such() -> None:
     entries = [{"method": "snip", "network": TINY}]
     found = _sides({}, {"grid": entries, "criteria": {"snip": {"samples": 64}}})

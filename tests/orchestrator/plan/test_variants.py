@@ -206,3 +206,10 @@ def test_too_many_stages_of_variants_are_refused_before_any_is_built() -> None:
             variants=variants,
             pruning={"rate": 0.01, "rounds": 300},
         )
+
+
+def test_a_round_and_its_sparsity_are_two_cells_of_one_stage() -> None:
+    grid = [{"method": "snip", "network": TINY, **at} for at in ({"round": 1}, {"sparsity": 0.5})]
+    built = plan.build(tiny("two", grid=grid))
+    (key,) = built.asked
+    assert [labels.get("target", "") for labels in built.labels(key)] == ["", "0.5"]

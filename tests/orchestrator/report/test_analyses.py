@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -228,9 +229,14 @@ def test_a_line_of_csv_for_each_number() -> None:
     line = made("thresholds", [looked(0), looked(1)], {"rounds": [{"value": 0.5}, {"value": 1.0}]})
     text = analyses_csv(Analyses(found=(line,)))
     assert text.splitlines()[1:] == [
-        "thresholds,resnet20,cifar10,imp,,,,0,0,,,0,,1.000000,threshold,0.5",
-        "thresholds,resnet20,cifar10,imp,,,,0,0,,,1,,0.800000,threshold,1",
+        "thresholds,resnet20,cifar10,imp,,,,,0,0,,,0,,1.000000,threshold,0.5",
+        "thresholds,resnet20,cifar10,imp,,,,,0,0,,,1,,0.800000,threshold,1",
     ]
+    theirs = (replace(looked(0), ticket="theirs"), replace(looked(1), ticket="theirs"))
+    of_theirs = analyses_csv(Analyses(found=(replace(line, of=theirs, rate="0.2"),)))
+    assert of_theirs.splitlines()[1].startswith(
+        "thresholds,resnet20,cifar10,imp,,,theirs,,0,0,rate=0.2,,0,"
+    )
     assert json.loads(analyses_json(Analyses(found=(line,))))[0]["by_round"][1] == {
         "threshold": 1.0
     }

@@ -156,6 +156,15 @@ def test_another_numerics_class_is_told(tmp_path: Path) -> None:
         "stage kkkkkkkkkkkk was begun in the numerics class n and goes on in m: its bits are not "
         "those of either alone"
     ]
+    assert again.numerics == "n then m"
+    again.clear()
+    again.save_if_due(_training())
+    third = _flight(tmp_path, numerics="m")
+    third.newest()
+    assert (third.numerics, third.notes) == ("n then m", [])
+    back = _flight(tmp_path, numerics="n")
+    back.newest()
+    assert back.numerics == "n then m then n"
 
 
 def test_one_of_a_training_that_began_otherwise_is_not_gone_on_from(tmp_path: Path) -> None:

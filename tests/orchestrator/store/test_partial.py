@@ -50,6 +50,7 @@ def test_another_numerics_class_is_told(tmp_path: Path) -> None:
     assert found.newest() == {"points": [0]}
     (note,) = found.notes
     assert "was begun in the numerics class cpu/1 and goes on in cpu/2" in note
+    assert found.numerics == "cpu/1 then cpu/2"
 
 
 @pytest.mark.parametrize("harm", ["{", "[]", '{"so_far": {}}'])
