@@ -81,6 +81,9 @@ _LINES = 10
 _TITLE = 40
 """Characters of a panel's title that fit on a line."""
 
+_LABEL = 0.075
+"""Of an axis' length what the longest label of a sparsity takes."""
+
 _SHORT = 28
 """Characters of a legend's entry up to which two stand beside each other."""
 
@@ -205,7 +208,11 @@ def _panel(
     axis.set_title(textwrap.fill(title, _TITLE), loc="left", fontweight="bold")
     shades = _shades(cells)
     dense = [c for c in cells if c.method == "dense"]
+    drawn: set[tuple[str, ...]] = set()
     for cell in dense:
+        if cell.runs in drawn:  # that of another variant, which does not change it
+            continue
+        drawn.add(cell.runs)
         colour = shades.get(cell.variant, "#000000")
         axis.axhline(cell.mean, color=colour, linewidth=0.8, linestyle=":", label=cell.name)
         if cell.deviation:
@@ -288,7 +295,11 @@ def _sparsity_axis(axis: Axes, values: Sequence[float]) -> None:
     margin = 0.06 * max(_log(high) - _log(low), 0.5)
     axis.set_xlim(_unlog(_log(low) - margin), _unlog(_log(high) + margin))
     left, right = axis.get_xlim()
-    shown = [t for t in ticks if left <= t <= right]
+    room = _LABEL * (_log(right) - _log(left))
+    shown: list[float] = []
+    for tick in ticks:
+        if left <= tick <= right and (not shown or _log(tick) - _log(shown[-1]) >= room):
+            shown.append(tick)
     axis.xaxis.set_major_locator(FixedLocator(shown if len(shown) > 1 else sorted({low, high})))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:.4g}"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
+import itertools
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -123,6 +125,26 @@ def test_one_round_has_its_sparsity_on_the_axis(tmp_path: Path) -> None:
 def test_a_dense_network_alone(tmp_path: Path) -> None:
     cells = (_cell("resnet20", "dense", 0),)
     assert len(figure.draw(Report(grid="dense", cells=cells, missing=0), tmp_path)) == 2
+
+
+def test_a_dense_network_that_variants_share_is_drawn_once() -> None:
+    dense = [replace(_cell("resnet20", "dense", 0), variant=name) for name in ("", "a", "b")]
+    other = replace(dense[2], runs=("s", "s"))
+    report = Report(grid="shared", cells=(*dense[:2], other), missing=0)
+    (axis,) = figure.plot(report).axes
+    assert axis.get_legend_handles_labels()[1] == ["dense", "dense, b"]
+
+
+@pytest.mark.parametrize("rounds", [3, 10, 20, 31])
+def test_labels_of_sparsities_do_not_touch(rounds: int) -> None:
+    cells = (_cell("resnet20", "reinit", 0), *_report("resnet20", rounds=rounds).cells)
+    drawn = figure.plot(Report(grid="drawn", cells=cells, missing=0))
+    drawn.canvas.draw()
+    (axis,) = drawn.axes
+    boxes = [label.get_window_extent() for label in axis.get_xticklabels() if label.get_text()]
+    assert len(boxes) > 1
+    for one, following in itertools.pairwise(boxes):
+        assert one.x1 < following.x0
 
 
 def test_nothing_to_draw(tmp_path: Path) -> None:
