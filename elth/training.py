@@ -521,8 +521,9 @@ def train_ticket(
                     optima.append(training.state())
 
     Raises:
-        ElthError: the ticket is of another shape of data, it does not say its seed, the recipe has
-            another rewind point than the ticket or ends before it, or as ``Training``.
+        ElthError: the ticket is of another shape of data or of another dataset, it does not say its
+            seed, the recipe has another rewind point than the ticket or ends before it, or as
+            ``Training``.
     """
     recipe = named(recipe)
     if ticket.shape != data.info.shape:
@@ -536,7 +537,7 @@ def train_ticket(
         seed = int(ticket.origin["seed"])
     stop = None
     if start is None:
-        start = _start(ticket, len(data.train_labels), recipe)
+        start = _start(ticket, data, recipe)
         stop = ticket.origin.get("stop")
     if noise is None:
         noise = Noise.of(ticket.origin.get("noise", {}))
@@ -555,14 +556,22 @@ def train_ticket(
     )
 
 
-def _start(ticket: Ticket, train_size: int, recipe: Recipe) -> int:
+def _start(ticket: Ticket, data: Dataset, recipe: Recipe) -> int:
     """The iteration of a ticket's rewind point.
 
     Raises:
-        ElthError: the recipe has another one.
+        ElthError: the recipe has another one, or the ticket is of another dataset.
     """
     if "start" in ticket.origin:
         return int(ticket.origin["start"])
+    source = ticket.origin.get("dataset")
+    if source is not None and source != data.info.identity():
+        raise ElthError(
+            f"the ticket was found on {source.get('name')}, and this is another dataset, "
+            f"{data.info.title}: elth.move(ticket, data.info.shape, seed) carries it there, where "
+            "it is trained from the beginning; or say where to start, as start=0"
+        )
+    train_size = len(data.train_labels)
     start = rewind_step(train_size, recipe)
     if "recipe" in ticket.origin:
         found = Recipe.of(ticket.origin["recipe"])

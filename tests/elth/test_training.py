@@ -754,6 +754,18 @@ def test_a_ticket_of_another_shape_of_data_is_refused() -> None:
         train_ticket(made, dataset(shape=EIGHT), _recipe(), seed=0)
 
 
+def test_a_ticket_of_another_dataset_of_that_shape_is_refused_until_it_is_moved() -> None:
+    made = ticket("mlp2(width=4,last_width=3)", IMAGE)
+    there = dataset(deviation=2.0)
+    origin = {"seed": 3, "dataset": dataset().info.identity()}
+    made = dataclasses.replace(made, origin=origin)
+    assert train_ticket(made, dataset(), _recipe(rewind="1ep")).step == 3
+    with pytest.raises(ElthError, match=r"the ticket was found on noise, and this is another data"):
+        train_ticket(made, there, _recipe())
+    assert train_ticket(made, there, _recipe(), start=1).step == 1
+    assert train_ticket(move(made, there.info.shape, seed=0), there, _recipe()).step == 0
+
+
 # What is easily got wrong.
 
 TAKEN = "the network of this training was given to another one, which has overwritten its weights"
