@@ -11,6 +11,7 @@ import json
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
@@ -30,6 +31,9 @@ from orchestrator.store.content import Content
 from orchestrator.store.listing import Tracked
 from orchestrator.store.runlog import COST
 from orchestrator.store.tracker import Tracker
+
+_AT_ONCE = 8
+"""Files of a server that are asked for at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +150,10 @@ def _costs(
         if one.stage.kind != ANALYSIS and not one.stage.is_given
     }
     layers = _Layers(tracker)
-    found = {key: _counted(tracker, one, dpf, layers.of(one)) for key, one in by_key.items()}
+    costs = [layers.of(one) for one in by_key.values()]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:  # each reads a file, of a server by a call
+        counted = pool.map(functools.partial(_counted, tracker, dpf), by_key.values(), costs)
+        found = dict(zip(by_key, counted, strict=True))
     above = {key: _above(key, by_key) for key in by_key}
     keys = {one.run_id: key for key, one in by_key.items()}
     wanted = [keys[run] for cell in whole.shown for run in cell.runs if run in keys]
@@ -217,7 +224,7 @@ class _Layers:
             return None
 
 
-def _counted(tracker: Tracker, one: Tracked, dpf: str, cost: Cost) -> Operations:
+def _counted(tracker: Tracker, dpf: str, one: Tracked, cost: Cost) -> Operations:
     kept = None
     if one.stage.kind != "rewind_point":
         kept = kept_of(tracker, one.run_id, one.stage, cost)

@@ -372,7 +372,14 @@ def _facts(report: Report, told: Told) -> tuple[tuple[str, str], ...]:
     left = ", ".join(f"{count} {state}" for state, count in counts.items())
     left = "" if report.only else left  # of a part, what it needs is among them
     seeds = {seed for cell in report.cells for seed in cell.seeds}
-    seconds = sum(second for cell in report.cells for second in cell.seconds)
+    # A training that several cells have in common counts once.
+    seconds = sum(
+        {
+            run: second
+            for cell in report.cells
+            for run, second in zip(cell.runs, cell.seconds, strict=True)
+        }.values()
+    )
     facts = [
         *([("part", report.only)] if report.only else []),
         ("stages finished", f"{done:,} of {total:,}{f' ({left})' if left else ''}"),
