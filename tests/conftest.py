@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -14,6 +15,10 @@ from elth import plugins
 # Whole runs and the tests of it look at the arithmetic of this machine; the others make many small
 # networks, each of which would be looked at.
 os.environ.setdefault("ELTH_ARITHMETIC", "off")
+
+# A shell starts what is in the background with Ctrl-C ignored, and so is then what tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -33,7 +33,8 @@ def export_grid(
     """Write a grid to one file: experiment, keys, results, metrics, report and checksums.
 
     Of a config, it writes the stages that the config asks for, without a report. The same grid
-    gives the same bytes. What is not finished, or is to be done again, is not in it.
+    gives the same bytes. What is not finished is not in it, nor what is made of a
+    stage that came out different since.
     """
     from orchestrator.plan.costs import size_of
     from orchestrator.store.carrying import export
@@ -43,8 +44,8 @@ def export_grid(
     path = output or Path(f"{grid}.tar")
     done = export(tracker, grid, path, content)
     missing = f", without {done.missing} that are not finished" if done.missing else ""
-    if done.again:
-        missing += f" ({done.again} of them are, and are to be done again: elth run)"
+    if done.stale:
+        missing += f", {done.stale} of them as what they are made of came out different since"
     _say(
         f"wrote {path}: {done.stages} stages of {grid} in {tracker.store}{missing}; "
         f"{size_of(path.stat().st_size)}, sha256 of its checksums {done.sha256[:12]}"

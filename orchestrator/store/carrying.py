@@ -86,9 +86,9 @@ class Exported:
     stages: int
     """Finished stages that are in the bundle."""
     missing: int
-    """Stages of the grid that are not, as they are not finished, or are to be done again."""
-    again: int
-    """How many of them are finished, and to be done again."""
+    """Stages of the grid that are not, as they are not finished, or are stale."""
+    stale: int
+    """How many of them are finished, and were made of what came out different since."""
     sha256: str
     """What the bundle is known by."""
 
@@ -109,15 +109,17 @@ def export(tracker: Tracker, grid: str, path: Path, asked: Content | None = None
     content = asked or tracker.grids.content(grid)
     found: dict[str, Run] = {}
     outcomes: dict[str, Tracked] = {}
-    again: set[str] = set()
+    stale: set[str] = set()
     for one in tracker.stages():
-        if one.key in content.keys and one.status == "finished" and one.key not in found:
+        if one.key in content.keys and one.status == "finished":
             run = tracker.client.get_run(one.run_id)  # an index may not know the latest marks
-            if mark_of(run):
-                again.add(one.key)
-            elif is_finished(run):
+            if STALE in run.data.tags:
+                stale.add(one.key)
+                continue
+            known = found.get(one.key)
+            if is_finished(run) and (known is None or (mark_of(known) and not mark_of(run))):
                 found[one.key], outcomes[one.key] = run, one
-    again -= found.keys()
+    stale -= found.keys()
     grids = tracker.grids.run(grid)
     with replacing(path) as file:
         writer = Writer(file)
@@ -135,7 +137,7 @@ def export(tracker: Tracker, grid: str, path: Path, asked: Content | None = None
         return Exported(
             stages=len(found),
             missing=len(content.keys.keys() - found.keys() - content.ended(outcomes).keys()),
-            again=len(again),
+            stale=len(stale),
             sha256=writer.close(),
         )
 

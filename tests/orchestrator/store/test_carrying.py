@@ -450,7 +450,7 @@ def test_analyses_and_names_of_variants_are_brought(
         assert there.load(key)[1].measured == inside.tracker.load(key)[1].measured
 
 
-def test_what_is_to_be_done_again_is_not_carried(tmp_path: Path) -> None:
+def test_what_is_made_of_what_came_out_different_is_not_carried(tmp_path: Path) -> None:
     tracker = make(tmp_path / "a", "marked")
     words = ("export", "marked", "-o", tmp_path / "x.tar", "--store", tmp_path / "a")
     whole = len(runs(tracker))
@@ -459,7 +459,10 @@ def test_what_is_to_be_done_again_is_not_carried(tmp_path: Path) -> None:
     tracker.client.set_tag(last.run_id, STALE, "of now")
     told = said(*words)
     assert f": {whole - 1} stages of marked in" in told
-    assert ", without 1 that are not finished (1 of them are, and are to be done again" in told
+    assert (
+        ", without 1 that are not finished, 1 of them as what they are made of came out different"
+        in told
+    )
     log = begin(tracker, last.stage, grid="marked", numerics="cpu/near")
     log.epoch(epoch(1))
     log.finish(round_result(699), keep_weights=True)
