@@ -183,6 +183,26 @@ class Cluster:
         answers = ask(self.nodes, numerics_here, list(classes)).values()
         return set().union(*(found for found in answers if not isinstance(found, str)))
 
+    def publish(self, store: Store) -> list[str]:
+        """Have each node publish what waits in its outbox, where the store is no shared directory.
+
+        A stage that ends while a server is away for too long waits on the disk of its node.
+        """
+        if store.folder is not None:
+            return []
+        outbox = str(store.outbox)
+        notes = []
+        for node, found in ask(self.nodes, publish_left, store.uri, outbox).items():
+            if isinstance(found, str):
+                notes.append(
+                    f"node {node}: what finished stages wait in its {outbox} is not published: "
+                    f"{found}"
+                )
+            elif found:
+                count = "a finished stage" if found == 1 else f"{found} finished stages"
+                notes.append(f"node {node}: {count} waited in its {outbox} for the store")
+        return notes
+
 
 @contextlib.contextmanager
 def cluster(address: str, cpus: int) -> Iterator[Cluster]:
@@ -341,6 +361,17 @@ def look(wanted: Mapping[str, Any]) -> dict[str, Any]:
     except ElthError as error:
         problems.append(str(error))
     return {"problems": problems}
+
+
+def publish_left(address: str, outbox: str) -> int:
+    """Publish what waits in an outbox of this node; how many stages. Runs on a node."""
+    folder = Path(outbox)
+    if not any(folder.glob("*/entry.json")):
+        return 0  # as nearly always, before anything large is imported
+    from orchestrator.store.outbox import publish_all
+    from orchestrator.store.tracker import Tracker
+
+    return publish_all(Tracker(Store.of(address)), folder)
 
 
 def _look_at(folder: Path, mark: str) -> str | None:

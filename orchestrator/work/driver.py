@@ -74,6 +74,9 @@ class Machines(Protocol):
     def numerics(self, classes: Iterable[tuple[int, float, str, int]]) -> set[str]:
         """The numerics classes there, of arguments of ``resources.numerics``."""
 
+    def publish(self, store: Store) -> list[str]:
+        """Publish what finished stages wait on other disks than this machine's; returns notes."""
+
 
 class Watcher(Protocol):
     """Who is told how far a run is."""
@@ -104,6 +107,10 @@ class ThisMachine:
     def numerics(self, classes: Iterable[tuple[int, float, str, int]]) -> set[str]:
         """The numerics classes here."""
         return apart(numerics_here, list(classes))
+
+    def publish(self, store: Store) -> list[str]:
+        """There are no other disks."""
+        return []
 
 
 def execute(
@@ -210,6 +217,8 @@ def _execute(
     if change.refusal:
         raise ElthError(change.refusal)
     publish_all(tracker, store.outbox)
+    for note in machines.publish(store):
+        _say(console, f"note: {note}")
     tracked = tracker.stages()
     have = {one.key for one in tracked if one.status == "finished"}
     missing = lacking(plan.stages, have, [one.stage for one in tracked], str(store))

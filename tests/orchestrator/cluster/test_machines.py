@@ -10,7 +10,7 @@ import pytest
 
 from elth.errors import ElthError
 from orchestrator.cluster import machines
-from orchestrator.cluster.machines import Node, address_of, check_places, look, slots
+from orchestrator.cluster.machines import Cluster, Node, address_of, check_places, look, slots
 from orchestrator.plan.outside import Outside
 from orchestrator.store.address import Store
 from tests.orchestrator.helpers import tiny
@@ -152,6 +152,28 @@ def test_servers_and_databases(tmp_path: Path) -> None:
         check_places(TWO, Store.of("postgresql://me:pw@h/db"), str(tmp_path))
     with pytest.raises(ElthError, match="checkpoints of trainings in progress need a place that a"):
         check_places(TWO, Store.of("http://tracker:5000"), None)
+
+
+def test_of_each_node_it_is_told_what_waited_on_its_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def ask(nodes: Iterable[Node], question: Any, *words: Any) -> dict[Node, Any]:
+        asked.append((question, *words))
+        return dict(zip(nodes, (0, 2, "it is full"), strict=True))
+
+    monkeypatch.setattr(machines, "ask", ask)
+    monkeypatch.chdir(tmp_path)
+    three = Cluster((*TWO, node(3)))
+    assert three.publish(Store.of(tmp_path / "shared")) == []
+    assert asked == []
+    outbox = tmp_path / "runs" / "outbox"
+    second, third = three.publish(Store.of("http://tracker:5000"))
+    assert asked == [(machines.publish_left, "http://tracker:5000", str(outbox))]
+    assert second.startswith("node n2 (000")
+    assert second.endswith(f": 2 finished stages waited in its {outbox} for the store")
+    assert third.endswith(f"what finished stages wait in its {outbox} is not published: it is full")
 
 
 def test_a_node_says_what_it_cannot_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

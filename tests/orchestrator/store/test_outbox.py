@@ -20,6 +20,7 @@ from mlflow.protos.databricks_pb2 import (
 
 from elth.errors import ElthError
 from orchestrator import plan
+from orchestrator.cluster.machines import publish_left
 from orchestrator.store.address import Store
 from orchestrator.store.away import AwayError, is_away, patiently, plain, waiting
 from orchestrator.store.leases import Lease, LostError, claim
@@ -212,6 +213,21 @@ def test_what_a_dead_process_left_is_published_by_the_next(
     assert publish_all(other, tmp_path) == 1
     _check(tracker, key, log)
     assert publish_all(other, tmp_path) == 0
+
+
+def test_what_waits_on_the_disk_of_a_node_is_published(
+    tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, place = str(tracker.store), str(tmp_path)
+    assert publish_left(store, place) == 0
+    key, log, lease, result = _begun(tracker, 115)
+    away = Away(tracker, monkeypatch, "add")
+    away.left = 1
+    next(deliver(tracker, log, key, result, tmp_path, keep_weights=False))
+    lease.end()
+    assert publish_left(store, place) == 1
+    _check(tracker, key, log)
+    assert publish_left(store, place) == 0
 
 
 def test_publishing_twice_does_no_harm(
