@@ -18,6 +18,7 @@ import click
 import pytest
 from jsonschema import Draft7Validator
 
+import elth
 from docs import generate
 from orchestrator.cli.main import cli
 from orchestrator.experiment import schema
@@ -186,3 +187,8 @@ def test_the_reference_is_what_the_code_says() -> None:
 
 def test_the_trainings_of_the_configs_are_those_of_their_plans() -> None:
     assert generate.TRAININGS.read_text(encoding="utf-8") == generate.trainings(), _STALE
+
+
+def test_all_that_elth_gives_is_named() -> None:
+    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    assert [name for name in elth.__all__ if f"`{name}`" not in text] == []

@@ -238,6 +238,11 @@ def _resolve_stage(text: str, source: Stage, target: Stage) -> StagePlan:
 
 
 def _read_step(text: str) -> _Step:
+    if text.partition(":")[0] in ("double", "halve"):
+        raise ElthError(
+            f"'{text}' changes width and moves no units, so it is a plan by itself; from Python "
+            "elth.change_width does it"
+        )
     match = _STEP.fullmatch(text.replace(", ", ","))
     if match is None:
         raise ElthError(

@@ -148,6 +148,9 @@ def data_manifest(
     click.echo(f"{name}: {len(manifest['classes'])} classes, images: {sizes}")
     place = written(str(output))
     click.echo(f"wrote {output}; in a config: dataset: folder(manifest={place},size=64)")
+    if folder.resolve().name != name:
+        beside = output.parent / name
+        click.echo(f"note: the folder is looked for by that name: {beside}, or {name} in data.root")
 
 
 @data.command(

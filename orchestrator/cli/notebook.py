@@ -274,7 +274,7 @@ class Results:
             ``[one.verdict for one in found.judgement().claims]``
 
         Raises:
-            ElthError: one is no method.
+            ElthError: one is no method, or no cell has it beside it.
         """
         from orchestrator.report.judgement import AGAINST, judge
 

@@ -35,14 +35,16 @@ def check_claims(claims: Sequence[Claim], called: Iterable[Mapping[str, Any]]) -
 def _check(claim: Claim, cells: Sequence[Axes]) -> None:
     own = [cell for cell in cells if claim.is_of(cell)]
     if not own:
-        raise ElthError(f"no cell of the grid is {_spelled(claim)}: {_known(claim.method, cells)}")
+        raise ElthError(
+            f"no cell of the grid is {_spelled(claim)}: {what_there_is(claim.method, cells)}"
+        )
     for baseline in claim.of:
         found = claim.pairs(cells, baseline)
         if not found:
+            known = dict.fromkeys(what_there_is(one.method, cells) for one in (claim, baseline))
             raise ElthError(
                 f"{_spelled(claim)} has nothing beside it that is {baseline.name}, at the same "
-                f"network, level and variant: {_known(claim.method, cells)}; "
-                f"{_known(baseline.method, cells)}"
+                f"network, level and variant: {'; '.join(known)}"
             )
         for axis in ("network", "dataset", "round", "sparsity", "source", "transform", "variant"):
             there = {_value(axis, claim, pair) for pair in found}
@@ -79,7 +81,7 @@ def _spelled(claim: Claim) -> str:
     return " ".join([own.name, *where])
 
 
-def _known(method: str, cells: Iterable[Axes]) -> str:
+def what_there_is(method: str, cells: Iterable[Axes]) -> str:
     """What there is of a method, as ``it has ett on resnet20 at rounds 4, 6``."""
     found: dict[str, dict[str, None]] = {}
     for cell in cells:
@@ -90,5 +92,5 @@ def _known(method: str, cells: Iterable[Axes]) -> str:
             found.setdefault(where, {})[cell.target or str(cell.round)] = None
     if not found:
         return f"it has no {method}"
-    told = [f"{where} at {', '.join(at)}" for where, at in found.items()][:_LISTED]
-    return f"it has {method} {'; '.join(told)}{', ...' if len(found) > _LISTED else ''}"
+    lines = [f"{where} at {', '.join(at)}" for where, at in found.items()][:_LISTED]
+    return f"it has {method} {'; '.join(lines)}{', ...' if len(found) > _LISTED else ''}"

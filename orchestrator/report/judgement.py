@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from elth.errors import ElthError
 from orchestrator.experiment.claims import Axes, Baseline, Claim
+from orchestrator.plan.claiming import what_there_is
 from orchestrator.report.cells import Cell, Report
 from orchestrator.report.inference import ERROR, MOST, Array, Samples, holm, seeds_needed
 
@@ -242,7 +244,7 @@ def judge(
         estimate: whether it is worked out how many more seeds would decide what is undecided.
 
     Raises:
-        ElthError: a baseline is no method.
+        ElthError: a baseline is no method, or no cell has it beside it.
     """
     cells = {Axes.of(cell): cell for cell in report.whole or report.cells}
     shown = {Axes.of(cell) for cell in report.cells}
@@ -264,7 +266,13 @@ def judge(
     told: set[_Pair] = set()
     for given in against:
         baseline = Baseline.model_validate(given)
-        pairs = [pair for pair in _facing(baseline, places, report) if pair not in told]
+        facing = _facing(baseline, places, report)
+        if not facing and given not in AGAINST:
+            raise ElthError(
+                f"no cell of {report.grid} has {baseline.name} at its network, level and variant: "
+                f"{what_there_is(baseline.method, places)}"
+            )
+        pairs = [pair for pair in facing if pair not in told]
         told.update(pairs)
         families[baseline.name] = sum(pair not in claimed for pair in pairs)
         comparisons += _compared(
