@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ from elth.tickets import Ticket
 
 _CHECK_EVERY = 100
 """Iterations after which the host asks the device whether the loss was finite throughout."""
+_CHECK_SECONDS = 10.0
+"""Seconds after which it asks at the latest, and a run that is to end is heard of."""
 _HOLDERS: WeakKeyDictionary[nn.Module, object] = WeakKeyDictionary()
 """Whose weights a network holds: the token of the last training that was made with it."""
 
@@ -113,8 +116,9 @@ class Training:
         mask: which weights are trained; all, when there is none.
         start: iteration to start at; schedule and data order go on from there.
         stop: iteration to stop at; the recipe's end when None.
-        at_check: is called with the training every 100 iterations within an epoch, when all losses
-            so far are known to be finite: the moment to take a ``checkpoint``.
+        at_check: is called with the training within an epoch, every 100 iterations and, with one
+            worker, every ten seconds, when all losses so far are known to be finite: the moment to
+            take a ``checkpoint``.
         noise: another order, augmentation and dropout than those of the seed alone.
         repulsion: a loss that keeps the prunable weights from optima, beside cross-entropy. Without
             strength or optima the training is that without it, bit for bit.
@@ -345,7 +349,7 @@ class Training:
         epoch = self.step // self.per_epoch
         first = epoch * self.per_epoch
         self.network.train()
-        lr = 0.0
+        lr, checked = 0.0, time.monotonic()
         batches = self.data.train_batches(
             batch_size=self.recipe.batch_size,
             augment=self.recipe.augment,
@@ -372,7 +376,10 @@ class Training:
                     evolution.after(self.engine, self.step)
                 self._seen += count
                 self.step += 1
-                if self.step % _CHECK_EVERY == 0:
+                late = time.monotonic() - checked > _CHECK_SECONDS
+                # Several workers ask together, so they go by iterations alone.
+                if self.step % _CHECK_EVERY == 0 or (late and self._group is None):
+                    checked = time.monotonic()
                     self.engine.settle()
                     self._check(epoch)
                     inside = self.step % self.per_epoch and self.step < self.stop

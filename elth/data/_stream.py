@@ -9,7 +9,7 @@ whole. Each image is worked on alone, so a batch has the same bits with any numb
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -87,7 +87,33 @@ class ResizedCropFlip:
         top, left, height, width = self.crops.box(index, *image.shape[1:])
         cut = image[:, top : top + height, left : left + width]
         resized = resize(cut, self.size, self.size)
-        return resized.flip(2) if self.flips[index] else resized
+        return mirrored(resized) if self.flips[index] else resized
+
+
+_SERIAL = 32_767
+"""Elements up to which PyTorch does an operation in the thread that asks.
+
+For more, each thread that decodes would have a team of threads of its own."""
+
+
+def _strips(image: Tensor) -> Iterator[slice]:
+    """Rows of an image (3, H, W), so few at a time that no more threads are begun for them."""
+    height, rows = image.shape[1], max(1, _SERIAL // (3 * image.shape[2]))
+    return (slice(top, top + rows) for top in range(0, height, rows))
+
+
+def mirrored(image: Tensor) -> Tensor:
+    """An image (3, H, W) from right to left, with its channels last in memory."""
+    found = torch.empty_like(image)
+    for rows in _strips(image):
+        found[:, rows].copy_(image[:, rows].flip(2))
+    return found
+
+
+def put(place: Tensor, image: Tensor) -> None:
+    """Copy an image (3, H, W) to its place in a batch."""
+    for rows in _strips(image):
+        place[:, rows].copy_(image[:, rows])
 
 
 class FolderDataset:
@@ -171,7 +197,7 @@ class FolderDataset:
             for place, index in zip(places, indices, strict=True):
                 image = images.decode(index)
                 try:
-                    place.copy_(prepare(image, index))
+                    put(place, prepare(image, index))
                 except RuntimeError as error:  # such as too little memory for one that is large
                     reason = str(error).partition("\n")[0]
                     raise ElthError(
@@ -186,14 +212,19 @@ class FolderDataset:
                 for some, indices in zip(places.split(_CHUNK), batch.split(_CHUNK), strict=True)
             ]
 
+        copied: deque[torch.cuda.Event] = deque()
         for places, batch in _ahead(batches, submit):
             labels = images.labels[batch]
             if pin:  # else each batch would wait until the device has done the one before
                 labels = labels.pin_memory()
-            yield (
-                normalise(places.to(self.device, non_blocking=True)),
-                labels.to(self.device, non_blocking=True),
-            )
+            shown = normalise(places.to(self.device, non_blocking=True))
+            given = labels.to(self.device, non_blocking=True)
+            if pin:  # else all that the device has not come to yet would lie in pinned memory
+                copied.append(torch.cuda.Event())
+                copied[-1].record()
+                if len(copied) > _AHEAD + 2:
+                    copied.popleft().synchronize()
+            yield shown, given
 
 
 def _ahead(

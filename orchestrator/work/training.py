@@ -79,7 +79,8 @@ def train(
         engine: an engine of the stage's network and recipe.
         repulsion: what keeps it from earlier optima.
         saved: a checkpoint of this stage, to go on from.
-        at_check: is called with the training every 100 iterations and after every epoch.
+        at_check: is called with the training after every epoch and within, as ``elth.Training``
+            does.
 
     Raises:
         NonFiniteLossError: the loss was not finite; nothing of the stage is left.

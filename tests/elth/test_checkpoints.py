@@ -112,6 +112,19 @@ def test_a_checkpoint_is_taken_within_epochs_only() -> None:
     assert steps == [2, 4, 8, 10, 14]  # six iterations an epoch; 16 is the end
 
 
+def test_a_long_while_is_no_longer_than_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "_CHECK_EVERY", 100)
+    monkeypatch.setattr(training, "_CHECK_SECONDS", -1.0)
+    steps: list[int] = []
+    often = _training(
+        "mlp2(width=6)", _recipe(), at_check=lambda run: steps.append(run.step), stop=9
+    )
+    told = list(often)
+    assert steps == [1, 2, 3, 4, 5, 7, 8]
+    monkeypatch.setattr(training, "_CHECK_SECONDS", 1e9)
+    assert told == list(_training("mlp2(width=6)", _recipe(), stop=9))
+
+
 def test_one_of_another_training_is_refused(tmp_path: Path) -> None:
     recipe = _recipe()
     run = _training("resnet14(width=2)", recipe, stop=4)
