@@ -195,7 +195,7 @@ def canonical(
             )
         if key in words and value not in words[key]:
             raise unknown(f"{key} of {kind} {spec.name}", str(value), words[key])
-        if least is not None and type(value) is int and value < least:
+        if least is not None and type(value) is int and value < least and value != defaults[key]:
             raise ElthError(
                 f"option {key} of {kind} {spec.name} must be at least {least}, is {value}"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,14 +93,31 @@ def seen(info: DatasetInfo, spec: Spec, *, channels: int, size: int) -> DatasetI
     )
 
 
+def held_out(parts: Parts, name: str, count: int) -> Parts:
+    """Keep training images apart, which take the place of the test images.
+
+    They are those with the least sha256 of ``elth/hold_out/NAME/POSITION``: the same for every
+    seed, and with every version of Python, numpy and PyTorch.
+    """
+    images, labels = parts[:2]
+
+    def lot(position: int) -> bytes:
+        return hashlib.sha256(f"elth/hold_out/{name}/{position}".encode()).digest()
+
+    order = sorted(range(len(labels)), key=lot)
+    apart, kept = sorted(order[:count]), sorted(order[count:])
+    return images[kept], labels[kept], images[apart], labels[apart]
+
+
 @dataclass(frozen=True, kw_only=True)
 class MemorySource:
     """A dataset of small images: its description and how to read it.
 
     Options: ``size``, the side to which images are resized in every batch; ``channels``, to which
     grey images are repeated; ``centre_crop``, whether images that are not augmented are resized to
-    256/224 of the size and cut from the middle, as those of ImageNet are; and, where ``own`` is
-    known, ``statistics``: ``imagenet`` or ``own``.
+    256/224 of the size and cut from the middle, as those of ImageNet are; ``hold_out``, how many
+    training images are kept apart and tested on, instead of the test images, which are not looked
+    at then; and, where ``own`` is known, ``statistics``: ``imagenet`` or ``own``.
     """
 
     info: DatasetInfo
@@ -118,6 +136,7 @@ class MemorySource:
             "channels": shape.channels,
             "size": shape.size,
             "centre_crop": False,
+            "hold_out": 0,
             **({"statistics": "imagenet"} if self.own is not None else {}),
         }
 
@@ -126,7 +145,7 @@ class MemorySource:
 
         Raises:
             ElthError: colour images should get another number of channels, or other statistics
-                than there are.
+                than there are, or more images be held out.
         """
         if not spec.options:
             return self.info
@@ -137,6 +156,14 @@ class MemorySource:
             raise unknown(f"statistics of dataset {self.info.name}", chosen, STATISTICS)
         if chosen == "own" and self.own is not None:
             info = dataclasses.replace(info, mean=self.own[0], deviation=self.own[1])
+        if apart := int(options["hold_out"]):
+            if not 0 < apart < info.train_size:
+                raise ElthError(
+                    f"option hold_out of dataset {info.name} is {apart:,}: of its "
+                    f"{info.train_size:,} training images from 1 to {info.train_size - 1:,} can "
+                    "be held out"
+                )
+            info = dataclasses.replace(info, train_size=info.train_size - apart, test_size=apart)
         return seen(info, spec, channels=int(options["channels"]), size=int(options["size"]))
 
     def load(self, info: DatasetInfo, root: Path, *, download: bool, full: bool) -> MemoryDataset:
@@ -159,6 +186,8 @@ class MemorySource:
                 f"the dataset {self.info.name} in {root} is not the published one: its fingerprint "
                 f"is {found[:12]}, expected {self.info.fingerprint[:12]}; {info.how_to_get}"
             )
+        if apart := int(dict(info.options).get("hold_out", 0)):
+            parts = held_out(parts, self.info.name, apart)
         images, labels, test_images, test_labels = parts
         return MemoryDataset(
             info=info,

@@ -115,7 +115,7 @@ def test_one_name_for_one_meaning(text: str, name: str) -> None:
         ("cifar10(sise=1)", "unknown option of dataset cifar10 'sise'; did you mean 'size'"),
         (
             "cifar10(classes=9)",
-            r"unknown option of dataset cifar10 .* \(there is: channels, size, centre_crop, stat",
+            r"unknown option of dataset cifar10 .* \(there is: channels, size, centre_crop, hold",
         ),
         ("imagenet(channels=1)", r"unknown option of dataset imagenet .* \(there is: size\)"),
         ("cifar10(size=0)", "option size of dataset cifar10 must be at least 1, is 0"),
@@ -136,9 +136,11 @@ def test_options_that_make_no_sense(text: str, message: str) -> None:
 
 
 def test_options_of_a_dataset() -> None:
-    assert data.options("mnist") == {"channels": 1, "size": 28, "centre_crop": False}
+    own = {"centre_crop": False, "hold_out": 0}
+    assert data.options("mnist") == {"channels": 1, "size": 28, **own}
     assert data.options("cifar10") == {
-        **{"channels": 3, "size": 32, "centre_crop": False, "statistics": "imagenet"}
+        **{"channels": 3, "size": 32, "statistics": "imagenet"},
+        **own,
     }
     assert data.canonical("cifar10(centre_crop=false, statistics=imagenet)") == "cifar10"
     with pytest.raises(ElthError, match="unknown dataset 'cifar'; did you mean 'cifar10'"):
@@ -233,3 +235,31 @@ def test_all_images_where_no_fewer_are_asked_for(count: int | None) -> None:
 def test_no_images_are_refused() -> None:
     with pytest.raises(ElthError, match="at 1 training image at least, found images 0: give a num"):
         data.fixed_images(10, 0)
+
+
+def test_images_are_held_out_of_training_and_tested_on() -> None:
+    whole, parted = data.load("digits"), data.load("digits(hold_out=300)")
+    assert (parted.info.train_size, parted.info.test_size) == (997, 300)
+    assert parted.info.identity()["hold_out"] == 300
+    assert parted.info.identity()["fingerprint"] == whole.info.identity()["fingerprint"]
+
+    def images(found: data.Dataset, part: str) -> set[bytes]:
+        assert isinstance(found, data.MemoryDataset)
+        return {image.numpy().tobytes() for image in getattr(found, f"{part}_images")}
+
+    kept, apart = images(parted, "train"), images(parted, "test")
+    assert kept | apart == images(whole, "train")
+    assert not kept & apart
+    assert not apart & images(whole, "test")
+    assert len(set(parted.test_labels.tolist())) == 10
+    again = data.load("digits(hold_out=300, size=16)")
+    assert torch.equal(again.test_labels, parted.test_labels)
+
+
+@pytest.mark.parametrize("count", [1297, 5000])
+def test_as_many_images_as_there_are_cannot_be_held_out(count: int) -> None:
+    with pytest.raises(ElthError, match=r"of its 1,297 training images from 1 to 1,296 can be he"):
+        data.info(f"digits(hold_out={count})")
+    with pytest.raises(ElthError, match="hold_out of dataset digits must be at least 1, is -1"):
+        data.info("digits(hold_out=-1)")
+    assert data.canonical("digits(hold_out=0)") == "digits"

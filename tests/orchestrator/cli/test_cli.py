@@ -965,7 +965,7 @@ def test_datasets(elth: Elth) -> None:
     assert list(table) == ["name", *DATASETS]
     assert table["cifar10"] == [
         *("3x32x32", "10", "50,000", "10,000"),
-        "channels=3, size=32, centre_crop=false, statistics=imagenet",
+        "channels=3, size=32, centre_crop=false, hold_out=0, statistics=imagenet",
     ]
     assert table["svhn"][2:4] == ["73,257", "26,032"]
 
