@@ -36,6 +36,10 @@ _OF_ALL = "/proc/vmstat"
 _CAUSES = ("health_check_failure", "controller_failure", "cause", "__cause__")
 
 
+class LostGpuError(RuntimeError):
+    """A process ends by it, as its GPU answers it no longer; says what the GPU said, in a line."""
+
+
 @dataclass(frozen=True)
 class Death:
     """What is known of the end of a process."""
@@ -119,6 +123,8 @@ def _is_death(error: BaseException) -> bool:
 def _last_line(error: BaseException) -> str:
     """What is said of an error that is no death."""
     cause = error.cause if isinstance(error, RayTaskError) else error
+    if isinstance(cause, LostGpuError):
+        return f"the GPU failed and its process was ended ({cause})"
     text = _COLOURS.sub("", str(cause))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if isinstance(error, RayTaskError) and isinstance(cause, Exception):

@@ -17,7 +17,7 @@ import torch
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from elth import data
+from elth import data, devices
 from elth.data import Dataset
 from elth.engine import Engine
 from elth.errors import ElthError
@@ -43,7 +43,7 @@ from orchestrator.store.result import Result, State
 from orchestrator.store.runlog import RunLog, begin_run
 from orchestrator.store.tracker import Tracker
 from orchestrator.work import stopping, training
-from orchestrator.work.deaths import MORE_MEMORY
+from orchestrator.work.deaths import MORE_MEMORY, LostGpuError
 from orchestrator.work.resources import compiles, numerics
 from orchestrator.work.telling import Report
 from orchestrator.work.tickets import Load, repulsion_of, ticket_of
@@ -162,21 +162,26 @@ def run_job(
         worker: what the process keeps.
         group: the workers that do the job together, where this is the first of several; the others
             ``follow`` it.
+
+    Raises:
+        LostGpuError: the GPU answers this process no longer, which has to end.
     """
     try:
-        prepare_process(config)
+        with _ending():
+            prepare_process(config)
     except ElthError as error:
         yield Report(index=0, failed=str(error))
         return
     for index, description in enumerate(config["stages"]):
         try:
             last = False
-            for report in _next(Stage.of(description), index == 0, config, worker, group):
-                yield replace(report, index=index + report.index)
-                last = report.is_last
+            with _ending():
+                for report in _next(Stage.of(description), index == 0, config, worker, group):
+                    yield replace(report, index=index + report.index)
+                    last = report.is_last
             if last:
                 break
-        except GroupError:
+        except (GroupError, LostGpuError):
             raise
         except Stopped:  # the others of a group end with the run
             yield Report(index=index, stopped=True)
@@ -188,6 +193,19 @@ def run_job(
         yield Report(index=index + 1)
     if group is not None:
         _share(group, None)
+
+
+@contextlib.contextmanager
+def _ending() -> Iterator[None]:
+    """Have the process end by an error after which its GPU fails whatever it does next."""
+    try:
+        yield
+    except GroupError:
+        raise
+    except Exception as error:
+        if said := devices.lost(error):
+            raise LostGpuError(said) from None
+        raise
 
 
 def _again(error: Exception, config: Mapping[str, Any], worker: Worker) -> tuple[str, str]:

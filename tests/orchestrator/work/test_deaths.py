@@ -8,7 +8,13 @@ import pytest
 from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError, RayTaskError
 
 from orchestrator.work import deaths
-from orchestrator.work.deaths import MORE_MEMORY, Death, Deaths, _killed_for_memory
+from orchestrator.work.deaths import (
+    MORE_MEMORY,
+    Death,
+    Deaths,
+    LostGpuError,
+    _killed_for_memory,
+)
 
 BROKEN = (
     "Worker unexpectedly exits with a connection error code 2. End of file. Some common causes "
@@ -83,6 +89,10 @@ def killed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         (
             RayTaskError("f", "Traceback\nValueError: no\n", ValueError("no")),
             "ValueError: no",
+        ),
+        (
+            RayTaskError("f", "Traceback\nLostGpuError: no", LostGpuError("CUDA error: ECC")),
+            "the GPU failed and its process was ended (CUDA error: ECC)",
         ),
         (
             ActorDiedError(RayTaskError("f", "Trace\nModuleNotFoundError: No x", ValueError("x"))),

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from mlflow.entities import Run
+from ray.exceptions import RayTaskError
 from torchvision.io import write_png
 
 import elth
@@ -30,6 +31,7 @@ from orchestrator.store.runlog import begin_run
 from orchestrator.store.tracker import Tracker
 from orchestrator.work import training
 from orchestrator.work import worker as worker_module
+from orchestrator.work.deaths import Deaths, LostGpuError
 from orchestrator.work.resources import numerics
 from orchestrator.work.search import PlanSearch
 from orchestrator.work.telling import Report
@@ -291,6 +293,47 @@ def test_a_failure_of_another_kind_is_not_final(
     assert not any(report.failed for report in _reports(store, found, todo[:1], Worker()))
     (again,) = tracker.stages("memory")  # the run of the failure is gone
     assert again.status == "finished"
+
+
+def test_a_process_whose_gpu_failed_ends_and_another_does_its_stage(
+    store: Store, tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "CUDA error: an illegal memory access was encountered"
+
+    def train(*_: object, **__: object) -> Iterator[object]:
+        raise torch.AcceleratorError(f"{said}\nCUDA kernel errors might be reported later")
+
+    found = tiny("illegal", seeds=[15])
+    built = plan.build(found)
+    schedule = Schedule(built, (), {}, slots=1)
+    search = PlanSearch(schedule)
+    todo = list(map(Stage.of, search.suggest("a")["stages"]))
+    monkeypatch.setattr(training, "train", train)
+    with pytest.raises(LostGpuError) as raised:
+        _reports(store, found, todo, Worker())
+    assert str(raised.value) == said
+    (tracked,) = tracker.stages("illegal")
+    assert (tracked.status, tracked.is_final) == ("failed", False)
+    assert said in str(tracked.reason)
+    search.on_trial_complete("a", error=True)
+    answer = RayTaskError("f", "Traceback", raised.value).as_instanceof_cause()
+    search.died("a", Deaths(tmp_path).look(answer))
+    now = schedule.snapshot()
+    told = f"{todo[0].title} is begun again: the GPU failed and its process was ended ({said})"
+    assert (now.failed, now.blocked, now.notes) == ({}, 0, (told,))
+    monkeypatch.undo()
+    assert not any(report.failed for report in _reports(store, found, todo[:1], Worker()))
+    (again,) = tracker.stages("illegal")
+    assert again.status == "finished"
+
+
+def test_a_process_that_finds_no_gpu_ends(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: float) -> None:
+        raise RuntimeError("No CUDA GPUs are available")
+
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", refuse)
+    with pytest.raises(LostGpuError, match="No CUDA GPUs are available"):
+        _reports(store, tiny("none"), [], Worker(), gpus=0.5)
 
 
 def test_a_missing_dataset_is_a_failure_with_how_to_get_it(
