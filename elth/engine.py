@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from elth import arithmetic
+from elth import arithmetic, devices
 from elth.errors import ElthError, unknown
 from elth.forward import Forward, channels_last, draws
 from elth.networks import prunable
@@ -87,6 +87,8 @@ class Engine:
         ElthError: the device does not have the recipe's precision, or the recipe's batches cannot
             be divided among the workers.
         WrongArithmeticError: the machine computes the network wrongly.
+        torch.OutOfMemoryError: the GPU has too little memory, to compile as well: no slower way is
+            taken for that.
     """
 
     way: Way
@@ -590,6 +592,8 @@ class Engine:
                 self._compile_all(batch, labels, evaluation)
             self.way = "compiled"
         except Exception as error:
+            if devices.ran_out(error):  # which says nothing of the compiler
+                raise
             self._warn(
                 f"compiling {type(self.network).__name__} failed, and it is trained operation by "
                 "operation, which is slower",
@@ -695,6 +699,8 @@ class Engine:
                 self._iterate(self._fast_loss, images, labels, len(labels))
             return _Graph(graph, {name: weight.grad for name, weight in self._weights.items()})
         except Exception as error:
+            if devices.ran_out(error):
+                raise
             self._warn(
                 "no CUDA graph could be captured, and each operation is started on its own, which "
                 "is slower",

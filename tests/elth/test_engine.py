@@ -208,6 +208,33 @@ def test_where_compiling_fails_it_trains_as_eager_and_says_so(
     assert found == _losses("mlp2(width=8)", slow, digits, seed=0, steps=4)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("CUDA error: out of memory"),
+    ],
+    ids=repr,
+)
+def test_too_little_memory_is_no_reason_for_a_slower_way(
+    error: Exception, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise error
+
+    recipe = _recipe(batch_size=64)
+    engine = _engine("mlp2(width=8)", digits, recipe, compile=False)
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(type(error), match="out of memory"):
+        _engine("mlp2(width=8)", digits, recipe, compile=True)
+    engine._images = torch.zeros(64, 1, 8, 8)
+    engine._labels = torch.zeros(64, dtype=torch.int64)
+    monkeypatch.setattr(torch.cuda, "Stream", broken)
+    with pytest.raises(type(error), match="out of memory"):
+        engine._recorded()
+    assert engine.note == ""
+
+
 @pytest.mark.parametrize("fields", [{}, {"momentum": 0.0}, {"optimiser": "adam", "lr": 1e-3}])
 def test_a_training_leaves_nothing_in_its_engine(fields: dict[str, Any], digits: Dataset) -> None:
     recipe = _recipe(**fields)
