@@ -59,6 +59,10 @@ class Engines:
             del self.made[next(iter(self.made))]
         return made
 
+    def forget(self) -> None:
+        """Let go of all of them."""
+        self.made.clear()
+
 
 def train(
     stage: Stage,

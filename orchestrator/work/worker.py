@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import re
 import socket
 import time
@@ -126,6 +127,13 @@ class Worker:
         while len(self.results) > _KEPT_RESULTS and size > _KEPT_BYTES:
             _, oldest = self.results.pop(next(iter(self.results)))
             size -= oldest.nbytes
+
+    def spare(self) -> None:
+        """Let go of all that takes memory of a GPU; what is needed of it is made again."""
+        self.engines.forget()
+        self.datasets.clear()
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 WORKER = Worker()
@@ -291,14 +299,23 @@ def _tracker(config: Mapping[str, Any], worker: Worker) -> Generator[str, None, 
 def _do(
     stage: Stage, config: Mapping[str, Any], worker: Worker, group: Group | None
 ) -> Iterator[Report]:
-    """Do a stage, unless it is finished or another driver is at it; tells how far it is."""
+    """Do a stage, unless it is finished or another driver is at it; tells how far it is.
+
+    One for which a GPU has too little memory is tried once more, with nothing else of this process
+    there. Of a group all processes begin anew for that.
+    """
     grid = config["grid"]
     tracker = yield from _told(_tracker(config, worker))
     store = tracker.store
     ask = functools.partial(
         claim, tracker, stage, grid=grid, driver=config["driver"], watched=config.get("watched")
     )
+    short, spared = "", group is not None
     while True:
+        if short:  # not before the error is gone, which holds what was made
+            worker.spare()
+            yield Report(index=0, note=short)
+            short, spared = "", True
         claimed = yield from _told(waiting(functools.partial(ask, since=time.monotonic()), store))
         yield from _notes(tracker.notes)
         if isinstance(claimed, Held):
@@ -323,6 +340,11 @@ def _do(
             if patiently(claimed.is_superseded, store):  # to begin it again would take it back
                 yield Report(index=0, stopped=True)
                 return
+        except Exception as error:
+            if spared or not devices.ran_out(error):
+                raise
+            alone = "with nothing else of its process on the GPU"
+            short = f"{stage.title} is tried once more, {alone}: {_reason(error)}"
         finally:
             claimed.end()
 
@@ -601,7 +623,8 @@ def _notes(notes: list[str]) -> Iterator[Report]:
 
 def _reason(error: Exception) -> str:
     text = plain(error)
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or _NO_MEMORY.search(text):
+    lacks = isinstance(error, MemoryError) or devices.ran_out(error)
+    if lacks or _NO_MEMORY.search(text):
         return f"memory ran out ({text.splitlines()[0]}): {MORE_MEMORY}"
     if isinstance(error, ElthError | NonFiniteLossError | MlflowException | OSError):
         return text

@@ -6,7 +6,8 @@ import dataclasses
 import errno
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from torchvision.io import write_png
 
 import elth
 from elth import masks
-from elth.data import make_manifest
-from elth.tickets import state_digest
+from elth.checkpoints import Checkpoint
+from elth.data import Dataset, make_manifest
+from elth.engine import Engine
+from elth.tickets import Ticket, state_digest
 from orchestrator import plan
 from orchestrator.experiment.pruning import Pruning
 from orchestrator.experiment.sections import Experiment
@@ -259,6 +262,8 @@ def test_a_loss_that_is_not_finite_stops_its_stage_only(
     [
         (MemoryError(), "MemoryError"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "CUDA out of"),
+        (RuntimeError("CUDA error: out of memory\nSearch for `cudaError"), "CUDA error: out of"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "cuDNN error: CUDNN_STATUS_ALLOC"),
         (
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
             "[enforce fail] DefaultCPUAllocator: can't",
@@ -334,6 +339,76 @@ def test_a_process_that_finds_no_gpu_ends(store: Store, monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", refuse)
     with pytest.raises(LostGpuError, match="No CUDA GPUs are available"):
         _reports(store, tiny("none"), [], Worker(), gpus=0.5)
+
+
+def _no_room() -> Exception:
+    return torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+
+def test_a_stage_without_room_goes_on_once_its_process_has_let_go_of_all_else(
+    store: Store, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = training.train
+    kept: list[weakref.ref[Any]] = []
+    emptied, went_on = [], []
+
+    def train(
+        stage: Stage,
+        ticket: Ticket | None,
+        data: Dataset,
+        engine: Engine,
+        *,
+        saved: Checkpoint | None = None,
+        **more: Any,
+    ) -> Generator[Any, None, Any]:
+        went_on.append(saved is not None)
+        training_ = real(stage, ticket, data, engine, saved=saved, **more)
+        if stage.kind == "round" and not kept:
+            yield next(training_)
+            kept.extend([weakref.ref(data), weakref.ref(engine)])
+            yield next(training_)  # the checkpoint of the first is written
+            raise _no_room()
+        return (yield from training_)
+
+    def empty() -> None:
+        assert [one() for one in kept] == [None, None]
+        emptied.append(True)
+
+    found = tiny("room", seeds=[16], recipe={**RECIPE, "length": "4ep"})
+    todo = list(plan.build(found).stages.values())[:2]
+    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(torch.cuda, "empty_cache", empty)
+    reports = _reports(store, found, todo, Worker(), checkpoint_minutes=0)
+    assert emptied == [True]
+    assert went_on == [False, False, True]
+    assert not any(report.failed for report in reports)
+    (note,) = {report.note for report in reports} - {""}
+    assert note.startswith(
+        f"{todo[1].title} is tried once more, with nothing else of its process on the GPU: "
+        "memory ran out (CUDA out of memory. Tried"
+    )
+    assert [one.status for one in tracker.stages("room")] == ["finished", "finished"]
+
+
+def test_a_stage_without_room_for_its_engine_is_tried_twice(
+    store: Store, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def make(*_: object, **__: object) -> object:
+        tried.append(True)
+        raise _no_room()
+
+    found = tiny("no-room", seeds=[17])
+    todo = list(plan.build(found).stages.values())
+    monkeypatch.setattr(training, "Engine", make)
+    first, second = _reports(store, found, todo, Worker())
+    assert len(tried) == 2
+    assert first.note.startswith(f"{todo[0].title} is tried once more")
+    assert second.failed.startswith("memory ran out (CUDA out of memory. Tried")
+    monkeypatch.undo()
+    assert not any(report.failed for report in _reports(store, found, todo[:1], Worker()))
+    assert [one.status for one in tracker.stages("no-room")] == ["finished"]
 
 
 def test_a_missing_dataset_is_a_failure_with_how_to_get_it(
