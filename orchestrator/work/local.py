@@ -28,17 +28,18 @@ _INTERFACE = "lo0" if sys.platform == "darwin" else "lo"
 _TOKEN_ELSEWHERE = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
-def start(cpus: int) -> str:
+def start(cpus: int, gpus: int | None = None) -> str:
     """Start it and connect to it.
 
     Args:
         cpus: cores that it gives away.
+        gpus: GPUs that it gives away, as many as torch can use; None where no trial asks for one.
 
     Returns:
         what a person should know: that others can reach it; empty if they cannot.
 
     Raises:
-        ElthError: its token cannot be written.
+        ElthError: its token cannot be written, or it gives away another number of GPUs.
     """
     keep_token()
     # Workers of one job talk to each other without a password.
@@ -50,11 +51,20 @@ def start(cpus: int) -> str:
         ray.init(
             address="local",
             num_cpus=cpus,
+            num_gpus=gpus,  # by itself it asks NVML, which may know of others than torch
             include_dashboard=False,
             object_store_memory=128 * 2**20,  # results travel through the store, not through Ray
             log_to_driver=False,
             logging_level=logging.ERROR,
             _node_ip_address="127.0.0.1",
+        )
+    found = ray.cluster_resources().get("GPU", 0)
+    if gpus is not None and found != gpus:
+        ray.shutdown()
+        raise ElthError(
+            f"torch can use {gpus} GPUs of this machine and Ray has {found:g} to give, so that "
+            "trials would wait for ever: see that CUDA_VISIBLE_DEVICES names GPUs that nvidia-smi "
+            "lists, restart the machine if its driver was updated, or set resources.gpus=0"
         )
     messages_to_stderr()
     address = ray.util.get_node_ip_address()

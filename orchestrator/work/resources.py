@@ -54,7 +54,7 @@ def local_slots(experiment: Experiment) -> Slots:
     found = [Slots(count=cores.count // (want.cpus * want.workers), bound=f"cores ({cores.told})")]
     gpus = 0
     if want.gpus:
-        gpus = apart(count_gpus) if _may_have_gpus() else 0  # no worker lies across two of them
+        gpus = gpus_here()  # no worker lies across two of them
         count = gpus * int(1 / want.gpus) // want.workers
         found.append(Slots(count=count, bound=f"GPUs ({gpus} of this machine)"))
     if min(one.count for one in found) < 1:
@@ -98,6 +98,11 @@ def _may_have_gpus() -> bool:
         ctypes.CDLL("libcuda.so.1")
         return True
     return False
+
+
+def gpus_here() -> int:
+    """How many GPUs torch can use on this machine; this process needs no torch for it."""
+    return apart(count_gpus) if _may_have_gpus() else 0
 
 
 def count_gpus() -> int:

@@ -25,6 +25,7 @@ from orchestrator.work import events, local, stopping
 from orchestrator.work.deaths import Deaths
 from orchestrator.work.passing import passed
 from orchestrator.work.reasons import Reasons
+from orchestrator.work.resources import gpus_here
 from orchestrator.work.search import AsAsked, Dying, Forget, PlanSearch, Stopping
 from orchestrator.work.sharing import Turns
 from orchestrator.work.trials import GroupTrial, JobTrial
@@ -50,6 +51,7 @@ def run(
         until: by ``time.monotonic``, when to end as on a signal; None: never.
 
     Raises:
+        ElthError: a Ray of its own cannot be started here.
         KeyboardInterrupt: it was stopped before the end; what is tracked stays.
             ``stopping.TimeOverError`` if by ``until``.
     """
@@ -92,7 +94,10 @@ def run(
         if ray.is_initialized():
             turns = Turns(owner(), yields=resources.workers == 1)
         else:
-            reachable = local.start(count * resources.workers * resources.cpus)
+            reachable = local.start(
+                count * resources.workers * resources.cpus,
+                gpus_here() if resources.gpus else None,
+            )
             if reachable:
                 schedule.note(reachable)
         stopping.like_ctrl_c()

@@ -6,8 +6,10 @@ import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
 from ray._private import ray_constants, services
 
 from elth.errors import ElthError
@@ -113,3 +115,29 @@ def test_a_token_is_made_where_files_cannot_be_linked(
     assert [path.name for path in token.parent.iterdir()] == ["auth_token"]
     local.keep_token()
     assert token.read_text() == first
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What Ray is asked for: one that has two GPUs, whatever that is."""
+    found: list[dict[str, Any]] = []
+    monkeypatch.setattr(ray, "init", lambda **words: found.append(words))
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 2.0})
+    monkeypatch.setattr(ray, "shutdown", lambda: found.append({}))
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "127.0.0.1")
+    monkeypatch.setattr(local, "messages_to_stderr", lambda: None)
+    return found
+
+
+def test_ray_gives_away_the_gpus_that_torch_counts(asked: list[dict[str, Any]]) -> None:
+    assert local.start(4, 2) == ""
+    assert local.start(4) == ""
+    assert [(one["num_cpus"], one["num_gpus"]) for one in asked] == [(4, 2), (4, None)]
+
+
+def test_a_ray_with_another_number_of_gpus_is_ended_and_refused(
+    asked: list[dict[str, Any]],
+) -> None:
+    with pytest.raises(ElthError, match="torch can use 3 GPUs of this machine and Ray has 2 to"):
+        local.start(4, 3)
+    assert asked[1:] == [{}]
