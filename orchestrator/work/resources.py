@@ -20,6 +20,8 @@ _CPU_SECONDS = 600.0
 """Estimated seconds of a whole training on one core, from which on it pays to compile."""
 _PROCESS_BYTES = 650 * 10**6
 """What a trial's process has of its own after a ResNet-20 on digits: .62 to .64 GB, measured."""
+_GPU_PROCESS_BYTES = 3 * 10**9
+"""What it has of this machine's memory with CUDA, cuDNN and cuBLAS loaded: not measured."""
 _RAY_BYTES = 500 * 10**6
 """What Ray's own processes take, about."""
 _GPU_ITERATIONS = 2000
@@ -80,7 +82,8 @@ def _trial_bytes(experiment: Experiment) -> int:
     What a batch takes in the layers of its network is not counted.
     """
     names = {experiment.dataset, *(name for e in experiment.grid for name in e.dataset)}
-    return _PROCESS_BYTES + max(data.memory_bytes(name) for name in names)
+    own = _GPU_PROCESS_BYTES if experiment.resources.gpus else _PROCESS_BYTES
+    return own + max(data.memory_bytes(name) for name in names)
 
 
 def asking(want: Resources) -> str:

@@ -75,6 +75,9 @@ def test_memory_bounds_the_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     assert local_slots(tiny("slots", resources={"workers": 2})).count == 1
     cifar = tiny("slots", dataset="cifar10(size=224)")  # kept as they are, 184 MB
     assert local_slots(cifar).bound == "memory (2.5 GB free, and a trial takes 0.8 GB or more)"
+    free(8)
+    told = "2 trials at a time, by memory (8 GB free, and a trial takes 3.0 GB or more)"
+    assert str(local_slots(tiny("slots", resources={"gpus": 0.25}))) == told
     free(0.1)
     assert local_slots(tiny("slots")).count == 1  # it may be enough
     free(64)
