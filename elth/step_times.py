@@ -2,7 +2,7 @@
 
 A step is timed when a network's arithmetic is looked at (``elth.arithmetic``), and by whoever asks.
 What was found is kept by what it depends on: the network, its images and recipe, how many threads
-or which kind of device, and the machine by its name. Nothing here needs torch to be read.
+or which kind of GPU, and the machine by its name. Nothing here needs torch to be read.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class Step:
     """Of a processor; on another device it does not matter."""
     device: str = "cpu"
     """``cpu`` or ``cuda``."""
+    kind: str = ""
+    """Of a GPU its name, as a machine may be given another one; of a processor it says nothing."""
     compiled: bool = False
 
     @property
@@ -47,6 +49,7 @@ class Step:
             *(self.recipe.precision, self.recipe.batch_norm_group, self.recipe.optimiser),
             *(self.threads if self.device == "cpu" else 0, self.device, self.compiled),
             *(socket.gethostname(), os.cpu_count(), torch),
+            *([] if self.device == "cpu" else [self.kind]),
         )
         return f"{hashlib.sha256(json.dumps(told).encode()).hexdigest()}.json"
 

@@ -60,7 +60,9 @@ def _trained(stage: Stage) -> Trained:
     return Trained(stage.params["network"], dataset_of(stage), recipe_of(stage))
 
 
-def step_of(stage: Stage, *, threads: int, device: str = "cpu", compiled: bool = False) -> Step:
+def step_of(
+    stage: Stage, *, threads: int, device: str = "cpu", kind: str = "", compiled: bool = False
+) -> Step:
     """The iteration of a stage, as it is remembered."""
     return Step(
         network=stage.params["network"],
@@ -68,12 +70,18 @@ def step_of(stage: Stage, *, threads: int, device: str = "cpu", compiled: bool =
         recipe=recipe_of(stage),
         threads=threads,
         device=device,
+        kind=kind,
         compiled=compiled,
     )
 
 
 def known_steps(
-    stages: Iterable[Stage], *, threads: int, device: str, compiled: Mapping[Trained, bool]
+    stages: Iterable[Stage],
+    *,
+    threads: int,
+    device: str,
+    compiled: Mapping[Trained, bool],
+    kind: str = "",
 ) -> dict[Trained, float]:
     """Seconds of an iteration, of what was timed on this machine before.
 
@@ -82,12 +90,13 @@ def known_steps(
         threads: of a trial.
         device: ``cpu`` or ``cuda``.
         compiled: what is compiled; where only the same uncompiled was timed, that is taken.
+        kind: the name of the GPU.
     """
     found = {}
     for what, stage in trained(stages).items():
         ways = [True, False] if compiled.get(what) and device == "cpu" else [compiled.get(what)]
         for way in ways:
-            step = step_of(stage, threads=threads, device=device, compiled=bool(way))
+            step = step_of(stage, threads=threads, device=device, kind=kind, compiled=bool(way))
             if (seconds := step.known()) is not None:
                 found[what] = seconds
                 break

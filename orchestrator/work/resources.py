@@ -115,6 +115,18 @@ def count_gpus() -> int:
     return torch.cuda.device_count()
 
 
+def kind_here() -> str:
+    """The name of this machine's first GPU; empty without one. This process needs no torch."""
+    return apart(name_gpu) if _may_have_gpus() else ""
+
+
+def name_gpu() -> str:
+    """The name of the first GPU that torch can use; empty without one."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+
+
 def read_datasets(
     names: Iterable[str], root: Path, *, download: bool, paths: Iterable[str] = ()
 ) -> None:

@@ -1,7 +1,7 @@
 """How long an iteration of each network of a plan takes here: as it is known, or timed now.
 
 ``elth plan --time`` does a few real iterations. As many processes as trials at a time do them at
-once, as trials get into each other's way: they share caches, memory and often cores.
+once, as trials get into each other's way: they share caches, memory and often cores or a GPU.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from elth.errors import ElthError
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.estimating import Trained, known_steps, step_of, trained
 from orchestrator.plan.stage import Stage, dataset_of
-from orchestrator.work.resources import compiles, read_datasets
+from orchestrator.work.resources import compiles, gpus_here, kind_here, read_datasets
 
 _AT_ONCE = 8
 """Processes at most: more of them do not change much."""
@@ -30,6 +30,7 @@ _WARM_UP = 3
 _SECONDS = 1.5
 """For how long iterations are timed."""
 _MOST = 50
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def known(experiment: Experiment, stages: Sequence[Stage]) -> dict[Trained, float]:
@@ -46,6 +47,7 @@ def known(experiment: Experiment, stages: Sequence[Stage]) -> dict[Trained, floa
             what: compiles(stage, resources.compile, device)
             for what, stage in trained(stages).items()
         },
+        kind=kind_here() if resources.gpus else "",
     )
 
 
@@ -81,11 +83,15 @@ def timed(experiment: Experiment, stages: Sequence[Stage], count: int) -> dict[T
         "root": str(root.absolute()),
         "plugins": list(plugins.in_use()),
     }
-    at_once = max(1, min(count, _AT_ONCE))
+    tasks = [task] * max(1, min(count, _AT_ONCE))
+    if resources.gpus:  # as Ray does, which fills one before it takes another
+        each = int(1 / resources.gpus)
+        places = [gpu for gpu in _gpus(gpus_here()) for _ in range(each)]
+        tasks = [{**task, "gpu": gpu} for gpu in places[: len(tasks)]] or tasks[:1]
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(at_once, mp_context=context, initializer=_quietly) as pool:
+    with ProcessPoolExecutor(len(tasks), mp_context=context, initializer=_quietly) as pool:
         try:
-            answers = list(pool.map(_measure, [task] * at_once))
+            answers = list(pool.map(_measure, tasks))
         except BrokenProcessPool as error:
             raise ElthError(
                 "a process that was to time a few iterations was ended: is there too little memory?"
@@ -95,15 +101,24 @@ def timed(experiment: Experiment, stages: Sequence[Stage], count: int) -> dict[T
     times = {
         what: statistics.fmean(one[index] for one in answers) for index, what in enumerate(found)
     }
+    kind = kind_here() if resources.gpus else ""
     for what, stage in found.items():
         step = step_of(
             stage,
             threads=resources.cpus,
             device=device,
+            kind=kind,
             compiled=compiles(stage, resources.compile, device),
         )
         step.keep(times[what])
     return times
+
+
+def _gpus(count: int) -> list[str]:
+    """So many GPUs, each as ``CUDA_VISIBLE_DEVICES`` names it alone."""
+    told = os.environ.get(_VISIBLE)
+    names = map(str, range(count)) if told is None else map(str.strip, told.split(","))
+    return list(names)[:count]
 
 
 def _quietly() -> None:
@@ -116,7 +131,9 @@ def _quietly() -> None:
 
 
 def _measure(task: Mapping[str, Any]) -> list[float]:
-    """Seconds of an iteration of each stage; in a process of its own."""
+    """Seconds of an iteration of each stage; in a process of its own, on its own GPU."""
+    if "gpu" in task:
+        os.environ[_VISIBLE] = task["gpu"]  # before torch looks
     import torch
 
     from elth import data

@@ -46,6 +46,15 @@ def test_it_is_that_of_the_same_alone() -> None:
     assert dataclasses.replace(STEP, recipe=longer).known() == 0.5  # the rate costs nothing
 
 
+def test_of_a_gpu_it_is_that_of_its_kind() -> None:
+    gpu = dataclasses.replace(STEP, device="cuda", kind="NVIDIA H100")
+    gpu.keep(0.5)
+    assert dataclasses.replace(gpu, threads=2).known() == 0.5
+    assert dataclasses.replace(gpu, kind="NVIDIA A100").known() is None
+    STEP.keep(0.25)
+    assert dataclasses.replace(STEP, kind="NVIDIA H100").known() == 0.25
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"seconds": 0}', '{"seconds": NaN}', "{}"])
 def test_what_is_no_time_is_not_taken(content: str, cache: Path) -> None:
     STEP.keep(0.5)

@@ -102,6 +102,16 @@ def test_a_machine_that_is_too_small_is_refused_with_the_numbers(
         local_slots(tiny("slots", resources={"gpus": 0.5}))
 
 
+def test_the_kind_of_gpu_is_its_name_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resources.kind_here() == "H"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resources.kind_here() == ""
+    monkeypatch.setattr(resources, "_may_have_gpus", lambda: False)
+    assert (resources.kind_here(), resources.gpus_here()) == ("", 0)
+
+
 def test_batches_that_cannot_be_divided_among_the_workers_are_refused() -> None:
     recipe = {"base": "digits_resnet", "batch_norm_group": 32}
     check_recipes(tiny("short", recipe=recipe, resources={"workers": 4}))

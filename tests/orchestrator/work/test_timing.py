@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -71,6 +72,45 @@ def test_as_many_processes_as_trials_up_to_some(counts: list[int]) -> None:
         assert timed(found, stages, asked).keys() == trained(stages).keys()
     assert counts == [1, 2, 8]
     assert timed(found, [], 2) == {}
+
+
+def test_each_process_has_a_gpu_and_a_time_is_that_of_its_kind(
+    counts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks: list[dict[str, Any]] = []
+
+    def measure(task: dict[str, Any]) -> list[float]:
+        tasks.append(task)
+        return [0.5] * len(task["stages"])
+
+    def places(asked: int, gpus: float) -> list[str]:
+        tasks.clear()
+        sharing = tiny("timing", resources={"gpus": gpus})
+        assert set(timed(sharing, stages, asked).values()) == {0.5}
+        return [task["gpu"] for task in tasks]
+
+    monkeypatch.setattr(timing, "_measure", measure)
+    monkeypatch.setattr(timing, "gpus_here", lambda: 3)
+    monkeypatch.setattr(timing, "kind_here", lambda: "NVIDIA H100")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    found = tiny("timing", resources={"gpus": 0.4})
+    stages = list(plan.build(found).stages.values())
+    assert timing.known(found, stages) == {}
+    assert places(2, 1) == ["0", "1"]
+    assert places(100, 1) == ["0", "1", "2"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, GPU-aa,MIG-bb,7")
+    assert places(100, 0.4) == ["4", "4", "GPU-aa", "GPU-aa", "MIG-bb", "MIG-bb"]
+    assert counts == [2, 3, 6]
+    assert set(timing.known(found, stages).values()) == {0.5}
+    monkeypatch.setattr(timing, "kind_here", lambda: "NVIDIA A100")
+    assert timing.known(found, stages) == {}
+
+
+def test_a_process_sees_its_own_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-aa")
+    task = {"stages": [], "threads": 1, "device": "cuda", "compile": False, "plugins": []}
+    assert timing._measure({**task, "gpu": "GPU-aa"}) == []
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-aa"
 
 
 def test_what_cannot_be_timed_is_told_in_a_line(
