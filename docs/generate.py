@@ -81,7 +81,8 @@ def reference() -> str:
             about = section.get("description", "")
             found += [f"{about}\n"] if about else []
             beside = {"Analysis": _settings(), "Claim": set(METHODS)}.get(name, set())
-            found.append(_table(section, leave_out=beside))
+            before = [_relation(section)] if name == "Claim" else []
+            found.append(_table(section, leave_out=beside, before=before))
             if name == "RecipeSection":
                 found.append("Without a base, `length` and `rewind` are needed.\n")
         if name == "RecipeSection":
@@ -119,9 +120,13 @@ def _rows(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(told) + "\n"
 
 
-def _table(section: Mapping[str, Any], leave_out: Iterable[str] = ()) -> str:
+def _table(
+    section: Mapping[str, Any],
+    leave_out: Iterable[str] = (),
+    before: Iterable[Iterable[str]] = (),
+) -> str:
     required = section.get("required", ())
-    rows = []
+    rows = [*before]
     for name, value in section["properties"].items():
         if name in leave_out:
             continue
@@ -197,6 +202,16 @@ def _bounds(value: Mapping[str, Any]) -> str:
 
 def _settings() -> set[str]:
     return {name for measure in MEASURES.values() for name in schemas.settings_of(measure.settings)}
+
+
+def _relation(section: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """The row of a claim's method, which is a key of any method's name."""
+    relation = section["additionalProperties"]
+    about = (
+        f"Exactly one, by the name of a method, as `ett: above`. {relation['description']} The "
+        "margin is `margin` of the file; how it is judged is in [judging.md](judging.md)."
+    )
+    return ("`METHOD`", _kind(relation), "*needed*", about)
 
 
 def _recipes() -> str:

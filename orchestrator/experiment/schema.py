@@ -250,7 +250,8 @@ def _analysis(section: Json) -> None:
 
 def _claim(section: Json) -> None:
     """Beside its own keys a claim has a method and its relation; a baseline may be a word."""
-    relation = {"enum": list(RELATIONS), "description": "What is claimed of the method."}
+    told = "; ".join(f"`{name}`, it {text} what `of` names" for name, text in RELATIONS.items())
+    relation = {"enum": list(RELATIONS), "description": f"What is claimed of the method: {told}."}
     section["properties"] |= dict.fromkeys(METHODS, relation)
     section["additionalProperties"] = relation  # of a method from outside
     one = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/Baseline"}]}

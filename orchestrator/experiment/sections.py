@@ -76,7 +76,8 @@ class Entry(Section):
     method: Annotated[tuple[str, ...], OneOrMore] = Field(min_length=1)
     """What is trained, as ``imp``, ``ett`` or ``snip``: see ``elth methods``."""
     network: Annotated[tuple[str, ...], OneOrMore] = Field(min_length=1)
-    """The network that is trained."""
+    """The network that is trained, as ``resnet20`` or ``resnet20(width=32)``: see ``elth
+    networks``."""
     dataset: Annotated[tuple[str, ...], OneOrMore] = ()
     """The dataset it is trained on; the experiment's when left out."""
     source: Annotated[tuple[str, ...], OneOrMore] = ()
@@ -183,7 +184,11 @@ class Data(Section):
     """Where the dataset lies. Never part of a key."""
 
     root: Annotated[Path, AfterValidator(expanded)] = Path("data")
-    """Folder, laid out as torchvision does."""
+    """Folder in which datasets lie, relative to the current directory, as ``manifest=`` of a folder
+    is (``plugins`` are relative to the config). MNIST, CIFAR-10 and SVHN are laid out there as
+    torchvision does, ImageNet as ``imagenet/train/CLASS/*`` and ``imagenet/val/CLASS/*``; a folder
+    of images has the name in its manifest, and lies there or beside the manifest. The function of a
+    dataset of your own is given it. Digits need none."""
     download: bool = False
     """Whether a dataset that is missing is downloaded."""
 
@@ -258,7 +263,7 @@ class Experiment(_Checked):
     paper: Paper | None = None
     """The table or figure that this is the setting of."""
     dataset: str
-    """Name of the dataset."""
+    """The dataset, as ``mnist`` or ``cifar10(size=224)``: see ``elth data list``."""
     seeds: Annotated[tuple[Whole, ...], OneOrMore] = Field(min_length=1)
     """Seeds; each fixes initialisation, data order and every draw."""
     recipe: _Recipe

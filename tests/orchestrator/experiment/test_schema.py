@@ -14,6 +14,7 @@ from jsonschema import Draft7Validator
 
 from elth.errors import ElthError
 from orchestrator.experiment import schema
+from orchestrator.experiment.claims import RELATIONS
 from orchestrator.experiment.notation import parse
 from orchestrator.experiment.reading import load
 from orchestrator.experiment.recipes import RECIPE_MODEL
@@ -208,6 +209,12 @@ def test_every_key_says_what_it_is() -> None:
         for one in sections["Analysis"]["allOf"]
         for value in one["then"]["properties"].values()
     )
+
+
+def test_a_claim_says_what_its_relations_mean() -> None:
+    claim = schema.schema()["$defs"]["Claim"]
+    told = claim["properties"]["ett"]["description"]
+    assert all(f"`{name}`, it {text}" in told for name, text in RELATIONS.items())
 
 
 def test_the_keys_are_those_of_the_classes() -> None:
