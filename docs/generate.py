@@ -8,12 +8,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from elth.measures import LINE, MEASURES, NETWORK, PAIR
 from elth.recipes import RECIPES, Recipe
+from elth.specs import Choice
 from orchestrator import plan
 from orchestrator.experiment import schema as schemas
 from orchestrator.experiment import shipped
@@ -88,7 +89,7 @@ def reference() -> str:
         if name == "RecipeSection":
             found += ["### Recipes by name\n", _recipes()]
         if name == "Pruning":
-            found += ["## Methods\n", _methods(), "## Settings of criteria\n", _criteria(schema)]
+            found += ["## Methods\n", _methods(), "## Settings of criteria\n", _criteria()]
         if name == "Analysis":
             found += ["### Measures\n", _measures()]
     return "\n".join(found)
@@ -130,9 +131,14 @@ def _table(
     for name, value in section["properties"].items():
         if name in leave_out:
             continue
-        default = "*needed*" if name in required else _default(value.get("default"))
-        rows.append((f"`{name}`", _kind(value), default, value.get("description", "")))
+        rows.append((f"`{name}`", *_cells(value, needed=name in required)))
     return _rows(("key", "value", "default", "what it is"), rows)
+
+
+def _cells(value: Mapping[str, Any], *, needed: bool = False) -> tuple[str, str, str]:
+    """What a value may be, its default, and what it is."""
+    default = "*needed*" if needed else _default(value.get("default"))
+    return _kind(value), default, value.get("description", "")
 
 
 def _default(value: Any) -> str:
@@ -214,6 +220,16 @@ def _relation(section: Mapping[str, Any]) -> tuple[str, str, str, str]:
     return ("`METHOD`", _kind(relation), "*needed*", about)
 
 
+def _grouped(
+    names: Iterable[str], of: Callable[[str], Mapping[str, Choice]]
+) -> dict[tuple[tuple[str, Choice], ...], list[str]]:
+    """Names with the same options, in one place."""
+    found: dict[tuple[tuple[str, Choice], ...], list[str]] = {}
+    for name in names:
+        found.setdefault(tuple(of(name).items()), []).append(f"`{name}`")
+    return found
+
+
 def _recipes() -> str:
     fields = [one.name for one in dataclasses.fields(Recipe)]
     rows = []
@@ -229,14 +245,15 @@ def _methods() -> str:
     return _rows(("method", "in reports", "what is trained"), rows)
 
 
-def _criteria(schema: Mapping[str, Any]) -> str:
-    rows = []
-    for name, section in schema["properties"]["criteria"]["properties"].items():
-        for key, value in section["properties"].items():
-            if key != "at":
-                default, about = _default(value["default"]), value.get("description", "")
-                rows.append((f"`{name}`", f"`{key}`", default, about))
-    table = _rows(("criterion or method", "setting", "default", "what it is"), rows)
+def _criteria() -> str:
+    known = schemas.criterion_settings()
+    rows = [
+        (", ".join(names), f"`{key}`", *_cells(schemas.choice(one)))
+        for settings, names in _grouped(known, known.__getitem__).items()
+        for key, one in settings
+        if key != "at"
+    ]
+    table = _rows(("criterion or method", "setting", "value", "default", "what it is"), rows)
     return (
         "Each has `at`, too: of a criterion the weights that are scored, `rewind` or `init`;\n"
         "of a method of sparse training where it starts, `init` or `rewind`. The first is the "

@@ -12,6 +12,20 @@ from elth.errors import ElthError, unknown
 
 Option = int | float | bool | str
 
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What may be chosen: an option of a network or dataset, or a setting of a criterion."""
+
+    default: Option
+    about: str = ""
+    """What it is."""
+    words: tuple[str, ...] = ()
+    """Those that it may be, if it is a word and not any."""
+    least: int = 1
+    """The smallest that it may be, if it is a whole number."""
+
+
 LARGEST_SIDE = 4096
 """Of an image: a batch of more takes more memory than machines have."""
 

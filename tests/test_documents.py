@@ -185,6 +185,12 @@ def test_the_reference_is_what_the_code_says() -> None:
     assert generate.REFERENCE.read_text(encoding="utf-8") == generate.reference(), _STALE
 
 
+def test_every_row_of_the_reference_says_what_it_is() -> None:
+    rows = [line for line in generate.reference().splitlines() if line.startswith("| `")]
+    assert len(rows) > 150
+    assert [row for row in rows if row.endswith("|  |")] == []
+
+
 def test_the_trainings_of_the_configs_are_those_of_their_plans() -> None:
     assert generate.TRAININGS.read_text(encoding="utf-8") == generate.trainings(), _STALE
 

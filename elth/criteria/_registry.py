@@ -9,7 +9,7 @@ from typing import Any, Protocol, get_args, get_type_hints
 
 from torch import Tensor, nn
 
-from elth import plugins
+from elth import meanings, plugins
 from elth.criteria import _magnitude, grasp, snip, synflow, uniform
 from elth.criteria._gradients import Samples
 from elth.criteria._limits import AtLeast
@@ -112,7 +112,7 @@ def catalogue() -> dict[str, dict[str, Any]]:
     """What the functions tell of their settings, as JSON values.
 
     For each criterion whether it ``needs_data``, and for each of its ``settings`` the ``default``,
-    the ``words`` that it may be and the ``least`` whole number.
+    what it is ``about``, the ``words`` that it may be and the ``least`` whole number.
     """
     return {name: _told(CRITERIA[name]) for name in _OURS}
 
@@ -124,11 +124,12 @@ def _told(criterion: Callable[..., Mask]) -> dict[str, Any]:
         defaults = {key: p.default for key, p in parameters.items() if key not in _GIVEN}
     else:
         defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+    said = meanings.of_keywords(criterion) if kind is None else meanings.of_fields(kind)
     hints = get_type_hints(kind or criterion, include_extras=True)
     return {
         "needs_data": parameters["data"].default is inspect.Parameter.empty,
         "settings": {
-            key: {"default": default, **_bounds(hints.get(key))}
+            key: {"default": default, "about": said.get(key, ""), **_bounds(hints.get(key))}
             for key, default in defaults.items()
         },
     }

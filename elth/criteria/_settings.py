@@ -10,6 +10,7 @@ from elth import plugins
 from elth.counts import densities
 from elth.errors import ElthError, unknown
 from elth.remembered import remembered
+from elth.specs import Choice
 
 NAMES = (
     "magnitude",
@@ -50,6 +51,14 @@ def options(name: str) -> dict[str, Any]:
     return {key: setting["default"] for key, setting in _of(name)["settings"].items()}
 
 
+def choices(name: str) -> dict[str, Choice]:
+    """Return the settings of a criterion: what they are, their defaults and what they may be."""
+    return {
+        key: Choice(**{**setting, "words": tuple(setting["words"])})
+        for key, setting in _of(name)["settings"].items()
+    }
+
+
 def needs_data(name: str) -> bool:
     """Whether a criterion looks at training images."""
     return bool(_of(name)["needs_data"])
@@ -61,8 +70,7 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ElthError: unknown criterion or setting, or a value that the setting cannot have.
     """
-    told = _of(name)
-    known = told["settings"]
+    known, limited = choices(name), "module" not in _of(name)
     for key in settings:
         if key not in known:
             raise unknown(f"setting of criterion {name}", key, known)
@@ -70,13 +78,13 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         key: _checked(
             f"setting {key} of criterion {name}",
             settings[key],
-            **setting,
-            limited="module" not in told,  # what a number means its author knows
+            one,
+            limited=limited,  # else what a number means its author knows
         )
-        for key, setting in known.items()
+        for key, one in known.items()
         if key in settings
     }
-    return {key: value for key, value in checked.items() if value != known[key]["default"]}
+    return {key: value for key, value in checked.items() if value != known[key].default}
 
 
 def version(name: str) -> str:
@@ -122,17 +130,16 @@ def _catalogue() -> Mapping[str, Mapping[str, Any]]:
     return _registry.catalogue()
 
 
-def _checked(
-    what: str, value: Any, *, default: Any, words: list[str], least: int, limited: bool
-) -> Any:
+def _checked(what: str, value: Any, known: Choice, *, limited: bool) -> Any:
     """Return a setting's value as the type of its default; a whole number may stand for a float.
 
-    A word must be one of ``words``, a whole number at least ``least``, a float positive; of a
-    criterion from outside a word one of ``words`` if there are any, and a float finite.
+    A word must be one of those it may be, a whole number at least its least, a float positive; of
+    a criterion from outside a word one of these if there are any, and a float finite.
 
     Raises:
         ElthError: it is none of these.
     """
+    default, words, least = known.default, known.words, known.least
     if isinstance(default, float) and type(value) is int:
         value = float(value)
     if type(value) is not type(default):

@@ -36,10 +36,12 @@ class Settings:
     temperature: float = 200.0
     """Divides the logits."""
     mode: Mode = "train"
-    """Batch normalisation by the statistics of the part, or by the running ones."""
+    """``train``: batch normalisation by the statistics of the part; ``eval``: by the running
+    ones."""
     parts: int = 2
-    """A batch goes through the network in so many parts, over which g and Hg are summed: the
-    authors take two for want of memory; 10 make it 100 images of ImageNet at a time."""
+    """A batch goes through the network in so many parts, over which the gradient g and the product
+    Hg of Hessian and gradient are summed: the authors take two for want of memory; 10 make it 100
+    images of ImageNet at a time."""
     halves: Halves = "joint"
     """``joint``: both over all parts, as the authors have it; ``disjoint``: g over the first half
     of the parts, Hg over the second."""

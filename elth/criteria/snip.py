@@ -77,9 +77,10 @@ def prune(
         seed: fixes which, by the stream "snip".
         shape: not used.
         unpruned: names of weights that are left whole; None for the anatomy's.
-        samples: how many images, drawn without replacement; 0 for the whole training set.
-        mode: batch normalisation by the running statistics, as in the authors' code, or by those
-            of the batch. More than 128 images pass in equal batches of no more than that.
+        samples: how many training images, drawn without replacement; 0 for all.
+        mode: ``eval``: batch normalisation by the running statistics, as in the authors' code;
+            ``train``: by those of the batch. More than 128 images pass in equal batches of no more
+            than that.
 
     Raises:
         ElthError: the count is impossible, the dataset is too small, or as ``scores``.

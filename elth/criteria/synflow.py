@@ -63,7 +63,7 @@ def prune(
         data: not used.
         seed: not used: nothing is drawn.
         unpruned: names of weights that are left whole; None for the anatomy's.
-        iterations: how often; the density falls exponentially (see ``counts``).
+        iterations: how often is scored and pruned; the density falls exponentially.
 
     Raises:
         ElthError: the count is impossible, or as ``scores``.

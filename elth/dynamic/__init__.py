@@ -24,6 +24,7 @@ from elth.dynamic._methods import (
     Method,
     RigL,
     Static,
+    choices,
     defaults,
     method,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "Method",
     "RigL",
     "Static",
+    "choices",
     "defaults",
     "drawn",
     "fraction_at",

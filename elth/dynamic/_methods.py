@@ -7,9 +7,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, get_args, get_type_hints
 
+from elth import meanings
 from elth.dynamic._distributions import Shape, layer_counts
 from elth.errors import ElthError, unknown
 from elth.recipes import Recipe, Step
+from elth.specs import Choice
 
 Distribution = Literal["uniform", "er", "erk"]
 _16IT, _100IT, _1000IT = Step(16, "it"), Step(100, "it"), Step(1000, "it")
@@ -155,7 +157,8 @@ class _Spread(Method):
     """A method that says how many weights each layer has at the end."""
 
     distribution: Distribution = "erk"
-    """How the weights are spread over the layers."""
+    """How the weights are spread over the layers: ``uniform``, every layer is as dense; ``er``, by
+    Erdős-Rényi, small layers are denser; ``erk``, the same with the sides of kernels."""
     dense_first: bool = True
     """Whether the first layer is dense where the distribution is uniform."""
 
@@ -212,7 +215,8 @@ class SET(_Spread):
     end: float = 0.75
     """Fraction of the training after which the mask stays."""
     drop: Literal["magnitude", "signs"] = "magnitude"
-    """``magnitude``: the smallest; ``signs``: of the positive and of the negative ones apart."""
+    """``magnitude``: the smallest are dropped; ``signs``: those of the positive and of the negative
+    ones apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,7 +255,8 @@ class GMP(_Spread):
     starts_dense: ClassVar[bool] = True
     hides: ClassVar[Literal["", "frozen", "trained"]] = "frozen"
     distribution: Distribution = "uniform"
-    """How the weights are spread over the layers at the end."""
+    """How the weights are spread over the layers at the end: ``uniform``, every layer is as dense;
+    ``er``, by Erdős-Rényi, small layers are denser; ``erk``, the same with the sides of kernels."""
     begin: float = 0.3125
     """Fraction of the training at which pruning begins."""
     end: float = 0.78125
@@ -287,7 +292,8 @@ class DPF(Method):
     freeze: bool = False
     """Whether the mask stays after ``end``."""
     layers: Literal["convolutions", "all"] = "convolutions"
-    """Which layers are pruned; linear ones stay dense unless it says ``all``, and count."""
+    """Which layers are pruned: ``convolutions``, and linear ones stay dense, but count; or
+    ``all``."""
 
     def dense(self, shapes: Mapping[str, Shape], unpruned: Collection[str] = ()) -> tuple[str, ...]:
         """Linear layers as well, unless all are to be pruned."""
@@ -313,6 +319,19 @@ def method(name: str, settings: Mapping[str, Any] | None = None) -> Method:
         if key not in kind.plain_types():
             raise unknown(f"setting of method {name}", key, kind.plain_types())
     return kind(**settings or {})
+
+
+def choices(name: str) -> dict[str, Choice]:
+    """The settings of a method: what they are, their defaults and what they may be.
+
+    Raises:
+        ElthError: there is no such method.
+    """
+    known, said = defaults(name), meanings.of_fields(METHODS[name])
+    return {
+        key: Choice(default=known[key], about=said.get(key, ""), words=get_args(kind))
+        for key, kind in METHODS[name].plain_types().items()
+    }
 
 
 def defaults(name: str) -> dict[str, Any]:

@@ -9,19 +9,15 @@ module before a colon.
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import functools
-import inspect
-import itertools
 import re
-import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, get_type_hints
 
 from pydantic.json_schema import GenerateJsonSchema
 
-from elth import criteria, data, dynamic
+from elth import criteria, data, dynamic, meanings
 from elth.measures import BATCH_NORMS, MEASURES, PAIR, PARTS
 from elth.networks import names as network_names
 from elth.recipes import (
@@ -34,6 +30,7 @@ from elth.recipes import (
     Recipe,
     Step,
 )
+from elth.specs import Choice
 from orchestrator.experiment.basics import NAME, as_number, as_step, as_tuple
 from orchestrator.experiment.claims import RELATIONS
 from orchestrator.experiment.methods import METHODS
@@ -59,36 +56,6 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
 """Fields of a recipe that are words: its class checks them itself."""
 
 
-def described(cls: type) -> dict[str, str]:
-    """What stands below the fields of a class in its source, by their names; in Markdown."""
-    found: dict[str, str] = {}
-    for base in reversed(cls.__mro__):
-        if base.__module__.partition(".")[0] not in ("elth", "orchestrator"):
-            continue
-        try:
-            source = textwrap.dedent(inspect.getsource(base))
-        except (OSError, TypeError):  # made at run time
-            continue
-        (tree,) = ast.parse(source).body
-        assert isinstance(tree, ast.ClassDef)
-        body = tree.body
-        for field, text in itertools.pairwise(body):
-            if (
-                isinstance(field, ast.AnnAssign)
-                and isinstance(field.target, ast.Name)
-                and isinstance(text, ast.Expr)
-                and isinstance(text.value, ast.Constant)
-                and isinstance(text.value.value, str)
-            ):
-                found[field.target.id] = plain(text.value.value)
-    return found
-
-
-def plain(text: str) -> str:
-    """A docstring as one line of Markdown."""
-    return " ".join(text.replace("``", "`").split())
-
-
 class _Generate(GenerateJsonSchema):
     """Pydantic's own, told what goes into the validators that stand before a field."""
 
@@ -103,11 +70,11 @@ class _Generate(GenerateJsonSchema):
     def model_schema(self, schema: Any) -> Json:
         found = super().model_schema(schema)
         cls = schema["cls"]
-        for name, text in described(Recipe if cls is RECIPE_MODEL else cls).items():
+        for name, text in meanings.of_fields(Recipe if cls is RECIPE_MODEL else cls).items():
             if name in found.get("properties", {}):
                 found["properties"][name]["description"] = text
         if cls.__doc__ and cls is not RECIPE_MODEL:
-            found["description"] = plain(cls.__doc__.partition("\n\n")[0])
+            found["description"] = meanings.in_line(cls.__doc__.partition("\n\n")[0])
         return found
 
     def tuple_schema(self, schema: Any) -> Json:
@@ -221,7 +188,7 @@ def _recipe(section: Json) -> None:
             section["properties"][field.name]["default"] = str(field.default)
     required = section.pop("required")
     section["anyOf"] = [{"required": ["base"]}, {"required": required}]
-    section["description"] = plain((Recipe.__doc__ or "").partition("\n")[0])
+    section["description"] = meanings.in_line((Recipe.__doc__ or "").partition("\n")[0])
 
 
 def _analysis(section: Json) -> None:
@@ -262,7 +229,7 @@ def _claim(section: Json) -> None:
 def settings_of(cls: type[Any]) -> Json:
     """The settings of a measure as properties."""
     words = {"data": PARTS, "batch_norm": BATCH_NORMS}
-    texts, hints = described(cls), get_type_hints(cls)
+    texts, hints = meanings.of_fields(cls), get_type_hints(cls)
     found: Json = {}
     for field in dataclasses.fields(cls):
         value = _of_default(field.default)
@@ -275,6 +242,16 @@ def settings_of(cls: type[Any]) -> Json:
     return found
 
 
+def choice(known: Choice) -> Json:
+    """An option of a network or dataset, or a setting of a criterion, as a property."""
+    value = _of_default(known.default)
+    if known.words:
+        value = {"enum": list(known.words)}
+    elif value == {"type": "integer"}:
+        value["minimum"] = known.least
+    return {**value, "default": known.default, "description": known.about}
+
+
 def _of_default(default: Any) -> Json:
     """What a value may be, by the type of its default."""
     if isinstance(default, bool):
@@ -284,48 +261,41 @@ def _of_default(default: Any) -> Json:
     if isinstance(default, float):
         return {"anyOf": [{"type": "number"}, _NUMBER_AS_TEXT]}
     if isinstance(default, str):
-        return {"type": "string"}
+        return dict(_STEP) if re.fullmatch(_STEP["pattern"], default) else {"type": "string"}
     return dict(_ANYTHING)
 
 
+_AT = {"rewind": "of the rewind point", "init": "of before any training"}
+"""Which weights are scored, or sparse training starts from; and how they are read."""
+
+
 @functools.cache
-def criterion_settings() -> Mapping[str, Mapping[str, Any]]:
-    """The settings of our criteria and methods of sparse training, with their defaults."""
-    found: dict[str, Mapping[str, Any]] = {}
+def criterion_settings() -> Mapping[str, Mapping[str, Choice]]:
+    """The settings of our criteria and methods of sparse training."""
+    found: dict[str, Mapping[str, Choice]] = {}
     for method in METHODS.values():
         name = method.criterion
         if not name or name in found:
             continue
         if name in dynamic.METHODS:
-            found[name] = {**dynamic.defaults(name), "at": "init"}
+            known, at, about = dynamic.choices(name), "init", "The weights that it starts from"
         else:
-            found[name] = {**criteria.options(name), "at": "rewind"}
+            known, at, about = criteria.choices(name), "rewind", "The weights that are scored"
+        about += f": {', or '.join(f'`{one}`, those {told}' for one, told in _AT.items())}."
+        found[name] = {**known, "at": Choice(default=at, about=about, words=tuple(_AT))}
     return found
 
 
 def _criteria() -> Json:
-    properties: Json = {}
-    for name, known in criterion_settings().items():
-        texts = described(dynamic.METHODS[name]) if name in dynamic.METHODS else {}
-        values = {
-            key: {
-                **_of_default(value),
-                "default": value,
-                **({"description": texts[key]} if key in texts else {}),
-            }
-            for key, value in known.items()
-        }
-        values["at"] = {
-            "enum": ["rewind", "init"],
-            "default": known["at"],
-            "description": "The weights that are scored, or from which sparse training starts.",
-        }
-        properties[name] = {
+    properties: Json = {
+        name: {
             "type": "object",
-            "properties": values,
+            "properties": {key: choice(one) for key, one in known.items()},
             "additionalProperties": False,
             "description": METHODS[name].about,
         }
+        for name, known in criterion_settings().items()
+    }
     return {"properties": properties, "additionalProperties": {"type": "object"}}
 
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from elth.criteria import CRITERIA, check_settings, grasp, needs_data, options
+from elth.criteria import CRITERIA, check_settings, choices, grasp, needs_data, options
 from elth.errors import ElthError
 
 GRASP = {
@@ -30,6 +30,17 @@ def test_the_defaults_are_frozen() -> None:
         "random_global": {},
         "random_layerwise": {},
     }
+
+
+def test_every_setting_says_what_it_is() -> None:
+    for name in CRITERIA:
+        known = choices(name)
+        assert {key: one.default for key, one in known.items()} == options(name)
+        assert [key for key, one in known.items() if not one.about] == []
+    assert choices("grasp") == choices("grasp_absolute")
+    assert choices("grasp")["halves"].words == ("disjoint", "joint")
+    samples = choices("snip")["samples"]
+    assert (samples.least, samples.about.endswith("0 for all.")) == (0, True)
 
 
 def test_which_need_data() -> None:

@@ -19,7 +19,17 @@ from elth import Repulsion, masks
 from elth.checkpoints import Checkpoint
 from elth.data import Dataset, MemoryDataset
 from elth.data import load as load_dataset
-from elth.dynamic import METHODS, Evolution, Method, fraction_at, method, ramp
+from elth.dynamic import (
+    DISTRIBUTIONS,
+    METHODS,
+    Evolution,
+    Method,
+    choices,
+    defaults,
+    fraction_at,
+    method,
+    ramp,
+)
 from elth.engine import Engine
 from elth.errors import ElthError
 from elth.evaluation import evaluation_batch
@@ -140,6 +150,15 @@ def slow(
             if name == "rigl" and n in mask:
                 w *= mask[n]
     return losses, {n: w * mask.get(n, 1) for n, w in weights.items()}, mask
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_setting_says_what_it_is(name: str) -> None:
+    known = choices(name)
+    assert {key: one.default for key, one in known.items()} == defaults(name)
+    assert [key for key, one in known.items() if not one.about] == []
+    if name != "dpf":
+        assert known["distribution"].words == DISTRIBUTIONS
 
 
 @pytest.mark.parametrize("name", ["rigl", "dpf"])

@@ -70,6 +70,11 @@ def test_every_config_that_comes_with_the_package_is_valid(
         {},
         {"name": "mine"},
         {"seeds": 0},
+        {"criteria": {"snip": {"samples": 0, "mode": "train"}}},
+        {
+            "criteria": {"grasp": {"halves": "disjoint", "temperature": 1}},
+            "grid": [{"method": "grasp", "network": "resnet14"}],
+        },
         {"recipe": {"base": "digits_resnet", "length": "3ep", "milestones": ["2ep"]}},
         {"recipe": {"length": "3ep", "rewind": "10it", "lr": "1e-2"}},
         {"recipe": {"base": "digits_resnet", "stretch": 2}},
@@ -146,6 +151,12 @@ ONE = {"method": "imp", "network": "resnet14"}
         {"criteria": {"snip": {"samples": "many"}}},
         {"criteria": {"snap": {}}},
         {"criteria": {"snip": {"at": "end"}}},
+        {"criteria": {"snip": {"mode": "trian"}}},
+        {"criteria": {"snip": {"samples": -1}}},
+        {"criteria": {"grasp": {"halves": "both"}}},
+        {"criteria": {"rigl": {"distribution": "even"}}},
+        {"criteria": {"rigl": {"every": "2 epochs"}}},
+        {"criteria": {"rigl": {"batches": 0}}},
         {"variants": {"b": {"seeds": [1]}}},
         {"variants": {"b": {"pruning.stop": "collapsed"}}},
         {"variants": {"b c": {"recipe.lr": 1}}},
@@ -209,6 +220,18 @@ def test_every_key_says_what_it_is() -> None:
         for one in sections["Analysis"]["allOf"]
         for value in one["then"]["properties"].values()
     )
+
+
+def test_every_setting_of_a_criterion_says_what_it_is() -> None:
+    known = schema.schema()["properties"]["criteria"]["properties"]
+    assert {"snip", "grasp", "synflow", "rigl", "dpf"} < known.keys()
+    silent = [
+        f"{name}.{key}"
+        for name, section in known.items()
+        for key, value in section["properties"].items()
+        if not value["description"]
+    ]
+    assert silent == []
 
 
 def test_a_claim_says_what_its_relations_mean() -> None:
