@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from elth import data, networks
 from elth.measures import LINE, MEASURES, NETWORK, PAIR
 from elth.recipes import RECIPES, Recipe
 from elth.specs import Choice
@@ -86,6 +87,8 @@ def reference() -> str:
             found.append(_table(section, leave_out=beside, before=before))
             if name == "RecipeSection":
                 found.append("Without a base, `length` and `rewind` are needed.\n")
+        if name == "Entry":
+            found += ["## Datasets\n", _datasets(), "## Networks\n", _networks()]
         if name == "RecipeSection":
             found += ["### Recipes by name\n", _recipes()]
         if name == "Pruning":
@@ -228,6 +231,48 @@ def _grouped(
     for name in names:
         found.setdefault(tuple(of(name).items()), []).append(f"`{name}`")
     return found
+
+
+def _datasets() -> str:
+    """What datasets there are, then their options."""
+    rows = []
+    for name in data.DATASETS:
+        known = None if name == "folder" else data.info(name)
+        shape = str(known.shape) if known else "as its manifest says"
+        sizes = (f"{known.train_size:,}", f"{known.test_size:,}") if known else ("", "")
+        rows.append((f"`{name}`", shape, *sizes, data.about(name)))
+    owners: dict[tuple[str, Choice], list[str]] = {}
+    for name in data.DATASETS:
+        for option in data.choices(name).items():
+            owners.setdefault(option, []).append(f"`{name}`")
+    options = (
+        (f"`{key}`", ", ".join(names), *_cells(schemas.choice(one)))
+        for (key, one), names in sorted(owners.items(), key=lambda item: item[0][0])
+    )
+    return "\n".join(
+        [
+            "With options as `cifar10(size=224, statistics=own)`; one of your own as "
+            "`my_lab.data:cells` ([plugins.md](plugins.md#a-dataset)).\n",
+            _rows(("dataset", "images", "training", "test", "what it is"), rows),
+            _rows(("option", "of", "value", "default", "what it is"), options),
+        ]
+    )
+
+
+def _networks() -> str:
+    """What networks there are, by what they are, then their options."""
+    ours: dict[str, list[str]] = {}
+    for name in networks.names():
+        ours.setdefault(networks.about(name), []).append(f"`{name}`")
+    found = [
+        "With options as `resnet20(width=32)`; one of your own as `my_lab.nets:wide(k=2)` "
+        "([plugins.md](plugins.md)). `elth networks` has their sizes.\n",
+        _rows(("networks", "what they are"), ((", ".join(n), about) for about, n in ours.items())),
+    ]
+    for options, names in _grouped(networks.names(), networks.choices).items():
+        known = {name: schemas.choice(one) for name, one in options}
+        found += [f"Options of {', '.join(names)}:\n", _table({"properties": known})]
+    return "\n".join(found)
 
 
 def _recipes() -> str:

@@ -29,6 +29,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from elth import meanings
 from elth.errors import ElthError, unknown
 from elth.files import expanded
 
@@ -281,14 +282,15 @@ def keywords(
         given: keywords that are no options.
 
     Returns:
-        The ``defaults`` of its options, and the ``words`` that an option may be.
+        The ``defaults`` of its options, the ``words`` that an option may be, and the ``meanings``
+        of those of which something is said.
 
     Raises:
         ElthError: they cannot be read, or one has no default.
     """
     try:
         parameters = list(inspect.signature(function).parameters.values())
-        hints = get_type_hints(function)
+        hints, said = get_type_hints(function), meanings.of_keywords(function)
     except Exception as error:  # annotations are code
         name = getattr(function, "__name__", function)
         raise ElthError(
@@ -313,6 +315,7 @@ def keywords(
         "words": {
             key: list(get_args(hint)) for key, hint in hints.items() if get_origin(hint) is Literal
         },
+        "meanings": {p.name: said[p.name] for p in parameters if p.name in said},
     }
 
 

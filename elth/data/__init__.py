@@ -26,7 +26,7 @@ from elth.data._sources import (
 )
 from elth.errors import ElthError, unknown
 from elth.files import expanded
-from elth.specs import Option, Spec
+from elth.specs import Choice, Option, Spec
 
 if TYPE_CHECKING:
     from elth.data._dataset import Batch, Batches, Dataset, Part, fixed_images
@@ -59,7 +59,9 @@ __all__ = [
     "MemorySource",
     "Part",
     "Source",
+    "about",
     "canonical",
+    "choices",
     "dataset",
     "describe",
     "fingerprint",
@@ -88,6 +90,16 @@ DATASETS: dict[str, Source] = {
 def options(name: str) -> dict[str, Option]:
     """Return the options of a dataset with their defaults, as ``{"size": 32}``."""
     return dict(_source(name).defaults)
+
+
+def choices(name: str) -> dict[str, Choice]:
+    """Return the options of a dataset: what they are, their defaults and what they may be."""
+    return dict(_source(name).choices)
+
+
+def about(name: str) -> str:
+    """What a dataset is, in a line of Markdown."""
+    return _source(name).about
 
 
 def names() -> tuple[str, ...]:

@@ -13,19 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elth import plugins, specs
+from elth import meanings, plugins, specs
 from elth.data._declaration import Declaration, declarations
 from elth.data._info import DatasetInfo
-from elth.data._sources import seen
+from elth.data._sources import defaults_of, seen, showing
 from elth.errors import ElthError, unknown
 from elth.remembered import remembered
-from elth.specs import Option, Spec
+from elth.specs import Choice, DataShape, Option, Spec
 
 if TYPE_CHECKING:
     from elth.data._memory import MemoryDataset
 
 _KIND = "DATASETS"
-_SHOWN = ("channels", "size", "centre_crop")
+_SHOWN = tuple(showing(DataShape()))
 """Options of every dataset in memory: how its images are shown."""
 _TAKEN = ("centre_crop", "name", "fingerprint", "mean", "deviation", "preprocessing")
 """Words that mean something else in a dataset's identity, or to what shows its images."""
@@ -47,13 +47,31 @@ class OutsideSource:
     """Options of the function with their defaults."""
     words: Mapping[str, Sequence[str]]
     """The words that an option may be."""
+    meanings: Mapping[str, str]
+    """What options of the function are, where it says that."""
+    about: str
+    """What its author says of it, in a line."""
     declared: Mapping[tuple[tuple[str, Option], ...], Declaration]
     """By options of the function that differ from the defaults."""
 
     @property
+    def choices(self) -> Mapping[str, Choice]:
+        """The options; without declaration those of the function alone."""
+        own = {
+            key: Choice(
+                default=default,
+                about=self.meanings.get(key, ""),
+                words=tuple(self.words.get(key, ())),
+            )
+            for key, default in self.own.items()
+        }
+        known = showing(self.declared[()].shape) if () in self.declared else {}
+        return {**{key: one for key, one in known.items() if key not in own}, **own}
+
+    @property
     def defaults(self) -> Mapping[str, Option]:
-        """Options with their defaults; without declaration those of the function alone."""
-        return {**(self._shown(self.declared[()]) if () in self.declared else {}), **self.own}
+        """The options with their defaults."""
+        return defaults_of(self.choices)
 
     def canonical(self, spec: Spec) -> Spec:
         """Check options; sort them, and leave out those that say the default.
@@ -134,8 +152,8 @@ class OutsideSource:
 
     def _shown(self, declared: Declaration) -> dict[str, Option]:
         """Options of how images are shown, with what they are when nothing is said."""
-        values = (declared.channels, declared.size, False)
-        return {k: v for k, v in zip(_SHOWN, values, strict=True) if k not in self.own}
+        known = defaults_of(showing(declared.shape))
+        return {k: v for k, v in known.items() if k not in self.own}
 
 
 def source(name: str) -> OutsideSource:
@@ -151,6 +169,8 @@ def source(name: str) -> OutsideSource:
         module=told["module"],
         own=told["defaults"],
         words=told["words"],
+        meanings=told["meanings"],
+        about=told["about"],
         declared={one.options: one for one in made},
     )
 
@@ -227,6 +247,7 @@ def _told(name: str, paths: Sequence[str]) -> dict[str, Any]:
         declared[spec.options] = Declaration.of(plain)
     return {
         **told,
+        "about": meanings.headline(function),
         "module": plugins.module_of(_KIND, name),
         "declared": [one.plain() for one in declared.values()],
     }

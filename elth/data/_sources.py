@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from elth.data._info import IMAGENET_DEVIATION, IMAGENET_MEAN, DatasetInfo
 from elth.data._manifests import read_manifest
 from elth.errors import ElthError, unknown
-from elth.specs import DataShape, Option, Spec
+from elth.specs import Choice, DataShape, Option, Spec
 
 if TYPE_CHECKING:
     from elth.data._dataset import Dataset
@@ -22,10 +22,24 @@ if TYPE_CHECKING:
 SIZE = 224
 """Default side of the images of a folder."""
 _AUGMENTATIONS = ("none", "resized_crop_flip")
+_NORMALISED = "normalised by ImageNet's mean and deviation"
+_FROM_FILES = (
+    f"images of any size, decoded batch by batch and {_NORMALISED}; the only augmentation is "
+    f"`{_AUGMENTATIONS[1]}`; test images, and all that are not augmented, are resized to a "
+    "shorter side of 256/224 of the size and cut from the middle"
+)
 
 
 class Source(Protocol):
     """How a dataset of the registry is described and read."""
+
+    @property
+    def about(self) -> str:
+        """What it is, in a line of Markdown."""
+
+    @property
+    def choices(self) -> Mapping[str, Choice]:
+        """The options: what they are, their defaults and what they may be."""
 
     @property
     def defaults(self) -> Mapping[str, Option]:
@@ -62,6 +76,30 @@ class Reader(Protocol):
         Raises:
             FileNotFoundError: it is not there.
         """
+
+
+def defaults_of(choices: Mapping[str, Choice]) -> dict[str, Option]:
+    """Options with their defaults."""
+    return {name: one.default for name, one in choices.items()}
+
+
+def showing(shape: DataShape) -> dict[str, Choice]:
+    """Options of every dataset in memory: how images of this shape are shown."""
+    return {
+        "channels": Choice(
+            default=shape.channels,
+            about="To how many channels grey images are repeated; colour images have no other "
+            "number than their own.",
+        ),
+        "size": Choice(
+            default=shape.size, about="Side in pixels to which images are resized in every batch."
+        ),
+        "centre_crop": Choice(
+            default=False,
+            about="Whether images that are not augmented are resized to 256/224 of the size and "
+            "cut from the middle, as those of ImageNet are.",
+        ),
+    }
 
 
 def seen(info: DatasetInfo, spec: Spec, *, channels: int, size: int) -> DatasetInfo:
@@ -111,14 +149,7 @@ def held_out(parts: Parts, name: str, count: int) -> Parts:
 
 @dataclass(frozen=True, kw_only=True)
 class MemorySource:
-    """A dataset of small images: its description and how to read it.
-
-    Options: ``size``, the side to which images are resized in every batch; ``channels``, to which
-    grey images are repeated; ``centre_crop``, whether images that are not augmented are resized to
-    256/224 of the size and cut from the middle, as those of ImageNet are; ``hold_out``, how many
-    training images are kept apart and tested on, instead of the test images, which are not looked
-    at then; and, where ``own`` is known, ``statistics``: ``imagenet`` or ``own``.
-    """
+    """A dataset of small images: its description and how to read it."""
 
     info: DatasetInfo
     """Without options."""
@@ -127,18 +158,45 @@ class MemorySource:
     """The reader checks the files itself; the fingerprint is that of the files."""
     own: Statistics | None = None
     """Mean and deviation of its own images, where the usual ones are those of ImageNet."""
+    what: str = ""
+    """What it is, without how it is normalised."""
+
+    @property
+    def about(self) -> str:
+        """What it is, and by whose mean and deviation its images are normalised."""
+        by = (
+            _NORMALISED
+            if self.info.mean == IMAGENET_MEAN
+            else "normalised by its own mean and deviation"
+        )
+        other = " by default, by its own with `statistics=own`" if self.own is not None else ""
+        return f"{self.what}; {by}{other}"
+
+    @property
+    def choices(self) -> Mapping[str, Choice]:
+        """The images as they are stored, normalised as the papers do."""
+        statistics = Choice(
+            default="imagenet",
+            about="Mean and deviation by which images are normalised: `imagenet`, those of "
+            "ImageNet, as in the experiments of E-LTH; `own`, those of its own training images.",
+            words=STATISTICS,
+        )
+        hold_out = Choice(
+            default=0,
+            least=0,
+            about="How many training images, the same for every seed, are kept apart and tested on "
+            "instead of the test images, which are not looked at then; 0: none.",
+        )
+        return {
+            **showing(self.info.shape),
+            "hold_out": hold_out,
+            **({"statistics": statistics} if self.own is not None else {}),
+        }
 
     @property
     def defaults(self) -> Mapping[str, Option]:
-        """The images as they are stored, normalised as the papers do."""
-        shape = self.info.shape
-        return {
-            "channels": shape.channels,
-            "size": shape.size,
-            "centre_crop": False,
-            "hold_out": 0,
-            **({"statistics": "imagenet"} if self.own is not None else {}),
-        }
+        """The options with their defaults."""
+        return defaults_of(self.choices)
 
     def describe(self, spec: Spec) -> DatasetInfo:
         """What is known of the dataset with these options.
@@ -200,6 +258,8 @@ class MemorySource:
 
 # Image folders and prepared stores.
 
+_SIDE = "Side in pixels of the images that a network is shown."
+
 
 @dataclass(frozen=True)
 class FolderSource:
@@ -210,9 +270,24 @@ class FolderSource:
     """
 
     @property
+    def about(self) -> str:
+        """What may be described by a manifest."""
+        return f"a folder of images or a prepared store, by its manifest: {_FROM_FILES}"
+
+    @property
+    def choices(self) -> Mapping[str, Choice]:
+        """The manifest has no default."""
+        manifest = Choice(
+            default="",
+            about="Needed: the file that `elth data manifest` or `elth data prepare` writes; "
+            "relative to the current directory.",
+        )
+        return {"manifest": manifest, "size": Choice(default=SIZE, about=_SIDE)}
+
+    @property
     def defaults(self) -> Mapping[str, Option]:
-        """The manifest has none."""
-        return {"manifest": "", "size": SIZE}
+        """The options with their defaults."""
+        return defaults_of(self.choices)
 
     def describe(self, spec: Spec) -> DatasetInfo:
         """What the manifest tells.
@@ -261,18 +336,25 @@ class FolderSource:
 
 @dataclass(frozen=True, kw_only=True)
 class CountedSource:
-    """A folder that is known by its numbers of classes and images: ImageNet.
-
-    Option: ``size``.
-    """
+    """A folder that is known by its numbers of classes and images: ImageNet."""
 
     info: DatasetInfo
     """Without options."""
 
     @property
-    def defaults(self) -> Mapping[str, Option]:
+    def about(self) -> str:
+        """What it is, and how its images are shown."""
+        return f"ILSVRC2012, checked by its numbers of classes and images: {_FROM_FILES}"
+
+    @property
+    def choices(self) -> Mapping[str, Choice]:
         """The size of the papers."""
-        return {"size": self.info.shape.size}
+        return {"size": Choice(default=self.info.shape.size, about=_SIDE)}
+
+    @property
+    def defaults(self) -> Mapping[str, Option]:
+        """The options with their defaults."""
+        return defaults_of(self.choices)
 
     def describe(self, spec: Spec) -> DatasetInfo:
         """What is known of the dataset at this size."""

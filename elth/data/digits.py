@@ -72,6 +72,8 @@ SOURCE = MemorySource(
         how_to_get="it comes with scikit-learn: reinstall scikit-learn",
     ),
     read=_read,
+    what="handwritten digits that come with scikit-learn, in their order: the last 500 are for "
+    "testing, and most of their writers are unseen",
 )
 
 SHUFFLED = MemorySource(
@@ -83,4 +85,5 @@ SHUFFLED = MemorySource(
         deviation=(6.014,),
     ),
     read=_read_shuffled,
+    what="the same digits, 500 drawn ones for testing, so that both parts have all writers: easier",
 )

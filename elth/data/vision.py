@@ -65,10 +65,15 @@ def _svhn(root: Path, *, download: bool) -> Parts:
 
 
 def _source(
-    read: Reader, *, verifies: bool = False, own: Statistics | None = None, **info: Any
+    read: Reader,
+    *,
+    what: str,
+    verifies: bool = False,
+    own: Statistics | None = None,
+    **info: Any,
 ) -> MemorySource:
     described = DatasetInfo(how_to_get=_HOW, **info)
-    return MemorySource(info=described, read=read, verifies=verifies, own=own)
+    return MemorySource(info=described, read=read, verifies=verifies, own=own, what=what)
 
 
 def _scaled(*shares: float) -> tuple[float, ...]:
@@ -77,6 +82,7 @@ def _scaled(*shares: float) -> tuple[float, ...]:
 
 MNIST = _source(
     _mnist,
+    what="handwritten digits",
     name="mnist",
     shape=DataShape(channels=1, size=28, classes=10),
     train_size=60_000,
@@ -88,6 +94,7 @@ MNIST = _source(
 
 CIFAR10 = _source(
     _cifar10,
+    what="photographs of animals and vehicles",
     name="cifar10",
     shape=DataShape(channels=3, size=32, classes=10),
     train_size=50_000,
@@ -100,6 +107,7 @@ CIFAR10 = _source(
 
 SVHN = _source(
     _svhn,
+    what="house numbers, without the set `extra`",
     verifies=True,
     name="svhn",
     shape=DataShape(channels=3, size=32, classes=10),

@@ -13,7 +13,9 @@ from elth._lazy import lazily
 from elth.networks._anatomy import Anatomy, Stage
 from elth.networks._facts import (
     Facts,
+    about,
     canonical,
+    choices,
     facts,
     module,
     names,
@@ -63,10 +65,12 @@ __all__ = [
     "Facts",
     "Network",
     "Stage",
+    "about",
     "blueprint",
     "build",
     "canonical",
     "check_state",
+    "choices",
     "facts",
     "initialise",
     "macs",

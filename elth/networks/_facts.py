@@ -13,12 +13,30 @@ from elth.flops import Cost
 from elth.networks import _options
 from elth.networks._anatomy import Anatomy, Stage
 from elth.remembered import remembered
-from elth.specs import DataShape, Spec
+from elth.specs import Choice, DataShape, Spec
 
 
 def options(name: str) -> dict[str, Any]:
     """Return the options of a network with their defaults, as ``{"width": 16}``."""
     return dict(_told(name)["defaults"])
+
+
+def choices(name: str) -> dict[str, Choice]:
+    """Return the options of a network: what they are, their defaults and what they may be."""
+    told = _told(name)
+    return {
+        key: Choice(
+            default=default,
+            about=told["meanings"].get(key, ""),
+            words=tuple(told["words"].get(key, ())),
+        )
+        for key, default in told["defaults"].items()
+    }
+
+
+def about(name: str) -> str:
+    """What a network of ours is, in a line; nothing for one from outside."""
+    return str(_told(name).get("about", ""))
 
 
 def canonical(spec: str | Spec) -> Spec:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 from weakref import WeakKeyDictionary
 
 from torch import nn
 
+from elth.meanings import About
 from elth.networks._anatomy import Anatomy
 
-Init = Literal["kaiming_normal", "kaiming_uniform", "kaiming_uniform_fan_out"]
-"""Laws of the initial weights; they go by the fan-in unless they say otherwise."""
+Init = Annotated[
+    Literal["kaiming_normal", "kaiming_uniform", "kaiming_uniform_fan_out"],
+    About("Law of the initial weights; it goes by the fan-in unless it says otherwise."),
+]
 
 
 class Network(nn.Module):
@@ -28,5 +31,6 @@ NAMES: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 Builder = Callable[..., Network]
 """``build(shape, *, option=default, ...)``; the keyword defaults are the network's options.
 
-An option that takes one of several words is annotated with their ``Literal``.
+An option that takes one of several words is annotated with their ``Literal``, and each of ours with
+what it is ``About``.
 """

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from elth.errors import ElthError
+from elth.meanings import About
 from elth.specs import DataShape
 
-Shortcut = Literal["conv", "pad"]
-"""Where the shape changes: a 1x1 convolution with batch normalisation, or ``PadShortcut``."""
+Shortcut = Annotated[
+    Literal["conv", "pad"],
+    About(
+        "Where a block changes the shape: `conv`, a 1x1 convolution with batch normalisation; "
+        "`pad`, channels of zeros and no weights (He et al. 2016, option A)."
+    ),
+]
+Affine = Annotated[bool, About("Whether batch normalisation has scale and shift.")]
 
 
 class PadShortcut(nn.Module):

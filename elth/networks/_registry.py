@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from elth import plugins
+from elth import meanings, plugins
 from elth.convolutions import is_strided_pixel
 from elth.errors import ElthError
 from elth.flops import Cost, Layer
@@ -40,9 +40,13 @@ _OURS = tuple(NETWORKS)
 def catalogue() -> dict[str, dict[str, Any]]:
     """What the functions tell of their options, as JSON values.
 
-    For each network the ``defaults``, and the ``words`` that an option may be.
+    For each network the ``defaults``, the ``words`` that an option may be, the ``meanings`` of the
+    options, and what it is ``about``.
     """
-    return {name: _told(NETWORKS[name]) for name in _OURS}
+    return {
+        name: {**_told(NETWORKS[name]), "about": meanings.headline(NETWORKS[name])}
+        for name in _OURS
+    }
 
 
 def outside(name: str) -> dict[str, Any]:

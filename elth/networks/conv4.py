@@ -6,10 +6,13 @@ followed by max-pooling; then linear layers of 256, 256 and as many units as the
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from elth.meanings import About
 from elth.networks._anatomy import Anatomy, Stage
 from elth.networks._network import Builder, Init, Network
 from elth.networks._parts import check_side
@@ -58,7 +61,15 @@ def _stage(channels_in: int, channels_out: int) -> nn.ModuleList:
     )
 
 
-def _build(shape: DataShape, *, width: int = 64, init: Init = "kaiming_normal") -> Network:
+_Width = Annotated[
+    int,
+    About(
+        "Channels of the first stage; the second has twice, the linear layers four times as many."
+    ),
+]
+
+
+def _build(shape: DataShape, *, width: _Width = 64, init: Init = "kaiming_normal") -> Network:
     return Conv4(shape, width=width, init=init)
 
 

@@ -7,7 +7,7 @@ is imported with the first of these networks.
 from __future__ import annotations
 
 from elth.networks._network import Builder, Init, Network
-from elth.networks._parts import Shortcut, check_side
+from elth.networks._parts import Affine, Shortcut, check_side
 from elth.specs import DataShape
 
 
@@ -16,7 +16,7 @@ def _of_units(*units: int, bottleneck: bool = False) -> Builder:
         shape: DataShape,
         *,
         shortcut: Shortcut = "conv",
-        bn_affine: bool = True,
+        bn_affine: Affine = True,
         init: Init = "kaiming_normal",
     ) -> Network:
         check_side("an ImageNet-type ResNet", shape, halvings=5)

@@ -7,10 +7,13 @@ uniform weights: ``lenet_300_100``.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from elth.meanings import About
 from elth.networks._anatomy import Anatomy, Stage
 from elth.networks._network import Builder, Init, Network
 from elth.specs import DataShape
@@ -52,12 +55,16 @@ class MLP(Network):
         return logits
 
 
+_Width = Annotated[int, About("Units of each hidden layer but the last.")]
+_LastWidth = Annotated[int, About("Units of the last hidden layer.")]
+
+
 def _of_depth(layers: int) -> Builder:
     def build(
         shape: DataShape,
         *,
-        width: int = 300,
-        last_width: int = 100,
+        width: _Width = 300,
+        last_width: _LastWidth = 100,
         init: Init = "kaiming_normal",
     ) -> Network:
         return MLP(shape, layers=layers, width=width, last_width=last_width, init=init)
@@ -68,10 +75,11 @@ def _of_depth(layers: int) -> Builder:
 def _lenet(
     shape: DataShape,
     *,
-    width: int = 300,
-    last_width: int = 100,
+    width: _Width = 300,
+    last_width: _LastWidth = 100,
     init: Init = "kaiming_uniform",
 ) -> Network:
+    """LeNet-300-100: MLP-1, pruned over all layers, from uniform weights (Maene et al. 2021)."""
     return MLP(shape, layers=1, width=width, last_width=last_width, unpruned=(), init=init)
 
 

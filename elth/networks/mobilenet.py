@@ -8,13 +8,16 @@ five repeats.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from elth.meanings import About
 from elth.networks._anatomy import Anatomy, Stage
 from elth.networks._network import Builder, Init, Network
-from elth.networks._parts import check_side
+from elth.networks._parts import Affine, check_side
 from elth.specs import DataShape
 
 
@@ -81,12 +84,18 @@ class MobileNet(Network):
         return logits
 
 
+_Width = Annotated[
+    int, About("Channels of the first convolution; stages have 2, 4, 8, 16 and 32 times as many.")
+]
+_Repeats = Annotated[int, About("Units of the fourth stage after its first.")]
+
+
 def _build(
     shape: DataShape,
     *,
-    width: int = 32,
-    repeats: int = 5,
-    bn_affine: bool = True,
+    width: _Width = 32,
+    repeats: _Repeats = 5,
+    bn_affine: Affine = True,
     init: Init = "kaiming_normal",
 ) -> Network:
     return MobileNet(shape, width=width, repeats=repeats, bn_affine=bn_affine, init=init)

@@ -10,14 +10,16 @@ batch normalisation without scale and shift.
 from __future__ import annotations
 
 import functools
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from elth.meanings import About
 from elth.networks._anatomy import Anatomy, Stage
 from elth.networks._network import Builder, Init, Network
-from elth.networks._parts import PadShortcut, Shortcut, check_side
+from elth.networks._parts import Affine, PadShortcut, Shortcut, check_side
 from elth.specs import DataShape
 
 
@@ -96,13 +98,18 @@ class CifarResNet(Network):
         return logits
 
 
+_Width = Annotated[
+    int, About("Channels of the first stage; the others have twice and four times as many.")
+]
+
+
 def _of_depth(layers: int) -> Builder:
     def build(
         shape: DataShape,
         *,
-        width: int = 16,
+        width: _Width = 16,
         shortcut: Shortcut = "conv",
-        bn_affine: bool = True,
+        bn_affine: Affine = True,
         init: Init = "kaiming_normal",
     ) -> Network:
         return CifarResNet(

@@ -8,13 +8,16 @@ the linear head comes a tail of fc - 1 linear layers of equal width with ReLU, w
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from elth.meanings import About
 from elth.networks._anatomy import Anatomy, Stage
 from elth.networks._network import Builder, Init, Network
-from elth.networks._parts import check_side
+from elth.networks._parts import Affine, check_side
 from elth.specs import DataShape
 
 _CONVOLUTIONS = {
@@ -87,13 +90,25 @@ class VGG(Network):
         return logits
 
 
+_Width = Annotated[
+    int, About("Channels of the first stage; the others have 2, 4, 8 and 8 times as many.")
+]
+_Fc = Annotated[
+    int,
+    About(
+        "Linear layers, the head among them; those before it have as many units as the last stage "
+        "has channels, and ReLU."
+    ),
+]
+
+
 def _of_depth(layers: int) -> Builder:
     def build(
         shape: DataShape,
         *,
-        width: int = 64,
-        fc: int = 1,
-        bn_affine: bool = True,
+        width: _Width = 64,
+        fc: _Fc = 1,
+        bn_affine: Affine = True,
         init: Init = "kaiming_normal",
     ) -> Network:
         return VGG(

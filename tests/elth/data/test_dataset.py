@@ -13,6 +13,7 @@ from elth.data import DATASETS, MemoryDataset, fingerprint
 from elth.data.digits import shuffled
 from elth.errors import ElthError
 from elth.networks import DataShape
+from elth.specs import Choice
 
 IMAGENET = {"mean": [123.675, 116.28, 103.53], "deviation": [58.395, 57.120000000000005, 57.375]}
 IDENTITIES = {
@@ -145,6 +146,18 @@ def test_options_of_a_dataset() -> None:
     assert data.canonical("cifar10(centre_crop=false, statistics=imagenet)") == "cifar10"
     with pytest.raises(ElthError, match="unknown dataset 'cifar'; did you mean 'cifar10'"):
         data.options("cifar")
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_dataset_and_option_says_what_it_is(name: str) -> None:
+    about, known = data.about(name), data.choices(name)
+    assert about[0] != ";"
+    assert {key: one.default for key, one in known.items()} == data.options(name)
+    assert [key for key, one in known.items() if not one.about] == []
+    if name != "folder":
+        by_imagenet = list(data.info(name).mean) == IMAGENET["mean"]
+        assert ("normalised by ImageNet's mean" in about) == by_imagenet
+    assert known.get("statistics", Choice(default=0)).words in ((), ("imagenet", "own"))
 
 
 def test_digits_with_options() -> None:

@@ -145,6 +145,16 @@ def test_options() -> None:
     assert all("init" in networks.options(name) for name in NETWORKS)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_and_option_says_what_it_is(name: str) -> None:
+    assert networks.about(name)
+    known = networks.choices(name)
+    assert {key: one.default for key, one in known.items()} == networks.options(name)
+    assert [key for key, one in known.items() if not one.about] == []
+    for one in known.values():
+        assert (one.default in one.words) == isinstance(one.default, str)
+
+
 def test_canonical_leaves_out_defaults_and_sorts() -> None:
     assert canonical("resnet20(width=16)") == Spec("resnet20")
     assert str(canonical(" resnet20( width = 32 ) ")) == "resnet20(width=32)"
