@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,6 +76,41 @@ def test_a_training_learns_and_gives_the_same_bits_twice(
         ends.append((repr(epochs), state_digest(run.state())))
         assert epochs[-1].test_accuracy > 70, "far above chance, which is 10"
     assert ends[0] == ends[1]
+
+
+_ALONE = """
+import sys
+from elth.data import load
+from elth.tickets import state_digest
+from tests.elth.test_gpu import _training
+device, precision = sys.argv[1:]
+run = _training(load("digits").to(device), compile=True, precision=precision, stop=60)
+list(run)
+print(run.engine.way, state_digest(run.state()))
+"""
+
+
+def ends_of_processes(device: str, precision: str, folder: Path) -> set[str]:
+    """What trainings come to that are compiled by processes of their own, without common files."""
+    root = str(Path(__file__).parents[2])
+    return {
+        subprocess.run(
+            [sys.executable, "-c", _ALONE, device, precision],
+            env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(folder / number), "PYTHONPATH": root},
+            cwd=root,
+            check=True,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+        ).stdout
+        for number in ("first", "second")
+    }
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_each_process_compiles_to_the_same_bits(precision: str, tmp_path: Path) -> None:
+    """PyTorch times kernels before it chooses one, and two of them may add up in other orders."""
+    (end,) = ends_of_processes("cuda", precision, tmp_path)
+    assert end.startswith("compiled")
 
 
 @pytest.mark.parametrize("compile", [False, True])
