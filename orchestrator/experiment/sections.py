@@ -215,6 +215,16 @@ class Resources(Section):
     """Where these checkpoints lie: a directory, or an address as ``s3://BUCKET/PATH``. Beside the
     store when left out; with a store that is a server, nodes of a cluster need a shared place."""
 
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> Resources:
+        if self.workers > 1 and self.gpus not in (0, 1):
+            raise ElthError(
+                f"workers: {self.workers} with gpus: {self.gpus:g} would put two workers of a "
+                "trial on one GPU, which NCCL refuses: write gpus: 1 for one GPU each (or 0 for "
+                "none), or workers: 1"
+            )
+        return self
+
 
 _Recipe = Annotated[Recipe, BeforeValidator(to_recipe)]
 

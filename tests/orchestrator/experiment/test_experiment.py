@@ -173,6 +173,11 @@ def test_an_unknown_word_is_refused_with_the_nearest(
         ("resources.gpus=2", "resources.gpus: input should be less than or equal to 1, found 2"),
         ("resources.gpus=-1", "resources.gpus: input should be greater than or equal to 0, found"),
         ("resources.concurrent=0", "resources.concurrent: input should be greater than or equal"),
+        (
+            "resources={workers: 2, gpus: 0.5}",
+            "in resources: workers: 2 with gpus: 0.5 would put two workers of a trial on one GPU, "
+            "which NCCL refuses: write gpus: 1 for one GPU each (or 0 for none), or workers: 1",
+        ),
         ("recipe.lr=-1", "in recipe: lr of a recipe must be greater than 0, is -1.0"),
         ("recipe.lr=.nan", "in recipe: lr of a recipe must be greater than 0, is nan"),
         ("recipe.lr=abc", "recipe.lr: input should be a valid number, found 'abc'"),
@@ -271,6 +276,12 @@ def test_an_unknown_word_is_refused_with_the_nearest(
 )
 def test_a_value_out_of_its_range_is_refused(path: Path, override: str, message: str) -> None:
     assert _refusal(path, override).startswith(f"{path}: {message}")
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_several_workers_take_whole_gpus(path: Path, gpus: int) -> None:
+    found = load(path, ["resources.workers=2", f"resources.gpus={gpus}"]).resources
+    assert (found.workers, found.gpus) == (2, gpus)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"cpus": 1, "gpus": 0.4}, 6),  # two on each, as no trial lies across two GPUs
         ({"cpus": 4, "gpus": 0.5}, 2),
         ({"cpus": 1, "gpus": 1, "workers": 3}, 1),
-        ({"cpus": 1, "gpus": 0.5, "workers": 4}, 1),  # two on each of two GPUs, and two left over
+        ({"cpus": 1, "gpus": 1, "workers": 2}, 1),  # and one GPU left over
     ],
 )
 def test_slots(wanted: dict[str, Any], slots: int) -> None:
