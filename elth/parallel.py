@@ -114,13 +114,15 @@ def group() -> Iterator[Group]:
     A process group that exists already is taken as it is, and left.
 
     Raises:
-        ElthError: this process was not started by torchrun or the like.
+        ElthError: this process was not started by torchrun or the like, or is not told which of
+            several GPUs is its own.
     """
+    begun = dist.is_initialized()
     device = torch.device("cpu")
     if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        count = dist.get_world_size() if begun else int(os.environ.get("WORLD_SIZE", "1"))
+        device = torch.device("cuda", _own_gpu(count))
         torch.cuda.set_device(device)
-    begun = dist.is_initialized()
     if not begun:
         missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR") if name not in os.environ]
         if missing:
@@ -134,6 +136,27 @@ def group() -> Iterator[Group]:
     finally:
         if not begun:
             dist.destroy_process_group()
+
+
+_NUMBERS = ("SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK")
+"""What srun and Open MPI call the number of a process on its machine."""
+
+
+def _own_gpu(workers: int) -> int:
+    """Which GPU of this machine is this process's."""
+    if "LOCAL_RANK" in os.environ:
+        return int(os.environ["LOCAL_RANK"])
+    gpus = torch.cuda.device_count()
+    if gpus == 1 or workers == 1:  # as srun gives each process one to see
+        return 0
+    for name in _NUMBERS:
+        if name in os.environ:
+            return int(os.environ[name])
+    raise ElthError(
+        f"this process is one of {workers}, sees {gpus} GPUs and is not told which is its own: set "
+        "LOCAL_RANK to its number on this machine, from 0, as torchrun does, or "
+        "CUDA_VISIBLE_DEVICES to one GPU"
+    )
 
 
 class Gradients:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from elth.data import Part
@@ -58,6 +59,48 @@ def test_a_process_that_nothing_started(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ElthError, match="no RANK, WORLD_SIZE, MASTER_ADDR .* start it with torch"):
         group().__enter__()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "given", "own"),
+    [
+        (4, {"LOCAL_RANK": "1", "SLURM_LOCALID": "2"}, 1),
+        (4, {"SLURM_LOCALID": "2", "OMPI_COMM_WORLD_LOCAL_RANK": "3"}, 2),
+        (4, {"OMPI_COMM_WORLD_LOCAL_RANK": "3"}, 3),
+        (1, {"SLURM_LOCALID": "2"}, 0),  # srun lets it see one
+        (4, {"WORLD_SIZE": "1"}, 0),
+        (1, {}, 0),
+    ],
+)
+def test_each_process_takes_a_gpu_of_its_own(
+    gpus: int, given: dict[str, str], own: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _gpu_of(gpus, given, monkeypatch) == own
+
+
+def test_a_process_that_is_not_told_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ElthError, match="one of 2, sees 4 GPUs .* set LOCAL_RANK to its number on"):
+        _gpu_of(4, {}, monkeypatch)
+
+
+def _gpu_of(gpus: int, given: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> int | None:
+    """The GPU that a process takes, one of two unless told."""
+    for name in ("LOCAL_RANK", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    surroundings = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", **given}
+    for name, value in surroundings.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    taken: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    for name in ("init_process_group", "destroy_process_group"):
+        monkeypatch.setattr(dist, name, lambda *_: None)
+    monkeypatch.setattr(dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    with group() as workers:
+        assert taken == [workers.device]
+        return workers.device.index
 
 
 @pytest.mark.parametrize("unit", [1, 4])
