@@ -263,6 +263,7 @@ def arrange_norms(
                 new = GroupedBatchNorm2d(images, child)
             elif group is not None and group.device.type == "cuda" and not compiled:
                 new = nn.SyncBatchNorm.convert_sync_batchnorm(child)
+                new.__class__ = _OnGpu
             else:
                 assert group is not None
                 number += 1
@@ -375,7 +376,20 @@ class SyncBatchNorm2d(_Normalisation):
         return scaled.to(input.dtype)
 
 
-_ARRANGED = (nn.BatchNorm2d, GroupedBatchNorm2d, SyncBatchNorm2d, nn.SyncBatchNorm)
+class _OnGpu(nn.SyncBatchNorm):
+    """PyTorch's own, for parts of a batch that may be empty.
+
+    Of images in bfloat16 the workers send float32, and one that has none would send bfloat16.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise this worker's images (n, C, H, W) of the batch."""
+        if len(input) or input.dtype not in (torch.bfloat16, torch.float16):
+            return super().forward(input)
+        return super().forward(input.float()).to(input.dtype)
+
+
+_ARRANGED = (nn.BatchNorm2d, GroupedBatchNorm2d, SyncBatchNorm2d, nn.SyncBatchNorm, _OnGpu)
 """What ``arrange_norms`` makes others of: PyTorch's own, and what it made before."""
 
 

@@ -23,7 +23,7 @@ from torch import nn
 from elth.data import Part
 from elth.data import load as load_dataset
 from elth.errors import ElthError
-from elth.parallel import Gradients, Group, group, rehearsing
+from elth.parallel import Gradients, Group, arrange_norms, group, rehearsing
 from tests.e2e import parallel_worker as worker
 from tests.elth import compiling_worker as compiling
 
@@ -144,6 +144,39 @@ def test_gradients_keep_their_layout_and_their_place() -> None:
     assert kernel.grad is None, "the loss did not depend on it"
     assert not places[0].any(), "what was there is not added up again"
     assert bias.grad.data_ptr() == places[1].data_ptr()
+
+
+def test_on_gpus_an_empty_part_sends_what_the_others_send(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[int, torch.dtype]] = []
+
+    def forward(self: nn.SyncBatchNorm, input: torch.Tensor) -> torch.Tensor:
+        sent.append((len(input), input.dtype))
+        return input * self.weight[:, None, None].to(input.dtype)
+
+    monkeypatch.setattr(nn.SyncBatchNorm, "forward", forward)
+    network = nn.Sequential(nn.BatchNorm2d(3))
+    weights = dict(network.named_parameters())
+    arrange_norms(network, 0, Group(1, 2, torch.device("cuda")))
+    assert isinstance(network[0], nn.SyncBatchNorm)
+    assert all(one is weights[name] for name, one in network.named_parameters())
+    for images in (0, 2):
+        for dtype in (torch.bfloat16, torch.float32, torch.float64):
+            part = torch.ones(images, 3, 2, 2, dtype=dtype, requires_grad=True)
+            told = network(part)
+            assert told.dtype == dtype
+            told.sum().backward()
+            assert part.grad is not None
+            assert part.grad.shape == part.shape
+    assert sent == [
+        (0, torch.float32),  # PyTorch takes what it sends from it: of bfloat16 that is float32
+        (0, torch.float32),
+        (0, torch.float64),
+        (2, torch.bfloat16),
+        (2, torch.float32),
+        (2, torch.float64),
+    ]
+    arrange_norms(network, 0, None)
+    assert {type(layer) for layer in network} == {nn.BatchNorm2d}
 
 
 @pytest.fixture(scope="module")
