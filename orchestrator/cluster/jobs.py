@@ -27,7 +27,7 @@ from orchestrator.cluster.machines import HANDED
 from orchestrator.cluster.package import pack
 from orchestrator.store import provenance
 from orchestrator.store.opening import check_proxy
-from orchestrator.work.passing import Passed
+from orchestrator.work.passing import Passed, open_settings
 from orchestrator.work.stopping import GRACE_SECONDS
 
 OVER = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -138,7 +138,7 @@ class Jobs:
         """
         job = f"{name}-{uuid.uuid4().hex[:8]}"
         command = shlex.join(["exec", python, "-m", "orchestrator.cli", *words])
-        shown = {provenance.USER: provenance.user()}
+        shown = {**open_settings(), provenance.USER: provenance.user()}
         shown |= {"RAY_JOB_STOP_WAIT_TIME_S": str(int(GRACE_SECONDS) + 75), "COLUMNS": "120"}
         with tempfile.TemporaryDirectory(prefix="elth-") as folder:
             archive = Path(folder) / "project.zip"

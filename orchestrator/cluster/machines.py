@@ -18,6 +18,7 @@ from orchestrator.plan.outside import Outside, take
 from orchestrator.plan.places import trials_on, workers_on
 from orchestrator.store import storage
 from orchestrator.store.address import Store
+from orchestrator.work.passing import open_settings
 from orchestrator.work.resources import asking, numerics_here
 from orchestrator.work.stopping import like_ctrl_c
 
@@ -104,6 +105,7 @@ def _settings(cpus: int) -> dict[str, str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        **open_settings(),
     }
     if "TORCHINDUCTOR_CACHE_DIR" in os.environ:
         wanted["TORCHINDUCTOR_CACHE_DIR"] = os.environ["TORCHINDUCTOR_CACHE_DIR"]

@@ -25,6 +25,7 @@ from ray._private import ray_constants
 from elth.errors import ElthError
 
 _INTERFACE = "lo0" if sys.platform == "darwin" else "lo"
+_SENDING = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 _TOKEN_ELSEWHERE = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
@@ -42,12 +43,9 @@ def start(cpus: int, gpus: int | None = None) -> str:
         ElthError: its token cannot be written, or it gives away another number of GPUs.
     """
     keep_token()
-    # Workers of one job talk to each other without a password.
-    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-        os.environ.setdefault(name, _INTERFACE)
     for name in ("ray", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    with _in_no_cluster():
+    with _in_no_cluster(), _on_loopback():
         ray.init(
             address="local",
             num_cpus=cpus,
@@ -105,6 +103,21 @@ def _in_no_cluster() -> Iterator[None]:
         del os.environ[name]
         if variable is not None:
             os.environ[name] = variable
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Have workers of one job talk there, as they do so without a password, unless told otherwise.
+
+    What Ray starts inherits it; a notebook may connect to a cluster next.
+    """
+    names = [name for name in _SENDING if name not in os.environ]
+    os.environ.update(dict.fromkeys(names, _INTERFACE))
+    try:
+        yield
+    finally:
+        for name in names:
+            del os.environ[name]
 
 
 def keep_token() -> None:

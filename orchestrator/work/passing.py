@@ -2,7 +2,9 @@
 
 Processes that Ray starts on other machines know nothing of the shell in which a command was given.
 Credentials among these values never become part of Ray's description of a job, a command line, a
-log or a tracked value: workers get them as an argument, through Ray's object store.
+log or a tracked value: workers get them as an argument, through Ray's object store. Settings of the
+libraries that send between GPUs and nodes are no secret, and have to be there when a process starts
+(``open_settings``).
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ from orchestrator.store.provenance import USER as USER_NAME
 
 _PREFIXES = ("MLFLOW_", "AWS_", "AZURE_", "GOOGLE_", "GCS_")
 _ALWAYS = ("ELTH_ARITHMETIC", USER_NAME)
+
+_OPEN_PREFIXES = ("NCCL_", "TORCH_NCCL_", "GLOO_", "UCX_")
+_OPEN = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 
 _MORE = "ELTH_ENV"
 """Holds further names, divided by commas."""
@@ -52,6 +57,15 @@ def passed(more: tuple[str, ...] = ()) -> Passed:
     if more:
         found[_MORE] = ",".join(dict.fromkeys(more))
     return Passed(found)
+
+
+def open_settings() -> dict[str, str]:
+    """What of this process's environment Ray may show: how workers send, and allocate on a GPU."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(_OPEN_PREFIXES) or name in _OPEN
+    }
 
 
 def compiled_cache() -> Path:

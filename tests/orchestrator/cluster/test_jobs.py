@@ -140,6 +140,17 @@ def test_a_job_of_a_part_for_some_hours(server: Server, project: Path) -> None:
     assert len(server.submitted) == 1
 
 
+def test_a_jobs_workers_send_as_is_set_here(
+    server: Server, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib0")
+    done = _elth("submit", "configs/small.yaml", "--store", "http://t:5", "--no-follow")
+    assert done.exit_code == 0, done.output
+    (job,) = server.submitted
+    assert job["runtime_env"]["env_vars"]["NCCL_SOCKET_IFNAME"] == "ib0"
+    assert server.packages == {}, "it is no secret"
+
+
 def test_credentials_are_handed_over_and_shown_nowhere(
     server: Server, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

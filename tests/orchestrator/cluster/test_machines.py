@@ -77,9 +77,15 @@ def test_variables_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     found = machines._settings(3)
     assert found["OMP_NUM_THREADS"] == found["TORCHINDUCTOR_COMPILE_THREADS"] == "3"
     assert "swordfish" not in str(found)
-    job = '{"runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1"}}}'
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib0")
+    monkeypatch.setenv("NCCL_DEBUG", "INFO")
+    found = machines._settings(3)
+    assert (found["NCCL_SOCKET_IFNAME"], found["NCCL_DEBUG"]) == ("ib0", "INFO")
+    job = '{"runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1", "NCCL_SOCKET_IFNAME": "eth0"}}}'
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", job)
-    assert "OMP_NUM_THREADS" not in machines._settings(3)
+    found = machines._settings(3)
+    assert not found.keys() & {"OMP_NUM_THREADS", "NCCL_SOCKET_IFNAME"}
+    assert found["NCCL_DEBUG"] == "INFO"
 
 
 # What the nodes see

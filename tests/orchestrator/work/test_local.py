@@ -93,6 +93,18 @@ def test_ray_takes_the_loopback_address_while_it_starts(
     assert os.environ.get(_VARIABLE) == before
 
 
+def test_workers_of_a_ray_of_our_own_talk_on_loopback_and_nothing_else_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib0")
+    with local._on_loopback():
+        assert os.environ["GLOO_SOCKET_IFNAME"].startswith("lo")
+        assert os.environ["NCCL_SOCKET_IFNAME"] == "ib0"
+    assert "GLOO_SOCKET_IFNAME" not in os.environ, "a cluster's workers would be given it"
+    assert os.environ["NCCL_SOCKET_IFNAME"] == "ib0"
+
+
 @pytest.mark.parametrize(
     ("address", "so"),
     [("127.0.0.1", True), ("::1", True), ("127.0.0.2", True), ("192.0.2.1", False)],

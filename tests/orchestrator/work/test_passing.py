@@ -7,14 +7,14 @@ import os
 import pytest
 
 from orchestrator.store.address import Store, without_credentials
-from orchestrator.work.passing import passed, take_credentials
+from orchestrator.work.passing import open_settings, passed, take_credentials
 
 
 @pytest.fixture(autouse=True)
 def variables(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few of each kind."""
     for name in [*os.environ]:
-        if name.startswith(("MLFLOW_", "AWS_", "GOOGLE_", "ELTH_")):
+        if name.startswith(("MLFLOW_", "AWS_", "GOOGLE_", "ELTH_", "NCCL_", "GLOO_", "UCX_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "swordfish")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
@@ -39,6 +39,21 @@ def test_what_was_named_goes_on_from_the_driver_to_its_workers(
     monkeypatch.setattr(os, "environ", dict(os.environ))
     handed.apply()
     assert passed().values == handed.values
+
+
+def test_how_workers_send_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {
+        "NCCL_SOCKET_IFNAME": "ib0",
+        "TORCH_NCCL_TRACE_BUFFER_SIZE": "20",
+        "GLOO_SOCKET_IFNAME": "eth0",
+        "UCX_NET_DEVICES": "mlx5_0:1",
+        "PYTORCH_ALLOC_CONF": "expandable_segments:True",
+        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert open_settings() == given
+    assert not passed().values.keys() & given.keys()
 
 
 def test_values_are_never_shown() -> None:
