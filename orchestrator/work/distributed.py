@@ -32,6 +32,8 @@ _DEATHS = 3
 """How often a group is started anew after one of its processes died."""
 _SECONDS_ALONE = 4 * 3600
 """How long the others wait for the first worker, which may compute a criterion alone."""
+_NAME_BYTES = 128
+"""Of a GPU's name, as all workers send as much."""
 
 
 def work(config: dict[str, Any]) -> None:
@@ -40,6 +42,8 @@ def work(config: dict[str, Any]) -> None:
     reports = config["reports"]
     device = get_train_device() if config["gpus"] else torch.device("cpu")
     group = Group(dist.get_rank(), dist.get_world_size(), device)
+    if config["gpus"]:
+        config = {**config, "device": gpus_of(group)}
     if group.rank:
         follow(config, WORKER, group)
         return
@@ -50,6 +54,13 @@ def work(config: dict[str, Any]) -> None:
             reports.put(astuple(report))
     finally:
         over.set()
+
+
+def gpus_of(group: Group) -> str:
+    """What the GPUs of a group are called, each name once; a numerics class has all of them."""
+    own = torch.cuda.get_device_name(group.device).encode()[:_NAME_BYTES]
+    told = group.gather(own.ljust(_NAME_BYTES, b"\0"))
+    return "+".join(sorted({one.rstrip(b"\0").decode(errors="replace") for one in told}))
 
 
 def _live(reports: Queue, over: threading.Event) -> None:

@@ -181,13 +181,17 @@ def compiles(stage: Stage, choice: bool | str, device: str) -> bool:
     return whole * seconds_of_step(stage) >= _CPU_SECONDS
 
 
-def numerics(threads: int, gpus: float, way: str, workers: int = 1) -> str:
-    """The class within which bits are equal: device, torch, threads, workers, compile, and elth."""
+def numerics(threads: int, gpus: float, way: str, workers: int = 1, device: str = "") -> str:
+    """The class within which bits are equal: device, torch, threads, workers, compile, and elth.
+
+    The device is this process's, unless it is given, as that of a group of workers.
+    """
     import torch
 
     from elth import arithmetic
 
-    device = torch.cuda.get_device_name() if gpus else f"cpu-{arithmetic.processor()}"
+    if not device:
+        device = torch.cuda.get_device_name() if gpus else f"cpu-{arithmetic.processor()}"
     parts = (device, f"torch-{torch.__version__}", f"threads-{threads}", f"workers-{workers}", way)
     return f"{'/'.join(parts)}/elth-{arithmetic.number(workers)}"
 

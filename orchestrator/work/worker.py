@@ -166,7 +166,7 @@ def run_job(
     A stage that is finished in the store is passed over, so a job may be given again after any end.
 
     Args:
-        config: what ``runner.run`` gives to a trial.
+        config: what ``runner.run`` gives to a trial; ``device`` is of what a group computes on.
         worker: what the process keeps.
         group: the workers that do the job together, where this is the first of several; the others
             ``follow`` it.
@@ -383,7 +383,8 @@ def _run_stage(
         raise
     if engine.note:
         yield Report(index=0, note=engine.note)
-    kind = numerics(config["threads"], config["gpus"], engine.way, config["workers"])
+    threads, gpus, workers = (config[name] for name in ("threads", "gpus", "workers"))
+    kind = numerics(threads, gpus, engine.way, workers, config.get("device", ""))
     inflight = InFlight(
         config["inflight"],
         stage.key,

@@ -139,6 +139,8 @@ def test_numerics_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert many == [f"elth-{version}", f"elth-{version}", f"elth-{version + 1}"]
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H")
     assert numerics(1, 0.5, "eager").startswith("H/torch-")
+    assert numerics(1, 1, "eager", 2) == numerics(1, 1, "eager", 2, "H")
+    assert numerics(1, 1, "eager", 2, "A+H").startswith("A+H/torch-")
     assert len({numerics(t, 0, w) for t in (1, 2) for w in ("eager", "compiled")}) == 4
 
 

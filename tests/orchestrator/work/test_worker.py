@@ -602,6 +602,17 @@ def test_of_a_shared_gpu_a_trial_takes_its_share_of_memory(
     assert shares == [0.25]
 
 
+def test_the_class_of_a_group_has_what_all_its_workers_compute_on(
+    store: Store, tracker: Tracker, worker: Worker
+) -> None:
+    found = tiny("unlike", seeds=[15])
+    todo = of_kind(plan.build(found), "rewind_point")
+    assert not any(one.failed for one in _reports(store, found, todo, worker, device="A+H"))
+    (tracked,) = tracker.stages("unlike")
+    assert tracked.numerics == numerics(1, 0, "eager", 1, "A+H")
+    assert tracked.numerics.startswith("A+H/torch-")
+
+
 def test_a_result_of_a_dead_attempt_is_not_read(tracker: Tracker) -> None:
     found = tiny("dead", seeds=[13])
     start = of_kind(plan.build(found), "rewind_point")[0]
