@@ -73,6 +73,9 @@ class PlanSearch(Searcher):
             self.schedule.redo(trial_id, report.redo, report.failed)
         elif report.stopped:
             self.schedule.give_back(trial_id)
+        elif report.died:
+            self._died.add(trial_id)
+            self.died(trial_id, Death(report.failed, report.log))
         elif report.failed:
             why = self._with_log(report.failed) if report.log else report.failed
             stage = self.schedule.fail(trial_id, why)

@@ -34,6 +34,8 @@ class Report:
 
     log: tuple[str, ...] = ()
     """Of a process that died, so that the stage failed: where its log lies, and its last lines."""
+    died: bool = False
+    """Whether it failed as the death of a process does, after which it is begun again."""
     again: tuple[str, ...] = ()
     """Keys of finished stages that are to be done again, as what they are made of is another."""
 

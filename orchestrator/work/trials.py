@@ -132,7 +132,12 @@ class GroupTrial(_Trial):
         if over and self._error is not None and not self._last.failed:
             death = self._deaths.look(self._error)
             log = (death.log, *death.lines) if death.log else tuple(death.told.splitlines())
-            report = Report(index=self._last.index, failed=death.reason, log=log)
+            report = Report(
+                index=self._last.index,
+                failed=death.reason,
+                log=log,
+                died=_begins_again(self._error),
+            )
         if report is not None:
             self._last = report
         done = over or (report is not None and (bool(report.failed) or report.stopped))
@@ -168,3 +173,14 @@ class GroupTrial(_Trial):
             self._thread.join(timeout=30)
         with contextlib.suppress(ray.exceptions.RayError):
             self._reports.shutdown()
+
+
+def _begins_again(error: Exception) -> bool:
+    """Whether a group has ended of what the schedule is to try again.
+
+    That is whatever was in the way of its workers, as a port that was taken, or one of them that
+    did not come. What they raised themselves Ray Train has tried again already.
+    """
+    from ray.train import WorkerGroupError
+
+    return not isinstance(error, WorkerGroupError)

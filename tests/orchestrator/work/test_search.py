@@ -249,6 +249,29 @@ def test_a_group_whose_process_died_is_kept_by_the_driver_and_another_failure_is
     ]
 
 
+def test_a_group_that_did_not_come_together_is_begun_again_a_few_times(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.plan.schedule._PAUSES", (0.0,))
+    schedule = Schedule(finished.plan, (), {}, slots=1)
+    kept = Kept()
+    search = PlanSearch(schedule, reasons=kept)
+    report = Report(index=0, failed="the port was taken", log=("many", "lines"), died=True)
+    first = search.suggest("a")
+    search.on_trial_complete("a", {"report": astuple(report)})
+    now = schedule.snapshot()
+    assert (now.failed, len(now.running)) == ({}, 0)
+    assert [one.partition(" is begun again: ")[2] for one in now.notes] == [
+        "the port was taken; see runs/logs/grid.log"
+    ]
+    assert search.suggest("b")["stages"] == first["stages"]
+    search.on_trial_complete("b", {"report": astuple(report)})
+    (reason,) = schedule.snapshot().failed.values()
+    assert reason.endswith(": 2 times: the port was taken; see runs/logs/grid.log")
+    assert [one[2] for one in kept.failed] == [("many", "lines")]
+    assert [death.reason for _, death in kept.deaths] == ["the port was taken"] * 2
+
+
 class Unread(list[Any]):
     """The trials that Tune keeps: thousands, after a while."""
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import queue
 from collections.abc import Iterator
 from dataclasses import astuple
 from typing import Any
 
 import pytest
+from ray.train import ControllerError, WorkerGroupError
+from ray.util.queue import Empty
 
 from orchestrator.work.telling import Report
-from orchestrator.work.trials import JobTrial, pause_after
+from orchestrator.work.trials import GroupTrial, JobTrial, pause_after
 
 
 def test_a_trial_steps_to_the_end_of_a_stage_or_for_a_second(
@@ -85,3 +88,59 @@ def test_pauses_settle_where_a_driver_keeps_up() -> None:
         if free > 60:
             stood, worked = stood + still, worked + pauses[first]
     assert stood / worked < 0.06
+
+
+class Reports(queue.Queue[Any]):
+    """As Ray's queue, in this process."""
+
+    def __init__(self, **_: Any) -> None:
+        super().__init__()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        try:
+            return super().get(block, timeout)
+        except queue.Empty:
+            raise Empty from None
+
+    def shutdown(self, immediate: bool = False) -> None:
+        """Nothing is to be ended."""
+
+
+@pytest.mark.parametrize("reports", [[], [Report(index=1)]])
+@pytest.mark.parametrize(
+    ("error", "reason", "died"),
+    [
+        (ControllerError(RuntimeError("code: -98\nname: EADDRINUSE")), "name: EADDRINUSE", True),
+        (OSError("the storage is away"), "the storage is away", True),
+        (
+            WorkerGroupError("worker 1:\nValueError: no", {1: ValueError("no")}),
+            "ValueError: no",
+            False,
+        ),
+    ],
+)
+def test_a_group_that_did_not_come_together_is_begun_again(
+    error: Exception,
+    reason: str,
+    died: bool,
+    reports: list[Report],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What its workers raised is not: Ray Train has begun them again already."""
+
+    def fit(config: object, to: Reports, environment: object) -> None:
+        for report in reports:
+            to.put(astuple(report))
+        raise error
+
+    monkeypatch.setattr("orchestrator.work.distributed.fit", fit)
+    monkeypatch.setattr("orchestrator.work.trials.Queue", Reports)
+    trial = GroupTrial.__new__(GroupTrial)
+    trial.setup({}, {})
+    result = trial.step()
+    while not result["done"]:
+        result = trial.step()
+    report = Report(*result["report"])
+    assert report.index == len(reports)
+    assert (report.failed, report.died) == (reason, died)
+    trial.cleanup()
