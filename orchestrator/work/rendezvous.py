@@ -1,21 +1,29 @@
-"""How workers of one job find each other: on the loopback address, where that is their node's.
+"""How workers of one job find each other: on the address of the first one's node.
 
-PyTorch's store for it, as Ray Train starts it, listens on every address and asks for no password.
+PyTorch's store for it, as Ray Train starts it, listens on every address, asks for no password, and
+takes a port that was found free and let go of again: another process may have it by then.
 """
 
 from __future__ import annotations
 
 import datetime
+import errno
+import os
 import socket
 from dataclasses import dataclass
 
+import psutil
 import ray
 import torch.distributed as dist
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _TorchBackend
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed.distributed_c10d import _set_pg_timeout
 
-from orchestrator.work.local import is_loopback
+from elth.errors import ElthError
+
+_START_SECONDS = 300.0
+"""How long workers wait for each other at the start."""
 
 _stores: list[TCPStore] = []
 """The store of this process, which ends with it or with the next."""
@@ -23,7 +31,7 @@ _stores: list[TCPStore] = []
 
 @dataclass
 class Rendezvous(TorchConfig):
-    """Ray Train's setting for PyTorch."""
+    """Ray Train's setting for PyTorch; ``timeout_s`` holds once all workers are there."""
 
     @property
     def backend_cls(self) -> type[_TorchBackend]:
@@ -32,30 +40,32 @@ class Rendezvous(TorchConfig):
 
 
 class _Backend(_TorchBackend):
-    """As Ray Train's, but for a node that has the loopback address."""
+    """As Ray Train's, but the port is held from when it is found."""
 
     def on_start(self, worker_group, backend_config):  # type: ignore[no-untyped-def]
         """Connect the workers."""
         address = worker_group.execute_single(0, ray.util.get_node_ip_address)
-        if not is_loopback(address):
-            return super().on_start(worker_group, backend_config)
         count = len(worker_group)
-        seconds = backend_config.timeout_s
-        port = worker_group.execute_single(0, _listen, address, count, seconds)
+        port = worker_group.execute_single(0, _listen, address, count)
+        seconds, backend = backend_config.timeout_s, backend_config.backend
         joined = [
             worker_group.execute_single_async(
-                rank, _join, address, port, rank, count, seconds, backend_config.backend
+                rank, _join, address, port, rank, count, seconds, backend
             )
             for rank in range(count)
         ]
         ray.get(joined)
-        return None
 
 
-def _listen(address: str, count: int, seconds: float) -> int:
+def _listen(address: str, count: int) -> int:
     """Open the store; returns its port."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    listening = socket.create_server((address, 0), family=family)
+    try:
+        listening = socket.create_server((address, 0), family=family)
+    except OSError as error:
+        if error.errno != errno.EADDRNOTAVAIL:
+            raise
+        listening = socket.create_server(("", 0), family=family)  # it is translated on the way here
     port = int(listening.getsockname()[1])
     _stores[:] = [
         TCPStore(
@@ -63,7 +73,7 @@ def _listen(address: str, count: int, seconds: float) -> int:
             port,
             count,
             is_master=True,
-            timeout=datetime.timedelta(seconds=seconds),
+            timeout=datetime.timedelta(seconds=_START_SECONDS),
             wait_for_workers=False,
             master_listen_fd=listening.detach(),
         )
@@ -72,6 +82,43 @@ def _listen(address: str, count: int, seconds: float) -> int:
 
 
 def _join(address: str, port: int, rank: int, count: int, seconds: float, backend: str) -> None:
-    timeout = datetime.timedelta(seconds=seconds)
-    store = _stores[0] if rank == 0 else TCPStore(address, port, count, timeout=timeout)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timeout)
+    """Take part in the group of all workers.
+
+    Raises:
+        ElthError: not all have come; where to look.
+    """
+    start = datetime.timedelta(seconds=min(seconds, _START_SECONDS))
+    if backend == "nccl" and "TORCH_NCCL_BLOCKING_WAIT" not in os.environ:  # as Ray Train does
+        os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
+    try:
+        store = _stores[0] if rank == 0 else TCPStore(address, port, count, timeout=start)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=start)
+    except RuntimeError as error:  # PyTorch's
+        raise ElthError(
+            f"{_who(rank, count)} does not find the others at {address}:{port}: {_line(error)}; "
+            "do firewalls leave all ports between the nodes open, and is GLOO_SOCKET_IFNAME, where "
+            "it is set, the interface of the network between them?"
+        ) from error
+    _set_pg_timeout(datetime.timedelta(seconds=seconds))
+
+
+def _who(rank: int, count: int) -> str:
+    """Which worker this is, and where."""
+    found = ", ".join(f"{name} {address}" for name, address in _interfaces())
+    return f"worker {rank} of {count} on {socket.gethostname()} ({found or 'no address'})"
+
+
+def _interfaces() -> list[tuple[str, str]]:
+    """Names and IP addresses of the interfaces by which this machine may be reached."""
+    families = (socket.AF_INET, socket.AF_INET6)
+    return [
+        (name, one.address.partition("%")[0])
+        for name, addresses in psutil.net_if_addrs().items()
+        for one in addresses
+        if one.family in families and not one.address.startswith(("127.", "::1", "fe80"))
+    ]
+
+
+def _line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
