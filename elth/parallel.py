@@ -64,6 +64,8 @@ class Group:
     """How many there are."""
     device: torch.device
     """Where this worker computes."""
+    waiting: dist.ProcessGroup | None = None
+    """By what workers wait for one another, on processors, where sums are given up soon."""
 
     def part(self, unit: int = 1) -> Part:
         """Which part of each batch is this worker's."""
@@ -82,15 +84,25 @@ class Group:
     def share(self, value: Any = None) -> Any:
         """Give all workers the first one's value; the others' is not looked at."""
         given = [value]
-        dist.broadcast_object_list(given, src=0, device=self.device)
+        dist.broadcast_object_list(given, src=0, group=self.waiting, device=self._told_on)
         return given[0]
 
     def gather(self, digest: bytes) -> list[bytes]:
         """What each worker gives, in their order; all give as many bytes."""
-        own = torch.tensor(list(digest), dtype=torch.uint8, device=self.device)
+        own = torch.tensor(list(digest), dtype=torch.uint8, device=self._told_on)
         found = [torch.empty_like(own) for _ in range(self.workers)]
-        dist.all_gather(found, own)
+        dist.all_gather(found, own, group=self.waiting)
         return [bytes(one.tolist()) for one in found]
+
+    def meet(self) -> None:
+        """Wait for all workers, where they would not wait long in the next sum."""
+        if self.waiting is not None:
+            dist.barrier(group=self.waiting)
+
+    @property
+    def _told_on(self) -> torch.device:
+        """Where what workers tell each other lies."""
+        return self.device if self.waiting is None else torch.device("cpu")
 
     def check_same(self, tensors: Mapping[str, Tensor], what: str) -> None:
         """Compare tensors by their checksums.

@@ -14,7 +14,6 @@ from typing import Any
 
 import ray
 import torch
-import torch.distributed as dist
 from ray import train
 from ray.train.torch import TorchTrainer
 from ray.train.torch import get_device as get_train_device
@@ -24,7 +23,7 @@ from elth.parallel import Group
 from orchestrator.plan.stage import Stage
 from orchestrator.store import storage
 from orchestrator.work.passing import Passed
-from orchestrator.work.rendezvous import Rendezvous
+from orchestrator.work.rendezvous import Rendezvous, group_on
 from orchestrator.work.telling import SIGN_SECONDS
 from orchestrator.work.worker import WORKER, follow, run_job
 
@@ -32,6 +31,8 @@ _DEATHS = 3
 """How often a group is started anew after one of its processes died."""
 _SECONDS_ALONE = 4 * 3600
 """How long the others wait for the first worker, which may compute a criterion alone."""
+_SECONDS_OF_SUM = 600
+"""How long a sum over GPUs may take: where the network breaks, all of them would spin."""
 _NAME_BYTES = 128
 """Of a GPU's name, as all workers send as much."""
 
@@ -41,7 +42,7 @@ def work(config: dict[str, Any]) -> None:
     config["environment"].apply()
     reports = config["reports"]
     device = get_train_device() if config["gpus"] else torch.device("cpu")
-    group = Group(dist.get_rank(), dist.get_world_size(), device)
+    group = group_on(device, _SECONDS_ALONE)
     if config["gpus"]:
         config = {**config, "device": gpus_of(group)}
     if group.rank:
@@ -80,14 +81,13 @@ def fit(config: Mapping[str, Any], reports: Queue, environment: Passed) -> None:
         Exception: Ray Train's, if the group died too often.
     """
     key = Stage.of(config["stages"][-1]).key
+    backend, seconds = ("nccl", _SECONDS_OF_SUM) if config["gpus"] else ("gloo", _SECONDS_ALONE)
     # Ray Train wants a place that all nodes see, and keeps nothing there that counts.
     place = f"{config['inflight']}-train"
     TorchTrainer(
         work,
         train_loop_config={**config, "reports": reports, "environment": environment},
-        torch_config=Rendezvous(
-            backend="nccl" if config["gpus"] else "gloo", timeout_s=_SECONDS_ALONE
-        ),
+        torch_config=Rendezvous(backend=backend, timeout_s=seconds),
         scaling_config=train.ScalingConfig(
             num_workers=config["workers"],
             use_gpu=config["gpus"] > 0,

@@ -10,10 +10,12 @@ import datetime
 import errno
 import os
 import socket
+import threading
 from dataclasses import dataclass
 
 import psutil
 import ray
+import torch
 import torch.distributed as dist
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _TorchBackend
@@ -21,9 +23,12 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from elth.errors import ElthError
+from elth.parallel import Group
 
 _START_SECONDS = 300.0
 """How long workers wait for each other at the start."""
+_FIRST_SECONDS = 180.0
+"""How long the first sum over GPUs may take, in which NCCL connects them."""
 
 _stores: list[TCPStore] = []
 """The store of this process, which ends with it or with the next."""
@@ -100,6 +105,72 @@ def _join(address: str, port: int, rank: int, count: int, seconds: float, backen
             "it is set, the interface of the network between them?"
         ) from error
     _set_pg_timeout(datetime.timedelta(seconds=seconds))
+
+
+def group_on(device: torch.device, seconds: float) -> Group:
+    """This worker's group, of workers that reach each other.
+
+    On GPUs NCCL adds up, and gives up where a sum takes too long; by Gloo they wait for the first
+    one, which may have to do something alone.
+
+    Args:
+        device: where it computes.
+        seconds: how long they wait for the first one.
+
+    Raises:
+        ElthError: on GPUs they do not reach each other; where to look.
+    """
+    rank, count = dist.get_rank(), dist.get_world_size()
+    if device.type != "cuda":
+        return Group(rank, count, device)
+    own = ray.util.get_node_ip_address()
+    names = [name for name, address in _interfaces() if address == own]
+    if names:  # Gloo itself goes by the host's name, which may be that of the loopback address
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", names[0])
+    try:
+        waiting = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=_START_SECONDS))
+    except RuntimeError as error:
+        raise ElthError(
+            f"{_who(rank, count)} is not reached by Gloo: {_line(error)}; give the interface of "
+            "the network between the nodes by GLOO_SOCKET_IFNAME"
+        ) from error
+    _set_pg_timeout(datetime.timedelta(seconds=seconds), waiting)
+    first_sum(device)
+    return Group(rank, count, device, waiting)
+
+
+def first_sum(device: torch.device) -> None:
+    """Add up something over all workers, which connects them.
+
+    Raises:
+        ElthError: it fails or does not come through; where to look.
+    """
+    rank, count = dist.get_rank(), dist.get_world_size()
+    failures: list[Exception] = []
+
+    def add_up() -> None:
+        try:
+            if device.type == "cuda":
+                torch.cuda.set_device(device)
+            one = torch.ones(1, device=device)
+            dist.all_reduce(one)
+            one.item()  # waits for it
+        except Exception as error:
+            failures.append(error)
+
+    # In a thread, as what hangs in NCCL cannot be interrupted; it ends with the process.
+    adding = threading.Thread(target=add_up, daemon=True, name="elth-first-sum")
+    adding.start()
+    adding.join(_FIRST_SECONDS)
+    if not adding.is_alive() and not failures:
+        return
+    reason = f"nothing within {_FIRST_SECONDS:g} s" if not failures else _line(failures[0])
+    chosen = os.environ.get("NCCL_SOCKET_IFNAME", "not set, so that NCCL chooses")
+    raise ElthError(
+        f"{_who(rank, count)} does not add up with the others: {reason}; give the interface of the "
+        f"network between the nodes by NCCL_SOCKET_IFNAME ({chosen}), and see with NCCL_DEBUG=INFO "
+        "what NCCL tries"
+    ) from (failures[0] if failures else None)
 
 
 def _who(rank: int, count: int) -> str:

@@ -25,7 +25,7 @@ from elth.errors import ElthError
 from elth.parallel import Group
 from elth.repulsion import Repulsion
 from elth.tickets import Ticket, state_digest
-from elth.training import Epoch, NonFiniteLossError
+from elth.training import Epoch, NonFiniteLossError, Training
 from orchestrator.experiment.pruning import Stop
 from orchestrator.plan import outside
 from orchestrator.plan.ending import is_round, link_of, verdict
@@ -255,7 +255,13 @@ def follow(config: Mapping[str, Any], worker: Worker, group: Group) -> None:
         ticket, repulsion, saved = given
         with contextlib.suppress(NonFiniteLossError):
             for _ in training.train(
-                stage, ticket, dataset, engine, repulsion=repulsion, saved=saved
+                stage,
+                ticket,
+                dataset,
+                engine,
+                repulsion=repulsion,
+                saved=saved,
+                at_check=lambda _: group.meet(),
             ):
                 pass
 
@@ -403,6 +409,12 @@ def _run_stage(
     keep = stage.kind == "round" or stage.key in config["keep"]
     if group is not None:
         _share(group, (stage.describe(), (ticket, repulsion, saved)))
+
+    def at_check(at: Training) -> None:
+        inflight.save_if_due(at)
+        if group is not None:  # the others wait for what was written, and for the store
+            group.meet()
+
     with _closing(log, tracker, group):
         epochs = training.train(
             stage,
@@ -411,7 +423,7 @@ def _run_stage(
             engine,
             repulsion=repulsion,
             saved=saved,
-            at_check=inflight.save_if_due,
+            at_check=at_check,
         )
         result = yield from _logged(epochs, log, inflight, start, stop)
         if stage.kind == SPARSE and result.mask is not None:

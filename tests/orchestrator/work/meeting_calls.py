@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 from orchestrator.work import rendezvous
+from orchestrator.work.rendezvous import group_on
 
 
 def begin(rank: int, seconds: float) -> None:
@@ -23,3 +24,29 @@ def late(rank: int, seconds: float) -> float:
     number = torch.tensor(float(rank + 1))
     dist.all_reduce(number)
     return float(number)
+
+
+def patient(rank: int, seconds: float) -> tuple[object, list[bytes], float, str]:
+    """What two workers tell each other as on GPUs, where Gloo stands in for NCCL.
+
+    Returns what the first one shared, what each gathered, how long it waited for the second one,
+    and what a sum said to which that did not come.
+    """
+    rendezvous.first_sum = lambda device: None
+    group = group_on(torch.device("cuda"), 60)
+    shared = group.share({"of": rank})
+    gathered = group.gather(bytes([rank]))
+    began = time.monotonic()
+    time.sleep(seconds * rank)
+    group.meet()
+    waited = time.monotonic() - began
+    if rank:
+        group.meet()
+        return shared, gathered, waited, ""
+    try:
+        dist.all_reduce(torch.ones(()))
+    except RuntimeError as error:
+        return shared, gathered, waited, str(error)
+    finally:
+        group.meet()
+    return shared, gathered, waited, "it came"
