@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import itertools
 import json
+import sys
 import weakref
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from mlflow.entities import Run
 from ray.exceptions import RayTaskError
 from torchvision.io import write_png
@@ -22,13 +24,16 @@ from elth import masks
 from elth.checkpoints import Checkpoint
 from elth.data import Dataset, make_manifest
 from elth.engine import Engine
+from elth.parallel import Group
 from elth.tickets import Ticket, state_digest
+from elth.training import Training
 from orchestrator import plan
 from orchestrator.experiment.pruning import Pruning
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.schedule import Schedule
 from orchestrator.plan.stage import Stage
 from orchestrator.store.address import Store
+from orchestrator.store.inflight import InFlight
 from orchestrator.store.marks import REDONE, is_finished
 from orchestrator.store.runlog import begin_run
 from orchestrator.store.tracker import Tracker
@@ -39,7 +44,7 @@ from orchestrator.work.resources import numerics
 from orchestrator.work.search import PlanSearch
 from orchestrator.work.telling import Report
 from orchestrator.work.tickets import ticket_of
-from orchestrator.work.worker import Worker, run_job
+from orchestrator.work.worker import Worker, follow, run_job
 from tests.orchestrator.helpers import (
     INFINITE,
     RECIPE,
@@ -611,6 +616,41 @@ def test_the_class_of_a_group_has_what_all_its_workers_compute_on(
     (tracked,) = tracker.stages("unlike")
     assert tracked.numerics == numerics(1, 0, "eager", 1, "A+H")
     assert tracked.numerics.startswith("A+H/torch-")
+
+
+def test_workers_meet_wherever_the_first_one_may_have_waited_for_the_storage(
+    store: Store, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All at the same iterations, or they would wait for ever."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+    alone = dist.HashStore()  # type: ignore[attr-defined]
+    dist.init_process_group("gloo", store=alone, rank=0, world_size=1)
+    group, tasks, met = Group(0, 1, torch.device("cpu")), list[Any](), list[str]()
+    saved = InFlight.save_if_due
+
+    def save(self: InFlight, at: Training) -> None:
+        met.append(f"saved {at.step}")
+        saved(self, at)
+
+    monkeypatch.setattr(InFlight, "save_if_due", save)
+    monkeypatch.setattr(Group, "meet", lambda self: met.append("met"))
+    grid = [{"method": "dense", "network": TINY}]
+    found = tiny("together", seeds=[16], grid=grid, recipe={**RECIPE, "length": "3ep"})
+    config = job_config(store, found, list(plan.build(found).stages.values()))
+    try:
+        with monkeypatch.context() as first:
+            first.setattr(Group, "share", lambda self, value=None: tasks.append(value))
+            assert not any(report.failed for report in run_job(config, Worker(), group))
+        assert tasks[-1] is None, "the end"
+        first_met, met[:] = [*met], []
+        todo = iter(tasks)
+        monkeypatch.setattr(Group, "share", lambda self: next(todo))
+        follow(config, Worker(), group)
+    finally:
+        dist.destroy_process_group()
+    assert first_met[1::2] == met
+    assert len(met) > 0
+    assert all(one.startswith("saved ") for one in first_met[::2])
 
 
 def test_a_result_of_a_dead_attempt_is_not_read(tracker: Tracker) -> None:
