@@ -46,7 +46,9 @@ def examine(
     told = []
     before = torch.get_num_threads()
     try:
-        torch.set_num_threads(threads)
+        # A trial for which this machine is too small is not placed on it, and thousands of threads
+        # would stand in each other's way for minutes.
+        torch.set_num_threads(min(threads, os.cpu_count() or 1))
         for one in wanted:
             shape, recipe = info(one["dataset"]).shape, Recipe.of(one["recipe"])
             network = build(one["network"], shape, generator=stream(0, "init"))

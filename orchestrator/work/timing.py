@@ -140,7 +140,7 @@ def _measure(task: Mapping[str, Any]) -> list[float]:
     from orchestrator.work.training import Engines
 
     plugins.use(task["plugins"])
-    torch.set_num_threads(task["threads"])
+    torch.set_num_threads(min(task["threads"], os.cpu_count() or 1))
     engines, datasets, found = Engines(), {}, []
     for stage in map(Stage.of, task["stages"]):
         name = dataset_of(stage)

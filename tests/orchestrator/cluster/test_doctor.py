@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from elth.errors import ElthError
 from orchestrator.cli.main import cli
-from orchestrator.cluster import doctor, machines
+from orchestrator.cluster import arithmetic, doctor, machines
 from orchestrator.cluster.doctor import Finding
 from orchestrator.cluster.jobs import Jobs
 from orchestrator.cluster.machines import Node
@@ -108,6 +109,17 @@ def test_what_can_be_wrong_here(
     assert "WRONG  threads: OMP_NUM_THREADS is 7, and a trial has 9999 cores" in done.output
     assert done.output.count("WRONG") == done.output.count("       -> ") == 3
     assert done.output.endswith("3 things are wrong.\n")
+
+
+def test_no_more_threads_than_cores_look_at_the_arithmetic(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    arithmetic.examine([], 9999, 0)
+    arithmetic.examine([], 1, 0)
+    now = torch.get_num_threads()
+    assert asked == [os.cpu_count(), now, 1, now]
 
 
 @pytest.mark.parametrize("place", ["localhost:5000", "databricks", "file:///a"])
