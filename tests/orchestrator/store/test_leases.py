@@ -17,7 +17,7 @@ from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from elth.errors import ElthError
 from orchestrator import plan
 from orchestrator.plan.stage import Stage
-from orchestrator.store import runlog
+from orchestrator.store import pace, runlog
 from orchestrator.store.address import Store
 from orchestrator.store.board import BOARDS, ROOT, Board, is_deleted
 from orchestrator.store.leases import (
@@ -308,6 +308,7 @@ def test_a_sign_of_life_goes_along_with_epochs_if_one_is_due(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runlog, "_FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(pace, "_SHARE", 1e6)  # else a slow core is waited for
     stage = chain("along", seeds=[71])[0]
     lease = _lease(tracker, stage, ELSEWHERE)
     lease.end()
