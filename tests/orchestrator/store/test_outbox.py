@@ -6,6 +6,7 @@ import errno
 import json
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,22 @@ def _begun(tracker: Tracker, seed: int, driver: str = ALSO) -> tuple[str, RunLog
     return stage.key, log, lease, rewind_result()
 
 
+def _waiting(
+    tracker: Tracker,
+    monkeypatch: pytest.MonkeyPatch,
+    outbox: Path,
+    seed: int,
+    at: str = "add",
+    driver: str = ALSO,
+) -> tuple[str, RunLog, Lease, Iterator[str]]:
+    """A finished stage that waits in an outbox; the last goes on with its delivery."""
+    key, log, lease, result = _begun(tracker, seed, driver)
+    Away(tracker, monkeypatch, at).left = 1
+    steps = deliver(tracker, log, key, result, outbox, keep_weights=False)
+    next(steps)
+    return key, log, lease, steps
+
+
 def _check(tracker: Tracker, key: str, log: RunLog) -> None:
     """It is published once, with every point once."""
     (run,) = tracker.runs_of(key)
@@ -204,10 +221,7 @@ def test_a_stage_that_ends_while_the_store_is_away_is_published_once(
 def test_what_a_dead_process_left_is_published_by_the_next(
     tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key, log, lease, result = _begun(tracker, 110)
-    away = Away(tracker, monkeypatch, "set_terminated")
-    away.left = 1
-    next(deliver(tracker, log, key, result, tmp_path, keep_weights=False))
+    key, log, lease, _ = _waiting(tracker, monkeypatch, tmp_path, 110, "set_terminated")
     lease.end()
     other = Tracker(tracker.store)
     assert publish_all(other, tmp_path) == 1
@@ -220,10 +234,7 @@ def test_what_waits_on_the_disk_of_a_node_is_published(
 ) -> None:
     store, place = str(tracker.store), str(tmp_path)
     assert publish_left(store, place) == 0
-    key, log, lease, result = _begun(tracker, 115)
-    away = Away(tracker, monkeypatch, "add")
-    away.left = 1
-    next(deliver(tracker, log, key, result, tmp_path, keep_weights=False))
+    key, log, lease, _ = _waiting(tracker, monkeypatch, tmp_path, 115)
     lease.end()
     assert publish_left(store, place) == 1
     _check(tracker, key, log)
@@ -233,10 +244,7 @@ def test_what_waits_on_the_disk_of_a_node_is_published(
 def test_publishing_twice_does_no_harm(
     tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key, log, lease, result = _begun(tracker, 111)
-    away = Away(tracker, monkeypatch, "add")
-    away.left = 1
-    next(deliver(tracker, log, key, result, tmp_path, keep_weights=False))
+    key, log, lease, _ = _waiting(tracker, monkeypatch, tmp_path, 111)
     place = tmp_path / log.run_id
     monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
     entry = (place / "entry.json").read_bytes()
@@ -253,11 +261,7 @@ def test_publishing_twice_does_no_harm(
 def test_two_may_publish_an_entry_at_once(
     tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key, log, lease, result = _begun(tracker, 113)
-    away = Away(tracker, monkeypatch, "add")
-    away.left = 1
-    steps = deliver(tracker, log, key, result, tmp_path, keep_weights=False)
-    next(steps)
+    key, log, lease, steps = _waiting(tracker, monkeypatch, tmp_path, 117)
     add = tracker.files.add
 
     def meanwhile(run_id: str, folder: Path) -> None:
@@ -276,10 +280,7 @@ def test_two_may_publish_an_entry_at_once(
 def test_an_entry_that_cannot_be_read_now_stays(
     tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key, log, lease, result = _begun(tracker, 114)
-    away = Away(tracker, monkeypatch, "add")
-    away.left = 1
-    next(deliver(tracker, log, key, result, tmp_path, keep_weights=False))
+    key, log, lease, _ = _waiting(tracker, monkeypatch, tmp_path, 114)
     lease.end()
 
     def broken(_: Path) -> bytes:
@@ -296,12 +297,8 @@ def test_an_entry_that_cannot_be_read_now_stays(
 def test_what_another_has_taken_over_is_not_published(
     tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key, log, lease, result = _begun(tracker, 112, driver=ELSEWHERE)
+    key, log, lease, steps = _waiting(tracker, monkeypatch, tmp_path, 112, driver=ELSEWHERE)
     stage = chain("outbox", seeds=[112])[0]
-    away = Away(tracker, monkeypatch, "add")
-    away.left = 1
-    steps = deliver(tracker, log, key, result, tmp_path, keep_weights=False)
-    next(steps)
     token = f"{log.run_id}:0 60"
     taker = claim(
         tracker,
@@ -318,7 +315,7 @@ def test_what_another_has_taken_over_is_not_published(
     publish_all(tracker, tmp_path)
     assert (tmp_path / log.run_id / "entry.json").exists()
     quick = begin(tracker, stage, driver=ALSO, lease=taker)
-    quick.finish(result, keep_weights=False)
+    quick.finish(rewind_result(), keep_weights=False)
     publish_all(tracker, tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert [run.info.run_id for run in tracker.runs_of(key)] == [quick.run_id]
@@ -329,10 +326,7 @@ def test_what_another_has_taken_over_is_not_published(
 def test_an_entry_of_another_store_is_left_alone(
     tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key, log, lease, result = _begun(tracker, 113)
-    away = Away(tracker, monkeypatch, "add")
-    away.left = 1
-    next(deliver(tracker, log, key, result, tmp_path, keep_weights=False))
+    key, log, lease, _ = _waiting(tracker, monkeypatch, tmp_path, 113)
     path = tmp_path / log.run_id / "entry.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"store": "http://elsewhere"}))
     assert publish_all(tracker, tmp_path) == 0
@@ -369,10 +363,7 @@ def test_what_waits_for_a_directory_is_published_where_that_lies_now(
 def test_an_entry_whose_files_are_not_whole_is_set_aside(
     tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key, log, lease, result = _begun(tracker, 114)
-    away = Away(tracker, monkeypatch, "add")
-    away.left = 1
-    next(deliver(tracker, log, key, result, tmp_path, keep_weights=False))
+    key, log, lease, _ = _waiting(tracker, monkeypatch, tmp_path, 114)
     path = tmp_path / log.run_id / "files/result/rewind.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     assert publish_all(tracker, tmp_path) == 0
