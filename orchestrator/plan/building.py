@@ -19,6 +19,7 @@ from elth.counts import (
 from elth.errors import ElthError
 from elth.networks import facts
 from elth.streams import Noise
+from orchestrator.experiment.claims import Axes
 from orchestrator.experiment.methods import (
     CHAIN,
     METHODS,
@@ -141,13 +142,7 @@ class _Gathered:
 
 def _place(labels: Mapping[str, Any]) -> tuple[Any, ...]:
     """What cells are told apart by; one training may be several, as a round and its sparsity."""
-    return tuple(labels.get(axis, "") for axis in _AXES)
-
-
-_AXES = (
-    *("network", "dataset", "method", "source", "transform", "round", "target", "ticket", "seed"),
-    *(VARIANT, NOISE),
-)
+    return (*Axes.of(labels), labels.get("seed"))
 
 
 class _Builder:
