@@ -8,8 +8,10 @@ whole. Each image is worked on alone, so a batch has the same bits with any numb
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -87,33 +89,7 @@ class ResizedCropFlip:
         top, left, height, width = self.crops.box(index, *image.shape[1:])
         cut = image[:, top : top + height, left : left + width]
         resized = resize(cut, self.size, self.size)
-        return mirrored(resized) if self.flips[index] else resized
-
-
-_SERIAL = 32_767
-"""Elements up to which PyTorch does an operation in the thread that asks.
-
-For more, each thread that decodes would have a team of threads of its own."""
-
-
-def _strips(image: Tensor) -> Iterator[slice]:
-    """Rows of an image (3, H, W), so few at a time that no more threads are begun for them."""
-    height, rows = image.shape[1], max(1, _SERIAL // (3 * image.shape[2]))
-    return (slice(top, top + rows) for top in range(0, height, rows))
-
-
-def mirrored(image: Tensor) -> Tensor:
-    """An image (3, H, W) from right to left, with its channels last in memory."""
-    found = torch.empty_like(image)
-    for rows in _strips(image):
-        found[:, rows].copy_(image[:, rows].flip(2))
-    return found
-
-
-def put(place: Tensor, image: Tensor) -> None:
-    """Copy an image (3, H, W) to its place in a batch."""
-    for rows in _strips(image):
-        place[:, rows].copy_(image[:, rows])
+        return resized.flip(2) if self.flips[index] else resized
 
 
 class FolderDataset:
@@ -197,7 +173,7 @@ class FolderDataset:
             for place, index in zip(places, indices, strict=True):
                 image = images.decode(index)
                 try:
-                    put(place, prepare(image, index))
+                    place.copy_(prepare(image, index))
                 except RuntimeError as error:  # such as too little memory for one that is large
                     reason = str(error).partition("\n")[0]
                     raise ElthError(
@@ -227,13 +203,29 @@ class FolderDataset:
             yield shown, given
 
 
+def decoders(count: int) -> ThreadPoolExecutor:
+    """Threads that decode; what PyTorch does in one of them begins no further threads."""
+    return ThreadPoolExecutor(count, thread_name_prefix="decode", initializer=_begin_no_others)
+
+
+def _begin_no_others() -> None:
+    """Set the number of OpenMP's threads to one for what the calling thread begins.
+
+    ``torch.set_num_threads`` would set it for threads that are begun later, too. Where OpenMP
+    cannot be found by its standard's name, each thread keeps a team of its own: slower, no more.
+    """
+    torch.get_num_threads()  # else the first operation would set what the process has
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).omp_set_num_threads(1)
+
+
 def _ahead(
     batches: Iterable[Tensor],
     submit: Callable[[ThreadPoolExecutor, Tensor], tuple[Tensor, list[Future[None]]]],
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
     """Fill the next batches in threads while one is used; give each with its image numbers."""
     waiting: deque[tuple[Tensor, list[Future[None]], Tensor]] = deque()
-    pool = ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="decode")
+    pool = decoders(torch.get_num_threads())
     upcoming = iter(batches)
     try:
         while True:

@@ -159,8 +159,9 @@ def test_a_network_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         with pytest.raises(TypeError, match="not callable"):
             arithmetic.look(network, recipe, CPU, shape)
+    here = _machine.processor()
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
-    if _machine._hardware()[1] not in ("", "SSE41"):
+    if _machine.processor() != here:  # such a limit may hold already
         with pytest.raises(TypeError, match="not callable"):
             arithmetic.look(_network(), _recipe(), CPU, SHAPE.image)
 
