@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol, get_args, get_type_hints
@@ -114,7 +115,12 @@ def catalogue() -> dict[str, dict[str, Any]]:
     For each criterion whether it ``needs_data``, and for each of its ``settings`` the ``default``,
     what it is ``about``, the ``words`` that it may be and the ``least`` whole number.
     """
-    return {name: _told(CRITERIA[name]) for name in _OURS}
+    return {name: _ours(name) for name in _OURS}
+
+
+@functools.cache
+def _ours(name: str) -> dict[str, Any]:
+    return _told(CRITERIA[name])
 
 
 def _told(criterion: Callable[..., Mask]) -> dict[str, Any]:

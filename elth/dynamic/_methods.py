@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
@@ -45,8 +46,7 @@ class Method:
     @classmethod
     def plain_types(cls) -> dict[str, Any]:
         """The type of each setting, by its name."""
-        hints = get_type_hints(cls)
-        return {field.name: hints[field.name] for field in fields(cls)}
+        return _plain_types(cls)  # type: ignore[arg-type]  # a class that hashes well
 
     def _checked(self, name: str, default: Any) -> Any:
         value, kind = getattr(self, name), self.plain_types()[name]
@@ -299,6 +299,12 @@ class DPF(Method):
         """Linear layers as well, unless all are to be pruned."""
         linear = {n for n, s in shapes.items() if len(s) == 2 and self.layers == "convolutions"}
         return super().dense(shapes, {*unpruned, *linear})
+
+
+@functools.cache
+def _plain_types(cls: type[Any]) -> dict[str, Any]:
+    hints = get_type_hints(cls)
+    return {field.name: hints[field.name] for field in fields(cls)}
 
 
 METHODS: Mapping[str, type[Method]] = {

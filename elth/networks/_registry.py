@@ -43,10 +43,12 @@ def catalogue() -> dict[str, dict[str, Any]]:
     For each network the ``defaults``, the ``words`` that an option may be, the ``meanings`` of the
     options, and what it is ``about``.
     """
-    return {
-        name: {**_told(NETWORKS[name]), "about": meanings.headline(NETWORKS[name])}
-        for name in _OURS
-    }
+    return {name: _ours(NETWORKS[name]) for name in _OURS}
+
+
+@functools.cache
+def _ours(builder: Builder) -> dict[str, Any]:
+    return {**_told(builder), "about": meanings.headline(builder)}
 
 
 def outside(name: str) -> dict[str, Any]:
