@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+_NARROW = 4
+"""Costs that differ by no larger factor stand on a linear axis, which has more ticks."""
+
+
 @mpl.rc_context(STYLE)
 def draw(found: Costs, folder: Path) -> list[Path]:
     """Accuracy against the operations of training, a panel for each network, as PNG and SVG."""
@@ -72,10 +76,12 @@ def _panel(axis: Axes, some: Sequence[Spent], found: Costs) -> None:
             label=name.replace("<-", "←"),
             **style_of(cell, colour),
         )
-    axis.set_xscale("log")
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.xaxis.set_minor_locator(NullLocator())
+    spent = [one.total for one in some]
+    if max(spent) > _NARROW * min(spent):
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.xaxis.set_minor_locator(NullLocator())
     axis.grid(axis="y", color="#dddddd", linewidth=0.6)
     axis.set_xlabel(f"training and search, in dense runs of {found.reference}")
     axis.set_ylabel("test accuracy (%)")
