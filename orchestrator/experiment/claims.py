@@ -92,7 +92,8 @@ class Baseline(Section):
     transform: Annotated[tuple[str, ...], OneOrMore] = ()
     """As cells write it. Left out: any."""
     variant: Annotated[tuple[str, ...], OneOrMore] = ()
-    """``none`` is the experiment itself. Left out: that of what is compared."""
+    """``none`` is the experiment itself. Left out: that of what is compared, or where the method
+    has none of it on that network, as where only RigL is trained for longer, the experiment."""
     noise: Annotated[tuple[Whole, ...], OneOrMore] = (0,)
     """Twins by their numbers. Left out: the cell itself."""
 
@@ -117,19 +118,28 @@ class Baseline(Section):
         text += f", {', '.join(self.variant)}" if self.variant else ""
         return text + (f", noise {', '.join(map(str, self.noise))}" if self.noise != (0,) else "")
 
-    def faces(self, cell: Axes, other: Axes) -> bool:
-        """Whether another cell is what a cell is compared with."""
-        variants = _plain_as_none(self.variant) or (cell.variant,)
-        return (
-            other.method == self.method
-            and cell != other
-            and (cell.dataset, cell.network) == (other.dataset, other.network)
+    def pairs(self, cells: Iterable[Axes], near: Iterable[Axes]) -> list[tuple[Axes, Axes]]:
+        """Cells, each with one that it is compared with.
+
+        Args:
+            cells: of one network and dataset.
+            near: all that there are of these.
+        """
+        own = [one for one in near if one.method == self.method]
+        has = {one.variant for one in own}
+        given = _plain_as_none(self.variant)
+        return [
+            (cell, other)
+            for cell in cells
+            for variants in (given or (cell.variant if cell.variant in has else "",),)
+            for other in own
+            if cell != other
             and (cell.level == other.level or _DENSE in (cell.method, other.method))
             and (not self.source or other.source in self.source)
             and (not self.transform or other.transform in self.transform)
             and other.variant in variants
             and other.noise in self.noise
-        )
+        ]
 
 
 class Claim(Section):
@@ -239,10 +249,8 @@ class Claim(Section):
         return [
             (cell, other)
             for some in near.values()
-            for cell in some
-            if self.is_of(cell)
-            for other in some
-            if baseline.faces(cell, other) and self._is_at(other if _is_dense(cell) else cell)
+            for cell, other in baseline.pairs([one for one in some if self.is_of(one)], some)
+            if self._is_at(other if _is_dense(cell) else cell)
         ]
 
     def is_of(self, cell: Axes) -> bool:

@@ -310,13 +310,11 @@ def _facing(baseline: Baseline, places: Iterable[Axes], report: Report) -> list[
     if report.asked & near.keys():
         near = {where: some for where, some in near.items() if where in report.asked}
     return [
-        (cell, other)
+        pair
         for some in near.values()
-        for others in ([one for one in some if one.method == baseline.method],)
-        for cell in some
-        if cell.method != "dense" and not cell.noise
-        for other in others
-        if baseline.faces(cell, other)
+        for pair in baseline.pairs(
+            [one for one in some if one.method != "dense" and not one.noise], some
+        )
     ]
 
 

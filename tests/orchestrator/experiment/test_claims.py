@@ -110,6 +110,28 @@ def _axes(method: str, **changes: Any) -> Axes:
     return Axes(**{**fields, **changes})
 
 
+def test_what_the_baseline_has_no_variant_of_is_compared_with_the_experiment_itself() -> None:
+    """RigL for longer stands beside the IMP that there is; on another network beside its own."""
+    cells = [
+        _axes("imp"),
+        _axes("rigl"),
+        _axes("rigl", variant="x5"),
+        _axes("rigl", network=TINY_DEEPER),
+        _axes("rigl", network=TINY_DEEPER, variant="x5"),
+        _axes("imp", network=TINY_DEEPER, variant="x5"),
+    ]
+
+    def pairs(of: Any) -> list[tuple[int, int]]:
+        claim = Claim.model_validate({"rigl": "above", "of": of})
+        return [
+            (cells.index(cell), cells.index(other))
+            for cell, other in claim.pairs(cells, claim.of[0])
+        ]
+
+    assert pairs("imp") == [(1, 0), (2, 0), (4, 5)]
+    assert pairs({"method": "imp", "variant": ["none", "x5"]}) == [(1, 0), (2, 0), (3, 5), (4, 5)]
+
+
 def test_pairs_stand_at_one_network_level_and_variant() -> None:
     cells = [
         _axes("imp"),
