@@ -85,7 +85,7 @@ def blocks(report: Report, judged: Judgement) -> list[Block]:
     by_network: dict[tuple[str, str], list[Cell]] = {}
     for cell in report.shown:
         by_network.setdefault((cell.dataset, cell.network), []).append(cell)
-    imps = Imps(report.compared)
+    imps = Imps(report.compared, report.planned)
     return [_block(*where, cells, imps, judged) for where, cells in by_network.items()]
 
 

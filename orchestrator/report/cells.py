@@ -346,20 +346,26 @@ def _sort_key(cell: Cell, variants: Mapping[str, int]) -> tuple[Any, ...]:
 class Imps:
     """The IMP cells of a report, with which others are compared; none of their twins."""
 
-    def __init__(self, cells: Iterable[Cell]) -> None:
-        """Find them among all cells."""
+    def __init__(self, cells: Iterable[Cell], planned: Iterable[Axes] = ()) -> None:
+        """Find them among all cells; what is planned tells which variants IMP has besides."""
         self._found: dict[tuple[Any, ...], Cell] = {}
         for one in cells:
             if one.method == "imp" and not one.noise:
-                self._found.setdefault(self._place(one), one)
+                self._found.setdefault((*self._place(one), one.variant), one)
+        self._variants = {
+            (one.network, one.dataset, one.variant)
+            for one in (*map(Axes.of, self._found.values()), *planned)
+            if one.method == "imp"
+        }
 
     @staticmethod
     def _place(cell: Cell) -> tuple[Any, ...]:
-        return (cell.network, cell.level, cell.dataset, cell.variant)
+        return (cell.network, cell.level, cell.dataset)
 
     def of(self, cell: Cell) -> Cell | None:
-        """The one of the same network, level, dataset and variant."""
-        return self._found.get(self._place(cell))
+        """The one of the same network, level, dataset and variant; see ``Baseline`` of claims."""
+        has_own = (cell.network, cell.dataset, cell.variant) in self._variants
+        return self._found.get((*self._place(cell), cell.variant if has_own else ""))
 
     def difference(self, cell: Cell) -> float | None:
         """Mean accuracy less that of IMP, over the seeds that both have; None without IMP."""

@@ -104,7 +104,7 @@ def to_csv(report: Report, counted: Costs | None = None, judged: Judgement | Non
             *(COLUMNS if counted is not None else ()),
         )
     )
-    imps = Imps(report.compared)
+    imps = Imps(report.compared, report.planned)
     for cell in report.cells:
         gap = imps.difference(cell)
         writer.writerow(

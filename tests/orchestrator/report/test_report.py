@@ -22,6 +22,7 @@ from elth.specs import Spec
 from elth.streams import stream
 from elth.tickets import Ticket
 from orchestrator import plan
+from orchestrator.experiment.claims import Axes
 from orchestrator.experiment.papers import Paper
 from orchestrator.plan.stage import Stage
 from orchestrator.report.cells import Cell, Imps, Report, cells_of, collect
@@ -64,6 +65,7 @@ def _tracked(
     dataset: str = "digits",
     target: str = "",
     ticket: str = "",
+    variant: str = "",
     collapsed: tuple[str, ...] = (),
 ) -> Tracked:
     """A finished stage as the store tells of it; its network has 1,000 prunable weights."""
@@ -71,6 +73,7 @@ def _tracked(
     labels = {"network": network, "method": method, "source": source, "transform": transform}
     labels |= {"target": target} if target else {}
     labels |= {"ticket": ticket} if ticket else {}
+    labels |= {"variant": variant} if variant else {}
     stage = Stage(
         kind=kind, params={}, labels={**labels, "round": k, "seed": seed, "dataset": dataset}
     )
@@ -257,6 +260,24 @@ def test_an_exact_sparsity_is_a_cell_of_its_own() -> None:
     assert [Imps(cells).difference(c) for c in cells if c.method == "snip"] == [-8.0, -8.0]
     alone = cells_of([_tracked("imp", 90.0, k=3), _exact()[3]])
     assert [Imps(alone).difference(cell) for cell in alone] == [None, None]
+
+
+def test_a_variant_that_imp_has_not_stands_beside_that_of_the_experiment_itself() -> None:
+    cells = cells_of(
+        [
+            _tracked("imp", 90.0, k=2),
+            _tracked("imp", 80.0, k=3),
+            _tracked("imp", 70.0, k=3, variant="long"),
+            _tracked("rigl", 91.0, k=2, variant="x5"),
+            _tracked("reinit", 60.0, k=3, variant="long"),
+            _tracked("reinit", 60.0, k=2, variant="long"),  # IMP has the variant, not this round
+        ]
+    )
+    of = {(c.method, c.round): Imps(cells).difference(c) for c in cells if c.method != "imp"}
+    assert of == {("rigl", 2): 1.0, ("reinit", 3): -10.0, ("reinit", 2): None}
+    late = [Axes(dataset="digits", network="resnet20", method="imp", round=9, variant="x5")]
+    (rigl,) = (cell for cell in cells if cell.method == "rigl")
+    assert Imps(cells, late).difference(rigl) is None, "IMP's own is planned"
 
 
 def _imported() -> list[Tracked]:
