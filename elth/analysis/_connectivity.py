@@ -1,16 +1,21 @@
 """Which weights lie on a path from the input to the output, by the network's own forward pass.
 
 Whether there is a path is a yes or no, so nothing is summed up along the way that could overflow or
-vanish, however deep the network is: each layer is computed for ones and zeros, from those of its
-inputs that the image reaches, and tells ones and zeros again; backwards likewise from the logits.
-What lies between the layers, as additions, poolings and reshapes, is done by the network itself,
-and handed back by its own gradients, so no anatomy is needed.
+vanish, however deep the network is: each layer is computed for those of its inputs that the image
+reaches, and tells anew what is reached; backwards likewise from the logits. What lies between the
+layers, as additions, poolings and reshapes, is done by the network itself, and handed back by its
+own gradients, so no anatomy is needed.
 
+* What is reached is told by numbers from 1/2 to 1, drawn for each value by itself, and what is not
+  by 0. Of equal numbers nothing would be left where a network subtracts a mean of its own.
 * The network is run twice: with an image of zeros, which tells what each layer sees without an
-  image, and with one of ones. What differs is reached by the image. So constants make no path,
-  whether biases, learned places or class tokens, in whatever way a network comes to them.
-* Normalisations hand on each value by itself: that their statistics mix values is no path.
+  image, and with one of such numbers. What differs is reached by the image. So constants make no
+  path, whether biases, learned places or class tokens, in whatever way a network comes to them.
+* Normalisations hand on each value by itself: that their statistics mix values is no path. One
+  that a network writes out mixes them, as what it computes is not known.
 * Max-pooling hands on each of its values, and so is done as a mean; nothing is dropped.
+* A layer that makes another weight of its own, as one that is standardised, goes by what the mask
+  keeps of its own.
 * Attention mixes all tokens, whatever is masked. Its results are reached through the values;
   queries and keys are on a path where the other of the two and a value are.
 """
@@ -48,29 +53,48 @@ def connected(
         (classes,); on the CPU.
 
     Raises:
-        ElthError: the mask does not fit the network, or the network gives no logits.
+        ElthError: the mask does not fit the network, the network gives no logits, or they are not
+            reached even where all weights are kept.
     """
     _check(network, mask)
+    found, reached = _followed(network, mask, shape)
+    if not bool(reached.any()):
+        whole = {name: torch.ones_like(m) for name, m in mask.items()}
+        if not bool(_followed(network, whole, shape)[1].any()):
+            raise ElthError(
+                f"no logit of {type(network).__name__} depends on the image even where all weights "
+                "are kept, as far as this measure can follow the network: expected a path through "
+                "PyTorch's own functions (torch.nn.functional); leave the measure out for it"
+            )
+    return found, reached
+
+
+def _followed(
+    network: nn.Module, mask: Mapping[str, Tensor], shape: DataShape
+) -> tuple[Mask, Tensor]:
+    drawn = _Drawn()
     model = copy.deepcopy(network).eval().requires_grad_(False)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(0.5)  # neither the nothing of sums nor the one of products
         for name, m in mask.items():
-            model.get_parameter(name).copy_(m)
+            parameter = model.get_parameter(name)
+            parameter.copy_(m.to(parameter.device) * drawn.like(parameter))
+    calling = _calling(model)
     weights = [model.get_parameter(name).requires_grad_() for name in mask]
     like = weights[0]
     dark = torch.zeros((1, *shape.image), dtype=like.dtype, device=like.device)
-    bright = torch.ones_like(dark)
+    bright = drawn.like(dark)
     devices = [like.device] if like.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.enable_grad():
         torch.manual_seed(0)
-        before = _Paths()
+        before = _Paths(drawn, calling)
         with before:
             without = _logits(model, dark)
         torch.manual_seed(0)
-        with _Paths(before.seen):
+        with _Paths(drawn, calling, before.seen):
             logits = _logits(model, bright)
-        reached = _differs(logits, without)
+        reached = drawn.differs(logits, without)
         gradients = torch.autograd.grad(reached.sum(), weights, materialize_grads=True)
     found = {n: m.cpu() & (g != 0).cpu() for (n, m), g in zip(mask.items(), gradients, strict=True)}
     return found, (reached != 0).flatten().cpu()
@@ -103,28 +127,60 @@ def _logits(model: nn.Module, image: Tensor) -> Tensor:
     return logits
 
 
+def _calling(model: nn.Module) -> list[nn.Module]:
+    """The layers that are being called, the innermost last; kept up to date by hooks."""
+    calling: list[nn.Module] = []
+    for name in prunable(model):
+        owner, _, own = name.rpartition(".")
+        if own == "weight":
+            module = model.get_submodule(owner)
+            module.register_forward_pre_hook(lambda one, _: calling.append(one))
+            module.register_forward_hook(lambda *_: calling.remove(calling[-1]))
+    return calling
+
+
+class _Drawn:
+    """Numbers from 1/2 to 1, each by itself and the same in every process."""
+
+    def __init__(self) -> None:
+        self._generator = torch.Generator().manual_seed(0)
+
+    def like(self, value: Tensor) -> Tensor:
+        """Of the shape, type and device of a value; 1/2 is one of them, 1 is not."""
+        numbers = torch.rand(value.shape, generator=self._generator)
+        return (0.5 + numbers / 2).to(value)
+
+    def differs(self, value: Tensor, other: Tensor | float = 0.0) -> Tensor:
+        """Such a number where two values differ, as float32; backwards where a gradient is not 0.
+
+        Elsewhere 0.
+        """
+        return _Differs.apply(value, other, self)  # type: ignore[no-untyped-call]
+
+
 class _Differs(torch.autograd.Function):
-    """Forwards one where two values differ; backwards one where the gradient is not zero."""
+    """``_Drawn.differs``."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, other: Tensor | float) -> Tensor:
-        ctx.dtype = value.dtype
-        return (value != other).float()
+    def forward(ctx: Any, value: Tensor, other: Tensor | float, drawn: _Drawn) -> Tensor:
+        ctx.dtype, ctx.drawn = value.dtype, drawn
+        differs = (value != other).float()
+        return differs * drawn.like(differs)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return (gradients[0] != 0).to(ctx.dtype), None
-
-
-def _differs(value: Tensor, other: Tensor | float = 0.0) -> Tensor:
-    return _Differs.apply(value, other)  # type: ignore[no-untyped-call]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        reached = (gradients[0] != 0).to(ctx.dtype)
+        return reached * ctx.drawn.like(reached), None, None
 
 
 class _Paths(TorchFunctionMode):
-    """Computes layers for ones and zeros; ``seen`` is what each saw without an image, in order."""
+    """Computes layers for what is reached; ``seen`` is what each saw without an image, in order."""
 
-    def __init__(self, seen: list[Tensor] | None = None) -> None:
+    def __init__(
+        self, drawn: _Drawn, calling: list[nn.Module], seen: list[Tensor] | None = None
+    ) -> None:
         super().__init__()
+        self.drawn, self._calling = drawn, calling
         self.seen: list[Tensor] = [] if seen is None else seen
         self._without = None if seen is None else iter(seen)
 
@@ -135,23 +191,31 @@ class _Paths(TorchFunctionMode):
         return handler(self, func, *args, **(kwargs or {}))
 
     def reached(self, value: Tensor) -> Tensor:
-        """Which values the image reaches, as ones and zeros; none while there is no image."""
+        """Which values the image reaches; none while there is no image."""
         if self._without is None:
             self.seen.append(value.detach().clone())
             return torch.zeros_like(value, dtype=torch.float32)
         other = next(self._without, None)
         if other is None or other.shape != value.shape:
             raise ElthError(
-                "the network calls other layers for an image of ones than for one of zeros, so "
+                "the network calls other layers for an image of noise than for one of zeros, so "
                 "that its paths cannot be told: it must do the same for all images"
             )
-        return _differs(value, other)
+        return self.drawn.differs(value, other)
 
     def layer(
         self, product: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor
     ) -> Tensor:
         """The result of a layer, without its bias: reached by a kept weight of a reached value."""
-        return _differs(product(self.reached(x), _differs(weight)))
+        kept = self.drawn.differs(self._own(weight))
+        return self.drawn.differs(product(self.reached(x), kept))
+
+    def _own(self, weight: Tensor) -> Tensor:
+        """The weight of the layer that is called, where it multiplies by one that it made of it."""
+        if weight.grad_fn is None or weight._is_view() or not self._calling:
+            return weight
+        own = self._calling[-1].get_parameter("weight")
+        return own if own.shape == weight.shape else weight
 
 
 def _linear(paths: _Paths, _: Any, input: Tensor, weight: Tensor, bias: Any = None) -> Tensor:
@@ -221,12 +285,22 @@ def _adaptively_pooled(mean: Callable[..., Tensor]) -> Callable[..., Any]:
 
 
 def _largest(_: _Paths, func: Any, input: Tensor, *args: Any, **more: Any) -> Any:
-    """Of a dimension: reached by all that it compares, and not by the first of them alone."""
+    """Of a dimension, or two: reached by all that it compares, and not by the largest alone."""
+    other = args[0] if args else more.get("other")
+    if isinstance(other, Tensor):
+        return (input + other) / 2
     found = func(input, *args, **more)
     if isinstance(found, Tensor):
-        return found if args or more else input.mean()
+        return input.mean()
     dim = args[0] if args else more["dim"]
     return type(found)((input.mean(dim, found.values.dim() == input.dim()), found.indices))
+
+
+def _extreme(
+    _: _Paths, __: Any, input: Tensor, dim: Any = (), keepdim: bool = False, **more: Any
+) -> Tensor:
+    """Of some dimensions, or all: likewise."""
+    return input.mean(dim, keepdim)
 
 
 def _softmax(_: _Paths, __: Any, input: Tensor, dim: int | None = -1, *a: Any, **more: Any) -> Any:
@@ -285,7 +359,13 @@ _HANDLERS: dict[Any, Callable[..., Any]] = {
             F.rms_norm,
             F.local_response_norm,
             F.normalize,
-            # These are level where the ones and zeros that layers are computed for may lie.
+            # These are level where the numbers may lie that what is reached is told by.
+            F.relu,
+            F.relu_,
+            torch.relu,
+            Tensor.relu,
+            Tensor.relu_,
+            F.relu6,
             F.hardtanh,
             F.softshrink,
             F.hardshrink,
@@ -312,7 +392,14 @@ _HANDLERS: dict[Any, Callable[..., Any]] = {
         ),
         _softmax,
     ),
-    **dict.fromkeys((torch.max, Tensor.max), _largest),
+    **dict.fromkeys(
+        (
+            *(torch.max, Tensor.max, torch.maximum, Tensor.maximum),
+            *(torch.min, Tensor.min, torch.minimum, Tensor.minimum),
+        ),
+        _largest,
+    ),
+    **dict.fromkeys((torch.amax, Tensor.amax, torch.amin, Tensor.amin), _extreme),
     F.scaled_dot_product_attention: _attended,
     F.multi_head_attention_forward: _multi_head,
 }

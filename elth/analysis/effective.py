@@ -98,9 +98,9 @@ def effective_sparsity(
 ) -> Effective:
     """Find the weights of a mask that are effective, and the units that are dead.
 
-    It takes as long as a forward and a backward pass of one image. Even of a dense network not all
-    weights need be effective: the outer taps of a kernel meet nothing but padding where an image
-    has come down to one pixel.
+    It takes as long as two forward passes and a backward pass of one image. Even of a dense network
+    not all weights need be effective: the outer taps of a kernel meet nothing but padding where an
+    image has come down to one pixel.
 
     Args:
         network: of ``elth`` or from outside; its weights do not matter, and it is left as it is.
@@ -108,7 +108,8 @@ def effective_sparsity(
         shape: the shape of its data.
 
     Raises:
-        ElthError: the mask does not fit the network, or the network gives no logits.
+        ElthError: the mask does not fit the network, or the network gives no logits or none that
+            could be followed back to the image even where all weights are kept.
     """
     found, reached = connected(network, mask, shape)
     return Effective(

@@ -467,6 +467,49 @@ def test_a_network_of_which_nothing_is_known() -> None:
     assert effective_sparsity(net, mask, IMAGE).collapsed
 
 
+class Centred(nn.Module):
+    """Of each image, or of each of its places, the mean over some dimensions is taken away."""
+
+    def __init__(self, *dims: int) -> None:
+        super().__init__()
+        self.dims = dims
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x - x.mean(self.dims, keepdim=True)
+        return x / (x.square().mean(self.dims, keepdim=True) + 1e-6).sqrt()
+
+
+class Standardised(nn.Conv2d):
+    """It multiplies by what it makes of its weight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return F.conv2d(x, weight, self.bias, padding=1)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (nn.Conv2d(2, 8, 3, padding=1), Centred(1), nn.ReLU()),
+        (Centred(1, 2, 3), nn.Conv2d(2, 8, 3, padding=1), nn.ReLU(inplace=True)),
+        (Standardised(2, 8, 3, padding=1), nn.ReLU()),
+    ],
+    ids=("layer norm", "images", "weights"),
+)
+def test_a_mean_that_is_taken_away_stops_no_path(layers: tuple[nn.Module, ...]) -> None:
+    net = nn.Sequential(*layers, nn.Conv2d(8, 4, 3, padding=1), nn.Flatten(), nn.Linear(64, 3))
+    found = effective_sparsity(net, masks.ones(net), IMAGE)
+    assert (found.effective, found.dead, found.outputs) == (found.total, 0, 3)
+
+
+def test_a_weight_that_a_layer_makes_of_its_own_goes_by_the_mask() -> None:
+    net = nn.Sequential(Standardised(2, 3, 3, padding=1), nn.Flatten(), nn.Linear(48, 3))
+    mask = masks.ones(net)
+    mask["0.weight"][:] = False
+    mask["0.weight"][0, 0, 1, 1] = True
+    assert _of(net, mask, IMAGE) == {"0": 1, "2": 3 * 16}
+
+
 # What is told, and what is refused ---------------------------------------------------------------
 
 
@@ -524,6 +567,13 @@ class Talkative(Two):
         return (super().forward(x), x)  # type: ignore[return-value]
 
 
+class Deaf(Two):
+    """Two, of which no logit depends on the image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(torch.zeros_like(x))
+
+
 class Fickle(Two):
     """Two, of which dark images skip the hidden layer."""
 
@@ -568,5 +618,7 @@ def test_networks_that_do_not_fit() -> None:
         effective_sparsity(nn.Flatten(), {}, PIXELS)
     with pytest.raises(ElthError, match="the network gave a tuple for an image; expected logits"):
         effective_sparsity(Talkative(), masks.ones(Two()), PIXELS)
-    with pytest.raises(ElthError, match="calls other layers for an image of ones than for one of"):
+    with pytest.raises(ElthError, match="calls other layers for an image of noise than for one o"):
         effective_sparsity(Fickle(), masks.ones(Fickle()), PIXELS)
+    with pytest.raises(ElthError, match="no logit of Deaf depends on the image even where all wei"):
+        effective_sparsity(Deaf(), _mask(first=[[1, 1], [0, 0]], second=[[1, 1]]), PIXELS)
