@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from elth.files import write_atomic
 from elth.measures import LINE, measure_of
-from orchestrator.report.analyses import Analyses, Group, Measured, grouped, shown, words
+from orchestrator.report.analyses import Analyses, Group, Looked, Measured, grouped, shown, words
 from orchestrator.report.figure import ETT_COLOURS, STYLE
 from orchestrator.store.content import spell_seeds
 
@@ -143,6 +144,43 @@ def _arranged(group: Group) -> tuple[list[str], int]:
     return lines, min(_COLUMNS, len(lines))
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Levels:
+    """The levels of a whole figure, so that one has the same colour and name in each panel."""
+
+    known: bool
+    """Whether they go by the weights that remain; else by their rounds."""
+    colours: dict[str, Any]
+    """Of each level by its label, densest first."""
+
+    @classmethod
+    def of(cls, looks: Iterable[Looked]) -> _Levels:
+        """Those of the networks that a figure shows."""
+        every = list(looks)
+        known = all(look.remaining is not None for look in every)
+        every.sort(key=lambda look: (-(look.remaining or 0) if known else 0, look.level))
+        labels = list(dict.fromkeys(_level_label(look, known) for look in every))
+        colours = list(_COLOURS)
+        if len(labels) > _CURVES:
+            colours = list(mpl.colormaps[_MAP](np.linspace(0, 0.92, len(labels))))
+        return cls(known=known, colours=dict(zip(labels, colours, strict=False)))
+
+    @property
+    def are_many(self) -> bool:
+        """Whether there are more than single colours tell apart."""
+        return len(self.colours) > _CURVES
+
+    def label(self, look: Looked) -> str:
+        """The level of a network as the key names it."""
+        return _level_label(look, self.known)
+
+
+def _level_label(look: Looked, known: bool) -> str:
+    if known:
+        return f"{100 * (look.remaining or 0):.3g} %"
+    return f"sparsity {look.target}" if look.target else f"round {look.round}"
+
+
 # Matrices
 
 
@@ -217,15 +255,17 @@ def _paths(group: Group, variants: Sequence[str]) -> Drawn:
     lines, columns = _arranged(group)
     for name in _along(group):
         figure, axes = _figure(len(lines), columns=columns, width=3.8)
+        levels = _Levels.of(one.densest for one in group.found)
         tops = [
-            _path_panel(axis, group.lines[n], name) for axis, n in zip(axes, lines, strict=True)
+            _path_panel(axis, group.lines[n], name, levels)
+            for axis, n in zip(axes, lines, strict=True)
         ]
         for axis, line in zip(axes, lines, strict=True):
             axis.set_ylim(bottom=0, top=1.08 * max(tops) if max(tops) else 1)
             axis.set_title(line, loc="left", fontweight="bold", fontsize=10)
             axis.set_xlabel("a: from the first network (0) to the second (1)")
             axis.set_ylabel(_PATHS[name])
-        _share_key(figure, axes)
+        _share_key(figure, axes, levels)
         _headed(figure, group, f"{_PATHS[name]} on the straight path between {group.between}")
         yield f"path_{name}", figure
 
@@ -233,9 +273,10 @@ def _paths(group: Group, variants: Sequence[str]) -> Drawn:
 def _one_path(group: Group) -> Figure:
     """The curves of one pair, a panel for each of error and loss."""
     names = _along(group)
+    levels = _Levels.of(one.densest for one in group.found)
     figure, axes = _figure(len(names), columns=2, width=4.2)
     for axis, name in zip(axes, names, strict=True):
-        top = _path_panel(axis, group.found, name)
+        top = _path_panel(axis, group.found, name, levels)
         axis.set_ylim(bottom=0, top=1.08 * top or 1)
         axis.set_xlabel("a: from the first network (0) to the second (1)")
         axis.set_ylabel(_PATHS[name])
@@ -257,46 +298,47 @@ _PATHS = {
 }
 
 
-def _path_panel(axis: Axes, found: Sequence[Measured], name: str) -> float:
+def _path_panel(axis: Axes, found: Sequence[Measured], name: str, levels: _Levels) -> float:
     """A curve for each pair, mean over its seeds; returns the highest value between the ends."""
     pairs: dict[tuple[Any, ...], list[Measured]] = {}
     for one in found:
         pairs.setdefault(tuple(look.level for look in one.of), []).append(one)
     top = 0.0
-    many = len(pairs) > _CURVES
-    shades = mpl.colormaps[_MAP](np.linspace(0, 0.92, len(pairs)))
-    for number, some in enumerate(pairs.values()):
+    for some in pairs.values():
         at = [point["at"] for point in some[0].result["points"]]
         runs = [[point.get(name) for point in one.result["points"]] for one in some]
         values = np.mean(np.array(runs, dtype=float), axis=0)
         inside = values[[0 <= a <= 1 for a in at]]
         top = max(top, float(np.max(inside[np.isfinite(inside)], initial=0.0)))
-        remaining = some[0].densest.remaining
-        label = f"{_percent(remaining, f'round {some[0].densest.round}')} %"
-        axis.plot(
-            at,
-            values,
-            color=shades[number] if many else _COLOURS[number],
-            linewidth=1.2 if many else 1.6,
-            label=label if remaining is not None else label.removesuffix(" %"),
-        )
-        if not many and len(runs) > 1:
+        label = levels.label(some[0].densest)
+        colour = levels.colours[label]
+        axis.plot(at, values, color=colour, linewidth=1.2 if levels.are_many else 1.6, label=label)
+        if not levels.are_many and len(runs) > 1:
             low, high = np.min(np.array(runs, float), 0), np.max(np.array(runs, float), 0)
-            axis.fill_between(at, low, high, color=_COLOURS[number], alpha=0.12, linewidth=0)
+            axis.fill_between(at, low, high, color=colour, alpha=0.12, linewidth=0)
     for end in (0, 1):
         axis.axvline(end, color="#bbbbbb", linewidth=0.8, zorder=0)
     return top
 
 
-def _share_key(figure: Figure, axes: Sequence[Axes]) -> None:
+def _share_key(figure: Figure, axes: Sequence[Axes], levels: _Levels) -> None:
     """One key for panels of pairs: of many a few, from the first to the last."""
-    handles, labels = max(
-        (axis.get_legend_handles_labels() for axis in axes), key=lambda f: len(f[0])
-    )
-    if len(handles) > _CURVES:
-        chosen = sorted({round(i * (len(handles) - 1) / 5) for i in range(6)})
-        handles, labels = [handles[i] for i in chosen], [labels[i] for i in chosen]
-    _key(figure, handles, labels, title="weights remaining in the denser network")
+    found = _labelled(axes)
+    labels = [label for label in levels.colours if label in found]
+    if len(labels) > _CURVES:
+        chosen = sorted({round(i * (len(labels) - 1) / 5) for i in range(6)})
+        labels = [labels[i] for i in chosen]
+    title = "weights remaining in the denser network" if levels.known else "the denser network"
+    _key(figure, [found[label] for label in labels], labels, title=title)
+
+
+def _labelled(axes: Sequence[Axes]) -> dict[str, Any]:
+    """What is drawn in any of some panels, by its label."""
+    found: dict[str, Any] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    return found
 
 
 def _key(figure: Figure, handles: Sequence[Any], labels: Sequence[str], title: str = "") -> None:
@@ -340,10 +382,7 @@ def _over_sparsity(group: Group, variants: Sequence[str]) -> Drawn:
         low, high = min(a.get_ylim()[0] for a in some), max(a.get_ylim()[1] for a in some)
         for axis in some:
             axis.set_ylim(low, high)
-    found: dict[str, Any] = {}
-    for axis in axes:
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
+    found = _labelled(axes)
     if len(found) > 1 or list(found) != list(parts):
         _key(figure, list(found.values()), list(found))
     what = f"{group.measure} between {group.between}" if group.between else group.measure
@@ -498,24 +537,22 @@ def _histograms(group: Group, variants: Sequence[str]) -> Drawn:
     """
     lines, columns = _arranged(group)
     figure, axes = _figure(len(lines), columns=columns, width=3.6, height=3.0)
+    chosen = _chosen(group)
+    one_only = all(len(looks) == 1 for looks in _common(group).values())
+    levels = _Levels.of(look for looks in chosen.values() for look in looks.values())
     for axis, line in zip(axes, lines, strict=True):
         some = group.lines[line]
-        rounds = min(len(one.result["rounds"]) for one in some)
-        chosen = sorted({round(i * (rounds - 1) / (_CURVES - 1)) for i in range(_CURVES)})
-        one_only = rounds == 1
-        for number, k in enumerate(chosen):
+        for k, look in chosen[line].items():
             edges, counts = _counts([one.result["rounds"][k] for one in some])
-            look = some[0].of[k]
-            shade = "#0072B2" if one_only else _COLOURS[number]
-            share = counts if one_only else counts / max(counts.sum(), 1)
-            label = f"{_percent(look.remaining, f'round {look.round}')} %"
+            label = levels.label(look)
+            alone = one_only and len(levels.colours) == 1
             axis.stairs(
-                share,
+                counts if one_only else counts / max(counts.sum(), 1),
                 edges,
                 fill=one_only,
-                color=shade,
+                color="#0072B2" if alone else levels.colours[label],
                 linewidth=1.2,
-                label=label if look.remaining is not None else label.removesuffix(" %"),
+                label=label,
             )
         axis.set_title(line, loc="left", fontweight="bold", fontsize=10)
         axis.set_xlabel("weight")
@@ -523,12 +560,40 @@ def _histograms(group: Group, variants: Sequence[str]) -> Drawn:
     width = max(max(map(abs, axis.get_xlim())) for axis in axes)
     for axis in axes:
         axis.set_xlim(-width, width)
-    handles, labels = axes[0].get_legend_handles_labels()
-    _key(figure, handles, labels, title="weights remaining")
+    found = _labelled(axes)
+    labels = [label for label in levels.colours if label in found]
+    title = "weights remaining" if levels.known else ""
+    _key(figure, [found[label] for label in labels], labels, title=title)
     _headed(figure, group, "surviving weights")
     yield "", figure
     if any(len(one.of) > 1 for one in group.found):
         yield from (("bimodality", figure) for _, figure in _over_sparsity(group, variants))
+
+
+def _common(group: Group) -> dict[str, tuple[Looked, ...]]:
+    """Of each line the networks that all its seeds have."""
+    return {
+        line: some[0].of[: min(len(one.result["rounds"]) for one in some)]
+        for line, some in group.lines.items()
+    }
+
+
+def _chosen(group: Group) -> dict[str, dict[int, Looked]]:
+    """Of each line a few networks by their places, of the same levels in all where there are."""
+    common = _common(group)
+    every = _few(sorted({look.level for looks in common.values() for look in looks}))
+    found = {}
+    for line, looks in common.items():
+        shared = [k for k, look in enumerate(looks) if look.level in every]
+        places = shared if len(shared) > 1 else _few(range(len(looks)))
+        found[line] = {k: looks[k] for k in places}
+    return found
+
+
+def _few(some: Sequence[Any]) -> list[Any]:
+    """At most as many as a panel shows, evenly, the first and the last among them."""
+    last = len(some) - 1
+    return [some[i] for i in sorted({round(i * last / (_CURVES - 1)) for i in range(_CURVES)})]
 
 
 def _counts(found: Sequence[dict[str, Any]]) -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
 from orchestrator.report import pictures
 from orchestrator.report.analyses import Analyses, Measured
@@ -125,3 +126,46 @@ def test_of_single_numbers_an_analysis_has_no_picture() -> None:
     assert list(_drawn(overlap)) == ["overlap_seeds"]
     for one in (_matrix(0.1), barrier([looked(0), looked(1)], 9)):
         assert (pictures.png_of(one) or b"").startswith(b"\x89PNG")
+
+
+def _colours(figure: Any) -> list[dict[str, Any]]:
+    """Of each panel the colours by what they stand for, and of the key."""
+    found = []
+    for axis in figure.axes:
+        handles, labels = axis.get_legend_handles_labels()
+        found.append({n: _colour(h) for h, n in zip(handles, labels, strict=True)})
+    (key,) = figure.legends
+    names = [text.get_text() for text in key.get_texts()]
+    found.append({n: _colour(h) for h, n in zip(key.legend_handles, names, strict=True)})
+    return found
+
+
+def _colour(drawn: Any) -> str:
+    own = drawn.get_color() if hasattr(drawn, "get_color") else drawn.get_edgecolor()
+    return str(to_hex(own))
+
+
+@pytest.mark.parametrize(("dense", "drawn_anew"), [(3, 3), (32, 29)])
+def test_a_level_has_one_colour_in_all_panels_and_in_the_key(dense: int, drawn_anew: int) -> None:
+    found = [barrier([looked(k), looked(k + 1)], 10) for k in range(dense)]
+    found += [
+        barrier([looked(k, "reinit"), looked(k + 1, "reinit")], 10) for k in range(1, drawn_anew)
+    ]
+    first, second, key = _colours(_drawn(*found)["barrier_rounds_path_test_error"])
+    assert len(second) > 1
+    assert second.items() <= first.items()
+    assert key.items() <= first.items()
+    assert {"100 %", list(first)[-1]} <= set(key)
+
+
+def test_histograms_of_a_level_have_one_colour_and_the_key_has_all_levels() -> None:
+    found = [
+        made(
+            "histograms", [looked(k, method) for k in rounds], {"rounds": [_histogram(0, [2])] * n}
+        )
+        for method, rounds, n in (("imp", range(1, 4), 3), ("reinit", range(5), 5))
+    ]
+    first, second, key = _colours(_drawn(*found)["histograms"])
+    assert list(second) == ["100 %", "80 %", "64 %", "51.2 %", "41 %"]
+    assert first.items() < second.items()
+    assert key == second
