@@ -34,10 +34,16 @@ class Layer:
     """Output channels, or units."""
     macs: int
     """Multiplications with them, when none is pruned: each weight is applied at so many places."""
+    made: int | None = None
+    """Numbers that come out of the layer, where they are not its output channels at each place that
+    a weight is applied: a transposed convolution with a stride makes more. None where they are, and
+    in a cost that was stored before it told."""
 
     @property
     def values(self) -> Fraction:
-        """Numbers that come out of the layer: output channels times places."""
+        """Numbers that come out of the layer for one image."""
+        if self.made is not None:
+            return Fraction(self.made)
         return Fraction(self.macs * self.outputs, self.weights)
 
 
@@ -54,14 +60,20 @@ class Cost:
     def of(plain: Mapping[str, Any]) -> Cost:
         """Read what ``plain`` gave."""
         layers = {
-            name: Layer(weights=weights, outputs=outputs, macs=macs)
-            for name, (weights, outputs, macs) in plain["layers"].items()
+            name: Layer(weights=weights, outputs=outputs, macs=macs, made=next(iter(made), None))
+            for name, (weights, outputs, macs, *made) in plain["layers"].items()
         }
         return Cost(layers, plain["other"])
 
     def plain(self) -> dict[str, Any]:
-        """As JSON values: of each layer weights, outputs and multiplications."""
-        layers = {n: [one.weights, one.outputs, one.macs] for n, one in self.layers.items()}
+        """As JSON values: of each layer weights, outputs and multiplications.
+
+        And a fourth number, what the layer makes, where that does not follow from those.
+        """
+        layers = {
+            name: [one.weights, one.outputs, one.macs, *([] if one.made is None else [one.made])]
+            for name, one in self.layers.items()
+        }
         return {"layers": layers, "other": self.other}
 
     def macs(self, kept: Mapping[str, int | Fraction] | None = None) -> Fraction:

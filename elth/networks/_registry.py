@@ -325,16 +325,17 @@ def macs(spec: str | Spec, shape: DataShape) -> int:
 
 def cost(spec: str | Spec, shape: DataShape) -> Cost:
     """What each prunable weight does for one image, forward, and what else is multiplied."""
-    total, _, by_layer = _counted(_canonical(spec), shape)
+    total, _, by_layer, made = _counted(_canonical(spec), shape)
     network = blueprint(spec, shape)
     layers = {}
     for prefix, module in network.named_modules():
         for own in _own_prunable(module):
             name, weight = f"{prefix}.{own}" if prefix else own, module.get_parameter(own)
             outputs = getattr(module, "out_channels", weight.shape[0])
-            layers[name] = Layer(
-                weights=weight.numel(), outputs=outputs, macs=by_layer.get(name, 0)
-            )
+            layer = Layer(weights=weight.numel(), outputs=outputs, macs=by_layer.get(name, 0))
+            if made.get(name, layer.values) != layer.values:
+                layer = dataclasses.replace(layer, made=made[name])
+            layers[name] = layer
     return Cost(layers, total - sum(layer.macs for layer in layers.values()))
 
 
@@ -344,8 +345,11 @@ def norm_values(spec: str | Spec, shape: DataShape) -> int:
 
 
 @functools.lru_cache(maxsize=256)
-def _counted(spec: Spec, shape: DataShape) -> tuple[int, int, dict[str, int]]:
-    """Multiplications, values at the smallest normalisation, and multiplications by weight."""
+def _counted(spec: Spec, shape: DataShape) -> tuple[int, int, dict[str, int], dict[str, int]]:
+    """Multiplications, and values at the smallest normalisation; then by weight what it multiplies.
+
+    And what its layer makes, where that is noted: of ours, it follows from the multiplications.
+    """
     if spec.name not in _OURS:
         return _counted_by_doing(spec, shape)
     with torch.device("meta"):
@@ -382,10 +386,12 @@ def _counted(spec: Spec, shape: DataShape) -> tuple[int, int, dict[str, int]]:
             vars(module)["forward"] = pass_on
     with torch.no_grad():
         network.eval()(torch.zeros(1, *shape.image))
-    return sum(by_layer.values()), min(values[1:], default=0), by_layer
+    return sum(by_layer.values()), min(values[1:], default=0), by_layer, {}
 
 
-def _counted_by_doing(spec: Spec, shape: DataShape) -> tuple[int, int, dict[str, int]]:
+def _counted_by_doing(
+    spec: Spec, shape: DataShape
+) -> tuple[int, int, dict[str, int], dict[str, int]]:
     """The same of a network of which nothing is known: an image is shown to it.
 
     Raises:
@@ -403,8 +409,10 @@ def _counted_by_doing(spec: Spec, shape: DataShape) -> tuple[int, int, dict[str,
     before = torch.backends.mha.get_fastpath_enabled()  # attention as one operation is not counted
     torch.backends.mha.set_fastpath_enabled(False)
     by_layer: dict[str, int] = {}
+    made: dict[str, int] = {}
+    noting = _noting(network, by_layer, made)
     try:
-        with FlopCounterMode(display=False) as counter, _noting(network, by_layer), torch.no_grad():
+        with FlopCounterMode(display=False) as counter, noting, torch.no_grad():
             logits = network(torch.zeros((1, *shape.image), dtype=like.dtype))
     except ElthError:
         raise
@@ -420,7 +428,7 @@ def _counted_by_doing(spec: Spec, shape: DataShape) -> tuple[int, int, dict[str,
             f"{spec} gives {found} for an image of {shape}; expected logits (N, classes), here "
             f"(1, {shape.classes})"
         )
-    return counter.get_total_flops() // 2, smallest_norm(network, shape)[1], by_layer
+    return counter.get_total_flops() // 2, smallest_norm(network, shape)[1], by_layer, made
 
 
 def _attended(
@@ -444,8 +452,10 @@ def _attended(
 
 
 @contextlib.contextmanager
-def _noting(network: nn.Module, by_layer: dict[str, int]) -> Iterator[None]:
+def _noting(network: nn.Module, by_layer: dict[str, int], made: dict[str, int]) -> Iterator[None]:
     """Note what the prunable weights of each module multiply while an image goes through.
+
+    And, in ``made``, how many values come out of a convolution or a linear layer.
 
     Of attention, weights for queries are applied to the tokens that ask, those for keys and values
     to the tokens that are asked, which are others where a network looks at something else.
@@ -471,6 +481,8 @@ def _noting(network: nn.Module, by_layer: dict[str, int]) -> Iterator[None]:
                 full = f"{name}.{own}" if name else own
                 done = module.get_parameter(own).numel() * places
                 by_layer[full] = by_layer.get(full, 0) + done
+                if isinstance(output, Tensor):
+                    made[full] = made.get(full, 0) + output.numel()
 
         return hook
 

@@ -205,6 +205,45 @@ def test_attention_to_other_tokens_is_counted_by_who_asks_and_who_is_asked(width
     assert values == 8 * (asks + 2 * asked)
 
 
+class Upwards(nn.Module):
+    """A transposed convolution, which makes four values where it is applied once, and is sparse."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(3, 16, 8, stride=8)
+        self.up = nn.ConvTranspose2d(16, 4, 4, stride=2, padding=1)
+        self.fc = nn.Linear(4, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.up(self.down(x)).mean((2, 3)))
+
+
+def upwards(shape: DataShape) -> nn.Module:
+    """A network from outside."""
+    return Upwards()
+
+
+def test_a_transposed_convolution_makes_more_values_than_it_has_places() -> None:
+    """Of 4x4 places 8x8 values come in each of 4 channels; each of 1,024 weights is used 16 times.
+
+    So n (2 v d + 1) is 2 * 16,384 d + 256.
+    """
+    cost = facts("tests.elth.test_flops:upwards", CIFAR).cost
+    up = cost.layers["up.weight"]
+    assert (up.macs, up.values) == (1_024 * 4 * 4, 4 * 8 * 8)
+    assert cost.layers["down.weight"].values == 16 * 4 * 4
+    assert cost.layers["fc.weight"].values == 10
+    assert Cost({"up.weight": up}).inference({"up.weight": 512}) == 16_384 + 256
+    assert Cost.of(cost.plain()) == cost
+    assert cost.plain()["layers"]["fc.weight"] == [40, 10, 40], "as costs were always stored"
+
+
+def test_a_cost_that_was_stored_without_values_is_read() -> None:
+    cost = Cost.of({"layers": {"w": [288, 8, 10_368], "up": [4, 2, 8, 16]}, "other": 1})
+    assert cost.layers["w"] == SMALL.layers["w"]
+    assert [cost.layers[name].values for name in ("w", "up")] == [288, 16]
+
+
 def test_what_cannot_be_counted_is_refused() -> None:
     with pytest.raises(ElthError, match="unknown way of training, to be counted 'lth'"):
         step("lth", Fraction(1), Fraction(2))
