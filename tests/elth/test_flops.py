@@ -230,7 +230,8 @@ def test_a_transposed_convolution_makes_more_values_than_it_has_places() -> None
     """
     cost = facts("tests.elth.test_flops:upwards", CIFAR).cost
     up = cost.layers["up.weight"]
-    assert (up.macs, up.values) == (1_024 * 4 * 4, 4 * 8 * 8)
+    assert up.macs == 1_024 * 4 * 4
+    assert up.values == 4 * 8 * 8
     assert cost.layers["down.weight"].values == 16 * 4 * 4
     assert cost.layers["fc.weight"].values == 10
     assert Cost({"up.weight": up}).inference({"up.weight": 512}) == 16_384 + 256
