@@ -130,12 +130,19 @@ def _logits(model: nn.Module, image: Tensor) -> Tensor:
 def _calling(model: nn.Module) -> list[nn.Module]:
     """The layers that are being called, the innermost last; kept up to date by hooks."""
     calling: list[nn.Module] = []
+
+    def begins(module: nn.Module, _: Any) -> None:
+        calling.append(module)
+
+    def ends(*_: Any) -> None:
+        calling.pop()
+
     for name in prunable(model):
         owner, _, own = name.rpartition(".")
         if own == "weight":
             module = model.get_submodule(owner)
-            module.register_forward_pre_hook(lambda one, _: calling.append(one))
-            module.register_forward_hook(lambda *_: calling.remove(calling[-1]))
+            module.register_forward_pre_hook(begins)
+            module.register_forward_hook(ends)
     return calling
 
 

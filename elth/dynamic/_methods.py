@@ -44,9 +44,11 @@ class Method:
             object.__setattr__(self, field.name, self._checked(field.name, field.default))
 
     @classmethod
+    @functools.cache
     def plain_types(cls) -> dict[str, Any]:
         """The type of each setting, by its name."""
-        return _plain_types(cls)  # type: ignore[arg-type]  # a class that hashes well
+        hints = get_type_hints(cls)
+        return {field.name: hints[field.name] for field in fields(cls)}
 
     def _checked(self, name: str, default: Any) -> Any:
         value, kind = getattr(self, name), self.plain_types()[name]
@@ -299,12 +301,6 @@ class DPF(Method):
         """Linear layers as well, unless all are to be pruned."""
         linear = {n for n, s in shapes.items() if len(s) == 2 and self.layers == "convolutions"}
         return super().dense(shapes, {*unpruned, *linear})
-
-
-@functools.cache
-def _plain_types(cls: type[Any]) -> dict[str, Any]:
-    hints = get_type_hints(cls)
-    return {field.name: hints[field.name] for field in fields(cls)}
 
 
 METHODS: Mapping[str, type[Method]] = {
