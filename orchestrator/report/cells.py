@@ -149,7 +149,7 @@ class Report:
     margin: float = MARGIN
     """Points of accuracy within which two cells count as equal."""
     planned: tuple[Axes, ...] = ()
-    """Where its cells stand, those that are not finished included."""
+    """Where its cells stand, those that are not finished, or are ended, included."""
     only: str = ""
     """What of the grid was chosen, of a report of a part."""
     whole: tuple[Cell, ...] = ()
@@ -268,7 +268,7 @@ def collect(
         beside=beside(grid, held, asked) if asked else "",
         claims=tuple(Claim.stored(one) for one in experiment.get("claims", ())),
         margin=float(experiment.get("margin", MARGIN)),
-        planned=_planned(one for key, one in labels.items() if key not in ended),
+        planned=_planned(labels.values()),
         only="" if only is None else str(only),
         whole=() if only is None else every,
     )

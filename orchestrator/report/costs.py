@@ -156,7 +156,8 @@ def _costs(
         found = dict(zip(by_key, counted, strict=True))
     above = {key: _above(key, by_key) for key in by_key}
     keys = {one.run_id: key for key, one in by_key.items()}
-    wanted = [keys[run] for cell in whole.shown for run in cell.runs if run in keys]
+    # A training that two variants have in common is one ticket by two names.
+    wanted = dict.fromkeys(keys[run] for cell in whole.shown for run in cell.runs if run in keys)
     needed = frozenset(one for key in wanted for one in above[key])
     users = Counter(one for key in wanted if key not in needed for one in above[key])
     reference, unit = _unit(content, whole, by_key, of, layers)

@@ -54,6 +54,9 @@ _WORDS_OF = {
 _TURNED = {"above": "below", "below": "above", "matches": "matches", "reaches": "is reached by"}
 """What a relation is, seen from the other side."""
 
+_DIFFERS = ("above", "below")
+"""What says the most of a pair: of several claims that hold, a word goes by one of these."""
+
 _Pair = tuple[Axes, Axes]
 
 
@@ -174,7 +177,7 @@ class Judged:
     parts: tuple[Part, ...]
     """Its comparisons, of which both cells are there."""
     missing: int
-    """Comparisons of which a cell is not finished yet."""
+    """Comparisons of which a cell has no result: it is not finished yet, or its chain ended."""
 
     @property
     def verdict(self) -> str:
@@ -486,10 +489,10 @@ def _compared(
     for place in np.nonzero(~is_own)[0].tolist():
         level[place], by[place] = strict[place], "reaches"
         corrected[place] = min(p[place] * families[CLAIMS], 1)
-        for relation, part in claimed[pairs[place]]:
+        for relation, part in sorted(claimed[pairs[place]], key=lambda one: one[0] not in _DIFFERS):
             if part.verdict == HOLDS and by[place] == "reaches":
                 level[place], by[place] = part.error, relation
-                if relation in ("above", "below"):
+                if relation in _DIFFERS:
                     corrected[place] = part.corrected
     wide, narrow = samples.interval(strict), samples.interval(level)
     decided = []

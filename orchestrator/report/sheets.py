@@ -103,7 +103,8 @@ def sheet_markdown(sheet: Sheet) -> str:
 
 
 def _line(texts: Sequence[str]) -> str:
-    return f"| {' | '.join(texts)} |"
+    cells = [text.replace("|", r"\|") for text in texts]
+    return f"| {' | '.join(cells)} |"
 
 
 def sheet_csv(sheets: Sequence[Sheet]) -> str:

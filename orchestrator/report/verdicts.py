@@ -106,7 +106,7 @@ def claim_lines(one: Judged) -> list[Line]:
     for part in one.parts:
         lines.append(Line(text=part_name(part), verdict=part.verdict, numbers=part, is_part=True))
     if one.missing:
-        text = f"{one.missing} not finished"
+        text = f"{one.missing} without a result"
         lines.append(Line(text=text, verdict=UNDECIDED, is_part=True))
     return lines
 

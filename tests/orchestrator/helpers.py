@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -246,7 +246,7 @@ class Finished:
     plan: Plan
 
 
-def stopped(folder: Path) -> Finished:
+def stopped(folder: Path, seeds: Sequence[int] = (0, 1), **fields: Any) -> Finished:
     """A grid whose first chain fell below its bound in round 2 of 4; the second one did not.
 
     Nothing was trained; all that the bound leaves to do is tracked, 23 of 28 stages.
@@ -254,8 +254,9 @@ def stopped(folder: Path) -> Finished:
     moved = {"source": TINY, "network": TINY_DEEPER, "transform": "append", "round": [2, 3]}
     found = tiny(
         "stopped",
-        seeds=[0, 1],
+        seeds=list(seeds),
         pruning={"rate": 0.5, "rounds": 4, "stop": {"accuracy_below": 12}},
+        **fields,
         grid=[
             {"method": ["imp", "reinit"], "network": TINY, "round": "all"},
             {"method": "magnitude", "network": TINY, "round": [3, 4]},

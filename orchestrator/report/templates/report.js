@@ -14,6 +14,12 @@
     return isNumbers ? (a, b) => number(a) - number(b)
       : (a, b) => a.localeCompare(b, "en", { numeric: true });
   };
+  // What a cell says, without what stands below it in small and the reason for having no number.
+  const told = (cell) => {
+    const copy = cell?.cloneNode(true);
+    copy?.querySelectorAll("small, .why").forEach((part) => part.remove());
+    return copy?.textContent.trim() ?? "";
+  };
   for (const table of document.querySelectorAll("table.sortable")) {
     const body = table.tBodies[0];
     const heads = [...table.tHead.rows[0].cells];
@@ -31,7 +37,7 @@
         let sorted = rows;
         if (next) {
           head.setAttribute("aria-sort", next);
-          const text = new Map(rows.map((row) => [row, row.cells[column]?.textContent.trim() ?? ""]));
+          const text = new Map(rows.map((row) => [row, told(row.cells[column])]));
           const order = compared([...text.values()]);
           const sign = next === "ascending" ? 1 : -1;
           const isNone = (one) => !text.get(one) || text.get(one) === "-";

@@ -441,6 +441,18 @@ def test_twins_are_compared_where_a_claim_names_them() -> None:
     assert [(part.cell.noise, part.baseline.noise) for part in one.parts] == [(1, 0)]
 
 
+def test_a_word_goes_by_the_claim_that_says_the_most() -> None:
+    """Whichever of two that hold is named first."""
+    gaps = (-1.5, -1.0, -0.6, -0.3, -0.1, 0.1, 0.3, 0.6, 1.0, 1.5)
+    imp, near = cell("imp", [95.0] * 10), cell("ett", [95.2 + 0.2 * gap for gap in gaps])
+    claims = [{"ett": "matches", "of": "imp"}, {"ett": "above", "of": "imp"}]
+    judged = judge(of(imp, near, claims=claims), ["imp"])
+    assert [one.verdict for one in judged.claims] == ["holds", "holds"]
+    (found,), above = judged.comparisons, judged.claims[1].parts[0]
+    assert (found.word, found.corrected) == ("wins", above.corrected)
+    assert judge(of(imp, near, claims=claims[::-1]), ["imp"]).comparisons == judged.comparisons
+
+
 def test_a_variant_can_be_compared_with_the_experiment_itself() -> None:
     long = off("imp", 1.1, 1.2, 1.0, 1.05, variant="long")
     claim = {"imp": "above", "of": {"method": "imp", "variant": "none"}, "variant": "long"}

@@ -25,10 +25,13 @@ from orchestrator import plan
 from orchestrator.experiment.claims import Axes
 from orchestrator.experiment.papers import Paper
 from orchestrator.plan.stage import Stage
+from orchestrator.report import sheets as sheets_module
 from orchestrator.report.cells import Cell, Imps, Report, cells_of, collect
 from orchestrator.report.forms import sheets, to_csv, to_json, to_tables, write
+from orchestrator.report.judgement import judge
 from orchestrator.report.sheets import sheet_csv, sheet_markdown, texts_of
 from orchestrator.report.status import states
+from orchestrator.report.verdicts import claim_lines
 from orchestrator.store.address import Store
 from orchestrator.store.leases import Lease, claim
 from orchestrator.store.listing import Tracked
@@ -705,6 +708,21 @@ def test_what_is_ended_is_no_part_of_a_report(stopped: Finished) -> None:
     seeds = {(cell.method, cell.round): cell.seeds for cell in report.cells if cell.network == TINY}
     assert seeds["imp", 2] == seeds["reinit", 2] == seeds["magnitude", 4] == (0, 1)
     assert seeds["imp", 3] == seeds["reinit", 4] == (1,)
+
+
+def test_the_bars_of_a_plan_end_no_cell_of_markdown() -> None:
+    assert sheets_module._line(["0 1 | append", "90.00"]) == r"| 0 1 \| append | 90.00 |"
+
+
+def test_a_claim_of_what_is_ended_does_not_hold(tmp_path: Path) -> None:
+    """It is said of each of its cells, and some of them never were: the others do not decide it."""
+    claim = {"magnitude": "above", "of": "imp", "round": [3, 4]}
+    found = make_stopped(tmp_path, seeds=[0], claims=[claim])
+    report = collect(found.tracker, "stopped")
+    assert {cell.round for cell in report.cells if cell.method == "imp"} == {1, 2}
+    (one,) = judge(report).claims
+    assert (one.parts, one.missing, one.verdict) == ((), 2, "undecided")
+    assert [line.text for line in claim_lines(one)][1:] == ["2 without a result"]
 
 
 def test_what_is_neither_finished_nor_ended_is_missing(tmp_path: Path) -> None:
