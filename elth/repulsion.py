@@ -12,7 +12,8 @@ the theta_r * m at norm 1, a = theta * m and u = a / |a|, c = R u, the gradient 
     m * 2 strength / (k |a|) * (R^T c - (c . c) u)
 
 orthogonal to a, and zero off the mask. It is added to that of the cross-entropy before the
-optimiser's step, with no graph of operations behind it. Weight decay has no part in J.
+optimiser's step, with no graph of operations behind it. Weight decay has no part in J. Weights that
+are not trained are part of all vectors, and get no gradient.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from elth.errors import ElthError
 
@@ -69,7 +70,8 @@ class Repellent:
     the table holds no others.
 
     Args:
-        weights: the prunable weights, by name; pruned ones are zero whenever ``add`` is called.
+        weights: the prunable weights, by name; pruned ones are zero whenever ``add`` is called. A
+            parameter that requires no gradient gets none.
         mask: which are kept; all of a weight that it does not name.
         repulsion: one that acts.
         rows: for how many optima there is to be room. With it every weight has a place, kept or
@@ -159,7 +161,7 @@ class Repellent:
 
     @torch.no_grad()
     def add(self) -> Tensor:
-        """Add the gradient of J to those of the weights; gives J: ().
+        """Add the gradient of J to those of the weights that are trained; gives J: ().
 
         Nothing waits for the device.
         """
@@ -197,15 +199,20 @@ class Repellent:
                 torch.take(weight, index, out=place)
 
     def _scatter(self) -> None:
-        gradients = []
-        for weight in self._weights.values():
+        gradients, parts, indices = [], [], []
+        for position, weight in enumerate(self._weights.values()):
+            if isinstance(weight, nn.Parameter) and not weight.requires_grad:
+                continue
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
             gradients.append(weight.grad)
+            parts.append(self._parts[position])
+            indices += self._index[position : position + 1]
         if not self._index:
-            torch._foreach_add_(gradients, self._parts)
+            if gradients:
+                torch._foreach_add_(gradients, parts)
             return
-        for gradient, index, part in zip(gradients, self._index, self._parts, strict=True):
+        for gradient, index, part in zip(gradients, indices, parts, strict=True):
             if gradient.is_contiguous():
                 gradient.view(-1).index_add_(0, index, part)
             else:

@@ -205,6 +205,22 @@ def test_layouts_of_weights_and_gradients_play_no_part() -> None:
             torch.testing.assert_close(weight.grad - before, expected[name], rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.parametrize("density", [0.1, 0.9])
+def test_a_weight_that_is_not_trained_gets_no_gradient(density: float) -> None:
+    """It is part of the vectors all the same."""
+    theta, mask, optima = _drawn(3, density)
+    expected_loss, expected = loss_and_gradient(theta, mask, Repulsion(2, optima))
+    weights = {name: nn.Parameter(one.clone(), name != "b") for name, one in theta.items()}
+    loss = Repellent(weights, mask, Repulsion(2, optima)).add()
+    assert float(loss) == pytest.approx(expected_loss, rel=1e-14)
+    assert weights["b"].grad is None
+    for name in ("a", "c"):
+        torch.testing.assert_close(weights[name].grad, expected[name], rtol=0, atol=1e-15)
+    for weight in weights.values():
+        weight.requires_grad_(False)
+    Repellent(weights, mask, Repulsion(2, optima)).add()
+
+
 def test_with_rows_no_tensor_moves_when_optima_and_mask_change() -> None:
     """A CUDA graph that was recorded with one round's reads the next round's."""
     theta, mask, optima = _drawn(4, 0.9)
