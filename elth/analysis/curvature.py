@@ -83,8 +83,12 @@ class Hessian:
         return total * self._mask
 
     def start(self, seed: int = 0) -> Tensor:
-        """A vector (size,) of the stream "curvature start": where a power iteration begins."""
-        return torch.randn(self.size, generator=stream(seed, "curvature start")).to(self._mask)
+        """A vector (size,) of the stream "curvature start": where a power iteration begins.
+
+        It lies within the subspace; what is drawn for a weight does not depend on the mask.
+        """
+        drawn = torch.randn(self.size, generator=stream(seed, "curvature start"))
+        return drawn.to(self._mask) * self._mask
 
     def probe(self, index: int, seed: int = 0) -> Tensor:
         """A vector (size,) of signs, that of epoch ``index`` of the stream "curvature probe"."""
@@ -166,12 +170,14 @@ def power_steps(operator: Hessian, vector: Tensor, steps: int) -> Iterator[Power
     for _ in range(steps):
         image = operator(vector)
         v, w = vector.to(image.device).double(), image.double()
-        value = float(v @ w) / float(v @ v)
+        value = float(v @ w) / (float(v @ v) or 1.0)  # 0 of a mask that keeps nothing
         length = float(w.norm())
         if length:
             vector = (w / length).to(image.dtype)
         yield PowerStep(
-            value=value, residual=float((w - value * v).norm()) / float(v.norm()), vector=vector
+            value=value,
+            residual=float((w - value * v).norm()) / (float(v.norm()) or 1.0),
+            vector=vector,
         )
 
 

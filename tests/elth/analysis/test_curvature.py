@@ -53,6 +53,18 @@ def test_oracle() -> None:
     assert (found.trace, found.trace_sd, found.dimension) == (6, 0, 2)
 
 
+def test_a_power_iteration_begins_within_the_subspace() -> None:
+    """5 times the identity: the first quotient is its eigenvalue, however few weights are kept."""
+    x, kept = torch.zeros(1000, requires_grad=True), torch.arange(1000) < 10
+    operator = Hessian(lambda: [x.square().sum() * 2.5], [x], [kept])
+    found = subspace_curvature(operator, steps=1, probes=1)
+    assert found.top == pytest.approx(5, rel=1e-6)
+    assert found.residual == pytest.approx(0, abs=1e-5)
+    assert not operator.start()[~kept].any()
+    none = Hessian(lambda: [x.square().sum() * 2.5], [x], [~kept & kept])
+    assert (subspace_curvature(none).top, subspace_curvature(none).residual) == (0, 0)
+
+
 def test_the_top_has_its_sign() -> None:
     assert subspace_curvature(_quadratic([1, -5, 3], [True] * 3)).top == pytest.approx(-5, abs=1e-6)
 
