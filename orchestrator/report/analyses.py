@@ -116,6 +116,11 @@ class Measured:
         """Of the networks looked at the one with most weights, by which a pair is placed."""
         return min(self.of, key=lambda one: one.level)
 
+    @property
+    def levels(self) -> tuple[tuple[int, str], ...]:
+        """Of what it looks at, in its order."""
+        return tuple(one.level for one in self.of)
+
     @functools.cached_property
     def numbers(self) -> dict[str, float]:
         """Its single numbers; none of a line."""
@@ -300,10 +305,18 @@ class Group:
 
     @functools.cached_property
     def lines(self) -> dict[str, list[Measured]]:
-        """By lines, in their order."""
-        lines: dict[str, list[Measured]] = {}
+        """By lines, in their order; what is of other rounds is a line of its own.
+
+        Those have their rounds in their names: ``IMP, rounds 0 and 10``.
+        """
+        whole: dict[str, list[Measured]] = {}
         for one in self.found:
-            lines.setdefault(one.line, []).append(one)
+            whole.setdefault(one.line, []).append(one)
+        lines: dict[str, list[Measured]] = {}
+        for line, some in whole.items():
+            parts = _alike(some)
+            for part in parts:
+                lines[f"{line}, {_rounds(part)}" if len(parts) > 1 else line] = part
         return lines
 
     @functools.cached_property
@@ -313,13 +326,15 @@ class Group:
 
     def curve(self, line: str, name: str) -> list[Point]:
         """One number of a line over its levels, densest first."""
-        levels: dict[tuple[int, str], list[tuple[Looked, float]]] = {}
+        levels: dict[tuple[tuple[int, str], ...], list[tuple[Looked, float]]] = {}
         for one in self.lines[line]:
             for looked, at in one.points:
                 if name in at:
-                    levels.setdefault(looked.level, []).append((looked, at[name]))
+                    own = one.levels if one.between else (looked.level,)
+                    levels.setdefault(own, []).append((looked, at[name]))
         found = []
-        for level, values in levels.items():
+        for values in levels.values():
+            level = values[0][0].level
             remaining = [one.remaining for one, _ in values if one.remaining is not None]
             found.append(
                 Point(
@@ -344,6 +359,79 @@ class Point:
     def mean(self) -> float:
         """Over the seeds."""
         return statistics.fmean(self.values)
+
+
+def _alike(found: Sequence[Measured]) -> list[list[Measured]]:
+    """The analyses of a line in parts within which those of other rounds are not mixed."""
+    if measure_of(found[0].measure).looks_at == LINE:
+        return _alike_lines(found)
+    if not _collide(found):
+        return [list(found)]
+    apart = _by(found, _steps)
+    whole = [
+        part for some in apart for part in ([some] if not _collide(some) else _by_levels(some))
+    ]
+    return sorted(whole, key=lambda part: found.index(part[0]))
+
+
+def _alike_lines(found: Sequence[Measured]) -> list[list[Measured]]:
+    """Lines of the same rounds, though those of a seed may end earlier than those of another."""
+    parts: list[list[Measured]] = []
+    for one in sorted(found, key=lambda one: -len(one.of)):  # a stable order: the longest first
+        for part in parts:
+            is_begun = part[0].levels[: len(one.of)] == one.levels
+            theirs = [other for other in part if other.of[0].seed == one.of[0].seed]
+            if is_begun and all(other.levels == one.levels for other in theirs):
+                part.append(one)
+                break
+        else:
+            parts.append([one])
+    ordered = [[one for one in found if any(one is other for other in part)] for part in parts]
+    return sorted(ordered, key=lambda part: found.index(part[0]))
+
+
+def _collide(found: Sequence[Measured]) -> bool:
+    """Whether pairs of unlike rounds would stand at one place of a line."""
+    places = {one.levels: one.densest.level for one in found}
+    return len(set(places.values())) < len(places)
+
+
+def _steps(one: Measured) -> Any:
+    """How many rounds lie between the two of a pair; of exact sparsities both."""
+    if any(target for _, target in one.levels):
+        return one.levels
+    return one.levels[-1][0] - one.levels[0][0]
+
+
+def _by_levels(found: Sequence[Measured]) -> list[list[Measured]]:
+    return _by(found, lambda one: one.levels)
+
+
+def _by(found: Sequence[Measured], what: Callable[[Measured], Any]) -> list[list[Measured]]:
+    parts: dict[Any, list[Measured]] = {}
+    for one in found:
+        parts.setdefault(what(one), []).append(one)
+    return list(parts.values())
+
+
+def _rounds(part: Sequence[Measured]) -> str:
+    """The rounds of a part of a line, for its name: ``rounds 0 to 3``, ``5 rounds apart``."""
+    levels = max((one.levels for one in part), key=len)
+    if measure_of(part[0].measure).looks_at != LINE and len({one.levels for one in part}) > 1:
+        step = levels[-1][0] - levels[0][0]
+        if not step:
+            return "equal rounds"
+        return f"{abs(step)} round{'s' if abs(step) > 1 else ''} {'apart' if step > 0 else 'back'}"
+    numbers = [k for k, _ in levels]
+    if any(target for _, target in levels):
+        return " and ".join(f"sparsity {t}" if t else f"round {k}" for k, t in levels)
+    if len(set(numbers)) == 1:
+        return f"round {numbers[0]}"
+    if len(numbers) == 2:
+        return f"rounds {numbers[0]} and {numbers[1]}"
+    if numbers == list(range(numbers[0], numbers[-1] + 1)):
+        return f"rounds {numbers[0]} to {numbers[-1]}"
+    return f"rounds {', '.join(map(str, numbers))}"
 
 
 def grouped(found: Iterable[Measured]) -> list[Group]:

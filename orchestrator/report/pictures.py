@@ -136,7 +136,7 @@ def _arranged(group: Group) -> tuple[list[str], int]:
     if 1 < count <= 6 and len(lines) % count == 0:
         bases: dict[str, list[str]] = {}
         for line in lines:
-            bases.setdefault(line.removesuffix(f", {variants[line]}"), []).append(line)
+            bases.setdefault(_but(line, variants[line]), []).append(line)
         order = list(dict.fromkeys(variants[line] for line in lines))
         rows = [sorted(some, key=lambda n: order.index(variants[n])) for some in bases.values()]
         if all(len(row) == count for row in rows):
@@ -446,7 +446,12 @@ def _line_panel(
 def _short(line: str, group: Group, parted: bool) -> str:
     """A line without its variant, where that is the title of its panel."""
     variant = group.lines[line][0].of[-1].variant
-    return line.replace(f", {variant}", "") if parted and variant else line
+    return _but(line, variant) if parted else line
+
+
+def _but(line: str, variant: str) -> str:
+    """The name of a line without its variant."""
+    return line.replace(f", {variant}", "") if variant else line
 
 
 def _remaining_axis(axis: Axes, values: Sequence[float], group: Group) -> None:
@@ -488,7 +493,7 @@ def _over_variants(group: Group, names: Sequence[str], variants: Sequence[str]) 
         lines: dict[str, dict[int, list[float]]] = {}
         for one in levels[level]:
             variant = one.of[0].variant
-            base = one.line.replace(f", {variant}", "") if variant else one.line
+            base = _but(one.line, variant)
             place = lines.setdefault(base, {}).setdefault(order.index(variant), [])
             place += [one.numbers[name]] if name in one.numbers else []
         for base, places in lines.items():

@@ -240,3 +240,33 @@ def test_a_line_of_csv_for_each_number() -> None:
     assert json.loads(analyses_json(Analyses(found=(line,))))[0]["by_round"][1] == {
         "threshold": 1.0
     }
+
+
+def test_pairs_of_other_rounds_are_a_line_of_their_own() -> None:
+    found = [
+        barrier([looked(k, seed=s), looked(k + step, seed=s)], top)
+        for s in range(2)
+        for k, step, top in ((0, 1, 48), (1, 1, 12), (0, 10, 10))
+    ]
+    (group,) = grouped(found)
+    curves = {n: group.curve(n, "test_error_barrier_worse") for n in group.lines}
+    assert {n: [(at.level, at.values) for at in curve] for n, curve in curves.items()} == {
+        "IMP, 1 round apart": [((0, ""), (40, 40)), ((1, ""), (4, 4))],
+        "IMP, rounds 0 and 10": [((0, ""), (2, 2))],
+    }
+    back = barrier([looked(10), looked(0)], 20)
+    (both,) = grouped([found[2], back])
+    assert list(both.lines) == ["IMP, rounds 0 and 10", "IMP, rounds 10 and 0"]
+    (gaps,) = grouped([barrier([looked(a), looked(b)], 9) for a, b in ((0, 5), (5, 12))])
+    assert list(gaps.lines) == ["IMP"]
+
+
+def test_lines_of_other_rounds_are_not_mixed() -> None:
+    def thresholds(rounds: list[int], seed: int = 0) -> Measured:
+        of = [looked(k, seed=seed) for k in rounds]
+        return made("thresholds", of, {"rounds": [{"value": float(k)} for k in rounds]})
+
+    (group,) = grouped([thresholds([0, 1, 2]), thresholds([10]), thresholds([0, 5, 10])])
+    assert list(group.lines) == ["IMP, rounds 0 to 2", "IMP, round 10", "IMP, rounds 0, 5, 10"]
+    (ended,) = grouped([thresholds([0, 1]), thresholds([0, 1, 2], seed=1)])
+    assert {line: len(some) for line, some in ended.lines.items()} == {"IMP": 2}

@@ -169,3 +169,20 @@ def test_histograms_of_a_level_have_one_colour_and_the_key_has_all_levels() -> N
     assert list(second) == ["100 %", "80 %", "64 %", "51.2 %", "41 %"]
     assert first.items() < second.items()
     assert key == second
+
+
+def test_histograms_of_other_rounds_are_panels_of_their_own() -> None:
+    found = [
+        made("histograms", [looked(10)], {"rounds": [_histogram(0, [3])]}),
+        made(
+            "histograms",
+            [looked(0), looked(10)],
+            {"rounds": [_histogram(0, [9]), _histogram(1, [3])]},
+        ),
+    ]
+    figure = _drawn(*found)["histograms"]
+    shares = {
+        axis.get_title(loc="left"): [step.get_data().edges[0] for step in axis.patches]
+        for axis in figure.axes
+    }
+    assert shares == {"IMP, round 10": [0], "IMP, rounds 0 and 10": [0, 0.5]}
