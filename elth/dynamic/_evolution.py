@@ -60,7 +60,7 @@ class Evolution:
         noise: the noise of the training, for connections that are grown at random.
 
     Raises:
-        ElthError: the count is impossible.
+        ElthError: the count is impossible, or no update would move a weight.
     """
 
     mask: Mask
@@ -82,6 +82,7 @@ class Evolution:
         """Draw the first mask."""
         self.method, self.kept, self.seed, self.noise = method, kept, seed, noise
         self._sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+        method.check_layers(shapes, kept, unpruned, length=length, per_epoch=per_epoch, start=start)
         self._final = method.counts(shapes, kept, unpruned)
         never = method.dense(shapes, unpruned)
         if self._final is not None:

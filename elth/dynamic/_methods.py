@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, get_args, get_type_hints
 
 from elth import meanings
 from elth.dynamic._distributions import Shape, layer_counts
+from elth.dynamic._schedule import fraction_at
 from elth.errors import ElthError, unknown
 from elth.recipes import Recipe, Step
 from elth.specs import Choice
@@ -112,6 +113,58 @@ class Method:
             raise ElthError(
                 f"method {self.name} would do nothing but change its mask, as an update takes the "
                 "place of a step: every must be at least 2it"
+            )
+
+    def check_layers(
+        self,
+        shapes: Mapping[str, Shape],
+        kept: int,
+        unpruned: Collection[str] = (),
+        *,
+        length: int,
+        per_epoch: int,
+        start: int = 0,
+    ) -> None:
+        """Refuse layers in which it could not be done, or would never change its mask.
+
+        Where the first update moves no weight, none does: the fraction falls from there on. That
+        later ones move none is no fault.
+
+        Args:
+            shapes: of each prunable weight, in the network's order.
+            kept: how many weights there are in all at the end.
+            unpruned: names of weights that are left whole, as the anatomy's.
+            length: iterations of the whole training, from initialisation.
+            per_epoch: iterations of an epoch.
+            start: the iteration at which the training starts.
+
+        Raises:
+            ElthError: the count is impossible, or no update would move a weight.
+        """
+        counts, known = self.counts(shapes, kept, unpruned), self.plain_types()
+        sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+        if "every" not in known:
+            return
+        if kept == sum(sizes.values()):
+            raise ElthError(
+                f"method {self.name} would never change its mask, as all {kept:,} weights are "
+                "kept: ask for a sparsity above 0, or train the dense network instead"
+            )
+        if counts is None or "fraction" not in known:
+            return
+        settings: Any = self
+        every, end = settings.every.iterations(per_epoch), int(settings.end * length)
+        first = start if getattr(self, "at_start", False) else every * (start // every + 1)
+        if first >= end:
+            return
+        fraction = fraction_at(first, end, settings.fraction, getattr(self, "least", 0.0))
+        most = max(count for name, count in counts.items() if count < sizes[name])
+        if not int(fraction * most):
+            raise ElthError(
+                f"method {self.name} would never change its mask: its first update, at iteration "
+                f"{first}, moves {fraction:.3g} of a layer's weights, rounded down, and no layer "
+                f"that is sparse has more than {most}; raise its setting fraction, keep more "
+                "weights, or take method static"
             )
 
     def plain(self) -> dict[str, Any]:

@@ -26,18 +26,28 @@ def check_sparse(
         start: the iteration at which the training starts.
 
     Raises:
-        ElthError: the recipe does not go with the method, or so few weights cannot be spread over
-            the layers as it asks.
+        ElthError: the recipe does not go with the method, so few weights cannot be spread over the
+            layers as it asks, or no update would move one of them.
     """
-    method.check(recipe, iterations_per_epoch(info.train_size, recipe), start)
-    _check_counts(method, network, info.shape, kept)
+    per_epoch = iterations_per_epoch(info.train_size, recipe)
+    method.check(recipe, per_epoch, start)
+    length = recipe.length.iterations(per_epoch)
+    _check_layers(method, network, info.shape, kept, length, per_epoch, start)
 
 
 @functools.lru_cache(maxsize=4096)
-def _check_counts(method: Method, network: str, shape: DataShape, kept: int) -> None:
-    known = facts(network, shape)
+def _check_layers(
+    method: Method,
+    network: str,
+    shape: DataShape,
+    kept: int,
+    length: int,
+    per_epoch: int,
+    start: int,
+) -> None:
+    layers, unpruned = weights_of_layers(network, shape), facts(network, shape).anatomy.unpruned
     try:
-        method.counts(weights_of_layers(network, shape), kept, known.anatomy.unpruned)
+        method.check_layers(layers, kept, unpruned, length=length, per_epoch=per_epoch, start=start)
     except ElthError as error:
         raise ElthError(f"{network}: {error}") from error
 

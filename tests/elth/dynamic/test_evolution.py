@@ -17,6 +17,7 @@ from elth.recipes import Recipe, Step
 from elth.streams import Noise
 
 EIGHT = {"w": (8, 1)}
+MOVING = ("rigl", "set", "snfs", "gmp")
 
 
 class Layers:
@@ -124,19 +125,20 @@ def test_rigl_layer_by_layer_and_the_lower_index_of_equals() -> None:
 
 
 def test_rigl_updates_where_it_should() -> None:
-    one = evolution("rigl", EIGHT, 4, length=40, start=6, every="5it")
+    given: Any = {"fraction": 0.5}
+    one = evolution("rigl", EIGHT, 4, length=40, start=6, every="5it", **given)
     updates = [step for step in range(6, 40) if one._moves_at(step)]
     assert updates == [10, 15, 20, 25], "not at the start, and not at three quarters"
-    first = evolution("rigl", EIGHT, 4, length=40, start=6, every="5it", at_start=True)
+    first = evolution("rigl", EIGHT, 4, length=40, start=6, every="5it", at_start=True, **given)
     assert [step for step in range(6, 40) if first._moves_at(step)] == [6, *updates]
-    by_epoch = evolution("rigl", EIGHT, 4, length=40, every="1ep")
+    by_epoch = evolution("rigl", EIGHT, 4, length=40, every="1ep", **given)
     assert [step for step in range(40) if by_epoch._moves_at(step)] == [10, 20]
 
 
 def test_rigl_averages_gradients_of_several_batches() -> None:
     """One batch alone would grow place 2, both of them place 3; what is kept is forgotten then."""
     host = Layers({"w": column([1, 2, 0, 0])}, {"w": column([0, 0, 1, 0.9])})
-    given: Any = {"every": "4it", "batches": 2, "fraction": 0.5}
+    given: Any = {"every": "4it", "batches": 2, "fraction": 0.6}
     one = evolution("rigl", {"w": (4, 1)}, 2, {"w": [1, 1, 0, 0]}, **given)
     host.masks = dict(one.mask)
     for step in range(5):
@@ -357,3 +359,35 @@ def test_plain_names_what_differs() -> None:
         "fraction": 0.5,
         "every": "50it",
     }
+
+
+SIX_OF_24 = {"a": (3, 4), "b": (3, 4)}
+"""Two layers alike: six weights in all are three in each."""
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "message"),
+    [
+        *((name, 24, f"method {name} would never .* as all 24 .* kept") for name in MOVING),
+        ("rigl", 6, r"method rigl .* iteration 10, moves 0\.287 .* no layer .* more than 3"),
+        ("set", 6, r"method set .* moves 0\.287 .* raise its setting fraction"),
+    ],
+)
+def test_what_would_move_no_weight_is_refused(name: str, kept: int, message: str) -> None:
+    """Of three weights, .3 (1 + cos(pi / 7.5)) / 2 = .287 are none: int(.86)."""
+    with pytest.raises(ElthError, match=message):
+        evolution(name, SIX_OF_24, kept, every="10it")
+
+
+def test_what_moves_a_weight_at_first_is_not_refused() -> None:
+    """int(.287 * 4) is 1, and int(.15 * 4), half way, none; a static mask moves none ever."""
+    one = evolution("rigl", SIX_OF_24, 8, every="10it")
+    assert [step for step in range(100) if one._moves_at(step)] == [10, 20, 30, 40, 50, 60, 70]
+    assert masks.total(evolution("rigl", SIX_OF_24, 7, every="10it").mask) == 24
+    at_start: Any = {"at_start": True, "fraction": 0.34}
+    evolution("rigl", SIX_OF_24, 6, every="60it", **at_start)
+    with pytest.raises(ElthError, match="its first update, at iteration 60"):
+        evolution("rigl", SIX_OF_24, 6, every="60it", **{**at_start, "at_start": False})
+    evolution("snfs", SIX_OF_24, 6, every="10it")
+    evolution("static", SIX_OF_24, 6)
+    evolution("static", SIX_OF_24, 24)

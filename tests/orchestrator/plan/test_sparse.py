@@ -162,6 +162,11 @@ def test_a_twin_has_other_noise() -> None:
             "method rigl would never change its mask, .* every 400 iterations between 0 and 315",
         ),
         (
+            {"method": "rigl"},
+            {"criteria": {"rigl": {"fraction": 0.001}}},
+            r"resnet14\(width=4\): method rigl would never change its mask: its first update, at",
+        ),
+        (
             {"method": "snfs"},
             {"recipe": {"length": "4ep", "rewind": "1ep", "optimiser": "adam", "lr": 0.01}},
             "method snfs goes by the momentum of SGD: .* found adam",
