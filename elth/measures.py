@@ -82,6 +82,11 @@ class Settings:
         """
         return 0.0
 
+    @property
+    def revision(self) -> int:
+        """By how much a measure's version is raised by a new meaning of these settings alone."""
+        return 0
+
     def plain(self) -> dict[str, Any]:
         """What differs from the defaults, as JSON values: the identity of a measure's settings."""
         return {f.name: v for f in fields(self) if (v := getattr(self, f.name)) != f.default}
@@ -116,6 +121,11 @@ class OnImages(Settings):
         own = min(train, self.images or train) * ("train" in self.on) + test * ("test" in self.on)
         again = min(train, self.batch_norm_images) * (self.batch_norm == "recompute")
         return 2.0 * (own + again)
+
+    @property
+    def revision(self) -> int:
+        """1 where statistics are taken anew: at first their batches were in the dataset's order."""
+        return int(self.batch_norm == "recompute")
 
     @property
     def on(self) -> tuple[str, ...]:
@@ -184,7 +194,7 @@ class Measure:
     needs_rate: bool = False
     """Whether it must know which fraction of the weights the next pruning takes."""
     version: int = 1
-    """Raised when it comes to mean something else."""
+    """Raised when it comes to mean something else; see ``version_of``."""
     about: str
     """One line for people."""
 
@@ -283,6 +293,11 @@ def settings_of(name: str, given: Mapping[str, Any]) -> Settings:
         return known(**given)
     except ElthError as error:
         raise ElthError(f"measure {name}: {error}") from error
+
+
+def version_of(name: str, settings: Settings) -> int:
+    """The version of a measure with some settings; 1 stands in no key."""
+    return measure_of(name).version + settings.revision
 
 
 def numbers(name: str, result: Mapping[str, Any]) -> dict[str, float]:

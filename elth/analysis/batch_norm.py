@@ -17,7 +17,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from elth.data import Batches
 from elth.errors import ElthError, unknown
@@ -67,7 +67,18 @@ def recompute(network: nn.Module, logits: Callable[[Tensor], Tensor], batches: B
             which they are found.
         logits: runs the network on images (n, C, H, W).
         batches: images and labels, of about equal size; they are closed at the end.
+
+    Raises:
+        ElthError: a layer other than batch normalisation has running statistics.
     """
+    for name, module in network.named_modules():
+        known = isinstance(module, _BatchNorm) or not isinstance(module, _NormBase)
+        if not known and module.running_mean is not None:
+            raise ElthError(
+                f"'{name}' is a {type(module).__name__} with running statistics, and batch_norm "
+                "'recompute' takes those of batch normalisation alone anew: take 'interpolate', or "
+                "a layer without them (track_running_stats=False)"
+            )
     norms = [
         module
         for module in network.modules()

@@ -21,6 +21,7 @@ from elth.errors import ElthError, unknown
 from elth.evaluation import evaluation_batch, tally
 from elth.recipes import Recipe, named
 from elth.specs import Spec
+from elth.streams import stream
 from elth.tickets import state_digest
 
 Part = Literal["train", "test"]
@@ -75,7 +76,8 @@ class Evaluator:
         batch_norm: what batch normalisation goes by: the ``interpolate``d statistics of the state,
             or those that are ``recompute``d for it.
         batch_norm_images: from how many training images they are recomputed, those of
-            ``fixed_images``, in equal batches of about the size of evaluation.
+            ``fixed_images``, in equal batches of about the size of evaluation and in an order
+            of their own, which is always the same.
 
     Raises:
         ElthError: a choice is unknown, or as ``Engine``.
@@ -116,6 +118,10 @@ class Evaluator:
                     "statistics of batch normalisation are taken of 2 images at least, found "
                     f"{len(chosen)}: raise batch_norm_images"
                 )
+            # Images may be listed class by class, and batches of few classes lack the variance
+            # between them.
+            order = torch.randperm(len(chosen), generator=stream(0, "recomputed order"))
+            chosen = chosen[order]
             # Equal parts, as a last batch of one image has no statistics.
             self._recomputed = torch.tensor_split(chosen, -(-len(chosen) // self._batch))
         self._known: dict[str, dict[Part, Score]] = {}

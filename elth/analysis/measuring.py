@@ -232,6 +232,8 @@ def _thresholds(subjects: Sequence[Subject], _: Settings) -> dict[str, Any]:
         kept = masks.nonzeros(one.mask)
         pruned = kept - kept_after(one.rate, 1, kept)
         unpruned = getattr(_made(one).anatomy, "unpruned", ())
+        whole = masks.nonzeros({name: one.mask[name] for name in unpruned})
+        pruned = pruned if pruned <= kept - whole else 0  # no further pruning is possible
         threshold = pruning_threshold(one.trained, one.mask, pruned=pruned, unpruned=unpruned)
         found.append({**threshold.plain(), "kept": kept})
     return {"rounds": found, "total": masks.total(subjects[0].mask)}

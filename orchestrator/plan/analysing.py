@@ -8,7 +8,7 @@ from itertools import combinations, pairwise
 from typing import Any
 
 from elth.errors import ElthError
-from elth.measures import LINE, PAIR, measure_of, settings_of
+from elth.measures import LINE, PAIR, measure_of, settings_of, version_of
 from orchestrator.experiment.analyses import Analysis, Selection
 from orchestrator.plan.stage import ANALYSIS, LOOKS_AT, MEASURE, NOISE, VARIANT, Stage
 
@@ -138,7 +138,8 @@ def check_alike(stages: Sequence[Stage]) -> None:
 def _stage(analysis: Analysis, group: Sequence[_Cell], rates: Mapping[str, float]) -> Stage:
     first, last = group[0], group[-1]
     known = measure_of(analysis.measure)
-    settings = settings_of(analysis.measure, analysis.settings).plain()
+    chosen = settings_of(analysis.measure, analysis.settings)
+    version, settings = version_of(analysis.measure, chosen), chosen.plain()
     check_alike([cell.stage for cell in group])
     labels = {axis: first[axis] for axis in _AXES if first[axis] != _USUAL.get(axis)}
     more = {name: first.labels[name] for name in _OF_DATA if name in first.labels}
@@ -146,7 +147,7 @@ def _stage(analysis: Analysis, group: Sequence[_Cell], rates: Mapping[str, float
         kind=ANALYSIS,
         params={
             "measure": analysis.measure,
-            **({"version": known.version} if known.version > 1 else {}),
+            **({"version": version} if version > 1 else {}),
             **({"settings": settings} if settings else {}),
             **({"rate": str(rates[first[VARIANT]])} if known.needs_rate else {}),
             **{name: first.stage.params[name] for name in _SHARED if name in first.stage.params},

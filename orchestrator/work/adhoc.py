@@ -11,7 +11,7 @@ from mlflow.entities import Run
 from elth.analysis import Subject, numbers
 from elth.data import Dataset
 from elth.errors import ElthError
-from elth.measures import check_count, measure_of, settings_of
+from elth.measures import check_count, measure_of, settings_of, version_of
 from orchestrator.plan.analysing import check_alike
 from orchestrator.plan.stage import ANALYSIS, LOOKS_AT, MEASURE, SPARSE, Stage
 from orchestrator.store.listing import stage_of
@@ -44,12 +44,12 @@ class Inquiry:
     def plain(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """What was asked and what it came to, as JSON values."""
         name = self.stage.params["measure"]
-        chosen = vars(settings_of(name, self.stage.params.get("settings", {})))
+        settings = settings_of(name, self.stage.params.get("settings", {}))
         rate = {RATE: self.stage.params[RATE]} if RATE in self.stage.params else {}
         return {
             "measure": name,
-            "version": measure_of(name).version,
-            "settings": {**chosen, **rate},
+            "version": version_of(name, settings),
+            "settings": {**vars(settings), **rate},
             "of": [
                 {"run": run_id, "key": one.stage.key, "title": one.stage.title}
                 for run_id, one in zip(self.runs, self.looks, strict=True)

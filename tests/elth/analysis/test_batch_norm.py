@@ -81,6 +81,14 @@ def test_modes_and_momenta_are_put_back_where_it_fails() -> None:
     assert [module.training for module in network.modules()] == [False, False, True]
 
 
+def test_running_statistics_of_another_layer_are_refused() -> None:
+    tracked = nn.Sequential(nn.InstanceNorm2d(2, track_running_stats=True))
+    with pytest.raises(ElthError, match="'0' is a InstanceNorm2d with running statistics, and bat"):
+        batch_norm.recompute(tracked, tracked, _given(torch.zeros(2, 2, 3, 3)))
+    plain = nn.Sequential(nn.InstanceNorm2d(2))
+    batch_norm.recompute(plain, plain, _given(torch.zeros(2, 2, 3, 3)))
+
+
 def test_dropout_stays_as_it_is_when_a_network_is_evaluated() -> None:
     norm = nn.BatchNorm2d(1)
     network = nn.Sequential(nn.Dropout(0.5), norm)

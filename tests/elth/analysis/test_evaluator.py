@@ -21,6 +21,7 @@ from elth.errors import ElthError
 from elth.networks import build
 from elth.recipes import Recipe, Step
 from elth.specs import DataShape
+from elth.streams import stream
 from elth.training import Training
 from tests.elth.helpers import dataset
 
@@ -254,7 +255,8 @@ def test_recomputed_statistics_are_those_of_the_fixed_images(digits: Dataset) ->
     evaluator(state)
     weight = state["conv1.weight"].double()
     means, variances = [], []
-    for part in fixed_images(1297, 800).split(400):
+    order = torch.randperm(800, generator=stream(0, "recomputed order"))
+    for part in fixed_images(1297, 800)[order].split(400):
         images, _ = digits.sample(part)
         values = F.conv2d(images.double(), weight, padding=1).transpose(0, 1).flatten(1)
         means.append(values.mean(1))
@@ -264,6 +266,18 @@ def test_recomputed_statistics_are_those_of_the_fixed_images(digits: Dataset) ->
     for name, parts in (("mean", means), ("var", variances)):
         expected = torch.stack(parts).mean(0).float()
         torch.testing.assert_close(found[f"bn1.running_{name}"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_recomputed_statistics_of_images_that_are_listed_class_by_class() -> None:
+    """Two classes, -1 and 1: within a class nothing varies, over all the variance is 1."""
+    labels = torch.arange(1024) // 512
+    drawn = dataset(1024, 256, mean=127.5, deviation=127.5)
+    images = (labels * 255).byte().view(-1, 1, 1, 1).expand_as(drawn.train_images).contiguous()
+    data = dataclasses.replace(drawn, train_images=images, train_labels=labels)
+    network = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(16, 3))
+    evaluator = Evaluator(network, data, RECIPE, on=("test",), batch_norm="recompute")
+    evaluator(network.state_dict())
+    assert float(evaluator.network.get_buffer("0.running_var")) == pytest.approx(1, abs=0.02)
 
 
 def test_recomputed_statistics_are_of_whole_batches_whatever_the_recipe_s_groups(

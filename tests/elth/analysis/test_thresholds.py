@@ -9,10 +9,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elth.analysis import pruning_threshold
+from elth import masks
+from elth.analysis import Subject, measure, pruning_threshold
 from elth.criteria import keep_highest, magnitude
+from elth.data import info
 from elth.errors import ElthError
 from elth.masks import nonzeros
+from elth.networks import build
+from elth.recipes import Recipe, Step
+from elth.specs import Spec
 from tests.elth.analysis.helpers import drawn, drawn_mask, flat, keeps, one
 
 
@@ -51,6 +56,31 @@ def test_no_pruning_has_no_threshold() -> None:
     assert found.plain()["value"] is None
     assert pruning_threshold(one(1, 2), keeps(1, 1), pruned=2).value == 2
     assert pruning_threshold(one(1, math.nan), keeps(1, 1), pruned=1).plain()["value"] is None
+
+
+def test_where_no_further_pruning_is_possible_there_is_none() -> None:
+    """A head of 1,000 weights that is left whole, and besides it 256 weights, or one."""
+    network, shape = Spec.parse("mlp1(width=4)"), info("digits").shape
+    made = build(network, shape, 0)
+    state, few, many = made.state_dict(), masks.ones(made), masks.ones(made)
+    for mask, left in ((few, 1), (many, 256)):
+        first, *others = (name for name in mask if name not in made.anatomy.unpruned)
+        mask[first].view(-1)[left:] = False
+        for name in others:
+            mask[name].fill_(False)
+    recipe = Recipe(length=Step(1, "ep"), rewind=Step(0, "ep"), batch_size=32, lr=0.1)
+    subjects = [
+        Subject(network=network, shape=shape, mask=mask, trained=state, start=state, recipe=recipe)
+        for mask in (many, few)
+    ]
+    steps = measure("thresholds", subjects, {})
+    assert next(steps) == (0, {})
+    with pytest.raises(StopIteration) as end:
+        next(steps)
+    found = [(one["kept"], one["pruned"], one["value"]) for one in end.value.value["rounds"]]
+    assert found[0][:2] == (1256, 252)
+    assert found[0][2] > 0
+    assert found[1] == (1001, 0, None)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 30))

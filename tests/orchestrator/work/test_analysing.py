@@ -54,6 +54,15 @@ def _experiment() -> Experiment:
     )
 
 
+def test_a_key_holds_the_version_of_what_its_settings_mean() -> None:
+    """Statistics that are taken anew were at first those of batches in the dataset's order."""
+    barriers = {"measure": "barrier", "between": "rounds", "of": {"method": "imp"}, **PATH}
+    built = plan.build(tiny("anew", analyses=[barriers, barriers | {"batch_norm": "recompute"}]))
+    found = [built.stages[key].params for key in built.analyses]
+    versions = {one["settings"].get("batch_norm"): one.get("version") for one in found}
+    assert versions == {None: None, "recompute": 2}
+
+
 def _do(found: Finished, stages: Iterable[Stage], worker: Worker | None = None) -> None:
     for stage in stages:
         keep = sorted(found.plan.kept)
