@@ -99,7 +99,8 @@ def _print_grid(found: Costs) -> None:
     out.print(
         "Inference: of one image, in units of the dense network. The others: in units of one dense "
         f"run of {found.reference} ({unit}). Search: all that was trained before; shared: each of "
-        "those trainings divided by the tickets that need it. Counted as in RigL's appendix H.",
+        "those trainings divided by the tickets that need it, of a chain the last. Counted as in "
+        "RigL's appendix H.",
         highlight=False,
         markup=False,
     )

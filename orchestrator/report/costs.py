@@ -48,7 +48,7 @@ class Spent:
     search: float
     """Of all that had to be trained before, in full."""
     shared: float
-    """The same, each training divided by how many tickets need it."""
+    """The same, each training divided by how many tickets need it that no other ticket needs."""
 
     @property
     def total(self) -> float:
