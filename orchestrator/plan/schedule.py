@@ -46,6 +46,8 @@ class Running:
     fraction: float
     accuracy: float | None
     since: float
+    told: float | None = None
+    """When the fraction was heard of; None before anything was."""
     expected: float | None = None
     """Seconds that it should take, by what others took; None before that is known."""
 
@@ -230,7 +232,11 @@ class Schedule:
                 before = self._progress[trial]
                 since = before.since if before.stage == job.stages[index] else time.monotonic()
                 self._progress[trial] = Running(
-                    stage=job.stages[index], fraction=fraction, accuracy=accuracy, since=since
+                    stage=job.stages[index],
+                    fraction=fraction,
+                    accuracy=accuracy,
+                    since=since,
+                    told=time.monotonic(),
                 )
 
     def end_chain(self, key: str, reason: str) -> None:
@@ -506,13 +512,12 @@ class Schedule:
     def _pace(self) -> float | None:
         """Seconds that a unit of work takes, by what was timed; None before that is known."""
         speed = self._speed
-        now = time.monotonic()
         units, seconds = self._timed
         if not units and speed is None:
             for r in self._progress.values():
-                if r.fraction > 0 and r.stage.kind != "rewind_point":
+                if r.told and r.fraction > 0 and r.stage.kind != "rewind_point":
                     units += self._work(r.stage) * r.fraction
-                    seconds += now - r.since
+                    seconds += r.told - r.since  # not what has passed since: it is not told yet
         return seconds / units if units else speed
 
     def _seconds_left(self) -> float | None:
@@ -525,6 +530,6 @@ class Schedule:
             for stage in job.stages
             if stage.key not in self._finished and not self._is_lost(stage.key)
         }
-        units = bound(left, {key: self._work(stage) for key, stage in left.items()}, self._slots)
-        under_way = sum(self._work(r.stage) * r.fraction for r in self._progress.values())
-        return max(speed * (units - under_way / self._slots), 0.0)
+        done = {r.stage.key: r.fraction for r in self._progress.values()}
+        works = {key: self._work(stage) * (1 - done.get(key, 0.0)) for key, stage in left.items()}
+        return speed * bound(left, works, self._slots)

@@ -499,10 +499,11 @@ def _compared(
     for place in range(len(pairs)):
         shown, error = _pair_of(wide, place), strict[place]
         word = word_of(*shown, margin) if shown else UNDECIDED
-        if shown and word == UNDECIDED:
+        if shown and word in (UNDECIDED, MATCHES):  # a win is asked for before a match
             low, high = float(narrow[0][place]), float(narrow[1][place])
-            if word_of(low, high, margin) in _WORDS_OF[by[place]]:
-                word, shown, error = word_of(low, high, margin), (low, high), level[place]
+            found = word_of(low, high, margin)
+            if found in _WORDS_OF[by[place]] and (word == UNDECIDED or found == WINS):
+                word, shown, error = found, (low, high), level[place]
         decided.append((word, shown, float(error)))
     more = np.zeros(len(pairs))
     is_open = np.array([word == UNDECIDED for word, *_ in decided])

@@ -9,7 +9,15 @@ from orchestrator.experiment.methods import METHODS, SPARSE, rank, title
 from orchestrator.report.analyses import Analyses
 from orchestrator.report.cells import Report, network_order
 from orchestrator.report.inference import MOST
-from orchestrator.report.judgement import FAILS, HOLDS, UNDECIDED, VERDICTS, WORDS, Judgement
+from orchestrator.report.judgement import (
+    FAILS,
+    HOLDS,
+    UNDECIDED,
+    VERDICTS,
+    WORDS,
+    Judged,
+    Judgement,
+)
 from orchestrator.report.verdicts import counts_of
 
 _NAMED = 4
@@ -138,13 +146,21 @@ def _of_claims(judgement: Judgement) -> str:
     if by[UNDECIDED]:
         open_ = [one for one in judgement.claims if one.verdict == UNDECIDED]
         waiting = sum(one.missing > 0 for one in open_)
-        more = [part.more_seeds for one in open_ for part in one.parts if part.more_seeds]
+        more = [seeds for one in open_ if (seeds := _more_seeds(one)) is not None]
         text += f" Undecided: {_few(by[UNDECIDED])}"
         text += f"; {waiting} of these wait for cells" if waiting else ""
         if more and min(more) <= MOST:
             text += f"; {min(more)} more seed{'s' * (min(more) != 1)} would probably decide one"
         text += "."
     return text
+
+
+def _more_seeds(one: Judged) -> int | None:
+    """How many more seeds would decide a claim: what its slowest part takes, as all must hold."""
+    wanted = [part.more_seeds for part in one.parts if part.verdict == UNDECIDED]
+    if one.missing or not all(wanted):
+        return None
+    return max((seeds for seeds in wanted if seeds is not None), default=None)
 
 
 def _few(texts: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterable
 
 import pytest
@@ -289,6 +290,28 @@ def test_time_left_is_known_from_the_store_or_from_what_is_done() -> None:
     found.advance("0", 3, 0.0, None)
     found.end("0")
     assert found.snapshot().seconds_left == 0.0
+
+
+def test_time_left_of_one_chain_falls_by_what_is_done_of_it_whatever_the_slots() -> None:
+    found = Schedule(_plan(*_chain("c", 2, work=10.0)), (), {}, slots=8, seconds_per_work=1.0)
+    found.take("0")
+    found.advance("0", 0, 0.5, None)
+    assert found.snapshot().seconds_left == pytest.approx(25.0)
+
+
+def test_time_left_does_not_grow_while_nothing_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first epochs of a run tell how long one takes, and silence after them nothing."""
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    stages = _chain("c", 2, work=10.0)
+    found = Schedule(_plan(*stages), {stages[0].key}, {}, slots=1)
+    found.take("0")
+    assert found.snapshot().seconds_left is None
+    now += 30
+    found.advance("0", 0, 0.5, None)
+    assert found.snapshot().seconds_left == pytest.approx(90.0)
+    now += 29
+    assert found.snapshot().seconds_left == pytest.approx(90.0)
 
 
 # Chains that end before their last round
@@ -748,5 +771,5 @@ def test_the_work_of_a_stage_is_worked_out_once(monkeypatch: pytest.MonkeyPatch)
     found.take("0")
     for index in range(10):
         found.advance("0", index, 0.5, None)
-        assert found.snapshot().seconds_left == pytest.approx(21 - index - 0.25)
+        assert found.snapshot().seconds_left == pytest.approx(21 - index - 0.5)
     assert len(worked) == len(set(worked))

@@ -303,6 +303,20 @@ def test_matching_is_held_to_the_level_of_all_of_the_family() -> None:
     assert found["ett"].confidence == pytest.approx(1 - 0.05 / 3)
 
 
+def test_a_win_is_asked_for_before_a_match() -> None:
+    """By Holm's level above 0; by that of all of the family around it, within the margin."""
+    near = (0.05, 0.1, 0.15, 0.2)
+    far = [(-3.0, -3.1, -3.0, -3.2), (-5.0, -5.1, -5.2, -5.0)]
+    found = against_imp(off("ett", *near), off("reinit", *far[0]), off("random", *far[1]))["ett"]
+    assert found.word == "wins"
+    assert found.corrected < 0.05
+    assert found.interval is not None
+    assert found.interval[0] > 0
+    below = [-gap for gap in near]
+    found = against_imp(off("ett", *below), off("reinit", *far[0]), off("random", *far[1]))["ett"]
+    assert found.word == "matches", "it is below, and matches"
+
+
 _GAPS = st.lists(st.floats(-2, 2), min_size=3, max_size=3)
 _RELATIONS = st.sampled_from(["above", "below", "matches", "reaches"])
 

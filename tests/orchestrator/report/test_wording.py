@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -123,3 +124,17 @@ def test_claims_are_told_by_what_became_of_them() -> None:
     assert told.startswith(first + "(Random above IMP). Undecided: ETT matches IMP")
     alone = _verdict(*cells, claims=claims[:1])
     assert alone == "Of 1 claim of this experiment 1 holds (IMP above Reinit)."
+
+
+def test_a_claim_of_several_cells_takes_the_seeds_of_its_slowest_part() -> None:
+    cells = (_at("imp", NEAR), _at("reinit", (-4.0, -1.0, -2.0)), _at("random", (1.0, -3.0, -2.0)))
+    claims = (Claim.model_validate({"imp": "above", "of": ["reinit", "random"]}),)
+    report = report_of(*cells, claims=claims)
+    judged = judge(report)
+    (one,) = judged.claims
+    slow, quick = sorted((part.more_seeds or 0 for part in one.parts), reverse=True)
+    assert slow > quick > 0
+    assert verdict(report, judged).endswith(f"; {slow} more seeds would probably decide one.")
+    waiting = dataclasses.replace(one, missing=1)
+    told = verdict(report, dataclasses.replace(judged, claims=(waiting,)))
+    assert told.endswith("; 1 of these wait for cells.")
