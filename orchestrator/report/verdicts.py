@@ -104,17 +104,25 @@ def claim_lines(one: Judged) -> list[Line]:
         return [Line(text=one.claim.text, verdict=one.verdict, numbers=one.parts[0])]
     lines = [Line(text=one.claim.text, verdict=one.verdict)]
     for part in one.parts:
-        lines.append(Line(text=part_name(part), verdict=part.verdict, numbers=part, is_part=True))
+        name = part_name(part, one.parts)
+        lines.append(Line(text=name, verdict=part.verdict, numbers=part, is_part=True))
     if one.missing:
         text = f"{one.missing} without a result"
         lines.append(Line(text=text, verdict=UNDECIDED, is_part=True))
     return lines
 
 
-def part_name(part: Part) -> str:
-    """As ``than Reinit, resnet20 at 97.19 %``."""
-    own = f"{part.cell.name} " if part.cell.source else ""
-    return f"{own}{part.relation} {part.baseline.name}, {place_of(part.cell)}"
+def part_name(part: Part, among: Sequence[Part] = ()) -> str:
+    """As ``above Reinit, resnet20 at 97.19 %``.
+
+    Args:
+        part: of a claim.
+        among: all parts of the claim: the cell and its dataset are named where those differ.
+    """
+    is_named = part.cell.source or len({one.cell.name for one in among}) > 1
+    own = f"{part.cell.name} " if is_named else ""
+    data = f" on {part.cell.dataset}" if len({one.cell.dataset for one in among}) > 1 else ""
+    return f"{own}{part.relation} {part.baseline.name}, {place_of(part.cell)}{data}"
 
 
 def verdicts_tables(judged: Judgement) -> list[Table]:
@@ -196,7 +204,7 @@ def verdicts_json(judged: Judgement) -> str:
 
 _OWN = ("network", "dataset", "method", "source", "transform", "round", "target", "ticket")
 _AXES = (*_OWN, "variant", "noise")
-_OTHER = ("method", "source", "transform", "variant", "noise")
+_OTHER = ("method", "source", "transform", "round", "target", "ticket", "variant", "noise")
 _NUMBERS = (
     *("n", "which_seeds", "difference", "difference_sd", "low_95", "high_95", "p"),
     *("p_corrected", "confidence", "low", "high", "verdict", "more_seeds"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -22,6 +23,7 @@ from orchestrator.report.markdown import to_markdown
 from orchestrator.report.verdicts import (
     claims_table,
     counts_of,
+    part_name,
     verdicts_csv,
     verdicts_json,
     verdicts_tables,
@@ -152,6 +154,20 @@ def test_claims_in_a_terminal(judged: Judgement) -> None:
     assert re.fullmatch(r"\d+|>100", opened[-1])
 
 
+def test_parts_of_a_claim_name_what_tells_them_apart(judged: Judgement) -> None:
+    (claim,) = (one for one in judged.claims if one.claim.text == "SNIP above IMP")
+    (part,) = claim.parts
+    place = "resnet20(width=4) at 59.04 %"
+    assert re.sub(r"\d+\.\d\d", "59.04", part_name(part)) == f"above IMP, {place}"
+    other = dataclasses.replace(part.cell, dataset="mnist", variant="lrr")
+    both = (part, dataclasses.replace(part, cell=other))
+    told = [re.sub(r"\d+\.\d\d", "59.04", part_name(one, both)) for one in both]
+    assert told == [
+        f"SNIP above IMP, {place} on digits",
+        f"SNIP, lrr above IMP, {place} on mnist",
+    ]
+
+
 def test_every_comparison_in_a_terminal(judged: Judgement) -> None:
     text = _text(*verdicts_tables(judged))
     assert text.splitlines()[0].strip() == "resnet20(width=4) on digits"
@@ -202,6 +218,8 @@ def test_a_judgement_as_csv(report: Report, judged: Judgement) -> None:
     assert len(rows) == 5 + 9
     assert (rows[0]["claim"], rows[0]["relation"]) == ("ETT above Reinit, Random: round 2", "above")
     assert (rows[0]["method"], rows[0]["against_method"]) == ("ett", "reinit")
+    assert (rows[0]["round"], rows[0]["against_round"]) == ("2", "2")
+    assert {row["against_round"] for row in rows if row["against_method"] == "dense"} == {"0"}
     assert rows[0]["verdict"] == "holds"
     assert float(rows[0]["low"]) <= float(rows[0]["low_95"]) < float(rows[0]["difference"])
     cells = list(csv.DictReader(io.StringIO(to_csv(report, judged=judged))))
