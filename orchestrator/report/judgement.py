@@ -267,8 +267,12 @@ def judge(
     families = {CLAIMS: len(said)} if report.claims else {}
     comparisons: list[Comparison] = []
     told: set[_Pair] = set()
+    baselines: list[Baseline] = []
     for given in against:
         baseline = Baseline.model_validate(given)
+        if baseline in baselines:
+            continue
+        baselines.append(baseline)
         facing = _facing(baseline, places, report)
         if not facing and given not in AGAINST:
             raise ElthError(

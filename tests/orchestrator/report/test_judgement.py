@@ -239,6 +239,12 @@ def test_any_line_can_be_the_baseline() -> None:
         judge(report, ["imq"])
 
 
+def test_a_baseline_that_is_named_twice_is_one() -> None:
+    report = of(IMP, off("reinit", -2.0, -2.4, -2.1, -2.2))
+    once, twice = judge(report, ["imp"]), judge(report, ["imp", {"method": "imp"}])
+    assert (once.families, once.comparisons) == (twice.families, twice.comparisons)
+
+
 def test_cells_that_are_only_on_the_way_are_not_compared() -> None:
     way = [cell(m, [90.0, 91.0], network="resnet14") for m in ("dense", "imp")]
     asked = frozenset({("digits", NETWORK)})
