@@ -346,6 +346,7 @@ def test_what_waits_for_a_directory_is_published_where_that_lies_now(
     away.left = 1
     next(deliver(tracker, log, key, result, first.outbox, keep_weights=False))
     lease.end()
+    lease._thread.join()  # nothing may write to what is copied
     of_server = first.outbox / ("0" * 32)
     (of_server / "files").mkdir(parents=True)
     entry = json.loads((first.outbox / log.run_id / "entry.json").read_text())
