@@ -114,6 +114,8 @@ class Measured:
     @functools.cached_property
     def densest(self) -> Looked:
         """Of the networks looked at the one with most weights, by which a pair is placed."""
+        if all(one.remaining is not None for one in self.of):
+            return max(self.of, key=lambda one: one.remaining or 0.0)
         return min(self.of, key=lambda one: one.level)
 
     @property

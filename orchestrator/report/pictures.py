@@ -414,12 +414,12 @@ def _line_panel(
     axis: Axes, group: Group, name: str, lines: Sequence[str], every: Sequence[str]
 ) -> None:
     xs: list[float] = []
+    known = _are_remaining_known(group)
     for line in lines:
         curve = group.curve(line, name)
         if not curve:
             continue
-        known = all(point.remaining is not None for point in curve)
-        x = [100 * (p.remaining or 1) if known else float(p.level[0]) for p in curve]
+        x = [100 * p.remaining if known and p.remaining else float(p.level[0]) for p in curve]
         mean = np.array([point.mean for point in curve])
         low = mean - [min(point.values) for point in curve]
         high = [max(point.values) for point in curve] - mean
@@ -454,13 +454,14 @@ def _but(line: str, variant: str) -> str:
     return line.replace(f", {variant}", "") if variant else line
 
 
+def _are_remaining_known(group: Group) -> bool:
+    """Whether all that is looked at can be placed by the weights that remain; else by rounds."""
+    return all(look.remaining for one in group.found for look in one.of)
+
+
 def _remaining_axis(axis: Axes, values: Sequence[float], group: Group) -> None:
     """An axis from dense to sparse in the logarithm, ticked every few rounds as the papers do."""
-    if (
-        max(values) > 100
-        or min(values) <= 0
-        or any(look.remaining is None for one in group.found for look in one.of)
-    ):
+    if not _are_remaining_known(group):
         axis.set_xlabel("round")
         return
     axis.set_xlabel("weights remaining (%)")

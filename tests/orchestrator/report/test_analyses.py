@@ -261,6 +261,13 @@ def test_pairs_of_other_rounds_are_a_line_of_their_own() -> None:
     assert list(gaps.lines) == ["IMP"]
 
 
+def test_a_pair_is_placed_by_the_network_that_keeps_most() -> None:
+    few, many = looked(1, rate=0.9), looked(2, variant="slow")
+    assert made("overlap", [few, many], {}).densest is many
+    unknown = replace(many, nonzeros=None)
+    assert made("overlap", [few, unknown], {}).densest is few, "by rounds, where it is not known"
+
+
 def test_lines_of_other_rounds_are_not_mixed() -> None:
     def thresholds(rounds: list[int], seed: int = 0) -> Measured:
         of = [looked(k, seed=seed) for k in rounds]

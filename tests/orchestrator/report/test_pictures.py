@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from orchestrator.report import pictures
-from orchestrator.report.analyses import Analyses, Measured
+from orchestrator.report.analyses import Analyses, Looked, Measured
 from tests.orchestrator.report.test_analyses import barrier, looked, made
 
 KINDS = ("angular", "cosine", "l2_full", "l2_shared")
@@ -45,6 +46,22 @@ def test_a_matrix_is_the_mean_over_seeds_from_bottom_left() -> None:
     assert image.get_array()[0, 1] == pytest.approx(0.2)
     assert image.get_clim() == (0, 1)
     assert [label.get_text() for label in axis.get_yticklabels()] == ["100", "80", "start"]
+
+
+def test_all_lines_of_a_picture_are_on_one_axis() -> None:
+    """Where one cannot be placed by the weights that remain, none is."""
+    known = [barrier([looked(k), looked(k + 1)], 9) for k in (0, 1)]
+    found = [*known, barrier([unknown(0), unknown(1)], 9)]
+    for whole, expected in ((known, [100, 80]), (found, [0, 1])):
+        (axis,) = _drawn(*whole)["barrier_rounds"].axes
+        line = axis.containers[0].lines[0]
+        assert line.get_xdata() == pytest.approx(expected)
+        assert axis.get_xlabel() == ("round" if whole is found else "weights remaining (%)")
+
+
+def unknown(k: int) -> Looked:
+    """Of a run that does not say how many weights its network has."""
+    return dataclasses.replace(looked(k, "reinit"), nonzeros=None, prunable=None)
 
 
 def test_what_is_not_defined_is_blank() -> None:
