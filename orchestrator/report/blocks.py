@@ -40,6 +40,8 @@ class Spot:
     """Whether no other line has a higher mean there."""
     elsewhere: float | None
     """Its sparsity, where that is another than the column's."""
+    fewer: int | None
+    """Of how many seeds it is, where others of the table have more."""
     imp: Comparison | None
     dense: Comparison | None
 
@@ -107,6 +109,7 @@ def _block(
     for cell in cells:
         found.setdefault((cell.name, cell.level), cell)
     seeds = spell_seeds(seed for cell in cells for seed in cell.seeds)
+    most = max(len(cell.seeds) for cell in cells)
     return Block(
         network=network,
         dataset=dataset,
@@ -117,7 +120,7 @@ def _block(
             (
                 name,
                 tuple(
-                    _spot(found.get((name, level)), imps, head, best.get(level), judged)
+                    _spot(found.get((name, level)), imps, head, best.get(level), judged, most)
                     for level, head in zip(shown, heads, strict=True)
                 ),
             )
@@ -127,7 +130,7 @@ def _block(
 
 
 def _spot(
-    cell: Cell | None, imps: Imps, head: Cell, best: float | None, judged: Judgement
+    cell: Cell | None, imps: Imps, head: Cell, best: float | None, judged: Judgement, most: int
 ) -> Spot | None:
     if cell is None:
         return None
@@ -136,6 +139,7 @@ def _spot(
         gap=imps.difference(cell),
         is_best=best == cell.mean,
         elsewhere=cell.sparsity if abs(cell.sparsity - head.sparsity) >= 5e-5 else None,
+        fewer=len(cell.seeds) if len(cell.seeds) < most else None,
         imp=judged.against("imp", cell),
         dense=judged.against("dense", cell),
     )

@@ -1,4 +1,4 @@
-r"""A report as LaTeX: tables that go into a paper, by ``booktabs`` and no other package."""
+r"""A report as LaTeX: tables that go into a paper, by ``booktabs`` and ``graphicx`` alone."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def to_latex(report: Report, judged: Judgement) -> str:
         judged: of the report.
     """
     told = is_told(judged)
-    parts = ["% In the preamble: \\usepackage{booktabs}\n"]
+    parts = ["% In the preamble: \\usepackage{booktabs,graphicx}\n"]
     parts += [_block(block, report.grid, judged, told=told) for block in blocks(report, judged)]
     if judged.claims:
         parts.append(_claims(judged, report.grid))
@@ -63,6 +63,8 @@ def _block(block: Block, grid: str, judged: Judgement, *, told: bool) -> str:
     caption += ". Bold: the best of a column."
     if any(spot.elsewhere is not None for spot in block.spots):
         caption += " In brackets the sparsity of a ticket that is another than the column's."
+    if any(spot.fewer is not None for spot in block.spots):
+        caption += " $n$: of how many seeds it is, where others have more."
     if told:
         signs = ", ".join(f"{sign} {word}" for word, sign in _SIGNS.items())
         caption += f" Against IMP: {signs}; {_MATCHING} wins against dense or matches it. "
@@ -78,6 +80,7 @@ def _entry(spot: Spot) -> str:
     text = f"${text}$"
     signs = _SIGNS.get(spot.word, "") + (_MATCHING if spot.is_matching else "")
     text += rf"\textsuperscript{{{signs}}}" if signs else ""
+    text += "" if spot.fewer is None else rf" ($n = {spot.fewer}$)"
     return text + ("" if spot.elsewhere is None else rf" ({100 * spot.elsewhere:.2f}\,\%)")
 
 
@@ -117,7 +120,7 @@ def _table(
     *,
     columns: str = "",
 ) -> str:
-    """A table by booktabs.
+    """A table by booktabs, made smaller if a line of the page is too short for it.
 
     Args:
         caption: above it.
@@ -133,6 +136,7 @@ def _table(
         r"\centering",
         rf"\caption{{{caption}}}",
         rf"\label{{tab:{name}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{columns or 'l' + 'r' * (len(head) - 1)}}}",
         r"\toprule",
         _row(head),
@@ -140,7 +144,7 @@ def _table(
         r"\midrule",
         *map(_row, rows),
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}}",
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"

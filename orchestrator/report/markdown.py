@@ -29,11 +29,14 @@ def to_markdown(report: Report, judged: Judgement) -> str:
         report: the cells.
         judged: of the report.
     """
-    parts = [_block(block) for block in blocks(report, judged)]
+    found = blocks(report, judged)
+    parts = [_block(block) for block in found]
     if judged.claims:
         parts.append(_claims(judged))
     notes = "Test accuracy in % after the last epoch, mean ± standard deviation over seeds; in "
     notes += "brackets the difference to IMP. Bold: the best of a column."
+    if any(spot.fewer is not None for block in found for spot in block.spots):
+        notes += " n: of how many seeds it is, where others have more."
     if is_told(judged):
         signs = ", ".join(f"{sign} {word}" for word, sign in MARKS.items())
         notes += f" Against IMP: {signs}; {MATCHING} wins against dense or matches it. "
@@ -61,6 +64,7 @@ def _entry(spot: Spot) -> str:
     text += "" if cell.deviation is None else f" ± {cell.deviation:.2f}"
     text += "" if spot.gap is None else f" ({spot.gap:+.2f})"
     text += f" {spot.marks}" if spot.marks else ""
+    text += "" if spot.fewer is None else f", n = {spot.fewer}"
     return text + ("" if spot.elsewhere is None else f" at {100 * spot.elsewhere:.2f} %")
 
 
