@@ -19,8 +19,8 @@ SMALL = "resnet14(width=8)"
 """16 layers of 43,656 weights: 72, 1,152 to 9,216 in the stages, 128 to 512 between, 320."""
 
 
-def _steep(*entries: dict[str, Any], rounds: int = 6) -> Experiment:
-    return tiny("steep", pruning={"rate": 0.9, "rounds": rounds}, grid=list(entries))
+def _steep(*entries: dict[str, Any], rounds: int = 6, **changes: Any) -> Experiment:
+    return tiny("steep", pruning={"rate": 0.9, "rounds": rounds}, grid=list(entries), **changes)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,9 @@ def test_fewer_weights_than_layers_are_told_once() -> None:
 def test_a_distribution_tells_what_it_empties() -> None:
     """Weights go with the sum of a layer's sides (ERK), so the stem, 8x1x3x3, is the first."""
     entry = {"method": ["rigl", "static"], "network": SMALL, "sparsity": [0.99, 0.9996]}
-    found = _steep(entry).model_copy(update={"recipe": RECIPES["digits_resnet"]})
+    moving = {"rigl": {"every": "20it", "fraction": 0.9}}  # with less no update moves any
+    steep = _steep(entry, criteria=moving)
+    found = steep.model_copy(update={"recipe": RECIPES["digits_resnet"]})
     told = (
         f"on {SMALL} on digits: at a sparsity of 0.9996 (17 weights) none is left in conv1.weight, "
         "layer1.1.conv2.weight"
@@ -86,7 +88,7 @@ def test_a_distribution_tells_what_it_empties() -> None:
     assert plan.build(found).notes == (f"RigL {told}", f"Static {told}")
     one = {"method": "rigl", "network": SMALL, "sparsity": 0.999, "variant": ["none", "er"]}
     variants = {"er": {"criteria.rigl.distribution": "er"}}
-    by_variant = tiny("er", recipe="digits_resnet", variants=variants, grid=[one])
+    by_variant = tiny("er", recipe="digits_resnet", variants=variants, criteria=moving, grid=[one])
     (note,) = plan.build(by_variant).notes
     assert note.startswith(f"RigL on {SMALL} on digits: at a sparsity of 0.999 (43 weights)")
     assert note.endswith("layer2.0.downsample.0.weight, layer3.0.downsample.0.weight, fc.weight")
