@@ -86,32 +86,10 @@ class Stage:
     @property
     def title(self) -> str:
         """A short name for people, as ``resnet20 <- resnet14 append, round 8, seed 0``."""
-        label = self.labels
-        text = str(label["network"])
         if self.is_given:
             digest, iteration = self.params["sha256"], self.params["iteration"]
-            return f"{text} imported {digest[:8]}, iteration {iteration}"
-        if label["source"]:
-            text += f" <- {label['source']} {label['transform']}"
-            if label["method"] != "ett":
-                text += f" {label['method']}"
-        elif label["method"] not in ("imp", "rewind"):
-            text += f" {label['method']}"
-        if label.get("ticket"):
-            text += f" from {label['ticket']}"
-        if self.kind == ANALYSIS:
-            text = f"{label[MEASURE]} of {text} {label[LOOKS_AT]}"
-        elif self.kind == "rewind_point":
-            text += " rewind point"
-        elif label.get("target"):
-            text += f" at {100 * float(label['target']):g} %"
-        else:
-            text += f" round {label['round']}"
-        if label.get(VARIANT):
-            text += f", {label[VARIANT]}"
-        if label.get(NOISE):
-            text += f", noise {label[NOISE]}"
-        return f"{text}, seed {label['seed']}"
+            return f"{self.labels['network']} imported {digest[:8]}, iteration {iteration}"
+        return title_of(self.labels)
 
     def describe(self) -> dict[str, Any]:
         """The whole stage as JSON values; ``Stage.of`` undoes it."""
@@ -256,3 +234,29 @@ def sizes_of(stage: Stage) -> tuple[int, int]:
         return int(train), int(test)
     info = info_of(dataset_of(stage))
     return info.train_size, info.test_size
+
+
+def title_of(labels: Mapping[str, Any]) -> str:
+    """A short name for people of a stage of which the labels are known, as ``Stage.title``."""
+    text = str(labels["network"])
+    if labels["source"]:
+        text += f" <- {labels['source']} {labels['transform']}"
+        if labels["method"] != "ett":
+            text += f" {labels['method']}"
+    elif labels["method"] not in ("imp", "rewind"):
+        text += f" {labels['method']}"
+    if labels.get("ticket"):
+        text += f" from {labels['ticket']}"
+    if labels.get(MEASURE):
+        text = f"{labels[MEASURE]} of {text} {labels[LOOKS_AT]}"
+    elif labels["method"] == "rewind":
+        text += " rewind point"
+    elif labels.get("target"):
+        text += f" at {100 * float(labels['target']):g} %"
+    else:
+        text += f" round {labels['round']}"
+    if labels.get(VARIANT):
+        text += f", {labels[VARIANT]}"
+    if labels.get(NOISE):
+        text += f", noise {labels[NOISE]}"
+    return f"{text}, seed {labels['seed']}"

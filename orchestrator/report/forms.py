@@ -201,7 +201,7 @@ def notes_of(report: Report, laid_out: Sequence[Sheet]) -> list[str]:
         notes.append(_ended(report))
     if report.missing:
         of = "part" if report.only else "report" if report.beside else "grid"
-        notes.append(f"{report.missing} stages of this {of} are not finished.")
+        notes.append(f"{_stages(report.missing, f'of this {of}')} not finished.")
     if report.faulty:
         notes.append(
             f"{len(report.faulty)} stages come from gradients that may be wrong "
@@ -239,14 +239,19 @@ def _first(titles: Sequence[str]) -> str:
     return f"{'; '.join(titles[:_TOLD])}{more}"
 
 
+def _stages(count: int, of: str) -> str:
+    return f"1 stage {of} is" if count == 1 else f"{count} stages {of} are"
+
+
 def _ended(report: Report) -> str:
     told = "; ".join(report.endings[:_TOLD])
     more = len(report.endings) - _TOLD
     seeds = {seed for cell in report.cells for seed in cell.seeds}
     fewer = any(len(cell.seeds) < len(seeds) for cell in report.cells)
+    them = "it" if report.ended == 1 else "them"
     return (
-        f"{report.ended} stages of this grid are ended by pruning.stop, as a chain ended before "
-        f"them: {told}{f'; and {more} more' if more > 0 else ''}."
+        f"{_stages(report.ended, 'of this grid')} ended by pruning.stop, as a chain ended before "
+        f"{them}: {told}{f'; and {more} more' if more > 0 else ''}."
         f"{' Means after that are of the seeds whose chains went on.' if fewer else ''}"
     )
 

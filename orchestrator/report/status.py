@@ -19,6 +19,7 @@ from orchestrator.plan.costs import duration
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.imported import how_to_import
 from orchestrator.plan.only import Only, with_needs
+from orchestrator.plan.stage import title_of
 from orchestrator.store.content import Content, all_labels
 from orchestrator.store.leases import last_seen
 from orchestrator.store.listing import Tracked, by_key
@@ -107,11 +108,11 @@ def _states(
     logs = 0
     for key, labels in keys.items():
         if key in ended:
-            title = built.stages[key].title if key in built.stages else str(labels["network"])
+            title = _title(key, labels, built)
             found.append(State(key=key, state="ended", title=title, reason=ended[key]))
             continue
         if key not in known:
-            title = built.stages[key].title if key in built.stages else str(labels["network"])
+            title = _title(key, labels, built)
             found.append(_missing(key, title, built, known, roots))
             continue
         one = known[key]
@@ -147,6 +148,13 @@ def _states(
             done = State(key=key, state=one.status, title=title, accuracy=_result(one))
             found.append(replace(done, ended=one.ended))
     return found
+
+
+def _title(key: str, labels: Mapping[str, Any], built: Plan) -> str:
+    """What a stage is called that no run is of; of a plan that cannot be built by its labels."""
+    if key in built.stages:
+        return built.stages[key].title
+    return title_of(labels) if {"method", "seed"} <= labels.keys() else str(labels["network"])
 
 
 def _result(one: Tracked) -> float | None:

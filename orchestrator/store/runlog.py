@@ -307,6 +307,22 @@ def _way(stage: Stage) -> dict[str, Any]:
     return found | ({"noise": noise["copy"]} if "copy" in noise else {})
 
 
+def fail_at_once(tracker: Tracker, run_id: str, *, reason: str, details: str) -> None:
+    """Close a run as failed of which nothing was begun; the next ``elth run`` does its stage again.
+
+    Args:
+        tracker: of the store.
+        run_id: the run, as ``leases.claim`` has opened it.
+        reason: why it cannot be begun.
+        details: the traceback.
+    """
+    if is_finished(tracker.client.get_run(run_id)):
+        return
+    with contextlib.suppress(MlflowException, OSError):
+        tracker.files.write(run_id, "traceback.txt", details.encode())
+    _fail(tracker.client, run_id, reason, final=False)
+
+
 def fail_for_the_dead(
     tracker: Tracker, stage: Stage, *, grid: str, driver: str, reason: str, details: str
 ) -> None:

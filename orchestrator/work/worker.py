@@ -41,7 +41,7 @@ from orchestrator.store.listing import tracked
 from orchestrator.store.outbox import deliver
 from orchestrator.store.partial import Partial
 from orchestrator.store.result import Result, State
-from orchestrator.store.runlog import RunLog, begin_run
+from orchestrator.store.runlog import RunLog, begin_run, fail_at_once
 from orchestrator.store.tracker import Tracker
 from orchestrator.work import stopping, training
 from orchestrator.work.deaths import MORE_MEMORY, LostGpuError
@@ -382,11 +382,8 @@ def _run_stage(
     lease: Lease,
 ) -> Iterator[Report]:
     """Do the stage of a lease; tells how far it is."""
-    try:
+    with _beginning(lease, tracker):
         dataset, ticket, repulsion, engine = _prepare(stage, config, worker, tracker, group)
-    except Exception:
-        lease.give_up()
-        raise
     if engine.note:
         yield Report(index=0, note=engine.note)
     threads, gpus, workers = (config[name] for name in ("threads", "gpus", "workers"))
@@ -473,6 +470,36 @@ def _made(worker: Worker, tracker: Tracker, make: Callable[[Load], T]) -> T:
         return make(load)  # it may have been done again since it was read here
 
 
+_PASSES = (
+    *(AbsentError, DamagedError, AwayError, MlflowException, LostError),
+    *(GroupError, LostGpuError, Stopped),
+)
+"""What is no fault of the stage that meets it."""
+
+
+@contextlib.contextmanager
+def _beginning(lease: Lease, tracker: Tracker) -> Iterator[None]:
+    """Close the run of a stage that cannot be begun: as failed, with the traceback.
+
+    Nothing is left of it where it is to be tried again: the store is away, a parent is to be done
+    again, another process has died, or there was too little memory.
+    """
+    try:
+        yield
+    except Exception as error:
+        is_of_another = isinstance(error, _PASSES)
+        if is_of_another or devices.ran_out(error) or devices.lost(error):
+            lease.give_up()
+            raise
+        reason, details = _reason(error), traceback.format_exc()
+        with contextlib.suppress(AwayError, MlflowException):
+            patiently(
+                lambda: fail_at_once(tracker, lease.run_id, reason=reason, details=details),
+                tracker.store,
+            )
+        raise
+
+
 @contextlib.contextmanager
 def _closing(log: RunLog, tracker: Tracker, group: Group | None) -> Iterator[None]:
     """Close the run of a stage that is not brought to its end, as is due."""
@@ -507,15 +534,12 @@ def _analyse(
     from orchestrator.work import analysing
 
     dataset = None
-    try:
+    with _beginning(lease, tracker):
         if analysing.needs_data(stage):
             device = "cuda" if config["gpus"] else "cpu"
             place = group.device if group else device
             dataset = worker.dataset(stage, config["data"], place)
         looks = _made(worker, tracker, lambda load: analysing.looks_of(stage, load))
-    except Exception:
-        lease.give_up()
-        raise
     kind = numerics(config["threads"], config["gpus"], "eager", 1)
     partial = Partial(
         config["inflight"],

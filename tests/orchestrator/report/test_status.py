@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from orchestrator import plan
+from orchestrator.plan.graph import Plan
+from orchestrator.report import status
 from orchestrator.report.status import states
 from orchestrator.store.leases import BEAT, SEEN, open_run
 from orchestrator.store.processes import owner
 from orchestrator.store.tracker import Tracker
-from tests.orchestrator.helpers import ELSEWHERE, GONE, like_this_one, tiny
+from tests.orchestrator.helpers import ELSEWHERE, GONE, TINY, like_this_one, tiny
 
 
 def test_what_is_known_of_a_process_is_said_and_no_more(tracker: Tracker) -> None:
@@ -48,3 +52,33 @@ def test_what_is_known_of_a_process_is_said_and_no_more(tracker: Tracker) -> Non
     assert gone.reason == "its process ended"
     for run_id in runs:
         tracker.client.delete_run(run_id)
+
+
+def test_stages_are_named_where_the_code_of_their_plan_is_not_at_hand(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store runs no code from outside; what a stage is called, its labels know."""
+    found = tiny(
+        "apart",
+        seeds=[94],
+        variants={"lrr": {"pruning.weights": "trained"}},
+        grid=[
+            {"method": ["dense", "imp", "magnitude"], "network": TINY},
+            {"method": "imp", "network": TINY, "round": 1, "variant": "lrr", "noise": 1},
+            {"method": "imp", "network": TINY, "sparsity": 0.6},
+            {
+                "method": "ett",
+                "network": "resnet20(width=4)",
+                "source": TINY,
+                "transform": "append",
+            },
+        ],
+        analyses=[{"measure": "distances"}],
+    )
+    built = plan.build(found)
+    tracker.grids.open(found.name, found.resolved(), built.stages, "")
+    known = {one.key: one.title for one in states(tracker, found.name)}
+    monkeypatch.setattr(status, "_plan", lambda _: Plan({}))
+    bare = {one.key: one.title for one in states(tracker, found.name)}
+    assert bare == known == {key: stage.title for key, stage in built.stages.items()}
+    assert len(set(bare.values())) == len(bare)

@@ -144,7 +144,7 @@ def test_going_on_in_another_numerics_class_is_told(
     assert seen == [(4, 1)]
     assert "note: finished stages of this grid come from another numerics class, in which" in text
     assert numerics(1, 0, "eager") in text
-    assert "1 stages of this grid are not finished." in text
+    assert "1 stage of this grid is not finished." in text
     keys = finished.tracker.grids.keys("grown")
     assert len(keys) == 5
     joined = {one.key for one in finished.tracker.stages("grown")}

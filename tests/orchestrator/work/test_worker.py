@@ -33,6 +33,7 @@ from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.schedule import Schedule
 from orchestrator.plan.stage import Stage
 from orchestrator.store.address import Store
+from orchestrator.store.away import AwayError
 from orchestrator.store.inflight import InFlight
 from orchestrator.store.marks import REDONE, is_finished
 from orchestrator.store.runlog import begin_run
@@ -427,6 +428,45 @@ def test_a_missing_dataset_is_a_failure_with_how_to_get_it(
     todo = list(plan.build(found).stages.values())
     (report,) = _reports(store, found, todo, Worker(), data=place)
     assert report.failed.startswith(f"the dataset mnist is not in {place['root']} (")
+    (run,) = Tracker(store).stages("nodata")
+    assert (run.status, run.is_final) == ("failed", False)
+    assert run.reason.startswith("the dataset mnist is not in ")
+
+
+def test_what_cannot_be_begun_is_a_failed_run_with_the_traceback(
+    store: Store, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a criterion from outside fails: whoever wrote it needs to see where."""
+
+    def prepare(*_: object) -> object:
+        raise ZeroDivisionError("in the midst of a criterion")
+
+    found = tiny("unready", seeds=[14])
+    todo = list(plan.build(found).stages.values())
+    with monkeypatch.context() as patch:
+        patch.setattr(worker_module, "_prepare", prepare)
+        (report,) = _reports(store, found, todo[:1], Worker())
+    assert report.failed == "ZeroDivisionError: in the midst of a criterion"
+    (run,) = tracker.stages("unready")
+    assert (run.status, run.is_final, run.reason) == ("failed", False, report.failed)
+    details = artifact(tracker, run.run_id, "traceback.txt").read_text(encoding="utf-8")
+    assert "in prepare" in details
+    assert not any(one.failed for one in _reports(store, found, todo[:1], Worker()))
+    assert [one.status for one in tracker.stages("unready")] == ["finished"]
+
+
+def test_what_is_no_fault_of_a_stage_leaves_no_run_of_it(
+    store: Store, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def prepare(*_: object) -> object:
+        raise AwayError("the store is away")
+
+    found = tiny("away", seeds=[15])
+    todo = list(plan.build(found).stages.values())
+    monkeypatch.setattr(worker_module, "_prepare", prepare)
+    (report,) = _reports(store, found, todo[:1], Worker())
+    assert report.failed
+    assert tracker.stages("away") == []
 
 
 def test_a_job_without_its_parents_fails_and_says_so(store: Store, worker: Worker) -> None:
