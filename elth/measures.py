@@ -178,6 +178,11 @@ class OnCurvature(Settings):
     probes: int = 10
     """Estimates of the trace."""
 
+    @property
+    def revision(self) -> int:
+        """1 of a single step, which at first began outside of the subspace."""
+        return int(self.steps == 1)
+
     def passes(self, train: int, test: int) -> float:
         """A product with the Hessian costs about as much as five forward passes."""
         return 5.0 * (self.steps + self.probes) * min(train, self.images)

@@ -54,7 +54,8 @@ def train_sparse(
         data: the dataset, on the device to train on.
         recipe: how to train, or the name of one of ``RECIPES``.
         method: one of ``elth.dynamic.METHODS``.
-        sparsity: fraction of the prunable weights that are zero at the end.
+        sparsity: fraction of the prunable weights that are zero at the end; above 0, but for
+            ``static``.
         kept: instead of it, how many weights there are at the end.
         seed: fixes initial weights, the mask that is drawn, data order and augmentation.
         state: weights to start from in place of initial ones, as those of a rewind point.

@@ -230,12 +230,14 @@ class Schedule:
                 if fraction > 0:
                     self._elsewhere.pop(job.stages[index].key, None)  # taken over
                 before = self._progress[trial]
-                since = before.since if before.stage == job.stages[index] else time.monotonic()
+                is_same = before.stage == job.stages[index]
+                if is_same and not fraction:  # a note, which tells nothing of how far it is
+                    return
                 self._progress[trial] = Running(
                     stage=job.stages[index],
                     fraction=fraction,
                     accuracy=accuracy,
-                    since=since,
+                    since=before.since if is_same else time.monotonic(),
                     told=time.monotonic(),
                 )
 
@@ -524,12 +526,14 @@ class Schedule:
         speed = self._pace()
         if speed is None:
             return None
-        left = {
-            stage.key: stage
+        wanted = {
+            stage.key
             for job in (*self._jobs.values(), *self._running.values())
             for stage in job.stages
             if stage.key not in self._finished and not self._is_lost(stage.key)
         }
+        # In the order of the plan, in which parents come first, wherever their jobs are.
+        left = {key: stage for key, stage in self._plan.stages.items() if key in wanted}
         done = {r.stage.key: r.fraction for r in self._progress.values()}
         works = {key: self._work(stage) * (1 - done.get(key, 0.0)) for key, stage in left.items()}
         return speed * bound(left, works, self._slots)

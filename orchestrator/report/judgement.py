@@ -162,6 +162,8 @@ class Part(Difference):
     """``above``, ``below``, ``matches`` or ``reaches``."""
     verdict: str
     """``holds``, ``does not hold`` or ``undecided``."""
+    leans_against: bool
+    """Whether its mean lies where the relation does not hold."""
 
     def plain(self) -> dict[str, Any]:
         """As JSON values."""
@@ -429,6 +431,7 @@ def _judged(
         more[of_it] = _more_to_claim(relation, samples[of_it], margin, level[of_it], strict[of_it])
     found = {}
     for place, (key, (verdict, shown, error)) in enumerate(zip(said, decided, strict=True)):
+        mean = float(samples.mean[place])
         found[key] = Part(
             **numbers.fields(place, cells),
             p=float(p[place]),
@@ -439,6 +442,7 @@ def _judged(
             more_seeds=int(more[place]) or None,
             relation=key[0],
             verdict=verdict,
+            leans_against=_refutes(key[0], mean, mean, margin),
         )
     return found
 

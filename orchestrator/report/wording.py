@@ -156,11 +156,19 @@ def _of_claims(judgement: Judgement) -> str:
 
 
 def _more_seeds(one: Judged) -> int | None:
-    """How many more seeds would decide a claim: what its slowest part takes, as all must hold."""
-    wanted = [part.more_seeds for part in one.parts if part.verdict == UNDECIDED]
-    if one.missing or not all(wanted):
+    """How many more seeds would decide a claim; None where that is not known.
+
+    One part that does not hold decides it. If none looks like that, it takes as many as the slowest
+    of its parts, which must all hold, and be there.
+    """
+    open_ = [part for part in one.parts if part.verdict == UNDECIDED]
+    against = [part.more_seeds for part in open_ if part.more_seeds and part.leans_against]
+    if against:
+        return min(against)
+    wanted = [part.more_seeds for part in open_ if part.more_seeds]
+    if one.missing or len(wanted) < len(open_):
         return None
-    return max((seeds for seeds in wanted if seeds is not None), default=None)
+    return max(wanted, default=None)
 
 
 def _few(texts: Sequence[str]) -> str:

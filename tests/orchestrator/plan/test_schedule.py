@@ -299,6 +299,20 @@ def test_time_left_of_one_chain_falls_by_what_is_done_of_it_whatever_the_slots()
     assert found.snapshot().seconds_left == pytest.approx(25.0)
 
 
+def test_time_left_of_what_waits_for_a_running_job_begins_after_it() -> None:
+    """A parent of 100 units, and two children of 50 that are jobs of their own."""
+    parent = _stage("rewind_point", "p", work=100.0)
+    children = [_stage("round", name, [parent], 50.0) for name in "ab"]
+    found = Schedule(_plan(parent, *children), (), {}, slots=8, seconds_per_work=1.0)
+    assert found.snapshot().seconds_left == pytest.approx(150.0)
+    found.take("0")
+    assert found.snapshot().seconds_left == pytest.approx(150.0)
+    found.advance("0", 0, 0.5, None)
+    assert found.snapshot().seconds_left == pytest.approx(100.0)
+    found.advance("0", 0, 0.0, None)  # a note
+    assert found.snapshot().seconds_left == pytest.approx(100.0)
+
+
 def test_time_left_does_not_grow_while_nothing_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first epochs of a run tell how long one takes, and silence after them nothing."""
     now = 100.0

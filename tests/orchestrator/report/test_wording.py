@@ -126,6 +126,16 @@ def test_claims_are_told_by_what_became_of_them() -> None:
     assert alone == "Of 1 claim of this experiment 1 holds (IMP above Reinit)."
 
 
+def test_a_claim_of_several_cells_takes_the_seeds_of_a_part_that_looks_false() -> None:
+    cells = (_at("imp", NEAR), _at("reinit", (4.0, 1.0, 2.0)), _at("random", (1.0, -3.0, -2.0)))
+    claims = (Claim.model_validate({"imp": "above", "of": ["reinit", "random"]}),)
+    judged = judge(report_of(*cells, claims=claims))
+    by = {part.baseline.method: part.more_seeds for part in judged.claims[0].parts}
+    assert (by["random"] or 0) > (by["reinit"] or 0) > 0
+    told = _verdict(*cells, claims=claims)
+    assert told.endswith(f"; {by['reinit']} more seeds would probably decide one.")
+
+
 def test_a_claim_of_several_cells_takes_the_seeds_of_its_slowest_part() -> None:
     cells = (_at("imp", NEAR), _at("reinit", (-4.0, -1.0, -2.0)), _at("random", (1.0, -3.0, -2.0)))
     claims = (Claim.model_validate({"imp": "above", "of": ["reinit", "random"]}),)
