@@ -87,11 +87,15 @@ class Measured:
     """Those that differ from the defaults."""
     rate: str = ""
     """The fraction that a pruning takes, where the measure depends on it."""
+    version: int = 1
+    """Of the measure with these settings."""
     looks_at: str
     of: tuple[Looked, ...]
     """What it looks at, in its order."""
     result: Mapping[str, Any]
     """What was measured."""
+    at: int | None = None
+    """By which of them a pair is placed; by the denser one, when None."""
 
     @functools.cached_property
     def between(self) -> str:
@@ -112,8 +116,13 @@ class Measured:
         return " and ".join(dict.fromkeys(names)) if self.between == "cells" else names[-1]
 
     @functools.cached_property
-    def densest(self) -> Looked:
-        """Of the networks looked at the one with most weights, by which a pair is placed."""
+    def place(self) -> Looked:
+        """By which of the networks a pair is placed: the one that keeps most weights.
+
+        Of pairs that have one network in common it is the other.
+        """
+        if self.at is not None:
+            return self.of[self.at]
         if all(one.remaining is not None for one in self.of):
             return max(self.of, key=lambda one: one.remaining or 0.0)
         return min(self.of, key=lambda one: one.level)
@@ -138,7 +147,7 @@ class Measured:
         """All its numbers, each set with the network that it is placed at."""
         if measure_of(self.measure).looks_at == LINE:
             return list(zip(self.of, self.by_round, strict=False))
-        return [(self.densest, self.numbers)]
+        return [(self.place, self.numbers)]
 
     def plain(self) -> dict[str, Any]:
         """As JSON values: no times, hosts or runs."""
@@ -147,6 +156,7 @@ class Measured:
             "measure": self.measure,
             "network": self.network,
             "dataset": self.dataset,
+            **({"version": self.version} if self.version > 1 else {}),
             "settings": {**whole, **({"rate": self.rate} if self.rate else {})},
             "looks_at": self.looks_at,
             **({"between": self.between} if self.between else {}),
@@ -240,6 +250,7 @@ def measured_of(
         dataset=str(stage.labels["dataset"]),
         settings=dict(params.get("settings", {})),
         rate=str(params.get("rate", "")),
+        version=int(params.get("version", 1)),
         looks_at=str(stage.labels.get(LOOKS_AT, "")),
         of=tuple(_looked(key, stage, known.get(key), called) for key in stage.parents),
         result=result,
@@ -318,7 +329,8 @@ class Group:
         for line, some in whole.items():
             parts = _alike(some)
             for part in parts:
-                lines[f"{line}, {_rounds(part)}" if len(parts) > 1 else line] = part
+                is_told = len(parts) > 1 or part[0].at is not None
+                lines[f"{line}, {_rounds(part)}" if is_told else line] = part
         return lines
 
     @functools.cached_property
@@ -379,22 +391,22 @@ def _alike(found: Sequence[Measured]) -> list[list[Measured]]:
 def _alike_lines(found: Sequence[Measured]) -> list[list[Measured]]:
     """Lines of the same rounds, though those of a seed may end earlier than those of another."""
     parts: list[list[Measured]] = []
-    for one in sorted(found, key=lambda one: -len(one.of)):  # a stable order: the longest first
+    for some in sorted(_by_levels(found), key=lambda some: -len(some[0].of)):  # the longest first
+        begin, seeds = some[0].levels, {one.of[0].seed for one in some}
         for part in parts:
-            is_begun = part[0].levels[: len(one.of)] == one.levels
-            theirs = [other for other in part if other.of[0].seed == one.of[0].seed]
-            if is_begun and all(other.levels == one.levels for other in theirs):
-                part.append(one)
+            theirs = {one.of[0].seed for one in part}
+            if part[0].levels[: len(begin)] == begin and not seeds & theirs:
+                part += some
                 break
         else:
-            parts.append([one])
+            parts.append(some)
     ordered = [[one for one in found if any(one is other for other in part)] for part in parts]
     return sorted(ordered, key=lambda part: found.index(part[0]))
 
 
 def _collide(found: Sequence[Measured]) -> bool:
     """Whether pairs of unlike rounds would stand at one place of a line."""
-    places = {one.levels: one.densest.level for one in found}
+    places = {one.levels: one.place.level for one in found}
     return len(set(places.values())) < len(places)
 
 
@@ -419,6 +431,9 @@ def _by(found: Sequence[Measured], what: Callable[[Measured], Any]) -> list[list
 def _rounds(part: Sequence[Measured]) -> str:
     """The rounds of a part of a line, for its name: ``rounds 0 to 3``, ``5 rounds apart``."""
     levels = max((one.levels for one in part), key=len)
+    if part[0].at is not None:
+        k, target = levels[1 - part[0].at]
+        return f"with sparsity {target}" if target else f"with round {k}"
     if measure_of(part[0].measure).looks_at != LINE and len({one.levels for one in part}) > 1:
         step = levels[-1][0] - levels[0][0]
         if not step:
@@ -442,6 +457,7 @@ def grouped(found: Iterable[Measured]) -> list[Group]:
     settings: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
     for one in found:
         whole = vars(settings_of(one.measure, one.settings)) | {"rate": one.rate}
+        whole |= {"version": one.version}
         text = json.dumps(whole, sort_keys=True)
         settings.setdefault((one.measure, one.between), {})[text] = whole
         place = (one.measure, one.network, one.dataset, one.between, text)
@@ -453,10 +469,22 @@ def grouped(found: Iterable[Measured]) -> list[Group]:
             dataset=place[2],
             between=place[3],
             settings=_differing(settings[place[0], place[3]], place[4]),
-            found=tuple(some),
+            found=_placed(some),
         )
         for place, some in groups.items()
     ]
+
+
+def _placed(found: Sequence[Measured]) -> tuple[Measured, ...]:
+    """Analyses of a group, pairs of one round with several others placed by those."""
+    if measure_of(found[0].measure).looks_at != PAIR:
+        return tuple(found)
+    at: dict[str, int] = {}
+    for some in _by(found, lambda one: one.line):
+        first, second = ({one.levels[side] for one in some} for side in (0, 1))
+        if _collide(some) and 1 in (len(first), len(second)):
+            at[some[0].line] = 1 if len(first) == 1 else 0
+    return tuple(replace(one, at=at[one.line]) if one.line in at else one for one in found)
 
 
 def _differing(settings: Mapping[str, Mapping[str, Any]], own: str) -> str:

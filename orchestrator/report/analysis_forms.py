@@ -8,6 +8,7 @@ import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Group as Parts
 from rich.console import RenderableType
@@ -66,8 +67,9 @@ def analyses_tables(analyses: Analyses) -> RenderableType:
     notes = []
     if parts:
         notes.append(
-            "Analyses by the percent of weights that remain in the denser network: mean over the "
-            "seeds, and below it the lowest and the highest."
+            "Analyses by the percent of weights that remain in the denser network (of pairs with "
+            "one round in common, in the other): mean over the seeds, and below it the lowest and "
+            "the highest."
         )
     if analyses.lacking:
         more = f"; and {len(analyses.lacking) - _TOLD} more" if analyses.lacking[_TOLD:] else ""
@@ -103,7 +105,11 @@ def spread_of(group: Group, name: str) -> Spread:
     """A number of a group over its levels, of which a few are chosen where there are many."""
     curves = {line: group.curve(line, name) for line in group.lines}
     levels = {at.level: at for curve in reversed(list(curves.values())) for at in curve}
-    chosen = _spread(sorted(levels.values(), key=lambda at: (-(at.remaining or 0), at.level)))
+    chosen = list(_spread(sorted(levels.values(), key=_place)))
+    for curve in curves.values():  # no line is without a number
+        if curve and not {at.level for at in curve} & {at.level for at in chosen}:
+            chosen.append(curve[-1])
+    chosen.sort(key=_place)
     rows = []
     for line, curve in curves.items():
         found = {at.level: at for at in curve}
@@ -116,6 +122,10 @@ def spread_of(group: Group, name: str) -> Spread:
         ),
         rows=tuple(rows),
     )
+
+
+def _place(at: Point) -> tuple[Any, ...]:
+    return (-(at.remaining or 0), at.level)
 
 
 def _placed(point: Point | None, head: Point) -> Entry | None:

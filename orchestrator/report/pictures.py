@@ -255,7 +255,7 @@ def _paths(group: Group, variants: Sequence[str]) -> Drawn:
     lines, columns = _arranged(group)
     for name in _along(group):
         figure, axes = _figure(len(lines), columns=columns, width=3.8)
-        levels = _Levels.of(one.densest for one in group.found)
+        levels = _Levels.of(one.place for one in group.found)
         tops = [
             _path_panel(axis, group.lines[n], name, levels)
             for axis, n in zip(axes, lines, strict=True)
@@ -265,7 +265,7 @@ def _paths(group: Group, variants: Sequence[str]) -> Drawn:
             axis.set_title(line, loc="left", fontweight="bold", fontsize=10)
             axis.set_xlabel("a: from the first network (0) to the second (1)")
             axis.set_ylabel(_PATHS[name])
-        _share_key(figure, axes, levels)
+        _share_key(figure, axes, levels, group)
         _headed(figure, group, f"{_PATHS[name]} on the straight path between {group.between}")
         yield f"path_{name}", figure
 
@@ -273,7 +273,7 @@ def _paths(group: Group, variants: Sequence[str]) -> Drawn:
 def _one_path(group: Group) -> Figure:
     """The curves of one pair, a panel for each of error and loss."""
     names = _along(group)
-    levels = _Levels.of(one.densest for one in group.found)
+    levels = _Levels.of(one.place for one in group.found)
     figure, axes = _figure(len(names), columns=2, width=4.2)
     for axis, name in zip(axes, names, strict=True):
         top = _path_panel(axis, group.found, name, levels)
@@ -310,7 +310,7 @@ def _path_panel(axis: Axes, found: Sequence[Measured], name: str, levels: _Level
         values = np.mean(np.array(runs, dtype=float), axis=0)
         inside = values[[0 <= a <= 1 for a in at]]
         top = max(top, float(np.max(inside[np.isfinite(inside)], initial=0.0)))
-        label = levels.label(some[0].densest)
+        label = levels.label(some[0].place)
         colour = levels.colours[label]
         axis.plot(at, values, color=colour, linewidth=1.2 if levels.are_many else 1.6, label=label)
         if not levels.are_many and len(runs) > 1:
@@ -321,14 +321,16 @@ def _path_panel(axis: Axes, found: Sequence[Measured], name: str, levels: _Level
     return top
 
 
-def _share_key(figure: Figure, axes: Sequence[Axes], levels: _Levels) -> None:
+def _share_key(figure: Figure, axes: Sequence[Axes], levels: _Levels, group: Group) -> None:
     """One key for panels of pairs: of many a few, from the first to the last."""
     found = _labelled(axes)
     labels = [label for label in levels.colours if label in found]
     if len(labels) > _CURVES:
         chosen = sorted({round(i * (len(labels) - 1) / 5) for i in range(6)})
         labels = [labels[i] for i in chosen]
-    title = "weights remaining in the denser network" if levels.known else "the denser network"
+    are_all = all(one.at is not None for one in group.found)
+    which = "the network that differs" if are_all else "the denser network"
+    title = f"weights remaining in {which}" if levels.known else which
     _key(figure, [found[label] for label in labels], labels, title=title)
 
 
@@ -419,6 +421,8 @@ def _line_panel(
         curve = group.curve(line, name)
         if not curve:
             continue
+        if not known:
+            curve.sort(key=lambda point: point.level)
         x = [100 * p.remaining if known and p.remaining else float(p.level[0]) for p in curve]
         mean = np.array([point.mean for point in curve])
         low = mean - [min(point.values) for point in curve]
@@ -451,7 +455,7 @@ def _short(line: str, group: Group, parted: bool) -> str:
 
 def _but(line: str, variant: str) -> str:
     """The name of a line without its variant."""
-    return line.replace(f", {variant}", "") if variant else line
+    return re.sub(rf", {re.escape(variant)}(?=, | and |$)", "", line) if variant else line
 
 
 def _are_remaining_known(group: Group) -> bool:
@@ -475,7 +479,7 @@ def _remaining_axis(axis: Axes, values: Sequence[float], group: Group) -> None:
 
 
 def _is_over_variants(group: Group) -> bool:
-    levels = {one.densest.level for one in group.found}
+    levels = {one.place.level for one in group.found}
     return len({one.of[0].variant for one in group.found}) > 1 and len(levels) <= _LEVELS
 
 
@@ -483,7 +487,7 @@ def _over_variants(group: Group, names: Sequence[str], variants: Sequence[str]) 
     """Instability by variants in the order of the file, a panel for each sparsity (Figure 2)."""
     levels: dict[tuple[int, str], list[Measured]] = {}
     for one in group.found:
-        levels.setdefault(one.densest.level, []).append(one)
+        levels.setdefault(one.place.level, []).append(one)
     there = {one.of[0].variant for one in group.found}
     order = [name for name in ("", *variants) if name in there]
     order += sorted(there.difference(order))
@@ -518,7 +522,7 @@ def _over_variants(group: Group, names: Sequence[str], variants: Sequence[str]) 
         axis.set_xticks(range(len(order)), [name or "as it is" for name in order], rotation=45)
         axis.set_xlim(-0.4, len(order) - 0.6)
         axis.set_ylabel("\n".join(_wrapped(words(name))))
-        remaining = levels[level][0].densest.remaining
+        remaining = levels[level][0].place.remaining
         title = f"round {level[0]}" if remaining is None else f"{100 * remaining:.3g} % remain"
         axis.set_title(title, loc="left", fontweight="bold", fontsize=10)
         axis.grid(axis="y", color="#dddddd", linewidth=0.6)

@@ -263,9 +263,49 @@ def test_pairs_of_other_rounds_are_a_line_of_their_own() -> None:
 
 def test_a_pair_is_placed_by_the_network_that_keeps_most() -> None:
     few, many = looked(1, rate=0.9), looked(2, variant="slow")
-    assert made("overlap", [few, many], {}).densest is many
+    assert made("overlap", [few, many], {}).place is many
     unknown = replace(many, nonzeros=None)
-    assert made("overlap", [few, unknown], {}).densest is few, "by rounds, where it is not known"
+    assert made("overlap", [few, unknown], {}).place is few, "by rounds, where it is not known"
+
+
+def test_pairs_with_one_round_in_common_are_placed_by_the_other() -> None:
+    """As the dense network with every round: one line, over the rounds."""
+    found = [barrier([looked(0), looked(k)], 10.0 + k) for k in (1, 2, 3)]
+    (group,) = grouped(found)
+    assert list(group.lines) == ["IMP, with round 0"]
+    curve = group.curve("IMP, with round 0", "test_error_barrier_worse")
+    assert [(at.level, at.values) for at in curve] == [
+        ((k, ""), (2.0 + k,)) for k in (1, 2, 3)
+    ]
+    (back,) = grouped([barrier([looked(k), looked(3)], 10.0) for k in (0, 1, 2)])
+    assert list(back.lines) == ["IMP"], "the denser one tells them apart"
+
+
+def test_a_seed_of_the_short_line_alone_is_not_set_into_the_long_one() -> None:
+    def thresholds(rounds: list[int], seed: int) -> Measured:
+        of = [looked(k, seed=seed) for k in rounds]
+        return made("thresholds", of, {"rounds": [{"value": float(k)} for k in rounds]})
+
+    (group,) = grouped([thresholds([0, 1, 2], 0), *(thresholds([0], s) for s in range(3))])
+    assert {line: len(some) for line, some in group.lines.items()} == {
+        "IMP, rounds 0 to 2": 1,
+        "IMP, round 0": 3,
+    }
+
+
+def test_what_is_of_two_versions_is_not_averaged() -> None:
+    old = barrier([looked(0), looked(1)], 9)
+    first, second = grouped([old, replace(old, version=2)])
+    assert (first.settings, second.settings) == ("version=1", "version=2")
+    assert "version" not in old.plain()
+    assert replace(old, version=2).plain()["version"] == 2
+
+
+def test_no_line_of_a_table_is_without_a_number() -> None:
+    steps = [barrier([looked(k), looked(k + 1)], 9) for k in range(14)]
+    (group,) = grouped([*steps, barrier([looked(7), looked(13)], 30)])
+    for row, entries in spread_of(group, "test_error_barrier_worse").rows:
+        assert any(entries), row
 
 
 def test_lines_of_other_rounds_are_not_mixed() -> None:

@@ -64,6 +64,13 @@ def unknown(k: int) -> Looked:
     return dataclasses.replace(looked(k, "reinit"), nonzeros=None, prunable=None)
 
 
+def test_only_the_name_of_a_variant_is_taken_from_a_line() -> None:
+    assert pictures._but("IMP, r, rounds 0 and 10", "r") == "IMP, rounds 0 and 10"
+    assert pictures._but("IMP, 1, 1 round apart", "1") == "IMP, 1 round apart"
+    assert pictures._but("IMP, r and Reinit, r", "r") == "IMP and Reinit"
+    assert pictures._but("IMP", "") == "IMP"
+
+
 def test_what_is_not_defined_is_blank() -> None:
     image = _drawn(_matrix(None))["distances_l2_full"].axes[0].images[0]
     assert np.ma.getmaskarray(image.get_array())[0].tolist() == [False, True, False]
