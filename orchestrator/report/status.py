@@ -107,16 +107,16 @@ def _states(
     found: list[State] = []
     logs = 0
     for key, labels in keys.items():
+        title = _title(key, labels, built)
         if key in ended:
-            title = _title(key, labels, built)
             found.append(State(key=key, state="ended", title=title, reason=ended[key]))
             continue
         if key not in known:
-            title = _title(key, labels, built)
             found.append(_missing(key, title, built, known, roots))
             continue
         one = known[key]
-        title = one.stage.title
+        if one.stage.is_given:  # which labels alone do not name
+            title = one.stage.title
         if one.status == "failed":
             way = "elth run --retry-failed" if one.is_final else "the next elth run"
             lines: tuple[str, ...] = ()
@@ -143,7 +143,7 @@ def _states(
         elif key in again:
             found.append(State(key=key, state="waiting", title=title, reason=again[key]))
         elif one.status == "running":
-            found.append(_running(tracker, one))
+            found.append(replace(_running(tracker, one), title=title))
         else:
             done = State(key=key, state=one.status, title=title, accuracy=_result(one))
             found.append(replace(done, ended=one.ended))
@@ -233,4 +233,6 @@ def _log(tracker: Tracker, run_id: str) -> tuple[str, ...]:
         text = tracker.files.read(run_id, "traceback.txt").decode(errors="replace")
     except (MlflowException, OSError):
         return ()
-    return tuple(line.rstrip() for line in text.splitlines() if line.strip())[-_LINES:]
+    # Where one error led to another, the first tells where it began; the last is the reason.
+    first = text.split("\nThe above exception was the direct cause of ", 1)[0]
+    return tuple(line.rstrip() for line in first.splitlines() if line.strip())[-_LINES:]

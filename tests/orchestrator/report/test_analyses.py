@@ -274,9 +274,7 @@ def test_pairs_with_one_round_in_common_are_placed_by_the_other() -> None:
     (group,) = grouped(found)
     assert list(group.lines) == ["IMP, with round 0"]
     curve = group.curve("IMP, with round 0", "test_error_barrier_worse")
-    assert [(at.level, at.values) for at in curve] == [
-        ((k, ""), (2.0 + k,)) for k in (1, 2, 3)
-    ]
+    assert [(at.level, at.values) for at in curve] == [((k, ""), (2.0 + k,)) for k in (1, 2, 3)]
     (back,) = grouped([barrier([looked(k), looked(3)], 10.0) for k in (0, 1, 2)])
     assert list(back.lines) == ["IMP"], "the denser one tells them apart"
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+import traceback
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from elth.errors import ElthError
 from orchestrator import plan
 from orchestrator.plan.graph import Plan
 from orchestrator.report import status
 from orchestrator.report.status import states
 from orchestrator.store.leases import BEAT, SEEN, open_run
 from orchestrator.store.processes import owner
+from orchestrator.store.runlog import fail_at_once
 from orchestrator.store.tracker import Tracker
 from tests.orchestrator.helpers import ELSEWHERE, GONE, TINY, like_this_one, tiny
 
@@ -82,3 +85,25 @@ def test_stages_are_named_where_the_code_of_their_plan_is_not_at_hand(
     bare = {one.key: one.title for one in states(tracker, found.name)}
     assert bare == known == {key: stage.title for key, stage in built.stages.items()}
     assert len(set(bare.values())) == len(bare)
+
+
+def test_a_failure_is_told_from_where_it_began(tracker: Tracker) -> None:
+    """Of a criterion from outside its own line is of use, not the one that gives the reason."""
+    found = tiny("began", seeds=[95])
+    built = plan.build(found)
+    tracker.grids.open(found.name, found.resolved(), built.stages, "")
+    stage = next(iter(built.stages.values()))
+    run_id = open_run(tracker, stage, grid=found.name, driver=ELSEWHERE)
+    try:
+        try:
+            raise ZeroDivisionError("in the midst")
+        except ZeroDivisionError as error:
+            raise ElthError(f"criterion theirs fails: {error}") from error
+    except ElthError as error:
+        told, details = str(error), traceback.format_exc()
+    fail_at_once(tracker, run_id, reason=told, details=details)
+    one = next(one for one in states(tracker, found.name) if one.key == stage.key)
+    assert one.state == "failed"
+    assert one.reason.startswith("criterion theirs fails: in the midst (the next elth run does it")
+    assert one.log[-1] == "ZeroDivisionError: in the midst"
+    assert 'raise ZeroDivisionError("in the midst")' in one.log[-2]
