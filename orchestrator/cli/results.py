@@ -24,6 +24,7 @@ from orchestrator.cli.options import json_option, only_option, print_json
 
 if TYPE_CHECKING:
     from orchestrator.plan.only import Only
+    from orchestrator.report.cells import Report
     from orchestrator.report.judgement import Judgement
     from orchestrator.store.content import Content
     from orchestrator.store.tracker import Tracker
@@ -155,8 +156,9 @@ def _baselines(
     return tuple(found)
 
 
-def _print_verdicts(judged: Judgement, grid: str) -> None:
+def _print_verdicts(judged: Judgement, report: Report) -> None:
     from orchestrator.report.judgement import TICKETS
+    from orchestrator.report.notes import notes_of
     from orchestrator.report.verdicts import claims_table, counts_of, verdicts_tables
 
     for table in verdicts_tables(judged):
@@ -164,7 +166,7 @@ def _print_verdicts(judged: Judgement, grid: str) -> None:
     if judged.claims:
         out.print(claims_table(judged))
     told = counts_of(judged)
-    notes = [f"Against {'; '.join(told)}." if told else f"Nothing of {grid} is compared."]
+    notes = [f"Against {'; '.join(told)}." if told else f"Nothing of {report.grid} is compared."]
     sizes = ", ".join(f"{count} with {name}" for name, count in judged.families.items() if count)
     if sizes:
         notes.append(
@@ -172,6 +174,9 @@ def _print_verdicts(judged: Judgement, grid: str) -> None:
             "that decides; --csv has that of 95 % of each comparison by itself (docs/judging.md)."
         )
     notes += [judged.meaning[:1].upper() + judged.meaning[1:], TICKETS]
+    notes += [report.beside] if report.beside else []
+    notes += [f"Only {report.only} is shown."] if report.only else []
+    notes += notes_of(report, [])
     for note in notes:
         out.print(note, highlight=False, markup=False, style="dim")
 
@@ -282,7 +287,7 @@ def report(
             text = to_markdown(found, judged) if as_markdown else to_latex(found, judged)
         click.echo(text.encode(), nl=False)
     elif of_verdicts:
-        _print_verdicts(judge(found, against or AGAINST), found.grid)
+        _print_verdicts(judge(found, against or AGAINST), found)
     else:
         out.print(to_tables(found, told(found, counted, flops=flops)))
         if measured != analyses.NONE:

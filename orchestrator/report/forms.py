@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import statistics
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,6 @@ from rich.text import Text
 
 from elth.errors import ElthError
 from orchestrator.experiment.claims import Axes
-from orchestrator.experiment.methods import title
 from orchestrator.plan.stage import NOISE, VARIANT
 from orchestrator.report.analyses import NONE, Analyses
 from orchestrator.report.analysis_forms import analyses_csv, analyses_json, analyses_tables
@@ -35,6 +33,7 @@ from orchestrator.report.judgement import AGAINST, TICKETS, judge
 from orchestrator.report.latex import to_latex
 from orchestrator.report.layouts import LAYOUTS, lay_out
 from orchestrator.report.markdown import to_markdown
+from orchestrator.report.notes import notes_of
 from orchestrator.report.sheets import Sheet, heading, sheet_csv, sheet_markdown, sheet_table
 from orchestrator.report.verdicts import (
     STYLES,
@@ -46,7 +45,6 @@ from orchestrator.report.verdicts import (
     verdicts_csv,
     verdicts_json,
 )
-from orchestrator.store.soundness import DO_AGAIN
 
 if TYPE_CHECKING:
     from orchestrator.report.costs import Costs
@@ -54,8 +52,6 @@ if TYPE_CHECKING:
 
 _JUDGED = ("n", "difference", "low", "high", "confidence", "p", "verdict", "more_seeds")
 """What the table of cells has of each comparison; p is corrected."""
-
-_TOLD = 8
 
 
 def to_json(
@@ -171,55 +167,6 @@ def to_tables(
     return Group(*parts, Text("\n".join(notes), style="dim"))
 
 
-def notes_of(report: Report, laid_out: Sequence[Sheet]) -> list[str]:
-    """What a reader must know of a report beside its numbers; of a paper's table, its sheets."""
-    notes = []
-    tickets = dict.fromkeys(cell.ticket for cell in report.shown if cell.ticket)
-    if tickets:
-        notes.append(
-            f"Rounds of lines from {', '.join(tickets)} are counted from an imported ticket, "
-            "whose round 0 is its own mask."
-        )
-    for name, given in report.criteria.items():
-        settings = ", ".join(f"{key}={value}" for key, value in given.items())
-        notes.append(f"{title(name)} differs from its published settings: {settings}.")
-    if report.paper is not None and report.paper.printed:
-        notes.append(f"paper: as printed in {report.paper.title}.")
-    if report.paper is not None and report.paper.layout not in LAYOUTS and not laid_out:
-        notes.append(f"The layout {report.paper.layout} is code from outside, which is not here.")
-    if report.paper is not None and report.paper.note:
-        notes.append(report.paper.note)
-    lost = [cell for cell in report.cells if cell.collapsed]
-    for cell in lost[:_TOLD]:
-        notes.append(
-            f"{cell.name} on {cell.network} at {100 * cell.sparsity:.2f} % has lost every weight "
-            f"of {', '.join(cell.collapsed)}."
-        )
-    if len(lost) > _TOLD:
-        notes.append(f"So have {len(lost) - _TOLD} more cells: see provenance.json.")
-    if report.ended:
-        notes.append(_ended(report))
-    if report.missing:
-        of = "part" if report.only else "report" if report.beside else "grid"
-        notes.append(f"{_stages(report.missing, f'of this {of}')} not finished.")
-    if report.faulty:
-        notes.append(
-            f"{len(report.faulty)} stages come from gradients that may be wrong "
-            f"(docs/numerics.md): {_first(report.faulty)}. {DO_AGAIN}."
-        )
-    if report.stale:
-        notes.append(
-            f"{len(report.stale)} stages were made of what came out different when it was done "
-            f"again: {_first(report.stale)}. The next elth run does them again."
-        )
-    if len(report.numerics) > 1:
-        notes.append(
-            "These results come from several numerics classes, in which the same seed gives other "
-            f"bits: {'; '.join(report.numerics)}."
-        )
-    return notes
-
-
 def _judged(judged: Judgement) -> list[str]:
     """What signs and words mean, and how often each came out."""
     signs = ", ".join(f"{sign} {word}" for word, sign in MARKS.items())
@@ -232,28 +179,6 @@ def _judged(judged: Judgement) -> list[str]:
     if told:
         notes.append(f"Against {'; '.join(told)}: see elth report --verdicts (docs/judging.md).")
     return notes
-
-
-def _first(titles: Sequence[str]) -> str:
-    more = f" and {len(titles) - _TOLD} more" if len(titles) > _TOLD else ""
-    return f"{'; '.join(titles[:_TOLD])}{more}"
-
-
-def _stages(count: int, of: str) -> str:
-    return f"1 stage {of} is" if count == 1 else f"{count} stages {of} are"
-
-
-def _ended(report: Report) -> str:
-    told = "; ".join(report.endings[:_TOLD])
-    more = len(report.endings) - _TOLD
-    seeds = {seed for cell in report.cells for seed in cell.seeds}
-    fewer = any(len(cell.seeds) < len(seeds) for cell in report.cells)
-    them = "it" if report.ended == 1 else "them"
-    return (
-        f"{_stages(report.ended, 'of this grid')} ended by pruning.stop, as a chain ended before "
-        f"{them}: {told}{f'; and {more} more' if more > 0 else ''}."
-        f"{' Means after that are of the seeds whose chains went on.' if fewer else ''}"
-    )
 
 
 def sheets(report: Report) -> list[Sheet]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.report.blocks import Block, Spot, blocks
+from orchestrator.report.notes import notes_of
 from orchestrator.report.verdicts import Line, claim_lines, is_told, level_of
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def to_latex(report: Report, judged: Judgement) -> str:
     """
     told = is_told(judged)
     parts = ["% In the preamble: \\usepackage{booktabs,graphicx}\n"]
+    notes = [f"% {escaped(note)}\n" for note in notes_of(report, [])]
+    parts += ["".join(notes)] if notes else []
     parts += [_block(block, report.grid, judged, told=told) for block in blocks(report, judged)]
     if judged.claims:
         parts.append(_claims(judged, report.grid))

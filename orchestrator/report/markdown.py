@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.report.blocks import MARKS, MATCHING, Block, Spot, blocks
 from orchestrator.report.judgement import TICKETS
+from orchestrator.report.notes import notes_of
 from orchestrator.report.verdicts import (
     Line,
     claim_lines,
@@ -41,7 +42,8 @@ def to_markdown(report: Report, judged: Judgement) -> str:
         signs = ", ".join(f"{sign} {word}" for word, sign in MARKS.items())
         notes += f" Against IMP: {signs}; {MATCHING} wins against dense or matches it. "
         notes += f"{judged.meaning[:1].upper()}{judged.meaning[1:]} {TICKETS}"
-    return "\n".join([*parts, notes]) + "\n"
+    more = [f"\n* {escaped(note)}" for note in notes_of(report, [])]
+    return "\n".join([*parts, notes]) + "\n" + "".join(more) + ("\n" if more else "")
 
 
 def escaped(text: str) -> str:

@@ -36,10 +36,11 @@ from orchestrator.report.analyses import NONE, Analyses, grouped, shown
 from orchestrator.report.analysis_forms import Spread, spread_of
 from orchestrator.report.cells import Cell, Report
 from orchestrator.report.costs import Costs, Spent
-from orchestrator.report.forms import notes_of, sheets
+from orchestrator.report.forms import sheets
 from orchestrator.report.inference import ERROR, Samples
 from orchestrator.report.inline import Palette, inline
 from orchestrator.report.judgement import TICKETS, Comparison, Judgement, judge
+from orchestrator.report.notes import notes_of
 from orchestrator.report.origins import origins
 from orchestrator.report.sheets import Sheet, texts_of
 from orchestrator.report.status import STATES, states

@@ -345,6 +345,16 @@ def test_fewer_seeds_than_others_have_are_told() -> None:
     assert "n = " not in to_markdown(whole, judge(whole))
 
 
+def test_what_a_reader_must_know_is_in_every_form(report: Report, judged: Judgement) -> None:
+    short = replace(report, missing=3, faulty=("a_b round 1",))
+    assert "\n* 3 stages of this grid are not finished.\n" in to_markdown(short, judged)
+    assert "gradients that may be wrong (docs/numerics.md): a\\_b" in to_markdown(short, judged)
+    text = to_latex(short, judged)
+    _commands(text)
+    assert "\n% 3 stages of this grid are not finished.\n" in text
+    assert "not finished" not in to_markdown(report, judged) + to_latex(report, judged)
+
+
 def test_latex_escapes_every_letter_that_means_something_to_it() -> None:
     odd = "\\~^<>|±&%$#_{}<-"
     assert latex.escaped(odd) == (
