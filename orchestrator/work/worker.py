@@ -54,6 +54,9 @@ T = TypeVar("T")
 _NO_MEMORY = re.compile(r"can't allocate memory|[Cc]annot allocate memory|not enough memory")
 """What PyTorch and the system say where a processor's memory is not enough."""
 
+_LONGEST = 1000
+"""Letters of a reason; code from outside may say any number."""
+
 _KEPT_RESULTS = 8
 _KEPT_BYTES = 256 * 2**20
 
@@ -663,6 +666,8 @@ def _reason(error: Exception) -> str:
     lacks = isinstance(error, MemoryError) or devices.ran_out(error)
     if lacks or _NO_MEMORY.search(text):
         return f"memory ran out ({text.splitlines()[0]}): {MORE_MEMORY}"
+    if len(text) > _LONGEST:
+        text = f"{text[:_LONGEST]} ... (the whole is in traceback.txt of its run)"
     if isinstance(error, ElthError | NonFiniteLossError | MlflowException | OSError):
         return text
     return f"{type(error).__name__}: {text}"

@@ -24,6 +24,7 @@ from elth import masks
 from elth.checkpoints import Checkpoint
 from elth.data import Dataset, make_manifest
 from elth.engine import Engine
+from elth.errors import ElthError
 from elth.parallel import Group
 from elth.tickets import Ticket, state_digest
 from elth.training import Training
@@ -283,6 +284,14 @@ def test_a_lack_of_memory_is_named_with_what_would_help(error: Exception, said: 
     assert reason.startswith(f"memory ran out ({said}")
     assert "fewer trials at a time (resources.concurrent)" in reason
     assert "\n" not in reason
+
+
+def test_a_reason_is_no_longer_than_people_read() -> None:
+    assert worker_module._reason(ElthError("no " * 300)).endswith("no no")
+    long = worker_module._reason(ValueError("no " * 3000))
+    assert len(long) < 1100
+    assert long.startswith("ValueError: no no")
+    assert long.endswith(" ... (the whole is in traceback.txt of its run)")
 
 
 def test_a_failure_of_another_kind_is_not_final(
