@@ -385,7 +385,7 @@ def _run_stage(
     lease: Lease,
 ) -> Iterator[Report]:
     """Do the stage of a lease; tells how far it is."""
-    with _beginning(lease, tracker):
+    with _beginning(stage, lease, tracker):
         dataset, ticket, repulsion, engine = _prepare(stage, config, worker, tracker, group)
     if engine.note:
         yield Report(index=0, note=engine.note)
@@ -481,16 +481,17 @@ _PASSES = (
 
 
 @contextlib.contextmanager
-def _beginning(lease: Lease, tracker: Tracker) -> Iterator[None]:
+def _beginning(stage: Stage, lease: Lease, tracker: Tracker) -> Iterator[None]:
     """Close the run of a stage that cannot be begun: as failed, with the traceback.
 
     Nothing is left of it where it is to be tried again: the store is away, a parent is to be done
-    again, another process has died, or there was too little memory.
+    again, another process has died, or there was too little memory. Nor of what is given, which
+    waits for its import.
     """
     try:
         yield
     except Exception as error:
-        is_of_another = isinstance(error, _PASSES)
+        is_of_another = stage.is_given or isinstance(error, _PASSES)
         if is_of_another or devices.ran_out(error) or devices.lost(error):
             lease.give_up()
             raise
@@ -537,7 +538,7 @@ def _analyse(
     from orchestrator.work import analysing
 
     dataset = None
-    with _beginning(lease, tracker):
+    with _beginning(stage, lease, tracker):
         if analysing.needs_data(stage):
             device = "cuda" if config["gpus"] else "cpu"
             place = group.device if group else device
