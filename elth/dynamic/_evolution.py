@@ -82,8 +82,9 @@ class Evolution:
         """Draw the first mask."""
         self.method, self.kept, self.seed, self.noise = method, kept, seed, noise
         self._sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-        method.check_layers(shapes, kept, unpruned, length=length, per_epoch=per_epoch, start=start)
         self._final = method.counts(shapes, kept, unpruned)
+        given = {"length": length, "per_epoch": per_epoch, "start": start}
+        method.check_moves(self._final, self._sizes, kept, **given)
         never = method.dense(shapes, unpruned)
         if self._final is not None:
             never = tuple(n for n, size in self._sizes.items() if self._final[n] == size)

@@ -115,34 +115,33 @@ class Method:
                 "place of a step: every must be at least 2it"
             )
 
-    def check_layers(
+    def check_moves(
         self,
-        shapes: Mapping[str, Shape],
+        counts: Mapping[str, int] | None,
+        sizes: Mapping[str, int],
         kept: int,
-        unpruned: Collection[str] = (),
         *,
         length: int,
         per_epoch: int,
         start: int = 0,
     ) -> None:
-        """Refuse layers in which it could not be done, or would never change its mask.
+        """Refuse layers in which it would never change its mask.
 
         Where the first update moves no weight, none does: the fraction falls from there on. That
         later ones move none is no fault.
 
         Args:
-            shapes: of each prunable weight, in the network's order.
+            counts: how many weights each layer keeps, as ``counts`` tells.
+            sizes: how many each has.
             kept: how many weights there are in all at the end.
-            unpruned: names of weights that are left whole, as the anatomy's.
             length: iterations of the whole training, from initialisation.
             per_epoch: iterations of an epoch.
             start: the iteration at which the training starts.
 
         Raises:
-            ElthError: the count is impossible, or no update would move a weight.
+            ElthError: no update would move a weight.
         """
-        counts, known = self.counts(shapes, kept, unpruned), self.plain_types()
-        sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+        known = self.plain_types()
         if "every" not in known:
             return
         if kept == sum(sizes.values()):

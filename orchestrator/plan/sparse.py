@@ -45,9 +45,11 @@ def _check_layers(
     per_epoch: int,
     start: int,
 ) -> None:
-    layers, unpruned = weights_of_layers(network, shape), facts(network, shape).anatomy.unpruned
+    known = facts(network, shape)
+    given = {"length": length, "per_epoch": per_epoch, "start": start}
     try:
-        method.check_layers(layers, kept, unpruned, length=length, per_epoch=per_epoch, start=start)
+        counts = method.counts(weights_of_layers(network, shape), kept, known.anatomy.unpruned)
+        method.check_moves(counts, known.sizes, kept, **given)
     except ElthError as error:
         raise ElthError(f"{network}: {error}") from error
 

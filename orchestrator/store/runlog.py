@@ -308,13 +308,13 @@ def _way(stage: Stage) -> dict[str, Any]:
 
 
 def fail_at_once(tracker: Tracker, run_id: str, *, reason: str, details: str) -> None:
-    """Close a run as failed of which nothing was begun; the next ``elth run`` does its stage again.
+    """Close a run as failed that no ``RunLog`` writes to; the next ``elth run`` does it again.
 
     Args:
         tracker: of the store.
-        run_id: the run, as ``leases.claim`` has opened it.
-        reason: why it cannot be begun.
-        details: the traceback.
+        run_id: the run.
+        reason: why it has failed.
+        details: the traceback, or the last lines of a log.
     """
     if is_finished(tracker.client.get_run(run_id)):
         return
@@ -353,9 +353,7 @@ def fail_for_the_dead(
         earlier = run.info.run_id in dead or run.info.status == "FAILED"
         if earlier and run.info.run_id != run_id:
             tracker.client.delete_run(run.info.run_id)
-    with contextlib.suppress(MlflowException, OSError):
-        tracker.files.write(run_id, "traceback.txt", details.encode())
-    _fail(tracker.client, run_id, reason, final=False)
+    fail_at_once(tracker, run_id, reason=reason, details=details)
 
 
 def begin_run(

@@ -442,18 +442,23 @@ def test_a_missing_dataset_is_a_failure_with_how_to_get_it(
     assert run.reason.startswith("the dataset mnist is not in ")
 
 
+def _unready(patch: pytest.MonkeyPatch, error: Exception) -> None:
+    """No stage can be begun, by an error."""
+
+    def prepare(*_: object) -> object:
+        raise error
+
+    patch.setattr(worker_module, "_prepare", prepare)
+
+
 def test_what_cannot_be_begun_is_a_failed_run_with_the_traceback(
     store: Store, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a criterion from outside fails: whoever wrote it needs to see where."""
-
-    def prepare(*_: object) -> object:
-        raise ZeroDivisionError("in the midst of a criterion")
-
     found = tiny("unready", seeds=[14])
     todo = list(plan.build(found).stages.values())
     with monkeypatch.context() as patch:
-        patch.setattr(worker_module, "_prepare", prepare)
+        _unready(patch, ZeroDivisionError("in the midst of a criterion"))
         (report,) = _reports(store, found, todo[:1], Worker())
     assert report.failed == "ZeroDivisionError: in the midst of a criterion"
     (run,) = tracker.stages("unready")
@@ -467,12 +472,9 @@ def test_what_cannot_be_begun_is_a_failed_run_with_the_traceback(
 def test_what_is_no_fault_of_a_stage_leaves_no_run_of_it(
     store: Store, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def prepare(*_: object) -> object:
-        raise AwayError("the store is away")
-
     found = tiny("away", seeds=[15])
     todo = list(plan.build(found).stages.values())
-    monkeypatch.setattr(worker_module, "_prepare", prepare)
+    _unready(monkeypatch, AwayError("the store is away"))
     (report,) = _reports(store, found, todo[:1], Worker())
     assert report.failed
     assert tracker.stages("away") == []
