@@ -13,6 +13,7 @@ import ipaddress
 import logging
 import os
 import secrets
+import shlex
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
@@ -54,6 +55,7 @@ def start(cpus: int, gpus: int | None = None) -> str:
             object_store_memory=128 * 2**20,  # results travel through the store, not through Ray
             log_to_driver=False,
             logging_level=logging.ERROR,
+            runtime_env=_interpreter(),
             _node_ip_address="127.0.0.1",
         )
     found = ray.cluster_resources().get("GPU", 0)
@@ -72,6 +74,16 @@ def start(cpus: int, gpus: int | None = None) -> str:
         f"Ray {ray.__version__} listens on {address}, where other machines may reach it; its token "
         f"stands between. Ray 2.60 keeps to this machine"
     )
+
+
+def _interpreter() -> dict[str, str]:
+    """What has Ray start workers by this interpreter, wherever that lies; nothing in most places.
+
+    A shell of Ray's reads its path as it is, so that no worker ever starts where it has a space
+    (``exec_worker`` in ``ray/_private/runtime_env/context.py``).
+    """
+    quoted = shlex.quote(sys.executable)
+    return {} if quoted == sys.executable else {"py_executable": quoted}
 
 
 def messages_to_stderr() -> None:

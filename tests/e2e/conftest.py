@@ -39,8 +39,9 @@ resources: {concurrent: 1}
 class Project:
     """A directory with configs and a store."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, interpreter: str | Path = sys.executable) -> None:
         self.path = path
+        self.interpreter = str(interpreter)
         self.output = ""
 
     def write(self, name: str, text: str) -> None:
@@ -54,7 +55,7 @@ class Project:
     def python(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run Python to its end, likewise."""
         return subprocess.run(
-            [sys.executable, *words],
+            [self.interpreter, *words],
             cwd=self.path,
             env={**_environment(), **variables},
             capture_output=True,
@@ -66,7 +67,7 @@ class Project:
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Start a command."""
         return subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.cli", *words],
+            [self.interpreter, "-m", "orchestrator.cli", *words],
             cwd=self.path,
             env=_environment(),
             stdout=subprocess.PIPE,

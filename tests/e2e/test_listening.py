@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 import socket
 import stat
+import sys
 from pathlib import Path
 
 import psutil
@@ -49,6 +50,17 @@ def listening(pid: int) -> set[tuple[str, str]]:
                     if one.status == "LISTEN":
                         found.add((one.laddr.ip.removeprefix("::ffff:"), name))
     return found
+
+
+def test_a_run_from_a_folder_with_a_space_in_its_name(tmp_path: Path) -> None:
+    """Ray's shell takes the path of an interpreter as it is, and would start no worker ever."""
+    place = tmp_path / "an environment's (copy)"
+    place.symlink_to(sys.prefix)
+    project = Project(tmp_path, place / "bin" / Path(sys.executable).name)
+    project.write("pair.yaml", PAIR)
+    done = project.elth("run", "pair.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "3 of 3 stages done" in done.stdout
 
 
 @pytest.mark.skipif(not outward(), reason="no way leads out of this machine")
