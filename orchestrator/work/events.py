@@ -6,6 +6,10 @@ ever freed. With a few trials neither matters. With five hundred, whose processe
 the second takes gigabytes, and while the first is done the trials stand still.
 
 So ``Events`` takes in one turn all results that have come, and lets go of what it has taken.
+
+And a trial whose process is being started is often given one that has become free meanwhile. Tune
+then has the first ended as soon as it is up, and ends itself only after that: seconds, and a core
+for as long. ``Events`` ends it at once, where nothing is begun while it starts.
 """
 
 from __future__ import annotations
@@ -15,12 +19,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import ray
-from ray.air.execution._internal import RayActorManager
+from ray.air.execution._internal import RayActorManager, TrackedActor
 from ray.tune.execution import tune_controller
 
 
 class Events(RayActorManager):
-    """Tune's own, but for the two things above."""
+    """Tune's own, but for the three things above."""
+
+    ends_starting = False
+    """Whether a process that is no longer needed is ended before it is up."""
 
     def next(self, timeout: float | None = None) -> bool:
         """Wait for an event, and take it with all other results that are there.
@@ -51,6 +58,20 @@ class Events(RayActorManager):
                 break
         return True
 
+    def remove_actor(
+        self,
+        tracked_actor: TrackedActor,
+        kill: bool = False,
+        stop_future: ray.ObjectRef[Any] | None = None,
+    ) -> bool:
+        """End a process, at once if it is not up yet; what Tune waits for is then its death."""
+        live = self._live_actors_to_ray_actors_resources.get(tracked_actor)
+        is_starting = bool(self._tracked_actors_to_state_futures.get(tracked_actor))
+        was_alive = super().remove_actor(tracked_actor, kill=kill, stop_future=stop_future)
+        if self.ends_starting and was_alive and is_starting and live is not None and not kill:
+            ray.kill(live[0])
+        return was_alive
+
     def _actor_task_resolved(self, tracked_actor_task: Any, result: Any) -> None:
         actor = tracked_actor_task._tracked_actor
         tracked = self._actor_task_events._tracked_futures
@@ -59,14 +80,20 @@ class Events(RayActorManager):
         super()._actor_task_resolved(tracked_actor_task=tracked_actor_task, result=result)
 
 
+class Lone(Events):
+    """Of trials that each are one process, and begin nothing while it starts."""
+
+    ends_starting = True
+
+
 @contextlib.contextmanager
-def together() -> Iterator[None]:
+def together(kind: type[Events] = Events) -> Iterator[None]:
     """Have Tune take them so; as before where it has another way of its own by now."""
     known = vars(tune_controller).get("RayActorManager") is RayActorManager
     if not known or not _is_as_known():
         yield
         return
-    vars(tune_controller)["RayActorManager"] = Events
+    vars(tune_controller)["RayActorManager"] = kind
     try:
         yield
     finally:
@@ -82,6 +109,8 @@ def _is_as_known() -> bool:
         for one in (
             (made, "_actor_task_resolved"),
             (made, "_tracked_actors_to_task_futures"),
+            (made, "_tracked_actors_to_state_futures"),
+            (made, "_live_actors_to_ray_actors_resources"),
             (made._actor_task_events, "_tracked_futures"),
             (made._actor_task_events, "num_futures"),
         )

@@ -152,7 +152,7 @@ def _tune(
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
-    with events.together():
+    with events.together(events.Lone if resources.workers == 1 else events.Events):
         tuner.fit()
 
 

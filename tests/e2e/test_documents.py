@@ -64,9 +64,8 @@ def test_the_commands_of_the_readme(tmp_path: Path) -> None:
     assert "my_nets:small(units=4) on my_data:shapes, seed 0" in said["elth report mine"]
     assert "fig6_cifar_resnets" in said["elth configs"]
     assert (tmp_path / "fig6_cifar_resnets.yaml").is_file()
-    quickstart = (str(ROOT / "tune_configs/quickstart.yaml"), *CHAIN)
-    done = project.elth("run", *quickstart)
-    assert done.returncode == 0, done.stdout + done.stderr
+    planned = project.elth("plan", str(ROOT / "tune_configs/quickstart.yaml"), *CHAIN)
+    assert "Nothing to do" in planned.stdout, "it is the one that was run by its name"
 
 
 class Installed(Project):
@@ -117,10 +116,9 @@ def test_the_wheel_alone(installed: Installed) -> None:
     assert _give(installed, "elth configs") == Project(installed.path).elth("configs").stdout
     _give(installed, "elth plan maene_fig1_stability")
     assert "IMP" in _give(installed, "elth run quickstart")
-    _give(installed, "elth run fig6_cifar_resnets scale=smoke")
     assert _give(installed, "elth init mine").splitlines()[-1] == "elth run mine/mine.yaml"
     _give(installed, "elth run mine/mine.yaml")
     grids = _give(installed, "elth grids")
-    assert all(name in grids for name in ("quickstart", "fig6_cifar_resnets-smoke", "mine"))
+    assert all(name in grids for name in ("quickstart", "mine"))
     refused = installed.elth("run", "tune_configs/quickstart.yaml")
     assert "the one that comes with elth is called quickstart" in refused.stderr

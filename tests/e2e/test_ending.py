@@ -22,6 +22,7 @@ grid:
   - {method: imp, network: resnet14(width=8)}
   - {method: ett, source: resnet14(width=8), network: resnet20(width=8), round: [3, 4]}
   - {method: magnitude, network: resnet14(width=8), round: 4}
+resources: {concurrent: 1}
 """
 """9 stages; of 43,656 weights 43 are left in round 3, which nobody learns the digits with."""
 

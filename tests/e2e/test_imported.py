@@ -32,6 +32,7 @@ grid:
   - {method: imp, network: resnet14(width=4), ticket: theirs}
   - {method: reinit, network: resnet14(width=4), ticket: theirs}
   - {method: ett, source: resnet14(width=4), network: resnet20(width=4), ticket: theirs}
+resources: {concurrent: 1}
 """
 
 

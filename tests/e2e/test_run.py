@@ -34,6 +34,7 @@ pruning: {rate: 0.5, rounds: 1}
 criteria: {snip: {samples: 64}}
 grid:
   - {method: [imp, snip], network: resnet14(width=4)}
+resources: {concurrent: 1}
 """
 """A setting and a network of which the plan knows nothing without building them."""
 

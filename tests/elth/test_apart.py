@@ -17,6 +17,8 @@ from elth.apart import apart
 from elth.errors import ElthError
 from tests.elth import apart_calls
 
+pytestmark = pytest.mark.anywhere
+
 ROOT = Path(__file__).parents[2]
 ASKING = """\
 import sys

@@ -100,6 +100,7 @@ def test_a_gradient_that_is_off_by_a_percent_is_refused_by_all_who_train(breaks:
         Engine(_network(), _recipe(), shape=SHAPE.image)
 
 
+@pytest.mark.anywhere
 @pytest.mark.parametrize(
     ("fault", "told"),
     [
@@ -116,6 +117,7 @@ def test_a_kernel_that_crashes_is_refused(fault: str, told: str, breaks: Break) 
         arithmetic.ensure(_network(), _recipe(), CPU, SHAPE.image)
 
 
+@pytest.mark.anywhere
 def test_one_that_hangs_is_refused(breaks: Break, monkeypatch: pytest.MonkeyPatch) -> None:
     breaks("import time; time.sleep(60)")
     monkeypatch.setattr(_gate, "_SECONDS", 8.0)
@@ -123,6 +125,7 @@ def test_one_that_hangs_is_refused(breaks: Break, monkeypatch: pytest.MonkeyPatc
         arithmetic.ensure(_network(), _recipe(), CPU, SHAPE.image)
 
 
+@pytest.mark.anywhere
 def test_one_that_is_killed_is_no_finding(breaks: Break) -> None:
     breaks("os.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(ElthError, match="ended by SIGKILL: is there too little memory") as error:
@@ -130,6 +133,7 @@ def test_one_that_is_killed_is_no_finding(breaks: Break) -> None:
     assert not isinstance(error.value, WrongArithmeticError)
 
 
+@pytest.mark.anywhere
 def test_it_may_be_a_warning_or_nothing(breaks: Break, monkeypatch: pytest.MonkeyPatch) -> None:
     breaks("results[1] = results[1] * 1.01")
     monkeypatch.setenv("ELTH_ARITHMETIC", "warn")
@@ -142,6 +146,7 @@ def test_it_may_be_a_warning_or_nothing(breaks: Break, monkeypatch: pytest.Monke
         Engine(_network(), _recipe(), shape=SHAPE.image)
 
 
+@pytest.mark.anywhere
 def test_a_network_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     first = arithmetic.look(_network(), _recipe(), CPU, SHAPE.image)
     assert first.is_sound
@@ -166,6 +171,7 @@ def test_a_network_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
             arithmetic.look(_network(), _recipe(), CPU, SHAPE.image)
 
 
+@pytest.mark.anywhere
 @pytest.mark.parametrize("content", ["", "{}", '{"worst": 3, "compared": 1}', "\0"])
 def test_a_damaged_memory_is_looked_past(content: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
@@ -181,6 +187,7 @@ def test_a_damaged_memory_is_looked_past(content: str, monkeypatch: pytest.Monke
     assert json.loads(file.read_text())["compared"] == first.compared
 
 
+@pytest.mark.anywhere
 def test_without_a_place_to_remember_it_is_looked_at_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +196,7 @@ def test_without_a_place_to_remember_it_is_looked_at_all_the_same(
     assert arithmetic.look(_network(), _recipe(), CPU, SHAPE.image).is_sound
 
 
+@pytest.mark.anywhere
 def test_a_network_that_another_process_cannot_import_is_looked_at_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,6 +321,7 @@ def test_a_network_that_cannot_be_copied_is_not_looked_at() -> None:
         arithmetic.ensure(network, _recipe(), CPU, SHAPE.image)
 
 
+@pytest.mark.anywhere
 def test_looking_at_a_network_that_draws_disturbs_nobody() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(192, 3))
     torch.manual_seed(3)
@@ -321,6 +330,7 @@ def test_looking_at_a_network_that_draws_disturbs_nobody() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.anywhere
 def test_a_file_system_without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     def none(*_: Any) -> None:
         raise OSError(37, "No locks available")
@@ -330,6 +340,7 @@ def test_a_file_system_without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert arithmetic.look(_network(), _recipe(), CPU, SHAPE.image).is_sound
 
 
+@pytest.mark.anywhere
 def test_a_process_that_looks_for_too_long_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -415,12 +426,14 @@ def test_the_processor_names_what_is_used(monkeypatch: pytest.MonkeyPatch) -> No
     assert "/" not in plain
 
 
+@pytest.mark.anywhere
 def test_ctrl_c_is_not_for_the_other_process() -> None:
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
     arithmetic.look(_network(), _recipe(), CPU, SHAPE.image)
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
+@pytest.mark.anywhere
 def test_a_step_is_timed_beside_for_who_plans(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = _recipe(batch_size=64)
     step = step_times.Step(network=NARROW, image=SHAPE.image, recipe=recipe)
@@ -448,6 +461,7 @@ def test_a_step_is_timed_beside_for_who_plans(monkeypatch: pytest.MonkeyPatch) -
     assert len(list(cache.parent.iterdir())) == count
 
 
+@pytest.mark.anywhere
 def test_what_an_earlier_version_remembered_has_no_times_and_is_looked_at_again() -> None:
     recipe = _recipe()
     place = _gate._place(_gate._key(_network(), recipe, CPU, SHAPE.image))

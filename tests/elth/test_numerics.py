@@ -13,6 +13,8 @@ import pytest
 from benchmarks import numerics
 from benchmarks.numerics import AS_IT_IS, Finding, How, Setting, Tally
 
+pytestmark = pytest.mark.anywhere
+
 FAULTY = """
 import json, os, signal, time
 from dataclasses import asdict

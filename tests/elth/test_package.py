@@ -12,6 +12,8 @@ import pytest
 
 import elth
 
+pytestmark = pytest.mark.anywhere
+
 MODULES = sorted(m.name for m in pkgutil.walk_packages(elth.__path__, "elth."))
 
 

@@ -10,6 +10,8 @@ import pytest
 
 import elth
 
+pytestmark = pytest.mark.anywhere
+
 README = Path(__file__).parents[2] / "README.md"
 
 

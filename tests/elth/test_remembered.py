@@ -19,6 +19,8 @@ from elth.networks._registry import cost
 from elth.specs import Spec
 from elth.streams import stream
 
+pytestmark = pytest.mark.anywhere
+
 ROOT = Path(__file__).parents[2]
 ASKING = """\
 import sys

@@ -31,6 +31,8 @@ from elth.streams import COMMON, Noise, stream
 from elth.tickets import state_digest
 from elth.training import Training
 
+pytestmark = pytest.mark.anywhere
+
 CLASSES = ("ant", "bee", "cat")
 COUNTS = {"train": 4, "val": 2}
 

@@ -19,6 +19,8 @@ from elth.data._looking import look
 from elth.errors import ElthError
 from tests.elth.data.files import folder, jpeg
 
+pytestmark = pytest.mark.anywhere
+
 JUNK = {
     "train/ant/.ipynb_checkpoints/0-checkpoint.jpg": "left behind by a notebook",
     "train/ant/._0.jpg": "of a disk that macOS wrote to",

@@ -22,6 +22,8 @@ from elth.data._looking import in_order, look, processors
 from elth.errors import ElthError
 from tests.elth.data.files import animation, deep_png, encoded, folder, jpeg, picture, turned
 
+pytestmark = pytest.mark.anywhere
+
 Told = list[str]
 
 

@@ -28,6 +28,8 @@ from elth.tensors import write_tensors
 from elth.tickets import state_digest
 from elth.training import Training
 
+pytestmark = pytest.mark.anywhere
+
 SHORT = 32
 SIZES = [(64, 48), (40, 90), (24, 30), (33, 32)]
 

@@ -143,7 +143,7 @@ def test_results_of_a_file_are_those_that_it_asks_for(
     assert orchestrator.results("done", store=place).frame().equals(found.frame())
     name = "name=done-again"
     orchestrator.run(config, name, store=place, quiet=True)
-    words = [name, "pruning.rounds=1"]
+    words = [name, "pruning.rounds=1", f"grid=[{{method: imp, network: '{TINY}'}}]"]
     fewer = orchestrator.run(config, words, store=place, quiet=True, replace=True)
     assert max(fewer.frame()["round"]) == 1
 

@@ -85,7 +85,7 @@ def _wait_for(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + 20
     while not condition():
         assert time.monotonic() < end, "it never came"
-        time.sleep(0.01)
+        time.sleep(0.1)  # each look keeps a database of one file from being written
 
 
 def test_of_many_at_once_one_has_it_and_all_see_one_board(tracker: Tracker) -> None:

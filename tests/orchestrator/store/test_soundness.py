@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from orchestrator.cluster import doctor, machines
 from orchestrator.cluster.arithmetic import examine
 from orchestrator.cluster.machines import Node
 from orchestrator.report.cells import Report
+from orchestrator.store.address import Store
 from orchestrator.store.listing import Tracked
 from orchestrator.store.soundness import faulty, is_exposed, of_grid
 from orchestrator.store.tracker import Tracker
-from tests.orchestrator.helpers import finish, tiny
+from tests.orchestrator.helpers import Finished, tiny
 
 OLD = "cpu-AuthenticAMD-AVX2/torch-2.13.0/threads-1/workers-1/eager"
 
@@ -111,11 +113,14 @@ def _make_old(tracker: Tracker) -> int:
     return len(stages)
 
 
-def test_report_and_doctor_name_them_and_verify_sets_them_aside(tmp_path: Path) -> None:
-    finished = finish(tmp_path)  # of its own: its stages are set aside
+def test_report_and_doctor_name_them_and_verify_sets_them_aside(
+    finished: Finished, tmp_path: Path
+) -> None:
+    assert finished.store.folder is not None
+    copy = Store.of(shutil.copytree(finished.store.folder, tmp_path / "runs"))
     run = CliRunner()
-    store = ["--store", str(finished.store)]
-    tracker = Tracker(finished.store)
+    store = ["--store", str(copy)]
+    tracker = Tracker(copy)
     grid = tracker.grids.names()[0]
     clean = run.invoke(cli, ["report", grid, *store]).output
     assert "gradients that may be wrong" not in clean
@@ -133,7 +138,7 @@ def test_report_and_doctor_name_them_and_verify_sets_them_aside(tmp_path: Path) 
     assert f"({OLD})" in done.output
     again = run.invoke(cli, ["verify", "--faulty", *store])
     assert "0 stages in" in again.output
-    assert not [s for s in Tracker(finished.store).stages() if s.status == "finished"]
+    assert not [s for s in Tracker(copy).stages() if s.status == "finished"]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from ray.air.execution._internal import RayActorManager, TrackedActor
 from ray.tune.execution import tune_controller
 
 from orchestrator.work import events
-from orchestrator.work.events import Events
+from orchestrator.work.events import Events, Lone
 
 
 class Futures:
@@ -131,3 +131,24 @@ def test_who_has_waited_longest_is_taken_first(futures: Futures) -> None:
     first, *rest = trials.taken
     if first != "last":
         assert rest == [number for number in range(50) if number != first] + ["last"]
+
+
+@pytest.mark.parametrize("kind", [Events, Lone])
+def test_a_process_that_is_not_up_yet_is_ended_at_once(
+    kind: type[Events], futures: Futures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Tune asked of it fails then, and that is the end that it waits for."""
+    killed: list[Any] = []
+    monkeypatch.setattr(ray, "kill", killed.append)
+    trials = Trials(kind, futures, 2)
+    starting, up = trials.actors
+    manager = trials.manager
+    live: dict[TrackedActor, Any] = manager._live_actors_to_ray_actors_resources
+    live.update({starting: ("starting", None), up: ("up", None)})
+    ready: Any = next(futures.numbers)
+    manager._tracked_actors_to_state_futures[starting].add(ready)
+    for actor in trials.actors:
+        stop: Any = next(futures.numbers)
+        assert manager.remove_actor(actor, stop_future=stop)
+        assert manager._tracked_actors_to_state_futures[actor] == {stop}
+    assert killed == (["starting"] if kind is Lone else [])
