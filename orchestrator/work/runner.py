@@ -29,6 +29,7 @@ from orchestrator.work.resources import gpus_here
 from orchestrator.work.search import AsAsked, Dying, Forget, PlanSearch, Stopping
 from orchestrator.work.sharing import Turns
 from orchestrator.work.trials import GroupTrial, JobTrial
+from orchestrator.work.unstarted import Unstarted
 
 
 def run(
@@ -106,7 +107,10 @@ def run(
         try:
             for number in itertools.count():
                 search = PlanSearch(schedule, stop, reasons)
-                callbacks = [Forget(), Dying(search, deaths), Stopping(stop, search, turns)]
+                callbacks = [
+                    *(Forget(), Dying(search, deaths), Stopping(stop, search, turns)),
+                    Unstarted(search, resources),
+                ]
                 _tune(resources, common, search, callbacks, f"{scratch}/tune-{number}")
                 schedule.give_back_all()
                 if turns is None or not stop.pauses or stop.asked or schedule.is_over:

@@ -1,0 +1,99 @@
+"""Says so when no process of a stage starts, which nobody else would: Ray waits for ever."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial
+
+from orchestrator.experiment.sections import Resources
+from orchestrator.work.search import PlanSearch
+
+SECONDS = 60.0
+"""From which on it is told; a process is up after about ten, on a slow machine."""
+_LOOK_SECONDS = 5.0
+
+
+class Unstarted(tune.Callback):
+    """Notes once for each time that stages wait for processes and none is at work.
+
+    Args:
+        search: of the trials, whose schedule is told.
+        resources: what each stage asks for.
+        clock: seconds.
+    """
+
+    def __init__(
+        self, search: PlanSearch, resources: Resources, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._search = search
+        self._resources = resources
+        self._clock = clock
+        self._at_work: set[str] = set()
+        self._since = self._looked = clock()
+        self._is_told = False
+
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Note that a process is up."""
+        self._at_work.add(trial.trial_id)
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Note that one is free or gone."""
+        self._at_work.discard(trial.trial_id)
+        self._since = self._clock()
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Note that one is gone."""
+        self._at_work.discard(trial.trial_id)
+        self._since = self._clock()
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Look, every few seconds."""
+        now = self._clock()
+        if now - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = now
+        waits = self._search.waits  # of a group, whose launcher is up
+        is_waiting = any(trial.status == Trial.PENDING for trial in trials[-_LATEST:])
+        if not waits and (self._at_work or not is_waiting):
+            self._since, self._is_told = now, False
+            return
+        silent = max(waits, 0.0 if self._at_work else now - self._since)
+        if silent >= SECONDS and not self._is_told:
+            self._is_told = True
+            self._search.schedule.note(told(self._resources))
+
+
+_LATEST = 1000
+"""Trials among which one is looked for that waits; those of before have long been over."""
+
+
+def told(resources: Resources) -> str:
+    """What a person should know of it."""
+    asked = f"{resources.cpus} CPU" + (f" and {resources.gpus:g} GPU" if resources.gpus else "")
+    if resources.workers > 1:
+        asked = f"{resources.workers} workers with {asked} each"
+    nobody = f"no process that computes has been heard of for {SECONDS:g} s"
+    groups = ray.util.placement_group_table().values()
+    if any(group.get("state") == "PENDING" for group in groups):
+        has = ray.cluster_resources()
+        sizes = f"{has.get('CPU', 0):g} CPU and {has.get('GPU', 0):g} GPU"
+        return (
+            f"{nobody}: a stage asks for {asked}, which Ray does not have to give now (of {sizes} "
+            "in all); it begins when other work there ends"
+        )
+    return (
+        f"{nobody}: Ray has room for a stage ({asked}), and none comes; why not is in the logs of "
+        "Ray's session on the machine that was to start it (/tmp/ray/session_latest/logs: "
+        "raylet.err, python-core-worker-*.log)"
+    )
