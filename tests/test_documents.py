@@ -43,7 +43,8 @@ def _blocks(page: Path, language: str) -> list[str]:
 def _lines(page: Path) -> Iterator[str]:
     """The commands of a page, one a line, without comments."""
     for block in _blocks(page, ""):
-        for line in block.replace("\\\n", " ").splitlines():
+        whole = re.sub(r"'\w+=\[[^']*\]'", lambda found: found[0].replace("\n", " "), block)
+        for line in whole.replace("\\\n", " ").splitlines():
             for one in re.split(r"\||&&|(?<= )>(?= )", re.sub(r"(^| )#.*", "", line)):
                 yield re.sub(r"^(\w+=\S+ +)+", "", one.strip())
 
