@@ -325,6 +325,7 @@ class Schedule:
             if child is not None:
                 self._needs[child.key].add(key)
                 self._offer(child.key)
+            self._block()  # what it needs may have failed by now
 
     def again(self, keys: Collection[str]) -> None:
         """Note that stages are finished no longer, as what they are made of is another now."""
@@ -352,6 +353,11 @@ class Schedule:
         """Keep what a person should know; a text that came before is kept once."""
         with self._lock:
             self._notes[text] = None
+
+    def take_back(self, note: str) -> None:
+        """Let go of a note that holds no longer."""
+        with self._lock:
+            self._notes.pop(note, None)
 
     def end(self, trial: str, why: str = "its process died") -> tuple[Stage, str] | None:
         """Note that a trial is over: if it left something undone, its process has died.
@@ -416,6 +422,7 @@ class Schedule:
         if stage.key in self._finished or stage.key in self._ended:
             return
         self._finished.add(stage.key)
+        self._blocked.discard(stage.key)  # it was at work when what it had read was done again
         elsewhere = self._elsewhere.pop(stage.key, None) is not None
         for child in self._children[stage.key]:
             self._offer(child)
@@ -446,7 +453,9 @@ class Schedule:
             heapq.heappush(self._ready, (*rank(self._path[key], self._order[key]), key))
 
     def _is_ready(self, key: str) -> bool:
-        if key not in self._jobs:
+        held = self._elsewhere.get(key)
+        looks_later = held is not None and time.monotonic() < held.due < math.inf
+        if key not in self._jobs or key in self._resting or looks_later:
             return False
         needed = {*self._jobs[key].stages[0].parents, *self._needs.get(key, ())}
         return needed <= self._finished
@@ -479,7 +488,7 @@ class Schedule:
 
     def _block(self) -> None:
         """Take the jobs that can no longer be done, or are ended, out of the queue."""
-        todo = list(self._failed)
+        todo = [*self._failed, *self._blocked]
         while todo:
             key = todo.pop()
             needing = (child for child, needs in self._needs.items() if key in needs)

@@ -51,6 +51,9 @@ if TYPE_CHECKING:
 BEAT = "elth.beat"
 """The tag by which an attempt tells that it lives: a number that grows, and its lease's length."""
 
+FINAL = "elth.final"
+"""The tag of a failed run: whether it would fail again."""
+
 SEEN = "elth.seen"
 """The tag with the time of the last sign of life by its process's clock: for people alone."""
 
@@ -207,6 +210,7 @@ def claim(
     since: float,
     watched: tuple[str, float] | None = None,
     started: int | None = None,
+    with_failed: bool = False,
 ) -> Run | Held | Lease:
     """Ask for the right to do a stage.
 
@@ -218,10 +222,12 @@ def claim(
         since: when asking began, as ``time.monotonic`` tells.
         watched: the token of ``Held`` that was given before, and for how many seconds it was seen.
         started: when the run began that is to be written, in milliseconds since 1970; now if None.
+        with_failed: whether an attempt that was watched, has failed and would fail again is the
+            answer; else it is made once more.
 
     Returns:
-        the finished run, if there is one that is not to be done again; ``Held`` while another
-        attempt lives; else the lease.
+        the finished run, if there is one that is not to be done again, or the failed one;
+        ``Held`` while another attempt lives; else the lease.
     """
     before = tracker.runs_of(stage.key)
     done = standing(before)
@@ -248,6 +254,11 @@ def claim(
         patience = longest * _lengths(len(losses), f"{driver} {stage.key}")
         if watched is None or watched[0] != token or watched[1] < patience:
             return Held(token, _note(stage, losses, patience))
+    seen = watched[0] if with_failed and watched is not None else ""
+    for run in before:
+        is_final = run.info.status == "FAILED" and run.data.tags.get(FINAL) == "true"
+        if is_final and f"{run.info.run_id}:" in seen:
+            return run
     signs = _signs(0, length())
     mine = open_run(tracker, stage, grid=grid, driver=driver, tags=signs, started=started)
     if not tracker.board.take(stage.key, number + 1, mine):

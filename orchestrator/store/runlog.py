@@ -33,7 +33,7 @@ from orchestrator.plan.stage import (
 from orchestrator.store.away import AwayError, is_away, plain
 from orchestrator.store.describing import inputs_of, numbers_of, plain_inputs
 from orchestrator.store.files import FILES
-from orchestrator.store.leases import Lease, LostError, is_dead, open_run
+from orchestrator.store.leases import FINAL, Lease, LostError, is_dead, open_run
 from orchestrator.store.marks import is_finished, standing
 from orchestrator.store.pace import SHORTEST, Pace
 from orchestrator.store.provenance import of_modules
@@ -179,8 +179,13 @@ class RunLog:
                 self.client.set_terminated(self.run_id, "FINISHED", self.ended)
             except (MlflowException, OSError) as error:
                 away = is_away(error)
-                if self.lease is not None and not away and self.lease.is_lost():
-                    raise LostError(f"run {self.run_id} has lost its lease") from error
+                if self.lease is not None and not away:
+                    try:
+                        is_lost = self.lease.is_lost()
+                    except MlflowException as second:  # it is away by now, or was at first
+                        is_lost, away = False, is_away(second)
+                    if is_lost:
+                        raise LostError(f"run {self.run_id} has lost its lease") from error
                 kind, why = AwayError if away else ElthError, plain(error)
                 raise kind(f"cannot write the results of run {self.run_id}: {why}") from error
 
@@ -277,7 +282,7 @@ class RunLog:
 
 def _fail(client: MlflowClient, run_id: str, reason: str, *, final: bool) -> None:
     client.set_tag(run_id, "elth.reason", reason[:500])
-    client.set_tag(run_id, "elth.final", str(final).lower())
+    client.set_tag(run_id, FINAL, str(final).lower())
     client.set_terminated(run_id, "FAILED")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import ray
 import torch
 from ray import train
+from ray.train import get_context
 from ray.train.torch import TorchTrainer
 from ray.train.torch import get_device as get_train_device
 from ray.util.queue import Queue
@@ -41,16 +42,17 @@ def work(config: dict[str, Any]) -> None:
     """What each worker of a group does."""
     config["environment"].apply()
     reports = config["reports"]
-    device = get_train_device() if config["gpus"] else torch.device("cpu")
-    group = group_on(device, _SECONDS_ALONE)
-    if config["gpus"]:
-        config = {**config, "device": gpus_of(group)}
-    if group.rank:
-        follow(config, WORKER, group)
-        return
     over = threading.Event()
-    threading.Thread(target=_live, args=(reports, over), daemon=True, name="elth-live").start()
+    if get_context().get_world_rank() == 0:  # before they have met, which takes minutes for many
+        threading.Thread(target=_live, args=(reports, over), daemon=True, name="elth-live").start()
     try:
+        device = get_train_device() if config["gpus"] else torch.device("cpu")
+        group = group_on(device, _SECONDS_ALONE)
+        if config["gpus"]:
+            config = {**config, "device": gpus_of(group)}
+        if group.rank:
+            follow(config, WORKER, group)
+            return
         for report in run_job(config, WORKER, group):
             reports.put(astuple(report))
     finally:

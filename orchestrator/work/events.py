@@ -69,7 +69,8 @@ class Events(RayActorManager):
         is_starting = bool(self._tracked_actors_to_state_futures.get(tracked_actor))
         was_alive = super().remove_actor(tracked_actor, kill=kill, stop_future=stop_future)
         if self.ends_starting and was_alive and is_starting and live is not None and not kill:
-            ray.kill(live[0])
+            with contextlib.suppress(Exception):  # it has been asked to end at any rate
+                ray.kill(live[0])
         return was_alive
 
     def _actor_task_resolved(self, tracked_actor_task: Any, result: Any) -> None:

@@ -15,6 +15,9 @@ from orchestrator.store.runlog import fail_for_the_dead
 from orchestrator.store.tracker import Tracker
 from orchestrator.work.deaths import Death
 
+_PAUSE_SECONDS = 60.0
+"""After the store has not answered; while it is asked no result of any trial is taken."""
+
 
 class Reasons:
     """The reasons of a run."""
@@ -33,6 +36,7 @@ class Reasons:
         self._grid = grid
         self._driver = driver
         self._left: list[tuple[Stage, str, str]] = []
+        self._due = 0.0
 
     def told(self, title: str, death: Death) -> None:
         """Write all that is known of the death of a stage's process into the log."""
@@ -42,7 +46,9 @@ class Reasons:
         """Keep why a stage has failed, with the last lines of its log."""
         self._write(f"{stage.title} has failed: {reason}", lines)
         self._left.append((stage, reason, "\n".join(lines)))
-        self.try_again()
+        began = time.monotonic()
+        if began >= self._due and not self.try_again():
+            self._due = time.monotonic() + _PAUSE_SECONDS
 
     def try_again(self) -> bool:
         """Give the store what it has not taken yet; returns whether it has all now."""

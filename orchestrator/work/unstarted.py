@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +20,7 @@ _LOOK_SECONDS = 5.0
 
 
 class Unstarted(tune.Callback):
-    """Notes once for each time that stages wait for processes and none is at work.
+    """Notes that stages wait for processes and none is at work, for as long as that is so.
 
     Args:
         search: of the trials, whose schedule is told.
@@ -35,7 +36,7 @@ class Unstarted(tune.Callback):
         self._clock = clock
         self._at_work: set[str] = set()
         self._since = self._looked = clock()
-        self._is_told = False
+        self._note = ""
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -62,18 +63,25 @@ class Unstarted(tune.Callback):
         now = self._clock()
         if now - self._looked < _LOOK_SECONDS:
             return
+        if now - self._looked > 2 * _LOOK_SECONDS:  # Tune had nothing to do meanwhile
+            self._since = now
         self._looked = now
         waits = self._search.waits  # of a group, whose launcher is up
         is_waiting = any(trial.status == Trial.PENDING for trial in trials[-_LATEST:])
         if not waits and (self._at_work or not is_waiting):
-            self._since, self._is_told = now, False
+            self._since = now
+            if self._note:
+                self._search.schedule.take_back(self._note)
+                self._note = ""
             return
         silent = max(waits, 0.0 if self._at_work else now - self._since)
-        if silent >= SECONDS and not self._is_told:
-            self._is_told = True
-            self._search.schedule.note(told(self._resources))
+        if silent >= SECONDS and not self._note:
+            self._note = told(self._resources)
+            self._search.schedule.note(self._note)
 
 
+_WAITING = ("PENDING", "PREPARED", "RESCHEDULING")
+"""States of a placement group that has no place."""
 _LATEST = 1000
 """Trials among which one is looked for that waits; those of before have long been over."""
 
@@ -83,17 +91,15 @@ def told(resources: Resources) -> str:
     asked = f"{resources.cpus} CPU" + (f" and {resources.gpus:g} GPU" if resources.gpus else "")
     if resources.workers > 1:
         asked = f"{resources.workers} workers with {asked} each"
-    nobody = f"no process that computes has been heard of for {SECONDS:g} s"
-    groups = ray.util.placement_group_table().values()
-    if any(group.get("state") == "PENDING" for group in groups):
-        has = ray.cluster_resources()
-        sizes = f"{has.get('CPU', 0):g} CPU and {has.get('GPU', 0):g} GPU"
-        return (
-            f"{nobody}: a stage asks for {asked}, which Ray does not have to give now (of {sizes} "
-            "in all); it begins when other work there ends"
-        )
+    text = f"no process that computes has been heard of for {SECONDS:g} s; a stage asks for {asked}"
+    with contextlib.suppress(Exception):  # of Ray's: it is no more than a note
+        groups = ray.util.placement_group_table().values()
+        if any(group.get("state") in _WAITING for group in groups):
+            has = ray.cluster_resources()
+            sizes = f"{has.get('CPU', 0):g} CPU and {has.get('GPU', 0):g} GPU"
+            text += f", and not all that is asked of Ray has room (it has {sizes} in all)"
     return (
-        f"{nobody}: Ray has room for a stage ({asked}), and none comes; why not is in the logs of "
-        "Ray's session on the machine that was to start it (/tmp/ray/session_latest/logs: "
-        "raylet.err, python-core-worker-*.log)"
+        f"{text}. Unless others use what there is, or it is slow to start, why none comes is in "
+        "the logs of Ray's session on the machine that was to start it "
+        "(/tmp/ray/session_latest/logs: raylet.err, python-core-worker-*.log)"
     )

@@ -317,7 +317,13 @@ def _do(
     tracker = yield from _told(_tracker(config, worker))
     store = tracker.store
     ask = functools.partial(
-        claim, tracker, stage, grid=grid, driver=config["driver"], watched=config.get("watched")
+        claim,
+        tracker,
+        stage,
+        grid=grid,
+        driver=config["driver"],
+        watched=config.get("watched"),
+        with_failed=True,
     )
     short, spared = "", group is not None
     while True:
@@ -333,6 +339,9 @@ def _do(
         if isinstance(claimed, Run):  # another grid's or another driver's, done meanwhile
             join = functools.partial(tracker.grids.join, [claimed.info.run_id], grid)
             patiently(join, store)
+            if claimed.info.status == "FAILED":  # of the attempt that this driver waited for
+                yield Report(index=0, failed=claimed.data.tags.get("elth.reason", "it has failed"))
+                return
             InFlight(config["inflight"], stage.key, "", 0).clear()
             yield from _settled(tracker, stage, grid)
             return

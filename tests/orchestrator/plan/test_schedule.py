@@ -500,6 +500,66 @@ def test_a_damaged_stage_farther_up_is_waited_for_too() -> None:
     assert _counts(found.snapshot()) == (1, 0, 0, 0, 1, 1)
 
 
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_what_needs_a_stage_that_has_failed_by_now_is_not_waited_for(rounds: int) -> None:
+    """Two children of the last round find an earlier stage damaged, one before it fails again."""
+    chain = _chain("c", rounds)
+    one, two = (_stage("retraining", name, [chain[-1]]) for name in "xy")
+    built = _plan(*chain, one, two)
+    found = Schedule(built, [stage.key for stage in chain], {}, slots=1)
+    damaged = chain[0] if rounds == 1 else chain[2]
+    numbers = map(str, itertools.count())
+    found.take(number := next(numbers))
+    found.redo(number, damaged.key, "gone")
+    found.end(number)
+    found.take(number := next(numbers))
+    if rounds == 3:  # and finds another one damaged in its turn
+        found.redo(number, chain[1].key, "gone")
+        found.end(number)
+        found.take(number := next(numbers))
+    found.fail(number, "no disk")
+    found.end(number)
+    number = next(numbers)
+    assert _names(found.take(number)) == "y"
+    found.redo(number, damaged.key, "gone")
+    found.end(number)
+    assert found.is_over
+    _check(found.snapshot(), built)
+
+
+def test_what_was_at_work_when_its_parent_failed_anew_is_finished() -> None:
+    chain = _chain("c", 1)
+    one, two = (_stage("retraining", name, [chain[-1]]) for name in "xy")
+    built = _plan(*chain, one, two)
+    found = Schedule(built, [stage.key for stage in chain], {}, slots=2)
+    assert [_names(found.take(trial)) for trial in "01"] == ["x", "y"]
+    found.redo("0", chain[-1].key, "gone")
+    found.end("0")
+    found.take("2")
+    found.fail("2", "no disk")
+    found.end("2")
+    found.advance("1", 1, 0.0, None)
+    found.end("1")
+    assert found.is_over
+    _check(found.snapshot(), built)
+    assert found.snapshot().blocked == 1
+
+
+def test_a_job_that_is_held_is_looked_at_in_time_however_often_it_was_offered(
+    clock: Clock,
+) -> None:
+    chain = _chain("c", 0)
+    child = _stage("retraining", "x", [chain[-1]])
+    found = Schedule(_plan(*chain, child), [stage.key for stage in chain], {}, slots=1)
+    found._offer(child.key)
+    assert _names(found.take("0")) == "x"
+    found.hold("0", "alive")
+    found.end("0")
+    assert found.take("1") is None
+    clock.now += 60.0
+    assert _names(found.take("1")) == "x"
+
+
 def test_what_is_damaged_each_time_is_a_failure_in_the_end() -> None:
     start, child = _chain("c", 1)
     found = Schedule(_plan(start, child), [start.key], {}, slots=1)
@@ -585,7 +645,7 @@ def test_counts_add_up_with_other_drivers_and_damage(data: st.DataObject) -> Non
                 what = (
                     "advance" if calm else data.draw(st.sampled_from(["advance", "hold", "redo"]))
                 )
-                parents = job.stages[index].parents
+                parents = _ancestors(built, job.stages[index])
                 if what == "advance" or (what == "redo" and not parents):
                     running[trial] = (job, index + 1)
                     found.advance(trial, index + 1, 0.0, None)
@@ -605,6 +665,14 @@ def test_counts_add_up_with_other_drivers_and_damage(data: st.DataObject) -> Non
             assert int(number) < 400, "something is waited for that never comes"
     now = found.snapshot()
     assert now.found + now.done == now.total
+
+
+def _ancestors(built: Plan, stage: Stage) -> list[str]:
+    """What a stage is made of, near and far."""
+    found = list(stage.parents)
+    for key in found:
+        found += [one for one in built.stages[key].parents if one not in found]
+    return found
 
 
 def _check(now: Snapshot, built: Plan) -> None:

@@ -336,6 +336,23 @@ def test_a_run_that_a_repeated_request_has_made_is_removed(tracker: Tracker) -> 
     lease.give_up()
 
 
+def test_who_waited_for_an_attempt_that_failed_for_good_does_not_repeat_it(
+    tracker: Tracker,
+) -> None:
+    stage = chain("nan", seeds=[74])[0]
+    lease = _lease(tracker, stage, ELSEWHERE)
+    log = begin(tracker, stage, driver=ELSEWHERE, lease=lease)
+    token = _held(tracker, stage, ALSO)
+    log.fail("the loss was not finite", final=True, details="")
+    known = _claim(tracker, stage, ALSO, watched=(token, 1.0), with_failed=True)
+    assert isinstance(known, Run)
+    assert (known.info.run_id, known.info.status) == (log.run_id, "FAILED")
+    # A driver that begins now, as one that is told to try again what has failed, makes it anew.
+    again = _lease(tracker, stage, ALSO, with_failed=True)
+    assert tracker.client.get_run(log.run_id).info.lifecycle_stage == "deleted"
+    again.give_up()
+
+
 # Drivers that take each other for dead
 
 A, B = like_this_one(start="2"), like_this_one(start="3")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 
 from elth.errors import ElthError
 from orchestrator.store import pace, runlog
+from orchestrator.store.away import AwayError
+from orchestrator.store.leases import Lease, claim
 from orchestrator.store.tracker import Tracker
-from tests.orchestrator.helpers import artifact, begin, chain, epoch, rewind_result
+from tests.orchestrator.helpers import ELSEWHERE, artifact, begin, chain, epoch, rewind_result
 
 
 def _history(tracker: Tracker, run_id: str, name: str) -> list[Metric]:
@@ -63,6 +67,29 @@ def test_a_store_that_takes_no_metrics_is_an_error(
         log.finish(rewind_result(), keep_weights=False)
     log.fail(message, final=False, details="")
     assert tracker.get(log.run_id).info.status == "FAILED"
+
+
+def test_a_store_that_goes_away_while_it_refuses_is_away(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was trained then goes to the outbox, as ``deliver`` has it."""
+    stage = chain("both", seeds=[28])[0]
+    words = {"grid": "one", "driver": ELSEWHERE, "since": time.monotonic()}
+    lease = claim(tracker, stage, **words)
+    assert isinstance(lease, Lease)
+    log = begin(tracker, stage, driver=ELSEWHERE, lease=lease)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    def gone() -> bool:
+        raise MlflowException("nobody answers", TEMPORARILY_UNAVAILABLE)
+
+    monkeypatch.setattr(log.files, "add", full)
+    monkeypatch.setattr(lease, "is_lost", gone)
+    with pytest.raises(AwayError, match="No space left on device"):
+        log.finish(rewind_result(), keep_weights=False)
+    lease.give_up()
 
 
 def test_a_failure_is_told_with_its_reason(tracker: Tracker) -> None:

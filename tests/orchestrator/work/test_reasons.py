@@ -105,8 +105,11 @@ def test_a_store_that_is_away_gets_it_later(
     tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     away = True
+    asked = 0
 
     def there() -> Tracker:
+        nonlocal asked
+        asked += 1
         if away:
             raise MlflowException("nobody answers")
         return tracker
@@ -114,12 +117,17 @@ def test_a_store_that_is_away_gets_it_later(
     stage = chain("away", seeds=[905])[0]
     reasons = Reasons(there, "dying", owner(), tmp_path / "dying.log")
     reasons.add(stage, "it fell", ["a line"])
+    other = chain("away", seeds=[906])[0]
+    reasons.add(other, "it fell, too", [])
+    assert asked == 1, "no trial goes on while the store is asked, so it is left in peace"
     assert not reasons.try_again()
     assert "has failed: it fell" in (tmp_path / "dying.log").read_text()
     away = False
     assert reasons.try_again()
     (run,) = tracker.runs_of(stage.key)
     assert run.data.tags["elth.reason"] == "it fell"
+    (run,) = tracker.runs_of(other.key)
+    assert run.data.tags["elth.reason"] == "it fell, too"
 
 
 def test_all_that_is_known_of_a_death_is_in_the_log(reasons: Reasons) -> None:

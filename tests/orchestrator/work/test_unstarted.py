@@ -18,7 +18,8 @@ class Run:
     def __init__(self, resources: Resources) -> None:
         self.now = 0.0
         self.notes: list[str] = []
-        search: Any = SimpleNamespace(waits=0.0, schedule=SimpleNamespace(note=self.notes.append))
+        schedule = SimpleNamespace(note=self.notes.append, take_back=self.notes.remove)
+        search: Any = SimpleNamespace(waits=0.0, schedule=schedule)
         self.search = search
         self.callback = Unstarted(search, resources, lambda: self.now)
         self.trials: list[Any] = []
@@ -58,17 +59,30 @@ def test_of_a_process_that_never_starts_it_is_told_once() -> None:
     assert run.notes == []
     run.pass_(600)
     (note,) = run.notes
-    assert note.startswith("no process that computes has been heard of for 60 s: Ray has room for")
+    assert note.startswith("no process that computes has been heard of for 60 s; a stage asks for")
     assert "raylet.err" in note
+    assert "room" not in note
 
 
-def test_where_others_have_the_room_that_is_told(groups: dict[str, dict[str, str]]) -> None:
-    groups["b"] = {"state": "PENDING"}
+@pytest.mark.parametrize("state", ["PENDING", "RESCHEDULING"])
+def test_where_there_is_no_room_that_is_told(state: str, groups: dict[str, dict[str, str]]) -> None:
+    groups["b"] = {"state": state}
     run = Run(Resources(cpus=4, gpus=0.5))
     run.trial("a")
     run.pass_(65)
     (note,) = run.notes
-    assert "asks for 4 CPU and 0.5 GPU, which Ray does not have to give now (of 8 CPU and 2" in note
+    assert "asks for 4 CPU and 0.5 GPU, and not all that is asked of Ray has room (it has 8" in note
+
+
+def test_a_ray_that_does_not_answer_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone() -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr(ray.util, "placement_group_table", gone)
+    run = Run(Resources())
+    run.trial("a")
+    run.pass_(65)
+    assert len(run.notes) == 1
 
 
 def test_while_one_is_at_work_and_between_two_nothing_is_told() -> None:
@@ -83,10 +97,15 @@ def test_while_one_is_at_work_and_between_two_nothing_is_told() -> None:
     run.pass_(1000)
     run.end(second)
     run.pass_(1000)  # a stage rests, or another driver has it: nothing is pending
+    run.now += 1000  # nor does Tune go on then
+    third = run.trial("c")
+    run.pass_(50)
     assert run.notes == []
-    run.trial("c")
-    run.pass_(70)
+    run.pass_(50)
     assert len(run.notes) == 1
+    run.start(third)
+    run.pass_(10)
+    assert run.notes == [], "it holds no longer"
 
 
 def test_of_a_group_its_workers_count() -> None:
@@ -99,4 +118,4 @@ def test_of_a_group_its_workers_count() -> None:
     run.search.waits = 61.0
     run.pass_(30)
     (note,) = run.notes
-    assert "room for a stage (2 workers with 1 CPU and 1 GPU each)" in note
+    assert "a stage asks for 2 workers with 1 CPU and 1 GPU each" in note
