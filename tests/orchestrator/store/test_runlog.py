@@ -74,8 +74,7 @@ def test_a_store_that_goes_away_while_it_refuses_is_away(
 ) -> None:
     """What was trained then goes to the outbox, as ``deliver`` has it."""
     stage = chain("both", seeds=[28])[0]
-    words = {"grid": "one", "driver": ELSEWHERE, "since": time.monotonic()}
-    lease = claim(tracker, stage, **words)
+    lease = claim(tracker, stage, grid="one", driver=ELSEWHERE, since=time.monotonic())
     assert isinstance(lease, Lease)
     log = begin(tracker, stage, driver=ELSEWHERE, lease=lease)
 
