@@ -39,6 +39,15 @@ class Method:
     needs_momentum: ClassVar[bool] = False
     """Whether it goes by the momentum of SGD."""
 
+    @property
+    def prunes_more(self) -> str:
+        """What to say of the setting that leaves fewer layers dense, where there is one."""
+        if getattr(self, "distribution", "") == "uniform" and getattr(self, "dense_first", False):
+            return "; with dense_first: false the first one is pruned, too"
+        if getattr(self, "layers", "") == "convolutions":
+            return "; with layers: all linear ones are pruned, too"
+        return ""
+
     def __post_init__(self) -> None:
         """Check every setting against its type and its bounds; a step may be given as text."""
         for field in fields(self):
@@ -202,6 +211,7 @@ class Method:
             raise ElthError(
                 f"method {self.name} cannot keep {kept:,} weights of {sum(sizes.values()):,}: "
                 f"{least:,} are in layers that it leaves dense ({', '.join(dense) or 'none'})"
+                f"{self.prunes_more}"
             )
         return None
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from elth import networks
 from elth.elastic._notation import Width, parse_width
 from elth.elastic._tensors import check_width, interleaves
 from elth.errors import ElthError
@@ -18,6 +19,9 @@ from elth.networks import blueprint, canonical, prunable
 from elth.specs import DataShape, Spec
 from elth.streams import stream
 from elth.tickets import Ticket
+
+_ROUNDING = 1e-6
+"""Of logits of networks that compute the same, in float64; weights are rounded to float32."""
 
 
 def change_width(ticket: Ticket, target: str | Spec, width: str | Width, seed: int) -> Ticket:
@@ -41,7 +45,8 @@ def change_width(ticket: Ticket, target: str | Spec, width: str | Width, seed: i
 
     Raises:
         ElthError: the notation cannot be read, the networks do not fit (``check_width``), or a
-            layer has attention, or groups whose number does not change with the width.
+            layer has attention, or groups whose number does not change with the width; or the
+            doubled network, one from outside, does not compute what the ticket's does.
     """
     if isinstance(width, str):
         width = parse_width(width)
@@ -49,6 +54,7 @@ def change_width(ticket: Ticket, target: str | Spec, width: str | Width, seed: i
     check_width(width, ticket.network, spec, ticket.shape)
     _check_layers(width, (ticket.network, spec), ticket.shape)
     network = blueprint(spec, ticket.shape)
+    before = blueprint(ticket.network, ticket.shape)
     interleave = interleaves(spec)
     weights = prunable(network)
     rewind: dict[str, Tensor] = {}
@@ -56,11 +62,13 @@ def change_width(ticket: Ticket, target: str | Spec, width: str | Width, seed: i
         old = ticket.rewind[name]
         rewind[name] = _resize(old, tensor.shape, interleave=interleave)
         if name in weights and (width.operation, width.manner) != ("halve", ""):
-            rewind[name] *= old.shape[1] / tensor.shape[1]
+            rewind[name] *= _inputs(before, name, old) / _inputs(network, name, tensor)
     mask = {
         name: _resize(ticket.mask[name], rewind[name].shape, interleave=interleave)
         for name in weights
     }
+    if width.operation == "double" and networks.module(spec.name):
+        _check_function(ticket, Ticket(network=spec, shape=ticket.shape, rewind=rewind, mask=mask))
     _break_symmetry(width, rewind, mask, seed)
     step: dict[str, Any] = {
         "width": str(width),
@@ -98,6 +106,38 @@ def _check_layers(width: Width, names: tuple[Spec, Spec], shape: DataShape) -> N
                 f"'{name}' has {groups[0]} groups in the narrower network and {groups[1]} in the "
                 f"wider: {width.operation} needs twice as many, of channels as wide"
             )
+
+
+def _inputs(network: nn.Module, name: str, weight: Tensor) -> int:
+    """Over how many inputs each output of a layer sums, positions apart."""
+    module = network.get_submodule(name.rpartition(".")[0])
+    if isinstance(module, nn.modules.conv._ConvTransposeNd):  # of (inputs, outputs, ...)
+        return int(weight.shape[0]) // module.groups
+    return int(weight.shape[1])
+
+
+def _check_function(before: Ticket, after: Ticket) -> None:
+    """Refuse a doubled network whose logits are others, on two images of noise.
+
+    Raises:
+        ElthError: with how far they are apart.
+    """
+    shape = before.shape
+    images = torch.randn(
+        (2, shape.channels, shape.size, shape.size),
+        generator=stream(0, "width"),
+        dtype=torch.float64,
+    )
+    with torch.no_grad():
+        expected, found = (one.make_network().double().eval()(images) for one in (before, after))
+    apart, size = float((found - expected).abs().max()), float(expected.abs().max())
+    if apart > _ROUNDING * max(size, 1.0):
+        raise ElthError(
+            f"doubled, {before.network} computes something else: of noise its logits are up to "
+            f"{size:.2g} and those of {after.network} {apart:.2g} away. Copies stand behind all "
+            "channels, so a layer that takes channels by their places (normalisation in groups, "
+            "heads, channels that are concatenated) meets others: change its depth, by a plan"
+        )
 
 
 def _resize(tensor: Tensor, shape: torch.Size, *, interleave: bool) -> Tensor:

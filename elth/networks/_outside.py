@@ -9,6 +9,7 @@ from torch import nn
 
 from elth.errors import ElthError, nearest
 from elth.networks._anatomy import Anatomy, Stage
+from elth.networks._registry import prunable
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -40,10 +41,11 @@ def with_anatomy(
         unpruned: names of prunable weights that are left whole.
 
     Raises:
-        ElthError: the network has no such module, or a stage has no units.
+        ElthError: the network has no such module, a stage has no units or holds units of another,
+            a fixed position is none of its stage's, or what is unpruned never is.
     """
     names = {id(module): name for name, module in network.named_modules()}
-    made = []
+    made: list[Stage] = []
     for given in stages:
         name = given if isinstance(given, str) else names.get(id(given), "")
         stage = _module(network, name, "stage")
@@ -53,14 +55,30 @@ def with_anatomy(
                 f"stage '{name}' is a {type(stage).__name__}; expected a nn.Sequential or a "
                 "nn.ModuleList of its units"
             )
+        for other in made:
+            if f"{name}.".startswith(f"{other.name}.") or f"{other.name}.".startswith(f"{name}."):
+                raise ElthError(f"stages '{other.name}' and '{name}' have units in common")
         made.append(Stage(name=name, units=units, fixed=tuple(sorted((fixed or {}).get(name, ())))))
-    for name in fixed or {}:
-        if name not in {stage.name for stage in made}:
+    for name, places in (fixed or {}).items():
+        named = next((one for one in made if one.name == name), None)
+        if named is None:
             raise ElthError(f"fixed names '{name}', which is no stage")
+        wrong = [place for place in places if not 0 <= place < len(named.units)]
+        if wrong:
+            raise ElthError(
+                f"fixed names position {wrong[0]} of stage '{name}', which has positions 0 to "
+                f"{len(named.units) - 1}"
+            )
     _module(network, head, "head")
+    weights = prunable(network)
     for name in unpruned:
         if name not in dict(network.named_parameters()):
             raise ElthError(f"unpruned names '{name}', which is no parameter of the network")
+        if name not in weights:
+            raise ElthError(
+                f"unpruned names '{name}', which is never pruned: leave it out "
+                f"(pruned are {', '.join(weights)})"
+            )
     anatomy = Anatomy(family=family, stages=tuple(made), head=head, unpruned=tuple(unpruned))
     vars(network)["anatomy"] = anatomy
     return network

@@ -257,13 +257,69 @@ def test_a_network_without_anatomy(tmp_path: Path) -> None:
         ({"stages": ["norm"]}, "stage 'norm' is a LayerNorm; expected a nn.Sequential or a"),
         ({"head": "haed"}, "no module 'haed' for its head; did you mean 'head'"),
         ({"fixed": {"layers": (0,)}}, "fixed names 'layers', which is no stage"),
+        ({"fixed": {"blocks": [-1]}}, "fixed names position -1 of stage 'blocks', which has posi"),
+        ({"fixed": {"blocks": [0, 2]}}, "position 2 of stage 'blocks', which has positions 0 to 1"),
+        ({"stages": ["blocks", "blocks"]}, "stages 'blocks' and 'blocks' have units in common"),
         ({"unpruned": ["x"]}, "unpruned names 'x', which is no parameter"),
+        ({"unpruned": ["norm.weight"]}, "unpruned names 'norm.weight', which is never pruned"),
     ],
 )
 def test_an_anatomy_that_does_not_fit_is_refused(words: dict[str, object], message: str) -> None:
     given: dict[str, object] = {"family": "vit", "stages": ["blocks"], "head": "head"}
     with pytest.raises(ElthError, match=message):
         elth.with_anatomy(_build("vit:vit"), **(given | words))  # type: ignore[arg-type]
+
+
+WIDE = """
+import elth
+
+class Net(nn.Module):
+    def __init__(self, shape, width, kind):
+        super().__init__()
+        convolution = nn.ConvTranspose2d if "transposed" in kind else nn.Conv2d
+        groups = width // 2 if "grouped" in kind else 1
+        self.kind = kind
+        self.first = nn.Conv2d(shape.channels, width, 3, padding=1)
+        self.second = convolution(width, width, 3, padding=1, groups=groups)
+        self.norm = nn.GroupNorm(2, width) if kind == "normed" else nn.Identity()
+        self.head = nn.Linear(2 * width if kind == "joined" else width, shape.classes)
+
+    def forward(self, images):
+        first = torch.relu(self.first(images))
+        second = torch.relu(self.norm(self.second(first)))
+        if self.kind == "joined":
+            second = torch.cat((first, second), 1)
+        return self.head(second.mean((2, 3)))
+
+def net(shape, *, width: int = 4, kind: str = "plain"):
+    return elth.with_anatomy(Net(shape, width, kind), family="net", head="head")
+"""
+
+
+def _doubled(kind: str) -> tuple[Ticket, Ticket]:
+    narrow = canonical(f"outside_wide:net(kind={kind})")
+    network = build(narrow, SHAPE, generator=stream(0, "init"))
+    mask = {name: torch.rand(network.state_dict()[name].shape) < 0.6 for name in prunable(network)}
+    before = Ticket(network=narrow, shape=SHAPE, rewind=network.state_dict(), mask=mask)
+    return before, elth.change_width(before, f"outside_wide:net(kind={kind},width=8)", "double", 0)
+
+
+@pytest.mark.parametrize("kind", ["plain", "transposed", "grouped", "transposed_grouped"])
+def test_its_width_is_doubled_and_it_computes_the_same(kind: str, tmp_path: Path) -> None:
+    _module(tmp_path, "outside_wide", WIDE)
+    before, after = _doubled(kind)
+    images = torch.randn(3, 1, 8, 8)
+    expected, found = (one.make_network().eval()(images) for one in (before, after))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["normed", "joined"])
+def test_one_that_would_compute_something_else_is_not_doubled(kind: str, tmp_path: Path) -> None:
+    _module(tmp_path, "outside_wide", WIDE)
+    with pytest.raises(
+        ElthError, match=r"doubled, outside_wide:net\(kind=.* computes something els"
+    ):
+        _doubled(kind)
 
 
 def test_stages_may_be_given_as_modules() -> None:
