@@ -29,8 +29,9 @@ def only_option(command: Any) -> Any:
         multiple=True,
         metavar="AXIS=VALUE,...",
         callback=_only,
-        help="Only these cells and what they need, as method=ett,network=resnet20,resnet32 or "
-        "round=6-8; given again, what is chosen adds up. The grid stays what CONFIG says.",
+        help="Only these cells, as method=ett,network=resnet20,resnet32 or round=6-8; given again, "
+        "what is chosen adds up. Of run, plan and status what they need is done or told as well. "
+        "The grid stays what CONFIG says.",
     )(command)
 
 

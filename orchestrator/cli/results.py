@@ -168,14 +168,13 @@ def _print_verdicts(judged: Judgement, report: Report) -> None:
     told = counts_of(judged)
     notes = [f"Against {'; '.join(told)}." if told else f"Nothing of {report.grid} is compared."]
     sizes = ", ".join(f"{count} with {name}" for name, count in judged.families.items() if count)
-    if sizes:
+    if sizes and judged.comparisons:
         notes.append(
             f"p is corrected by Holm within its family ({sizes}), and the interval is of the level "
             "that decides; --csv has that of 95 % of each comparison by itself (docs/judging.md)."
         )
-    notes += [judged.meaning[:1].upper() + judged.meaning[1:], TICKETS]
-    notes += [report.beside] if report.beside else []
-    notes += [f"Only {report.only} is shown."] if report.only else []
+    if judged.comparisons or judged.claims:
+        notes += [judged.meaning[:1].upper() + judged.meaning[1:], TICKETS]
     notes += notes_of(report, [])
     for note in notes:
         out.print(note, highlight=False, markup=False, style="dim")

@@ -147,18 +147,19 @@ def to_tables(
     parts += [_table(block, counted) for block in blocks(report, judged)]
     if judged.claims:
         parts.append(claims_table(judged))
-    notes = [report.beside] if report.beside else []
-    if report.only:
-        notes.append(f"Only {report.only} is shown.")
+    notes = []
     seeds = sorted({len(cell.seeds) for cell in report.cells})
     if seeds:
         spread = "mean ± standard deviation" if seeds != [1] else "accuracy"
         count = " or ".join(str(n) for n in seeds)
         notes.append(
             f"Test accuracy in % after the last epoch, {spread} over {count} "
-            f"seed{'s' if seeds != [1] else ''}; in brackets the difference to IMP, below it the "
-            "sparsity where it is another than that of the column."
+            f"seed{'s' if seeds != [1] else ''}; in brackets the difference to IMP"
+            f"{' over the seeds that both have' if len(seeds) > 1 else ''}, below it the sparsity "
+            "where it is another than that of the column."
         )
+        if len(seeds) > 1:
+            notes.append("n: of how many seeds an accuracy is, where others have more.")
     if counted is not None:
         notes.append(cost_note(counted))
     if is_told(judged):
@@ -211,6 +212,8 @@ def _entry(spot: Spot, counted: Costs | None) -> Text:
     text = Text(f"{cell.mean:.2f}", style="bold" if spot.is_best else "")
     if cell.deviation is not None:
         text.append(f" ± {cell.deviation:.2f}", style="not bold")
+    if spot.fewer is not None:
+        text.append(f", n = {spot.fewer}", style="not bold")
     colour = STYLES.get(spot.word, "dim")
     if spot.gap is not None:
         text.append(f" ({spot.gap:+.2f})", style=f"not bold {colour}")
@@ -221,6 +224,14 @@ def _entry(spot: Spot, counted: Costs | None) -> Text:
     if cost := cost_line(cell, counted):
         text.append(f"\n {cost}", style="not bold dim")
     return text
+
+
+_ELSEWHERE = (
+    *("table.md", "table.tex", "verdicts.csv", "verdicts.json", "analyses.json", "analyses.csv"),
+    *("paper.md", "paper.csv", "flops.json", "flops.png", "flops.svg"),
+    *("accuracy.png", "accuracy.svg", "analysis_*.png", "analysis_*.svg"),
+)
+"""Files that not every report has."""
 
 
 def write(
@@ -242,6 +253,8 @@ def write(
             their own where the grid holds sparse training, or ``flops`` is true.
         flops: whether they do in any case.
         judged: of the report, where it is there already.
+
+    What an earlier report there had and this one has not is removed.
 
     Returns the files.
 
@@ -288,4 +301,8 @@ def write(
     figures = figure.draw(report, folder) + pictures.draw(analyses, folder)
     if in_table is not None:
         figures += cost_figure.draw(in_table, folder)
-    return [*(folder / name for name in texts), *figures]
+    files = [*(folder / name for name in texts), *figures]
+    for path in (one for pattern in _ELSEWHERE for one in folder.glob(pattern)):
+        if path not in files:
+            path.unlink(missing_ok=True)
+    return files

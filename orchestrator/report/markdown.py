@@ -34,8 +34,12 @@ def to_markdown(report: Report, judged: Judgement) -> str:
     parts = [_block(block) for block in found]
     if judged.claims:
         parts.append(_claims(judged))
-    notes = "Test accuracy in % after the last epoch, mean ± standard deviation over seeds; in "
-    notes += "brackets the difference to IMP. Bold: the best of a column."
+    notes = ""
+    if found:
+        several = any(cell.deviation is not None for cell in report.cells)
+        spread = "mean ± standard deviation over seeds" if several else "of one seed"
+        notes = f"Test accuracy in % after the last epoch, {spread}; in brackets the difference to "
+        notes += "IMP. Bold: the best of a column."
     if any(spot.fewer is not None for block in found for spot in block.spots):
         notes += " n: of how many seeds it is, where others have more."
     if is_told(judged):

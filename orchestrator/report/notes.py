@@ -18,7 +18,9 @@ _TOLD = 8
 
 def notes_of(report: Report, laid_out: Sequence[Sheet]) -> list[str]:
     """What a reader must know of a report beside its numbers; of a paper's table, its sheets."""
-    notes = []
+    notes = [report.beside] if report.beside else []
+    if report.only:
+        notes.append(f"Only {report.only} is shown.")
     tickets = dict.fromkeys(cell.ticket for cell in report.shown if cell.ticket)
     if tickets:
         notes.append(

@@ -345,7 +345,7 @@ def page_of(
         endings=report.endings,
         analyses=tuple(_analyses(analyses, palette)),
         lacking=analyses.lacking,
-        notes=(*([report.beside] if report.beside else []), *notes_of(report, laid_out)),
+        notes=tuple(notes_of(report, laid_out)),
         experiment=told.content.text,
         plugins=tuple(str(one) for one in told.content.experiment.get("plugins") or ()),
         origins=told.origins,

@@ -89,7 +89,7 @@ def test_a_home_folder_in_every_path(
     assert elth(*report, "--output", "~/out").code == 0
     assert (tmp_path / "out" / "cells.json").is_file()
     assert "has no grid 'small'" in elth("status", "~/small.YAML", *report[2:]).err
-    run = finished.tracker.stages()[-1].run_id
+    run = finished.tracker.stages("done")[-1].run_id
     assert elth("ticket", "export", run, *report[2:], "-o", "~/t.SAFETENSORS").code == 0
     assert elth("ticket", "show", "~/t.SAFETENSORS").code == 0
     same = elth("diff", "~/small.YAML", "~/small.YAML", *report[2:])

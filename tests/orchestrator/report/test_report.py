@@ -29,6 +29,8 @@ from orchestrator.report import sheets as sheets_module
 from orchestrator.report.cells import Cell, Imps, Report, cells_of, collect
 from orchestrator.report.forms import sheets, to_csv, to_json, to_tables, write
 from orchestrator.report.judgement import judge
+from orchestrator.report.latex import to_latex
+from orchestrator.report.markdown import to_markdown
 from orchestrator.report.sheets import sheet_csv, sheet_markdown, texts_of
 from orchestrator.report.status import states
 from orchestrator.report.verdicts import claim_lines
@@ -432,6 +434,35 @@ def test_csv() -> None:
     assert own[2][8:] == ["2", "0.0", "-25.4517", "25.4517", "0.975", "1.0", "undecided", "97"]
 
 
+def test_a_folder_holds_one_report(tmp_path: Path) -> None:
+    """What an earlier one had and the next has not would be taken for its own."""
+    first = {path.name for path in write(_report(), tmp_path)}
+    (tmp_path / "mine.png").touch()
+    (tmp_path / "analysis_travel.png").touch()
+    second = {path.name for path in write(_report([]), tmp_path)}
+    assert first > second
+    assert {path.name for path in tmp_path.iterdir()} == second | {"mine.png"}
+
+
+def test_a_part_is_called_one_in_every_form() -> None:
+    report = dataclasses.replace(_report(), only="method=imp", beside="the grid holds more")
+    judged = judge(report)
+    for text in (_text(report), to_markdown(report, judged), to_latex(report, judged)):
+        assert "Only method=imp is shown." in text
+        assert "the grid holds more" in text
+
+
+def test_of_one_seed_no_deviation_is_explained() -> None:
+    one = _report([_tracked("imp", 88.0, network="resnet14", nonzeros=500)])
+    assert "last epoch, of one seed; in brackets" in to_markdown(one, judge(one))
+    assert "over the seeds that both have" not in _text(one)
+    several = _report()
+    assert "mean ± standard deviation over seeds" in to_markdown(several, judge(several))
+    assert "the difference to IMP over the seeds that both have" in " ".join(_text(several).split())
+    nothing = _report([])
+    assert "Test accuracy" not in to_markdown(nothing, judge(nothing))
+
+
 def test_a_table_for_each_network() -> None:
     report = _report([*_all(), _tracked("imp", 88.0, network="resnet14", nonzeros=500)])
     text = _text(report)
@@ -440,7 +471,7 @@ def test_a_table_for_each_network() -> None:
     assert "94.00 ± 4.58" in lines["IMP"]
     assert "77.67 ± 23.97 (+0.00)" in lines["ETT <- resnet14 append"]
     assert "at 74.00 %" in text  # a ticket that is moved is not trimmed
-    assert "70.00 (-20.00)" in lines["Random"]
+    assert "70.00, n = 1 (-20.00)" in lines["Random"]
     assert "96.00" in lines["dense"]
     header = next(line for line in text.splitlines() if "0.00" in line and "75.00" in line)
     assert header.index("0.00") < header.index("75.00")
