@@ -29,7 +29,7 @@ EXIT_STOPPED = 130
 out = Console()
 
 
-if not out.is_terminal and "COLUMNS" not in os.environ:
+if not out.is_terminal and os.environ.get("COLUMNS", "0") in ("", "0"):
     out = Console(width=120)  # a file or a pipe has no width, and 80 columns break tables
 
 

@@ -26,6 +26,8 @@ _AGE = "7d"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _WIDTH = 48
 """Letters of a description that are shown."""
+_DESCRIBED = 100
+"""Columns of a terminal from which on there is room for it."""
 
 
 @click.command(cls=Command, example="elth grids --store runs")
@@ -55,16 +57,19 @@ def print_grids(store: str | None, *, as_json: bool) -> None:
         return
     now = time.time()
     table = Table()
-    for column in ("grid", "finished", "running", "failed", "size", "last sign of life"):
+    table.add_column("grid", overflow="fold")  # whole, as it is what is to be typed next
+    for column in ("finished", "running", "failed", "size", "last sign of life"):
         right = column in ("finished", "running", "failed", "size")
         table.add_column(column, justify="right" if right else "left", no_wrap=True)
-    table.add_column("description")
+    told = out.width >= _DESCRIBED
+    if told:
+        table.add_column("description")
     for one in found:
         ago = "" if one.seen is None else f"{duration(max(now - one.seen, 0.0))} ago"
         aside = f" +{one.set_aside} set aside" if one.set_aside else ""
         progress = f"{one.finished:,} of {one.stages:,}"
         counts = (progress, f"{one.running:,}", f"{one.failed:,}{aside}", size_of(one.size))
-        table.add_row(one.name, *counts, ago, _short(one.description))
+        table.add_row(one.name, *counts, ago, *([_short(one.description)] if told else []))
     out.print(table)
     for one in found:
         if one.trouble:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from rich.console import Console
 from torchvision.io import write_jpeg
 
 from elth import plugins
@@ -23,7 +24,7 @@ from elth.data import DATASETS
 from elth.networks import NETWORKS
 from elth.recipes import RECIPES
 from elth.tickets import Ticket
-from orchestrator.cli import data
+from orchestrator.cli import data, housekeeping
 from orchestrator.cli.main import cli
 from orchestrator.experiment import reading
 from orchestrator.experiment.methods import METHODS
@@ -1423,6 +1424,23 @@ def test_grids_lists_what_a_store_holds(elth: Elth, finished: Finished, tmp_path
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", one["seen"])
     Tracker(Store.of(tmp_path / "empty"))
     assert elth("grids", "--store", tmp_path / "empty").out.endswith("holds no grid\n")
+
+
+@pytest.mark.parametrize("width", [76, 80])
+def test_names_of_grids_are_whole_in_a_narrow_terminal(
+    width: int,
+    finished: Finished,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "a-grid-with-a-long-name"
+    finished.tracker.grids.open(name, "", finished.plan.stages, "What it is about.")
+    monkeypatch.setattr(housekeeping, "out", Console(width=width))
+    housekeeping.print_grids(str(finished.store), as_json=False)
+    shown = capsys.readouterr().out
+    assert "description" not in shown
+    first = [line.split("│")[1].strip() for line in shown.splitlines() if line.startswith("│")]
+    assert name in "".join(first)
 
 
 def test_rm_asks_tells_and_takes_back(
