@@ -281,8 +281,11 @@ def judge(
                 f"no cell of {report.grid} has {baseline.name} at its network, level and variant: "
                 f"{what_there_is(baseline.method, places)}"
             )
-        pairs = [pair for pair in facing if pair not in told]
-        told.update(pairs)
+        pairs = []
+        for first, second in facing:  # the other way round it is the same hypothesis
+            if not told & {(first, second), (second, first)}:
+                pairs.append((first, second))
+                told.add((first, second))
         families[baseline.name] = sum(pair not in claimed for pair in pairs)
         comparisons += _compared(
             [pair for pair in pairs if cells.keys() >= {*pair}],

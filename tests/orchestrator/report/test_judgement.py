@@ -265,6 +265,14 @@ def test_what_is_not_finished_counts_in_its_family() -> None:
     assert whole.comparisons[0].corrected == pytest.approx(4 * alone.comparisons[0].corrected)
 
 
+def test_a_hypothesis_is_counted_once_whichever_of_its_cells_is_the_baseline() -> None:
+    one = off("ett", 0.1, 0.9, 0.3, 0.4)
+    other = off("ett", 0.2, 0.5, 0.1, 0.7, transform="interpolate")
+    judged = judge(of(IMP, one, other), ["ett"])
+    assert judged.families == {"ETT": 3}, "IMP against both, and these two against each other"
+    assert len(judged.comparisons) == 3
+
+
 METHODS = ("reinit", "random", "magnitude")
 
 
