@@ -42,10 +42,6 @@ class Method:
     @property
     def prunes_more(self) -> str:
         """What to say of the setting that leaves fewer layers dense, where there is one."""
-        if getattr(self, "distribution", "") == "uniform" and getattr(self, "dense_first", False):
-            return "; with dense_first: false the first one is pruned, too"
-        if getattr(self, "layers", "") == "convolutions":
-            return "; with layers: all linear ones are pruned, too"
         return ""
 
     def __post_init__(self) -> None:
@@ -226,6 +222,12 @@ class _Spread(Method):
     dense_first: bool = True
     """Whether the first layer is dense where the distribution is uniform."""
 
+    @property
+    def prunes_more(self) -> str:
+        """That the first layer need not be dense."""
+        leaves_first = self.distribution == "uniform" and self.dense_first
+        return "; with dense_first: false the first one is pruned, too" if leaves_first else ""
+
     def dense(self, shapes: Mapping[str, Shape], unpruned: Collection[str] = ()) -> tuple[str, ...]:
         """With a uniform distribution the first layer as well."""
         first = self.distribution == "uniform" and self.dense_first
@@ -358,6 +360,12 @@ class DPF(Method):
     layers: Literal["convolutions", "all"] = "convolutions"
     """Which layers are pruned: ``convolutions``, and linear ones stay dense, but count; or
     ``all``."""
+
+    @property
+    def prunes_more(self) -> str:
+        """That linear layers need not be dense."""
+        leaves_linear = self.layers == "convolutions"
+        return "; with layers: all linear ones are pruned, too" if leaves_linear else ""
 
     def dense(self, shapes: Mapping[str, Shape], unpruned: Collection[str] = ()) -> tuple[str, ...]:
         """Linear layers as well, unless all are to be pruned."""

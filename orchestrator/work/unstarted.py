@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray._private import worker
 from ray.tune.experiment import Trial
 
 from orchestrator.experiment.sections import Resources
@@ -17,6 +18,10 @@ from orchestrator.work.search import PlanSearch
 SECONDS = 60.0
 """From which on it is told; a process is up after about ten, on a slow machine."""
 _LOOK_SECONDS = 5.0
+_WAITING = ("PENDING", "PREPARED", "RESCHEDULING")
+"""States of a placement group that has no place."""
+_LATEST = 1000
+"""Trials among which one is looked for that waits; those of before have long been over."""
 
 
 class Unstarted(tune.Callback):
@@ -80,19 +85,17 @@ class Unstarted(tune.Callback):
             self._search.schedule.note(self._note)
 
 
-_WAITING = ("PENDING", "PREPARED", "RESCHEDULING")
-"""States of a placement group that has no place."""
-_LATEST = 1000
-"""Trials among which one is looked for that waits; those of before have long been over."""
-
-
 def told(resources: Resources) -> str:
     """What a person should know of it."""
     asked = f"{resources.cpus} CPU" + (f" and {resources.gpus:g} GPU" if resources.gpus else "")
     if resources.workers > 1:
         asked = f"{resources.workers} workers with {asked} each"
     text = f"no process that computes has been heard of for {SECONDS:g} s; a stage asks for {asked}"
+    where = ""
     with contextlib.suppress(Exception):  # of Ray's: it is no more than a note
+        node: Any = vars(worker)["_global_node"]
+        where = f" (here {node.get_logs_dir_path()})"
+    with contextlib.suppress(Exception):
         groups = ray.util.placement_group_table().values()
         if any(group.get("state") in _WAITING for group in groups):
             has = ray.cluster_resources()
@@ -100,6 +103,6 @@ def told(resources: Resources) -> str:
             text += f", and not all that is asked of Ray has room (it has {sizes} in all)"
     return (
         f"{text}. Unless others use what there is, or it is slow to start, why none comes is in "
-        "the logs of Ray's session on the machine that was to start it "
-        "(/tmp/ray/session_latest/logs: raylet.err, python-core-worker-*.log)"
+        f"the logs of Ray's session on the machine that was to start it{where}: raylet.err, "
+        "python-core-worker-*.log"
     )
