@@ -37,6 +37,8 @@ class Settings:
     environment: Mapping[str, str] = field(default_factory=dict)
     database: Sequence[str] = ()
     """Settings of PostgreSQL, as ``max_connections=300``."""
+    workers: Mapping[str, str] = field(default_factory=dict)
+    """The environment of its workers."""
 
 
 SETTINGS = {
@@ -49,6 +51,7 @@ SETTINGS = {
             "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": "20",
         },
         database=("max_connections=200", "synchronous_commit=off"),
+        workers={"ELTH_LEASE_SECONDS": "240"},
     ),
 }
 """What is compared: what comes by itself, on two cores, and what docs/cluster.md names."""

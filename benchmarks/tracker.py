@@ -25,19 +25,23 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks import servers
 from benchmarks.crowd import Load, Told
 from benchmarks.rows import Row, row, show
+from orchestrator.store import away
 from orchestrator.store.address import Store
 from orchestrator.store.tracker import Tracker
 
 WORKERS = (8, 64, 256, 512)
 _PROCESSES = 4
 """Of the simulated workers."""
+_AT_ONCE = 8
+"""Boards that are made at a time, before anything is measured."""
 _POINTS = ("test_accuracy", "train_loss")
 """Metrics that are counted in the database."""
 
@@ -101,7 +105,7 @@ def measure(folder: Path, load: Load, settings: servers.Settings, fault: str = "
         counts = [len(range(n, load.workers, _PROCESSES)) for n in range(_PROCESSES)]
         begin = time.time() + 25
         clients = [
-            _start(folder, uri, load, number, sum(counts[:number]), count, begin)
+            _start(folder, uri, load, number, sum(counts[:number]), count, begin, settings.workers)
             for number, count in enumerate(counts)
             if count
         ]
@@ -133,14 +137,27 @@ def prepare(uri: str) -> None:
 
     Each of its 256 boards of leases is made once in the life of a store, which takes ten calls.
     """
-    tracker = Tracker(Store.of(uri))
-    tracker.tend()
-    for number in range(256):
-        tracker.board.latest(f"{number:02x}" + 62 * "0")
+    store = Store.of(uri)
+    Tracker(store).tend()
+
+    def make(first: int) -> None:
+        tracker = Tracker(store)
+        for number in range(first, 256, _AT_ONCE):
+            tracker.board.latest(f"{number:02x}" + 62 * "0")
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(make, range(_AT_ONCE)))
 
 
 def _start(
-    folder: Path, uri: str, load: Load, number: int, first: int, count: int, begin: float
+    folder: Path,
+    uri: str,
+    load: Load,
+    number: int,
+    first: int,
+    count: int,
+    begin: float,
+    environment: Mapping[str, str],
 ) -> subprocess.Popen[bytes]:
     given = {
         "uri": uri,
@@ -153,6 +170,7 @@ def _start(
     }
     # A process for each worker has connections of its own; threads share those of theirs.
     more = {"OMP_NUM_THREADS": "1", "MLFLOW_HTTP_POOL_MAXSIZE": "1000"}
+    more |= {**away.WORKERS, **environment}
     with (folder / f"crowd-{number}.log").open("w", encoding="utf-8") as log:
         command = [sys.executable, "-m", "benchmarks.crowd", json.dumps(given)]
         return subprocess.Popen(command, env={**os.environ, **more}, stdout=log, stderr=log)

@@ -33,6 +33,13 @@ CLIENT = {
 And it prints no address when a run ends, for which it would ask the server once more.
 """
 
+WORKERS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "120"}
+"""What is otherwise in processes that train, which can wait for an answer.
+
+A busy server does what it was asked also when nobody waits for it any more, and does it again when
+it is asked again: if hundreds give up after 30 s, that soon is all it does.
+"""
+
 
 for _name, _value in CLIENT.items():
     os.environ.setdefault(_name, _value)

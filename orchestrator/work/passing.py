@@ -47,13 +47,20 @@ class Passed:
 
 
 def passed(more: tuple[str, ...] = ()) -> Passed:
-    """What goes along of this process's environment, with variables that are named."""
+    """What goes along of this process's environment, with variables that are named.
+
+    Where nobody has said how long a request may take, workers get longer than this process has.
+    """
+    from orchestrator.store import away  # it imports MLflow, which what starts trials need not
+
     more += tuple(name for name in os.environ.get(_MORE, "").split(",") if name)
     found = {
         name: value
         for name, value in os.environ.items()
         if name.startswith(_PREFIXES) or name in (*_ALWAYS, *more)
     }
+    mine = {name: value for name, value in away.CLIENT.items() if found.get(name) == value}
+    found |= {name: value for name, value in away.WORKERS.items() if name in mine}
     if more:
         found[_MORE] = ",".join(dict.fromkeys(more))
     return Passed(found)

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from orchestrator.store import away
 from orchestrator.store.address import Store, without_credentials
 from orchestrator.work.passing import open_settings, passed, take_credentials
 
@@ -39,6 +40,16 @@ def test_what_was_named_goes_on_from_the_driver_to_its_workers(
     monkeypatch.setattr(os, "environ", dict(os.environ))
     handed.apply()
     assert passed().values == handed.values
+
+
+def test_workers_wait_longer_for_an_answer_unless_somebody_says_how_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+    monkeypatch.setenv(name, away.CLIENT[name])
+    assert passed().values[name] == away.WORKERS[name] == "120"
+    monkeypatch.setenv(name, "45")
+    assert passed().values[name] == "45"
 
 
 def test_how_workers_send_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
