@@ -30,7 +30,7 @@ from elth.specs import DataShape, Spec
 from elth.streams import COMMON, Noise, stream
 from elth.tensors import contiguous
 from elth.tickets import Ticket
-from elth.training import Epoch, Training, evaluation_batch
+from elth.training import Epoch, Training, engine_for
 
 State = dict[str, Tensor]
 
@@ -317,8 +317,14 @@ class _Chain:
                     f"start is {what} of another {name} ({start.origin.get(name)}, here {value}): "
                     f"go on with its own {name}"
                 )
+        if start.origin.get("weights") == "trained":
+            raise ElthError(
+                f"start is {what} with the weights that it had after its training, and not those "
+                "that it started from: take the ticket as it was trained (elth ticket export "
+                "without --weights trained)"
+            )
         if number:
-            found_way = dict(start.origin.get("way", {}))
+            found_way = _way_of(start)
             if found_way != self.way:
                 raise ElthError(
                     f"start is {what} of another way of pruning ({_told(found_way)}; here "
@@ -328,6 +334,13 @@ class _Chain:
                 raise ElthError(
                     "start is a ticket, and the earlier rounds that it is repelled from are not in "
                     "it: start from the round itself, or from round 0"
+                )
+            own, found_span = self._span(number), _span_of(start, self._span(0))
+            if own != found_span:
+                raise ElthError(
+                    f"start is {what} that was trained from iteration {found_span[0]} to "
+                    f"{found_span[1]}, and this way of pruning goes from {own[0]} to {own[1]}: go "
+                    "on as it was made, or start from round 0"
                 )
         if number > self.rounds:
             raise ElthError(
@@ -380,14 +393,8 @@ class _Chain:
         return self.spec is not None and not module(self.spec.name)
 
     def _engine(self) -> Engine:
-        return Engine(
-            self.made if self._is_ours else copy.deepcopy(self.made),
-            self.recipe,
-            self.data.device,
-            shape=self.data.info.shape.image,
-            evaluation_batch=evaluation_batch(self.data.info),
-            compile=self.compile,
-        )
+        network = self.made if self._is_ours else copy.deepcopy(self.made)
+        return engine_for(network, self.data, self.recipe, compile=self.compile)
 
     @property
     def way(self) -> dict[str, Any]:
@@ -460,6 +467,20 @@ class _Chain:
 
 def _told(way: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in way.items()) or "plain rewinding"
+
+
+def _way_of(start: Round | Ticket) -> dict[str, Any]:
+    """The way in which a round was found; of tickets of before, as far as their noise tells."""
+    way = dict(start.origin.get("way", {}))
+    if Noise.of(start.origin.get("noise", {})).round:
+        way.setdefault("noise", "round")
+    return way
+
+
+def _span_of(start: Round | Ticket, plain: tuple[int, int]) -> tuple[int, int]:
+    """The iterations that a round trained; ``plain`` where it says nothing else."""
+    first, last = plain
+    return int(start.origin.get("start", first)), int(start.origin.get("stop", last))
 
 
 def _number(start: Round | Ticket) -> int:

@@ -100,11 +100,16 @@ class Spec:
     options: tuple[tuple[str, Option], ...] = ()
 
     @staticmethod
-    def parse(text: str | Spec) -> Spec:
+    def parse(text: str | Spec, kind: str = "network", like: str = "resnet20(width=32)") -> Spec:
         """Read ``name`` or ``name(option=value, ...)``: numbers, true or false, words.
 
         A word with a comma in it stands in quotes, as ``folder(manifest="/a,b/c.json")``.
         A name may be that of something in a module, as ``my_lab.nets:wide``.
+
+        Args:
+            text: what is read; a ``Spec`` is given back as it is.
+            kind: what it names, for messages.
+            like: an example of such a name with an option, for messages.
 
         Raises:
             ElthError: the text has another form, or gives an option twice. Names and options are
@@ -115,8 +120,7 @@ class Spec:
         match = _SPEC.fullmatch(text)
         if match is None:
             raise ElthError(
-                f"cannot read the network '{text}': write a name, or a name with options "
-                "as resnet20(width=32)"
+                f"cannot read the {kind} '{text}': write a name, or a name with options as {like}"
             )
         name, inside = match.groups()
         options: dict[str, Option] = {}
@@ -124,10 +128,10 @@ class Spec:
             key, equals, value = (p.strip() for p in part.partition("="))
             if not (key and equals and value):
                 raise ElthError(
-                    f"cannot read the option '{part}' of network '{text}': write option=value"
+                    f"cannot read the option '{part}' of {kind} '{text}': write option=value"
                 )
             if key in options:
-                raise ElthError(f"the network '{text}' gives the option {key} twice")
+                raise ElthError(f"the {kind} '{text}' gives the option {key} twice")
             quoted = len(value) > 1 and value[0] == value[-1] and value[0] in _QUOTES
             options[key] = value[1:-1] if quoted else _value(value)
         return Spec(name, tuple(sorted(options.items())))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -129,8 +130,8 @@ class Training:
         ElthError: the recipe's augmentation has no meaning for the dataset or part of its schedule
             is never reached, the device lacks its precision, mask or optima do not fit, batch
             normalisation would see a last batch of one value, the dataset knows of no noise, the
-            engine is another recipe's, its workers have different tickets or optima, or the mask
-            changes in a way that the optimiser does not allow.
+            engine is another recipe's, its workers were given different things, or a mask that
+            changes has gone through another training or does so as the optimiser does not allow.
         WrongArithmeticError: the machine computes the network wrongly (``elth.arithmetic``).
         NonFiniteLossError: while iterating, before the update that would have used the loss.
     """
@@ -198,12 +199,16 @@ class Training:
         if self._group is not None:
             what = "the tickets" if repulsion is None else "the tickets and optima"
             self._group.check_same({**state, **_named(mask), **_spelled(repulsion)}, what)
+            given = (seed, noise.plain(), start, self.stop, recipe.full(), data.info.identity())
+            what = "the seed, noise, span, recipe or dataset"
+            self._group.check_same({"given": _bytes(given)}, what)
         _HOLDERS[self.network] = self._token
         self.engine.begin(state, mask, start, repulsion, self._hides)
         if evolution is not None:
+            evolution.take()
             evolution.to(self.engine.device)
 
-    def _hold(self) -> None:
+    def _check_owner(self) -> None:
         """Refuse to go on with the weights of another training."""
         if _HOLDERS.get(self.network) is not self._token:
             raise ElthError(
@@ -236,7 +241,7 @@ class Training:
 
         It is the same for all workers.
         """
-        self._hold()
+        self._check_owner()
         return Checkpoint(
             step=self.step,
             seen=self._seen,
@@ -254,7 +259,7 @@ class Training:
         Raises:
             ElthError: it lies outside of the bounds, or is of another network.
         """
-        self._hold()
+        self._check_owner()
         if not self.step <= checkpoint.step <= self.stop:
             raise ElthError(
                 f"the checkpoint is of iteration {checkpoint.step}, and this training goes from "
@@ -325,12 +330,12 @@ class Training:
 
     def state(self) -> dict[str, Tensor]:
         """A copy of the state dict on the CPU; pruned weights are exactly zero."""
-        self._hold()
+        self._check_owner()
         return contiguous(self.network.state_dict())
 
     def evaluate(self) -> tuple[float, float]:
         """Accuracy in percent and mean cross-entropy in nats over the whole test set."""
-        self._hold()
+        self._check_owner()
         self.network.eval()
         part = Part() if self._group is None else self._group.part()
         batches = self.data.test_batches(evaluation_batch(self.data.info), part)
@@ -345,7 +350,7 @@ class Training:
 
         The mean repellent loss is then in ``repulsion``.
         """
-        self._hold()
+        self._check_owner()
         epoch = self.step // self.per_epoch
         first = epoch * self.per_epoch
         self.network.train()
@@ -448,6 +453,12 @@ def _check_evolution(
         )
 
 
+def _bytes(values: object) -> Tensor:
+    """JSON values as a tensor."""
+    text = json.dumps(values, sort_keys=True, default=str)
+    return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
+
+
 def _named(mask: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
     return {f"mask.{name}": kept for name, kept in (mask or {}).items()}
 
@@ -529,7 +540,8 @@ def train_ticket(
 
     Raises:
         ElthError: the ticket is of another shape of data or of another dataset, it does not say its
-            seed, the recipe has another rewind point than the ticket or ends before it, or as
+            seed, the recipe has another rewind point than the ticket or ends before it or elsewhere
+            than the ticket needs, the ticket was repelled from others that are not given, or as
             ``Training``.
     """
     recipe = named(recipe)
@@ -542,10 +554,16 @@ def train_ticket(
         if "seed" not in ticket.origin:
             raise ElthError("the ticket does not say of which seed it is: give one, as seed=0")
         seed = int(ticket.origin["seed"])
+    if repulsion is None and ticket.origin.get("way", {}).get("repel") and _is_late(ticket):
+        raise ElthError(
+            f"the ticket of {ticket.network} is of a round that was repelled from earlier ones, "
+            "which are not in it: give them, as repulsion=elth.Repulsion(2, optima); with "
+            "elth.Repulsion(0) it is trained without"
+        )
     stop = None
     if start is None:
         start = _start(ticket, data, recipe)
-        stop = ticket.origin.get("stop")
+        stop = _stop(ticket, data, recipe)
     if noise is None:
         noise = Noise.of(ticket.origin.get("noise", {}))
     engine = engine_for(ticket.make_network(), data, recipe, compile=compile, group=group)
@@ -569,8 +587,6 @@ def _start(ticket: Ticket, data: Dataset, recipe: Recipe) -> int:
     Raises:
         ElthError: the recipe has another one, or the ticket is of another dataset.
     """
-    if "start" in ticket.origin:
-        return int(ticket.origin["start"])
     source = ticket.origin.get("dataset")
     if source is not None and source != data.info.identity():
         raise ElthError(
@@ -578,6 +594,8 @@ def _start(ticket: Ticket, data: Dataset, recipe: Recipe) -> int:
             f"{data.info.title}: elth.move(ticket, data.info.shape, seed) carries it there, where "
             "it is trained from the beginning; or say where to start, as start=0"
         )
+    if "start" in ticket.origin:
+        return int(ticket.origin["start"])
     train_size = len(data.train_labels)
     start = rewind_step(train_size, recipe)
     if "recipe" in ticket.origin:
@@ -590,3 +608,32 @@ def _start(ticket: Ticket, data: Dataset, recipe: Recipe) -> int:
                 f"{found.rewind}, or say where to start, as start={own}"
             )
     return start
+
+
+def _stop(ticket: Ticket, data: Dataset, recipe: Recipe) -> int | None:
+    """The iteration before which a ticket's training ends; None for the recipe's end.
+
+    Raises:
+        ElthError: the ticket names one, as that of a fine-tuning, which belongs to another recipe.
+    """
+    if "stop" not in ticket.origin:
+        return None
+    first, last = (int(ticket.origin.get(name, 0)) for name in ("start", "stop"))
+    size, own = len(data.train_labels), ticket.origin.get("recipe")
+    ends = []
+    for one in [recipe] if own is None else [recipe, Recipe.of(own)]:
+        per_epoch = iterations_per_epoch(size, one)
+        ends.append((per_epoch, one.length.iterations(per_epoch)))
+    if len(set(ends)) > 1:
+        raise ElthError(
+            f"the ticket is trained from iteration {first} to {last} by its own recipe, which ends "
+            f"after {ends[1][1]} iterations, and this one ends after {ends[0][1]}: take its own, "
+            f"or say where to start, as start={first}, and it is trained to the recipe's end"
+        )
+    return last
+
+
+def _is_late(ticket: Ticket) -> bool:
+    """Whether a ticket is that of a round after the first of its chain, as it was found."""
+    history = ticket.origin.get("history", ())
+    return bool(history) and bool(history[-1].get("imp_round"))

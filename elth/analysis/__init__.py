@@ -5,7 +5,7 @@ in float64. A result is a frozen dataclass, whose ``plain()`` has its numbers as
 is not defined, or could not be measured, is not a number (None in JSON), and never 0.
 """
 
-from elth.analysis.barriers import STABLE, Barriers, barrier
+from elth.analysis.barriers import Barriers, barrier
 from elth.analysis.curvature import (
     Curvature,
     Hessian,
@@ -45,7 +45,6 @@ from elth.measures import MEASURES, abscissae, by_round, numbers
 
 __all__ = [
     "MEASURES",
-    "STABLE",
     "Barriers",
     "Curvature",
     "Curve",

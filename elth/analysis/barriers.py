@@ -13,10 +13,6 @@ from dataclasses import dataclass, fields
 from elth.analysis._numbers import number
 from elth.errors import ElthError
 
-STABLE = 2.0
-"""Instability in percent of error below which a network is stable to SGD noise (Frankle et al.
-2020)."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Barriers:

@@ -138,14 +138,12 @@ def canonical(name: str) -> str:
     return str(_canonical(name))
 
 
+def _spec(name: str) -> Spec:
+    return Spec.parse(name, "dataset", "cifar10(size=224)")
+
+
 def _canonical(name: str) -> Spec:
-    try:
-        spec = Spec.parse(name)
-    except ElthError as error:
-        raise ElthError(
-            f"cannot read the dataset '{name}': write a name, or a name with options as "
-            "cifar10(size=224), each option once"
-        ) from error
+    spec = _spec(name)
     found = _source(spec.name)
     if isinstance(found, OutsideSource):
         return found.canonical(spec)
@@ -193,7 +191,7 @@ def describe(name: str, root: str | Path = "data") -> Declaration:
         ElthError: it is one of ours, there is none of this name, or its function fails or gives no
             dataset.
     """
-    spec = Spec.parse(name)
+    spec = _spec(name)
     if not isinstance(_source(spec.name), OutsideSource):
         raise ElthError(
             f"the dataset {spec.name} is described already: name a function, as my_lab.data:cells"

@@ -103,6 +103,7 @@ class Evolution:
         self._explored = {name: self.mask[name].clone() for name in self._pruned}
         self._changed = torch.zeros((), dtype=torch.int64)
         self._sums: dict[str, Tensor] = {}
+        self._is_taken = False
 
     # What is told of it
 
@@ -122,6 +123,19 @@ class Evolution:
         return found
 
     # A training goes through it
+
+    def take(self) -> None:
+        """Go through a training, which changes the mask.
+
+        Raises:
+            ElthError: it has gone through one before.
+        """
+        if self._is_taken:
+            raise ElthError(
+                f"this mask of method {self.method.name} has gone through another training, and is "
+                "not what it began as: make an Evolution for each"
+            )
+        self._is_taken = True
 
     def to(self, device: torch.device) -> None:
         """Go to the device of the network."""

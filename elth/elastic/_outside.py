@@ -44,7 +44,7 @@ def outside(text: str) -> tuple[Spec, str, str]:
     Raises:
         ElthError: there is none of this name, or it has no such option.
     """
-    spec = Spec.parse(text)
+    spec = Spec.parse(text, "transformation", "my_lab.moves:fold(k=2)")
     told = remembered(_told, spec.name, plugins.in_use(), also=plugins.state(spec.name))
     spec = specs.canonical(
         spec, "transformation", told["defaults"], words=told["words"], least=None
@@ -69,7 +69,7 @@ def apply(ticket: Ticket, text: str, to: str | Spec, seed: int) -> Ticket:
 
     from elth.streams import stream
 
-    spec = Spec.parse(text)
+    spec = Spec.parse(text, "transformation", "my_lab.moves:fold(k=2)")
     target = canonical(to)
     function = _function(spec.name)
     with torch.random.fork_rng():  # what it draws without the seed is the same each time

@@ -66,9 +66,10 @@ def move(ticket: Ticket, shape: DataShape, seed: int, *, fresh_head: bool = True
             name: torch.ones_like(rewind[name], dtype=torch.bool) if name in made else m.clone()
             for name, m in ticket.mask.items()
         },
-        # On another dataset a ticket is trained from the beginning to the end.
+        # On another dataset, of which the shape is all that is known here, a ticket is trained from
+        # the beginning to the end.
         origin={
-            **{name: value for name, value in ticket.origin.items() if name != "stop"},
+            **{n: value for n, value in ticket.origin.items() if n not in ("dataset", "stop")},
             "start": 0,
             "history": [*ticket.origin.get("history", ()), step],
         },

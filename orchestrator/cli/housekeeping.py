@@ -275,12 +275,12 @@ def _clean(tracker: Tracker, given: str | None, age: float, *, dry: bool) -> Non
     due = [one for one in found if one.is_due(age)]
     if dry or not due:
         return
-    troubles = {one.name: clean(one) for one in due}
-    gone = [one for one in due if not troubles[one.name]]
+    tried = [(one, clean(one)) for one in due]  # two of different kinds may have one name
+    gone = [one for one, trouble in tried if not trouble]
     _say(f"removed: {len(gone):,}, {size_of(sum(one.size for one in gone))}")
-    for one in due:
-        if troubles[one.name]:
-            _say(f"not removed: {one.kind} {one.name}: {troubles[one.name]}")
+    for one, trouble in tried:
+        if trouble:
+            _say(f"not removed: {one.kind} {one.name}: {trouble}")
 
 
 def _let_go(tracker: Tracker, grid: str, *, dry: bool) -> None:

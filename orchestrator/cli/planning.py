@@ -16,7 +16,7 @@ from orchestrator.cli.common import PLACE, Command, find_store, open_tracker, ou
 from orchestrator.cli.options import json_option, only_option, print_json
 from orchestrator.cli.walking import Asked, Walked, slots_options, walked
 from orchestrator.plan.costs import size_of
-from orchestrator.plan.ending import ended, endings, links_of, verdicts
+from orchestrator.plan.ending import endings
 from orchestrator.plan.imported import lacking
 
 if TYPE_CHECKING:
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from orchestrator.plan.only import Only
     from orchestrator.plan.stage import Stage
     from orchestrator.plan.walking import Course
-    from orchestrator.store.content import Change
     from orchestrator.store.listing import Tracked
+    from orchestrator.store.standing import Standing
+    from orchestrator.store.tracker import Tracker
 
 
 @click.command(cls=Command, example="elth plan fig6_cifar_resnets scale=smoke")
@@ -63,30 +64,27 @@ def plan(
     experiment = load(config, overrides)
     asked = Asked.of(experiment.resources, slots, nodes, gpus, cpus)
     built = plans.build(experiment)
-    place, tracked, change, again = _look(store, experiment, built)
+    place = str(find_store(store))
     part = built if only is None else only.of(built, experiment.name)
-    finished: dict[str, Tracked] = {}
-    for one in tracked:
-        if one.status == "finished" and one.key in part.stages and one.key not in again:
-            finished.setdefault(one.key, one)
-    over = ended(links_of(part.stages), verdicts(experiment.pruning.stop, finished))
+    tracker = _there(store)
+    tracked: list[Tracked] = []
+    now, change = None, None
     notes = list(part.notes)
-    waiting = set(again)
-    if finished and (part.kept or part.analyses):
-        from orchestrator.store.keeping import notes_of, weightless
-
-        short = weightless(open_tracker(store), part, finished, over)
-        notes += notes_of(short)
-        for stage in short.needed:
-            del finished[stage.key]
-            waiting.add(stage.key)
+    if tracker is not None:
+        tracked = tracker.stages()
+        change = tracker.grids.change(experiment, built)
+        now, more = _standing(tracker, experiment, part, tracked)
+        notes += more
+    finished = {} if now is None else now.finished
+    over = {} if now is None else now.over
     refusals = lacking(part.stages, finished, [one.stage for one in tracked], place)
     told = f"The grid {experiment.name} is new in {place}."
     if change is not None:
         refusals += [change.refusal] if change.refusal else []
         told = change.told
-    done = set(finished) | over.keys()
-    estimate = _estimate(experiment, part, done, tracked, measures, waiting, asked)
+    done = finished.keys() | over.keys()
+    again = frozenset[str]() if now is None else now.again
+    estimate = _estimate(experiment, part, done, tracked, measures, again, asked)
     seen = None
     if asked is not None:
         is_timed = estimate.source != "guess" or not estimate.course.stages
@@ -97,7 +95,7 @@ def plan(
         whole=len(built.stages),
         only=only,
         store=place,
-        finished=tuple(one for key, one in part.stages.items() if key in finished.keys() - over),
+        finished=tuple(one for key, one in part.stages.items() if key in finished),
         over=over,
         notes=tuple(notes),
         refusals=tuple(refusals),
@@ -255,26 +253,29 @@ def _print_outside(built: Plan) -> None:
         out.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _look(
-    place: str | None, experiment: Experiment, built: Plan
-) -> tuple[str, list[Tracked], Change | None, frozenset[str]]:
-    """The stages of a store, what a run would do to its grid, and what is to be done again.
-
-    None of all if it is not there, or was never begun, as a new server; nothing is created.
-    """
-    store = find_store(place)
-    if not store.is_there:
-        return str(store), [], None, frozenset()
-    from orchestrator.store.redo import waiting
+def _there(place: str | None) -> Tracker | None:
+    """A store, if it is there and was ever begun, as a new server was not; nothing is created."""
+    if not find_store(place).is_there:
+        return None
     from orchestrator.store.tracker import NotBegunError
 
     try:
-        tracker = open_tracker(place)
+        return open_tracker(place)
     except NotBegunError:
-        return str(store), [], None, frozenset()
-    tracked = tracker.stages()
-    change = tracker.grids.change(experiment, built)
-    return str(store), tracked, change, waiting(tracker, tracked)
+        return None
+
+
+def _standing(
+    tracker: Tracker, experiment: Experiment, part: Plan, tracked: list[Tracked]
+) -> tuple[Standing, list[str]]:
+    """How a plan stands in a store, and what is to be told of trained weights that are not kept."""
+    from orchestrator.store.keeping import notes_of
+    from orchestrator.store.redo import waiting
+    from orchestrator.store.standing import standing
+
+    again = waiting(tracker, tracked)
+    found = standing(tracker, part, tracked, again, experiment.pruning.stop)
+    return found, notes_of(found.short)
 
 
 def _estimate(

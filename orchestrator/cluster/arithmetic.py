@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from elth.data import info
-from orchestrator.plan.stage import ANALYSIS, Stage, dataset_of, recipe_of
+from orchestrator.plan.stage import ANALYSIS, Stage, dataset_of
 
 
 def trained(stages: Iterable[Stage]) -> list[Mapping[str, Any]]:
@@ -16,7 +16,7 @@ def trained(stages: Iterable[Stage]) -> list[Mapping[str, Any]]:
     for stage in stages:
         if stage.is_given or stage.kind == ANALYSIS:  # which train nothing
             continue
-        recipe, dataset = recipe_of(stage), dataset_of(stage)
+        recipe, dataset = stage.recipe, dataset_of(stage)
         network = stage.params["network"]
         text = f"{network} on {dataset} in {recipe.precision}"
         key = f"{text} {recipe.batch_norm_group} {min(recipe.batch_size, 16)}"

@@ -2,8 +2,9 @@
 
 A method is a line of a figure. Each starts from something that is trained anyway (a round of IMP, a
 moved ticket, a rewind point) and does a few steps to it; ``orchestrator.work.tickets`` does them.
-To add one, add an entry here, and its step there if it is a new one. Every pruning criterion of
-``elth`` is a method, listed here or not, and so is every criterion from outside.
+To add one, add an entry here; a new step has its words in ``STEPS``, and its function there.
+Every pruning criterion of ``elth`` is a method, listed here or not, and so is every criterion from
+outside.
 """
 
 from __future__ import annotations

@@ -97,12 +97,11 @@ class Entry(Section):
     """Numbers of twins, from 1: the ticket of the cell trained once more, with another data order
     and augmentation and nothing else changed. 0 is the cell itself, which it is when left out."""
     ticket: Annotated[tuple[str, ...], OneOrMore] = ()
-    """An imported ticket, by its name under ``tickets``: it stands where the rewind point stands
-    else, and rounds are counted from it. Round 0 is the ticket as it is, and what methods other
+    """An imported ticket, by its name under ``tickets``: it takes the place of the rewind
+    point, and rounds are counted from it. Round 0 is the ticket as it is, and what methods other
     than imp start from where no round is given."""
     keep: Literal["weights"] | None = None
-    """``weights``: what is trained leaves its trained weights in the store, as rounds do. In no
-    key."""
+    """``weights``: what is trained leaves its trained weights in the store, as rounds do."""
 
     @model_validator(mode="after")
     def _fits_method(self) -> Entry:
@@ -296,9 +295,10 @@ class Experiment(_Checked):
     """What is measured of trained networks of the grid."""
     claims: tuple[Claim, ...] = ()
     """What is claimed of accuracies, as ``{ett: above, of: [reinit, random], round: 10}``: judged
-    by the report. In no key."""
+    by the report. Another one trains nothing again."""
     margin: Number = Field(default=MARGIN, gt=0, le=100)
-    """Points of accuracy within which a report takes two for equal. In no key."""
+    """Points of accuracy within which a report takes two for equal. Another one trains nothing
+    again."""
     data: Data = Data()
     """Where the dataset lies."""
     resources: Resources = Resources()

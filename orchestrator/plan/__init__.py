@@ -12,7 +12,6 @@ from orchestrator.plan.stage import (
     dataset_of,
     iterations,
     per_epoch,
-    recipe_of,
 )
 
 __all__ = [
@@ -29,7 +28,6 @@ __all__ = [
     "makespan",
     "of_file",
     "per_epoch",
-    "recipe_of",
     "seconds_of_step",
     "stored_bytes",
     "work",

@@ -33,7 +33,7 @@ from orchestrator.experiment.reading import load
 from orchestrator.experiment.sections import Cell, Experiment
 from orchestrator.plan.analysing import stages_of
 from orchestrator.plan.claiming import check_claims
-from orchestrator.plan.costs import kept_at, weights_of
+from orchestrator.plan.costs import kept_after, weights_of
 from orchestrator.plan.emptying import notes
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.imported import check_iteration, imported
@@ -305,7 +305,7 @@ class _Builder:
         unpruned = facts(network, info_of(dataset).shape).anatomy.unpruned
         first = self.experiment.tickets[name].nonzeros if name else total
         if not cell.target:
-            kept = kept_at(pruning.rate, cell.round, first)
+            kept = kept_after(pruning.rate, cell.round, first)
             check_round(
                 *(cell.round, pruning.rate, first),
                 of=f"{network} from {name}" if name else network,
@@ -321,10 +321,10 @@ class _Builder:
                 f"{name} has {first:,}: ask for more than {1 - first / total:.4f}, or for round: 0"
             )
         k = 0
-        while k < MOST_STAGES and kept_at(pruning.rate, k + 1, first) > kept:
+        while k < MOST_STAGES and kept_after(pruning.rate, k + 1, first) > kept:
             k += 1
         if k > pruning.rounds and method_of(cell.method).base not in (REWIND, SPARSE):
-            last = 1 - kept_at(pruning.rate, pruning.rounds, first) / total
+            last = 1 - kept_after(pruning.rate, pruning.rounds, first) / total
             raise ElthError(
                 f"a sparsity of {cell.target} on {network} needs a smaller round after round "
                 f"{k}, and pruning.rounds is {pruning.rounds} ({100 * last:.2f} %)"

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import functools
 
-from elth.counts import kept_after
+from elth import counts
 from elth.measures import settings_of
 from elth.networks import facts
 from elth.specs import DataShape
-from orchestrator.plan.stage import ANALYSIS, Stage, iterations, recipe_of, shape_of, sizes_of
+from orchestrator.plan.stage import ANALYSIS, Stage, iterations, shape_of, sizes_of
 
 _IMAGES = 1000
 """Of a batch of evaluation."""
 
 
-def kept_at(rate: float | str, rounds: int, prunable_weights: int) -> int:
+def kept_after(rate: float | str, rounds: int, prunable_weights: int) -> int:
     """As ``elth.counts.kept_after``; what it gave for fewer rounds is gone on from."""
-    counts = _counts(str(rate), prunable_weights)
-    while len(counts) <= rounds and counts[-1]:
-        counts.append(kept_after(rate, 1, counts[-1]))
-    return counts[rounds] if rounds < len(counts) else 0
+    known = _known(str(rate), prunable_weights)
+    while len(known) <= rounds and known[-1]:
+        known.append(counts.kept_after(rate, 1, known[-1]))
+    return known[rounds] if rounds < len(known) else 0
 
 
 @functools.lru_cache(maxsize=256)
-def _counts(rate: str, prunable_weights: int) -> list[int]:
+def _known(rate: str, prunable_weights: int) -> list[int]:
     """The weights that are left after no, one, two ... prunings, as far as they are known."""
     return [prunable_weights]
 
@@ -53,7 +53,7 @@ def work(stage: Stage) -> float:
 
 def seconds_of_step(stage: Stage) -> float:
     """Rough cost of an iteration: seconds on one core of a laptop."""
-    batch = recipe_of(stage).batch_size
+    batch = stage.recipe.batch_size
     return _step(stage.params["network"], shape_of(stage), batch)
 
 
@@ -78,7 +78,7 @@ def stored_bytes(stage: Stage, keep_weights: bool = False) -> int:
     if "keep" in stage.params:
         kept = stage.params["keep"]
     elif stage.kind == "round" and stage.labels["round"]:
-        kept = kept_at(stage.params["rate"], stage.labels["round"], weights)
+        kept = kept_after(stage.params["rate"], stage.labels["round"], weights)
     return overhead + weights // 8 + (4 * kept if stage.kind == "round" or keep_weights else 0)
 
 

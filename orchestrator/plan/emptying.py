@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from elth import criteria, dynamic
-from elth.counts import kept_at as kept_at_sparsity
-from elth.counts import last_round
+from elth.counts import kept_at, last_round
 from elth.networks import facts
 from orchestrator.experiment.methods import REWIND, SOURCE, SPARSE, method_of, title
 from orchestrator.experiment.sections import Experiment
-from orchestrator.plan.costs import kept_at
+from orchestrator.plan.costs import kept_after
 from orchestrator.plan.sparse import weights_of_layers
 from orchestrator.plan.stage import info_of
 
@@ -73,8 +72,8 @@ class _Network:
     def kept(self, level: _Level) -> int:
         """Weights that are left at a level, in all."""
         if level.target:
-            return kept_at_sparsity(level.target, self.total)
-        return kept_at(self.rate, level.round, self.start)
+            return kept_at(level.target, self.total)
+        return kept_after(self.rate, level.round, self.start)
 
     def is_short(self, level: _Level) -> bool:
         """Whether fewer weights are left for the layers that are pruned than there are of these."""

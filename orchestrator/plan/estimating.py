@@ -21,7 +21,6 @@ from orchestrator.plan.stage import (
     dataset_of,
     iterations,
     per_epoch,
-    recipe_of,
     shape_of,
     sizes_of,
 )
@@ -57,7 +56,7 @@ def trained(stages: Iterable[Stage]) -> dict[Trained, Stage]:
 
 
 def _trained(stage: Stage) -> Trained:
-    return Trained(stage.params["network"], dataset_of(stage), recipe_of(stage))
+    return Trained(stage.params["network"], dataset_of(stage), stage.recipe)
 
 
 def step_of(
@@ -67,7 +66,7 @@ def step_of(
     return Step(
         network=stage.params["network"],
         image=shape_of(stage).image,
-        recipe=recipe_of(stage),
+        recipe=stage.recipe,
         threads=threads,
         device=device,
         kind=kind,
@@ -115,7 +114,7 @@ def epochs(stage: Stage) -> int:
 def seconds_of(stage: Stage, step: float) -> float:
     """How long a stage takes whose iteration takes so many seconds."""
     start, stop = iterations(stage)
-    looks = sizes_of(stage)[1] / recipe_of(stage).batch_size / 3
+    looks = sizes_of(stage)[1] / stage.recipe.batch_size / 3
     return _STAGE_SECONDS + step * (stop - start + epochs(stage) * looks)
 
 

@@ -111,11 +111,6 @@ class Stage:
         )
 
 
-def recipe_of(stage: Stage) -> Recipe:
-    """The recipe by which a stage trains."""
-    return stage.recipe
-
-
 @functools.lru_cache(maxsize=256)
 def _recipe(text: str) -> Recipe:
     return Recipe.of(json.loads(text))
@@ -142,7 +137,7 @@ def iterations(stage: Stage) -> tuple[int, int]:
     """
     if stage.kind == ANALYSIS:
         return 0, 0
-    recipe = recipe_of(stage)
+    recipe = stage.recipe
     size = size_of(stage)
     if stage.kind == "rewind_point":
         return 0, rewind_step(size, recipe)
@@ -182,7 +177,7 @@ def dataset_of(stage: Stage) -> str:
 
 def per_epoch(stage: Stage) -> int:
     """Iterations of an epoch."""
-    return iterations_per_epoch(size_of(stage), recipe_of(stage))
+    return iterations_per_epoch(size_of(stage), stage.recipe)
 
 
 def count_kinds(stages: Iterable[Stage]) -> dict[str, int]:

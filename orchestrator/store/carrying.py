@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
 
 from elth import plugins
 from elth.errors import ElthError
@@ -33,6 +34,7 @@ from orchestrator.plan.ending import Link
 from orchestrator.plan.outside import CodeError
 from orchestrator.plan.stage import Stage
 from orchestrator.store import redo, variants
+from orchestrator.store.away import plain
 from orchestrator.store.bundle import (
     ABOUT,
     EXPERIMENT,
@@ -49,11 +51,14 @@ from orchestrator.store.bundle import (
 )
 from orchestrator.store.content import Change, Content
 from orchestrator.store.damage import AbsentError, DamagedError
+from orchestrator.store.describing import placed
 from orchestrator.store.leases import BEAT, SEEN, Held, Lease, LostError, claim
 from orchestrator.store.listing import Tracked, stage_of, tracked
 from orchestrator.store.marks import ASKED, REDONE, STALE, is_finished, mark_of
+from orchestrator.store.opening import NOTE, STAGES
 from orchestrator.store.processes import owner
 from orchestrator.store.tracker import RESULT, result_in
+from orchestrator.store.trash import LEFT, undo
 from orchestrator.store.variants import TAG
 
 if TYPE_CHECKING:
@@ -65,7 +70,10 @@ FROM = "elth.imported"
 _OWNER = "elth.owner"
 _OF_A_STORE = {_OWNER, BEAT, SEEN, ASKED, STALE, REDONE, FROM}
 """Tags that tell of a run in one store, and not of its stage."""
-_OF_A_GRID = ("grid.", TAG)
+_OF_A_GRID = ("grid.", TAG, LEFT)
+
+_NOWHERE = "0"
+"""In a bundle, the id of the experiment to which links of descriptions lead."""
 
 _BATCH, _FEW = 1000, 100
 """Metrics, and parameters or tags, that MLflow takes at once."""
@@ -88,7 +96,8 @@ class Exported:
     missing: int
     """Stages of the grid that are not, as they are not finished, or are stale."""
     stale: int
-    """How many of them are finished, and were made of what came out different since."""
+    """How many of them are finished, and were made of what came out different since, or may have:
+    it was done again and is not compared yet."""
     sha256: str
     """What the bundle is known by."""
 
@@ -110,10 +119,13 @@ def export(tracker: Tracker, grid: str, path: Path, asked: Content | None = None
     found: dict[str, Run] = {}
     outcomes: dict[str, Tracked] = {}
     stale: set[str] = set()
-    for one in tracker.stages():
+    stages = tracker.stages()
+    # Of a chain only what comes next is marked; all that follows is made of what came before, too.
+    outdated = {one.key for one in redo.below(redo.waiting(tracker, stages), stages)}
+    for one in stages:
         if one.key in content.keys and one.status == "finished":
             run = tracker.client.get_run(one.run_id)  # an index may not know the latest marks
-            if STALE in run.data.tags:
+            if STALE in run.data.tags or one.key in outdated:
                 stale.add(one.key)
                 continue
             known = found.get(one.key)
@@ -150,6 +162,11 @@ def _add_stage(tracker: Tracker, writer: Writer, run: Run, grid: str) -> None:
             _add_files(writer, files_at(stage.key), folder)
     except FileNotFoundError as error:
         raise ElthError(f"the files of {stage.title} (run {run_id[:8]}) are not there") from error
+    except (MlflowException, OSError) as error:
+        raise ElthError(
+            f"the files of {stage.title} (run {run_id[:8]}) cannot be had: {plain(error)}; nothing "
+            "was exported"
+        ) from error
     except (DamagedError, AbsentError) as error:
         raise ElthError(
             f"{error}; nothing was exported: elth verify --set-aside, with --absent for what is "
@@ -179,7 +196,7 @@ def _record(tracker: Tracker, run: Run, grid: str) -> dict[str, Any]:
         "ended": run.info.end_time,
         "params": run.data.params,
         "tags": {
-            name: value
+            name: placed(value, _NOWHERE) if name == NOTE else value
             for name, value in run.data.tags.items()
             if name not in _OF_A_STORE and not name.startswith(_OF_A_GRID)
         },
@@ -416,6 +433,7 @@ def bring(tracker: Tracker, arrival: Arrival) -> Change:
             it; the same command goes on.
     """
     cargo, grid = arrival.cargo, arrival.change.grid
+    undo(tracker, grid)
     tracker.grids.join(arrival.there.values(), grid)
     left = {key: _Watch() for key in cargo.stages if key not in arrival.there}
     while left:
@@ -502,6 +520,8 @@ def _write(
         cargo.bundle.extract(files_at(key), Path(here))
         tracker.files.add(run_id, Path(here))
     tags = {**record["tags"], FROM: cargo.bundle.sha256}
+    if NOTE in tags:
+        tags[NOTE] = placed(tags[NOTE], tracker.experiments[STAGES])
     for name in client.get_run(run_id).data.tags:  # of this machine, and not of that of origin
         if name not in tags and name not in _OF_A_STORE and not name.startswith(_OF_A_GRID):
             client.delete_tag(run_id, name)

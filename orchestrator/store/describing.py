@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
@@ -116,6 +117,11 @@ def note_of(stage: Stage, experiment: str, grid: str) -> str:
         links = [f"[{key[:12]}]({_link(experiment, key)})" for key in stage.parents]
         text += f"\n\nMade from {' and '.join(links)}."
     return text
+
+
+def placed(note: str, experiment: str) -> str:
+    """A description, its links leading to another experiment."""
+    return re.sub(r"(?<=\(#/experiments/)\w+(?=/)", experiment, note)
 
 
 def _link(experiment: str, key: str) -> str:

@@ -191,8 +191,9 @@ class Files:
                 path = files.download_artifacts(_within(name), here)
             except (MlflowException, OSError) as error:
                 parent, _, last = name.rpartition("/")
+                there = self.sizes(run_id, parent)
                 # For MLflow a file that is not there is an error of the server like any other.
-                if last not in self.sizes(run_id, parent):
+                if (last not in there) if last else not there:
                     raise FileNotFoundError(f"run {run_id} has no {name}") from error
                 raise
             yield Path(path)

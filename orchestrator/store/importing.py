@@ -12,7 +12,7 @@ from mlflow.entities import Run
 
 from elth.errors import ElthError
 from orchestrator.plan.stage import Stage
-from orchestrator.store import redo
+from orchestrator.store import redo, trash
 from orchestrator.store.board import set_tag
 from orchestrator.store.damage import AbsentError, DamagedError
 from orchestrator.store.leases import Held, Lease, claim
@@ -127,11 +127,13 @@ def remove(tracker: Tracker, some: Sequence[Unused]) -> list[Unused]:
     gone = []
     for one in some:
         run_id = one.run.info.run_id
+        trash.tag(tracker, one.run)
         tracker.client.delete_run(run_id)
         if _is_free(one.run, users(tracker, "", trash=f"attributes.run_id = '{run_id}'")):
             gone.append(one)
         else:
             tracker.client.restore_run(run_id)
+            trash.untag(tracker, one.run)
     tracker.forget()
     return gone
 

@@ -22,19 +22,6 @@ if TYPE_CHECKING:
 _NAMED = 3
 
 
-def without_weights(
-    tracker: Tracker, plan: Plan, finished: Mapping[str, Tracked]
-) -> Sequence[Stage]:
-    """The finished stages of a plan that shall keep their trained weights, and have none.
-
-    Args:
-        tracker: of the store.
-        plan: what is asked for.
-        finished: the stages that are finished, by key.
-    """
-    return _lacking(tracker, plan, finished, plan.kept)
-
-
 def _lacking(
     tracker: Tracker, plan: Plan, finished: Mapping[str, Tracked], keys: Collection[str]
 ) -> list[Stage]:

@@ -35,7 +35,7 @@ from mlflow.exceptions import MlflowException
 from orchestrator.plan.stage import VARIANT, Stage
 from orchestrator.store.board import is_deleted
 from orchestrator.store.describing import note_of
-from orchestrator.store.listing import pages
+from orchestrator.store.listing import DAMAGED, pages
 from orchestrator.store.marks import is_finished, standing
 from orchestrator.store.opening import NOTE, STAGES
 from orchestrator.store.pace import BEATS as _BEATS
@@ -87,9 +87,11 @@ class Lease:
     ) -> None:
         self.key = key
         self.is_again = is_again
-        """Whether the stage is finished and to be done again."""
+        """Whether the stage was finished before, so that what comes out is to be compared."""
         self.number = number
         self.run_id = run_id
+        self.began = int(time.time() * 1000)
+        """In milliseconds since 1970."""
         self.seems_lost = False
         """Whether the store has refused a sign of life."""
         self._tracker = tracker
@@ -268,7 +270,7 @@ def claim(
         if run.info.status in ("RUNNING", "FAILED") and not _fence(tracker.client, run):
             tracker.client.delete_run(mine)
             return tracker.client.get_run(run.info.run_id)
-    is_again = any(is_finished(run) for run in before)
+    is_again = any(is_finished(run) or DAMAGED in run.data.tags for run in before)
     return Lease(tracker, stage.key, number + 1, mine, driver, is_again=is_again)
 
 

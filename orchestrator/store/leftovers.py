@@ -23,7 +23,7 @@ from mlflow.exceptions import MlflowException
 from elth.errors import ElthError
 from orchestrator.store.away import is_away
 from orchestrator.store.files import ARTIFACTS, bytes_of
-from orchestrator.store.leases import last_seen
+from orchestrator.store.leases import is_active, last_seen
 from orchestrator.store.listing import DAMAGED, pages
 from orchestrator.store.marks import is_finished, standing
 from orchestrator.store.opening import STAGES
@@ -182,11 +182,26 @@ def _waits(tracker: Tracker, entry: Path) -> str:
         return "it cannot be read: the next elth run looks at it"
     if not re.fullmatch("[0-9a-f]{64}", key):
         return "it is of no stage"
-    if is_of(store, entry.parent, tracker.store):
-        return "it waits for this store: the next elth run publishes it"
-    if tracker.run_of(key) is not None:
+    run = _known(tracker, entry.parent.name)  # then it is this store, by whatever address
+    if run is not None and tracker.run_of(key) is not None:
         return ""
+    if run is not None and not is_active(run):
+        keys, unread = _asked(tracker)
+        gone = "its run was taken over or deleted, so that nothing publishes it"
+        return f"{gone}; its stage is yet to do" if key in keys or unread else ""
+    if run is not None or is_of(store, entry.parent, tracker.store):
+        return "it waits for this store: the next elth run publishes it"
     return f"it waits for another store, {store}: elth run --store publishes it there"
+
+
+def _known(tracker: Tracker, run_id: str) -> Run | None:
+    """A run of this store, deleted or not."""
+    try:
+        return tracker.client.get_run(run_id)
+    except MlflowException as error:
+        if is_away(error):
+            raise
+        return None
 
 
 def _in_flight(tracker: Tracker, storage: Storage) -> Iterator[Leftover]:

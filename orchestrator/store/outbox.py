@@ -111,14 +111,16 @@ def publish(tracker: Tracker, place: Path) -> None:
     """Publish an entry of the outbox and remove it, unless it was published meanwhile.
 
     Raises:
-        LostError: another attempt has taken its stage over; the entry stays until that is done.
+        LostError: another attempt has taken its stage over: the entry stays until that is done,
+            and is removed if it is.
     """
     entry = _read(place)
     if entry is None or not is_of(entry.store, place, tracker.store):
         return
     runs = tracker.runs_of(entry.key)
     mine = next((run for run in runs if run.info.run_id == entry.run_id), None)
-    if standing(runs) is not None:
+    stands = standing(runs)
+    if stands is not None:
         if mine is not None and mine.info.status != "FINISHED":
             tracker.client.delete_run(entry.run_id)
     elif mine is None or (entry.number and not tracker.board.is_last(entry.key, entry.run_id)):
@@ -132,6 +134,8 @@ def publish(tracker: Tracker, place: Path) -> None:
                 raise
     (place / _ENTRY).unlink(missing_ok=True)  # first, as what has an entry is whole
     shutil.rmtree(place, ignore_errors=True)
+    if stands is not None and stands.info.run_id != entry.run_id:
+        raise LostError(f"another attempt has finished what waited in {place}")
 
 
 def _send(tracker: Tracker, entry: Entry, files: Path) -> None:

@@ -6,6 +6,9 @@ stays, read by all, until another run of the stage is finished. Then the two are
 digests of what they left, and the old one is deleted, which MLflow can undo. Where they differ, the
 runs that were made of the old one are marked first: they are *stale*, and done again in their turn.
 
+A run that was set aside as its files were damaged is compared in the same way with the one that
+takes its place, by the digests of what it was; it stays, for ``elth gc``.
+
 All of this is in the store, in an order that lets it be cut off anywhere. As long as a stage has a
 marked run beside a new one, it is not settled what the new one means for others, and the stage does
 not count as finished; to settle it twice does no harm. What was asked for is a tag of the grid's
@@ -30,7 +33,7 @@ from elth.errors import ElthError
 from orchestrator.plan.stage import Stage
 from orchestrator.store.board import is_deleted, set_tag
 from orchestrator.store.classes import is_mixed
-from orchestrator.store.listing import Tracked, stage_of
+from orchestrator.store.listing import DAMAGED, Tracked, stage_of
 from orchestrator.store.marks import (
     ASKED,
     LACKING,
@@ -66,6 +69,13 @@ class Request:
     """Runs that are not marked yet."""
     notes: tuple[str, ...]
     """What a person should know."""
+
+
+COMPARED = "elth.compared"
+"""The tag of a run that was set aside, and has been compared with the one that took its place."""
+
+_DAMAGE = "damaged"
+"""The request of nobody: a run was set aside."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +120,12 @@ def reasons(
 ) -> dict[str, str]:
     """Why each of the stages that ``waiting`` gives is yet to do, by its key."""
     found = marked(tracker)
-    if not found:
+    aside = {
+        run.data.tags["elth.key"]
+        for run in _set_aside(tracker.search(f"tags.`{DAMAGED}` LIKE '%'"))
+        if "elth.key" in run.data.tags
+    }
+    if not found and not aside:
         return {}
     replaced = {one.key for one in tracked if one.status == "finished" and one.run_id not in found}
     result: dict[str, str] = {}
@@ -122,7 +137,18 @@ def reasons(
             result.setdefault(key, UNSETTLED)
         elif key in named:
             result.setdefault(key, NAMED)
+    for key in aside & replaced:
+        result.setdefault(key, UNSETTLED)
     return result
+
+
+def _set_aside(runs: Iterable[Run]) -> list[Run]:
+    """Those of some runs that were set aside, and not compared yet."""
+    return [
+        run
+        for run in runs
+        if DAMAGED in run.data.tags and COMPARED not in run.data.tags and not is_finished(run)
+    ]
 
 
 NOTHING = Request(grid="", name="", named=(), again=frozenset(), runs=(), notes=())
@@ -257,11 +283,16 @@ def settle(tracker: Tracker, stage: Stage, grid: str) -> Outcome:
     """
     runs = tracker.runs_of(stage.key)
     old = [run for run in runs if is_finished(run) and mark_of(run)]
+    aside = _set_aside(runs)
     new = standing(runs)
-    note = _replace(tracker, stage, old, new, grid) if old and new is not None else ""
-    stale = [stage_of(run) for run in marked(tracker).values() if STALE in run.data.tags]
-    again = tuple(one.key for one in stale if stage.key in one.parents)
-    return Outcome(note=note, again=again)
+    notes = []
+    if old and new is not None:
+        notes.append(_replace(tracker, stage, old, new, grid))
+    if aside and new is not None:
+        notes.append(_compare(tracker, stage, aside, new, grid))
+    found = (run for run in tracker.search(f"tags.`{STALE}` LIKE '%'") if is_finished(run))
+    again = (one.key for one in map(stage_of, found) if stage.key in one.parents)
+    return Outcome(note="; ".join(filter(None, notes)), again=tuple(dict.fromkeys(again)))
 
 
 def generation(tracker: Tracker) -> str:
@@ -282,11 +313,7 @@ def _replace(tracker: Tracker, stage: Stage, old: Sequence[Run], new: Run, grid:
         made = [one for one in tracker.stages() if stage.key in one.stage.parents]
         if not any(is_finished(run) and mark_of(run) for run in tracker.runs_of(stage.key)):
             return ""  # another driver was quicker, and some of these may be new by now
-        for one in made:
-            if one.status in ("finished", "running"):
-                with _unless_gone(tracker, one.run_id):
-                    set_tag(tracker.client, one.run_id, STALE, name)
-                    children.append(one)
+        children = _outdate(tracker, made, name)
     tags = {tag for run in old for tag in run.data.tags if tag.startswith("grid.")}
     for tag in sorted(tags - new.data.tags.keys()):
         set_tag(tracker.client, new.info.run_id, tag, "true")
@@ -299,6 +326,41 @@ def _replace(tracker: Tracker, stage: Stage, old: Sequence[Run], new: Run, grid:
         told = " -> ".join(dict.fromkeys(classes))
         return f"{stage.title} came out the same, bit for bit (numerics class {told})"
     return f"{stage.title} {_otherwise(old[0], new, before, classes)}; {_told(children, grid)}"
+
+
+def _compare(tracker: Tracker, stage: Stage, aside: Sequence[Run], new: Run, grid: str) -> str:
+    """Compare what took the place of damaged runs with what these were, as far as their tags tell.
+
+    Where it differs, what was made of them is to be done again.
+    """
+    after = digests(tracker, new) or {}
+    note = ""
+    for old in aside:
+        before = told(old.data.tags)
+        if any(before[part] != after[part] for part in before.keys() & after.keys()):
+            made = [one for one in tracker.stages() if stage.key in one.stage.parents]
+            client, experiment = tracker.client, tracker.experiments[STAGES]
+            client.set_experiment_tag(experiment, REDONE, uuid.uuid4().hex)
+            children = _outdate(tracker, made, _DAMAGE)
+            classes = [run.data.tags.get("elth.numerics", "unknown") for run in (old, new)]
+            note = f"{stage.title}, which was damaged, {_otherwise(old, new, before, classes)}"
+            note += f"; {_told(children, grid)}"
+            break
+    for old in aside:
+        with _unless_gone(tracker, old.info.run_id):
+            set_tag(tracker.client, old.info.run_id, COMPARED, "true")
+    return note
+
+
+def _outdate(tracker: Tracker, made: Iterable[Tracked], name: str) -> list[Tracked]:
+    """Mark stages that were made of what came out different; returns those that were."""
+    marked_now = []
+    for one in made:
+        if one.status in ("finished", "running"):
+            with _unless_gone(tracker, one.run_id):
+                set_tag(tracker.client, one.run_id, STALE, name)
+                marked_now.append(one)
+    return marked_now
 
 
 def told(tags: Mapping[str, str]) -> dict[str, str]:

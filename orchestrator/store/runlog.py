@@ -27,7 +27,6 @@ from orchestrator.plan.stage import (
     MEASURE,
     SPARSE,
     Stage,
-    recipe_of,
     shape_of,
 )
 from orchestrator.store.away import AwayError, is_away, plain
@@ -111,7 +110,8 @@ class RunLog:
 
     def start(self) -> None:
         """Send parameters, as numbers too where they are, and tags, and begin to send epochs."""
-        at = int(time.time() * 1000)
+        # This may be tried again: the points have one time, or there would be two of each.
+        at = int(time.time() * 1000) if self.lease is None else self.lease.began
         numbers = numbers_of({param.key: param.value for param in self._params}) | self._of_ticket
         self._numbers = [Metric(name, value, at, 0) for name, value in numbers.items()]
         self.client.log_batch(
@@ -403,7 +403,7 @@ def begin_run(
     log.params(_way(stage))
     if not stage.is_given:
         if stage.kind != ANALYSIS:
-            log.params({f"recipe.{k}": v for k, v in recipe_of(stage).full().items()})
+            log.params({f"recipe.{k}": v for k, v in stage.recipe.full().items()})
             if stage.kind != SPARSE:
                 log.numbers(_flops(stage, None if ticket is None else ticket.mask))
         log.texts["experiment.yaml"] = experiment

@@ -11,7 +11,8 @@ that writes what its grid holds later than that second look finds the runs delet
 them to its grid, which it does after the writing, and says so: nothing is lost in any order.
 
 A removal may be cut off anywhere. Its name is a tag of the grid's own run, set before all and
-deleted last: the same command goes on with it, and the way back knows it.
+deleted last: the same command goes on with it, the way back knows it, and who runs the grid takes
+back what was removed of it.
 """
 
 from __future__ import annotations
@@ -41,8 +42,13 @@ from orchestrator.store.users import NOBODY, SOMEBODY, Users, at_work, users
 _GRID = "elth.removed.grid"
 """The tag of a run that was removed: with which grid."""
 
-_LEFT = "elth.left."
+_AT = "elth.removed.at"
+"""The tag of a run that was removed: when, which is later than the name says if it was cut off."""
+
+LEFT = "elth.left."
 """What the tag begins with of a run that stayed when a grid with its tag was removed."""
+
+_ABSENT = "RESOURCE_DOES_NOT_EXIST"
 
 _FORM = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -118,7 +124,11 @@ def _refuse_if_at_work(tracker: Tracker, removal: Removal) -> None:
 
 
 def _new_name() -> str:
-    return f"{datetime.now(UTC).strftime(_FORM)} {uuid.uuid4().hex[:8]}"
+    return f"{_now()} {uuid.uuid4().hex[:8]}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime(_FORM)
 
 
 def remove(tracker: Tracker, removal: Removal) -> Removal:
@@ -130,7 +140,7 @@ def remove(tracker: Tracker, removal: Removal) -> Removal:
     """
     place, notes = _storage(tracker, removal.grid)
     for run in tracker.grids.runs(removal.grid):
-        _tag(tracker, run, removal)
+        tag(tracker, run, removal)
     for run in removal.runs:
         _delete(tracker, run, removal)
     # The second look.
@@ -141,7 +151,7 @@ def remove(tracker: Tracker, removal: Removal) -> Removal:
     except ElthError as error:
         count = sum(_restore(tracker, run, removal.name) for run in found.runs)
         for run in tracker.grids.runs(removal.grid):
-            _untag(tracker, run)
+            untag(tracker, run)
         tracker.forget()
         raise ElthError(f"{error}. What was removed ({count} runs) is restored") from error
     restored = sum(_restore(tracker, run, removal.name) for run in now.shared)
@@ -171,20 +181,30 @@ def _storage(tracker: Tracker, grid: str) -> tuple[storage.Storage | None, tuple
         return None, (f"checkpoints of trainings in progress stay where they are: {error}",)
 
 
-def _tag(tracker: Tracker, run: Run, removal: Removal) -> None:
-    tags = [RunTag(REMOVED, removal.name), RunTag(_GRID, removal.grid)]
-    tracker.client.log_batch(run.info.run_id, tags=tags)
+def tag(tracker: Tracker, run: Run, removal: Removal | None = None) -> None:
+    """Note on a run that elth removes it now: with a grid, or by itself."""
+    found = {REMOVED: _new_name() if removal is None else removal.name, _AT: _now()}
+    found |= {} if removal is None else {_GRID: removal.grid}
+    tracker.client.log_batch(run.info.run_id, tags=[RunTag(*one) for one in found.items()])
 
 
-def _untag(tracker: Tracker, run: Run) -> None:
-    for tag in (REMOVED, _GRID):
-        with contextlib.suppress(MlflowException):  # it was not there
+def untag(tracker: Tracker, run: Run) -> None:
+    """Take off a run what says that it was removed.
+
+    Raises:
+        MlflowException: the store does not answer; to do it again does no harm.
+    """
+    for tag in (REMOVED, _AT, _GRID):  # the last one is that by which they are found
+        try:
             tracker.client.delete_tag(run.info.run_id, tag)
+        except MlflowException as error:
+            if error.error_code != _ABSENT:  # it was not there
+                raise
 
 
 def _delete(tracker: Tracker, run: Run, removal: Removal) -> None:
     try:
-        _tag(tracker, run, removal)
+        tag(tracker, run, removal)
         tracker.client.delete_run(run.info.run_id)
     except MlflowException as error:  # somebody else has deleted it: not ours to take back
         if not is_deleted(tracker.client, run.info.run_id, error):
@@ -199,7 +219,7 @@ def _restore(tracker: Tracker, run: Run, name: str) -> bool:
     was_deleted = not is_active(now)
     if was_deleted:
         tracker.client.restore_run(run.info.run_id)
-    _untag(tracker, run)
+    untag(tracker, run)
     return was_deleted
 
 
@@ -208,7 +228,7 @@ def _leave(tracker: Tracker, run: Run, removal: Removal) -> None:
     if f"grid.{removal.grid}" not in run.data.tags:
         return
     try:
-        tracker.client.set_tag(run.info.run_id, f"{_LEFT}{removal.grid}", removal.name)
+        tracker.client.set_tag(run.info.run_id, f"{LEFT}{removal.grid}", removal.name)
         tracker.client.delete_tag(run.info.run_id, f"grid.{removal.grid}")
     except MlflowException as error:
         if not is_deleted(tracker.client, run.info.run_id, error):
@@ -231,6 +251,21 @@ class Restored:
     """Runs that stay there, as their files were removed for good: ``elth run`` does them again."""
 
 
+def undo(tracker: Tracker, grid: str) -> str:
+    """Take back what a removal of a grid has removed that was cut off; who runs it, wants it.
+
+    Returns:
+        what a person should know; empty if there was none.
+    """
+    if not any(REMOVED in run.data.tags for run in tracker.grids.runs(grid)):
+        return ""
+    back = restore(tracker, grid)
+    return (
+        f"elth rm {grid} was cut off before its end: {back.runs} runs that it had removed are "
+        f"restored{f', {back.purged} have no files any more' if back.purged else ''}"
+    )
+
+
 def restore(tracker: Tracker, grid: str) -> Restored:
     """Take back what the last removal of a grid removed, and nothing else.
 
@@ -242,15 +277,20 @@ def restore(tracker: Tracker, grid: str) -> Restored:
     """
     text = f"tags.`{_GRID}` = '{grid}'"
     own = list(_all(tracker, GRIDS, text))
-    name = max((run.data.tags[REMOVED] for run in own), default="")
     stages = list(_all(tracker, STAGES, text))
-    if not name:  # the grid had no run of its own any more
-        name = max((run.data.tags[REMOVED] for run in stages), default="")
+    there = [run for run in (*stages, *own) if is_active(run) and REMOVED not in run.data.tags]
+    for run in there:  # of a call that was cut off
+        untag(tracker, run)
+    # If the grid had no run of its own any more, its stages have the name.
+    name = max((_name(run) for run in own), default="") or max(map(_name, stages), default="")
+    if not name and there:
+        tracker.forget()
+        return Restored(name="", runs=len(there), again=0, purged=0)
     if not name:
         raise ElthError(f"no grid '{grid}' was removed from the store {tracker.store}")
-    own = [run for run in own if run.data.tags[REMOVED] == name]
-    there = {run.info.run_id for run in tracker.grids.runs(grid)}
-    if there - {run.info.run_id for run in own}:
+    own = [run for run in own if _name(run) == name]
+    begun = {run.info.run_id for run in tracker.grids.runs(grid)}
+    if begun - {run.info.run_id for run in (*own, *there)}:
         raise ElthError(
             f"the store {tracker.store} has a grid '{grid}' again, begun since that one was "
             f"removed, so it is not restored; single runs of it can be in MLflow's pages (deleted "
@@ -262,7 +302,7 @@ def restore(tracker: Tracker, grid: str) -> Restored:
         )
     runs, again, purged = 0, 0, 0
     for run in stages:
-        if run.data.tags[REMOVED] != name:
+        if _name(run) != name:
             continue
         if not is_active(run) and _is_done_again(tracker, run):
             again += 1
@@ -270,10 +310,10 @@ def restore(tracker: Tracker, grid: str) -> Restored:
             purged += 1
         else:
             runs += _restore(tracker, run, name)
-    for run in _all(tracker, STAGES, f"tags.`{_LEFT}{grid}` = '{name}'"):
+    for run in _all(tracker, STAGES, f"tags.`{LEFT}{grid}` = '{name}'"):
         if is_active(run):
             tracker.client.set_tag(run.info.run_id, f"grid.{grid}", "true")
-            tracker.client.delete_tag(run.info.run_id, f"{_LEFT}{grid}")
+            tracker.client.delete_tag(run.info.run_id, f"{LEFT}{grid}")
     for run in own:
         _restore(tracker, run, name)
     tracker.forget()
@@ -285,6 +325,11 @@ def _all(tracker: Tracker, experiment: str, text: str) -> Iterator[Run]:
     found = pages(tracker.client, tracker.experiments[experiment], text, view=ViewType.ALL)
     for page in list(found):  # whole, as what is found is changed meanwhile
         yield from page
+
+
+def _name(run: Run) -> str:
+    """The name of the removal that a run was removed with."""
+    return str(run.data.tags.get(REMOVED, ""))
 
 
 def _is_done_again(tracker: Tracker, run: Run) -> bool:
@@ -359,7 +404,7 @@ def remove_files(tracker: Tracker, run: Run) -> bool:
 def time_of(run: Run) -> float | None:
     """When a run was removed, in seconds since 1970 by the clock of who did; None if not by us."""
     with contextlib.suppress(ValueError):
-        text = run.data.tags.get(REMOVED, "").partition(" ")[0]
+        text = run.data.tags.get(_AT) or _name(run).partition(" ")[0]
         return datetime.strptime(text, _FORM).replace(tzinfo=UTC).timestamp()
     return None
 

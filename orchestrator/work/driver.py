@@ -13,7 +13,6 @@ from elth import plugins
 from elth.apart import apart, end
 from elth.errors import ElthError
 from orchestrator.experiment.sections import Experiment
-from orchestrator.plan.ending import ended, links_of, verdicts
 from orchestrator.plan.estimating import pace
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.imported import how_to_import, lacking
@@ -28,13 +27,15 @@ from orchestrator.report.cells import collect
 from orchestrator.report.cost_forms import told
 from orchestrator.report.costs import known
 from orchestrator.store import redo as again
-from orchestrator.store import variants
+from orchestrator.store import trash, variants
 from orchestrator.store.address import Store
 from orchestrator.store.away import patiently
-from orchestrator.store.keeping import notes_of, weightless
+from orchestrator.store.content import Change
+from orchestrator.store.keeping import notes_of
 from orchestrator.store.listing import Tracked, seconds_per_work
 from orchestrator.store.outbox import publish_all
 from orchestrator.store.processes import owner
+from orchestrator.store.standing import Standing, standing
 from orchestrator.store.tracker import Tracker
 from orchestrator.work import scratch, shadows, timing
 from orchestrator.work.progress import Progress
@@ -203,19 +204,8 @@ def _execute(
     count = machines.slots(experiment)
     for note in plan.notes:
         _say(console, f"note: {note}")
-    tracker = Tracker(store, keep_index=True)
-    tracker.tend()
-    for note in (*tracker.notes, tracker.grids.take_back(experiment.name)):
-        if note:
-            console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
-    tracker.notes.clear()
-    try:
-        change = tracker.grids.change(experiment, whole, replace=replace)
-    except ElthError:
-        tracker.check_files()  # if most are not there, that is what is to be told
-        raise
-    if change.refusal:
-        raise ElthError(change.refusal)
+    tracker = _open(store, experiment.name, console)
+    change = _change(tracker, experiment, whole, replace)
     publish_all(tracker, store.outbox)
     for note in machines.publish(store):
         _say(console, f"note: {note}")
@@ -226,68 +216,46 @@ def _execute(
         raise ElthError("; ".join(missing))
     asked = _asked(experiment, plan, tracker, tracked, redo, only)
     waiting = again.waiting(tracker, tracked, asked.named) | asked.again
-    finished: dict[str, Tracked] = {}
-    for one in tracked:
-        if one.status == "finished" and one.key in plan.stages and one.key not in waiting:
-            finished.setdefault(one.key, one)
-    last = verdicts(experiment.pruning.stop, finished)
-    over = ended(links_of(plan.stages), last)  # first, whatever was done of it before
-    finished = {key: one for key, one in finished.items() if key not in over}
-    failed = {
-        one.key: one.reason
-        for one in tracked
-        if one.status == "failed" and one.is_final and not retry_failed
-        if one.key in plan.stages and one.key not in finished
-    }
-    short = weightless(tracker, plan, finished, over)
-    waiting |= {stage.key for stage in short.needed}
-    finished = {key: one for key, one in finished.items() if key not in waiting}
-    todo = [s for key, s in plan.stages.items() if key not in finished and key not in over]
-    needed = {key for stage in todo for key in stage.parents if key in finished}
-    tracker.check_files([finished[key].run_id for key in needed])
-    datasets = list(dict.fromkeys(dataset_of(stage) for stage in todo))
-    root, download = experiment.data.root, experiment.data.download
+    now = standing(tracker, plan, tracked, waiting, experiment.pruning.stop)
+    todo, expected = now.todo, set[str]()
+    needed = {key for stage in todo for key in stage.parents if key in now.finished}
+    tracker.check_files([now.finished[key].run_id for key in needed])
     if todo:
+        datasets = list(dict.fromkeys(dataset_of(stage) for stage in todo))
+        root, download = experiment.data.root, experiment.data.download
         apart(read_datasets, datasets, root, download=download, paths=plugins.in_use())
-    expected = _expected(experiment, todo, machines) if finished and todo else set()
-    if todo:
+        expected = _expected(experiment, todo, machines) if now.finished else set()
         for note in machines.check(experiment, store, datasets, outside(todo)):
             _say(console, f"note: {note}")
-    change = tracker.grids.extend(experiment, whole, change)
+    change = tracker.grids.extend(experiment, whole, change)  # from here on it is written to
     is_whole = change.before is None or change.after == change.asked
     if not is_whole or change.lost or change.renewed:
         _say(console, f"note: {change.told}")
     del change
     if redo:
         again.begin(tracker, asked)
-    for stage in short.needed:
+    for stage in now.short.needed:
         again.mark_lacking(tracker, stage.key, weights=True)
-    told = _what_comes(plan, tracked, waiting, experiment.name)
-    for note in (*asked.notes, *told, *notes_of(short)):
+    comes = _what_comes(plan, tracked, now.again, experiment.name)
+    for note in (*asked.notes, *comes, *notes_of(now.short), *_classes(now, expected)):
         _say(console, f"note: {note}")
     rest = (
         one
         for one in tracked
         if one.status == "finished" and one.key in whole.stages.keys() - plan.stages.keys()
     )
-    tracker.grids.join_finished([*finished.values(), *rest], experiment.name)
-    others = {one.numerics for one in finished.values() if one.numerics} - expected
-    if others and expected:
-        _say(
-            console,
-            "note: finished stages of this grid come from another numerics class, in which the "
-            f"same seed gives other bits: {', '.join(sorted(others))}",
-        )
+    tracker.grids.join_finished([*now.finished.values(), *rest], experiment.name)
     schedule = Schedule(
         plan,
-        finished,
-        failed,
-        again=waiting & plan.stages.keys() - over.keys(),
+        now.finished,
+        {} if retry_failed else _failed(now, tracked),
+        again=now.again - now.over.keys(),
         slots=count,
         seconds_per_work=_speed(experiment, plan, tracked, todo),
-        last=last,
+        last=now.last,
     )
-    del tracked, finished, todo  # much memory, in a run that may last for days
+    redoes = bool(now.again or redo)
+    del tracked, now, todo  # much memory, in a run that may last for days
     end()  # the process beside this one, which holds as much
     driven = tracker.grids.driven(experiment.name, owner())
     watched = nullcontext() if watcher is None else watcher.watching(schedule)
@@ -298,7 +266,7 @@ def _execute(
             limit = {} if until is None else {"until": until}
             runner.run(schedule, experiment, store, count, **limit)
     outcome = schedule.snapshot().failed
-    if waiting & plan.stages.keys() or redo:
+    if redoes:
         patiently(lambda: _end_redo(tracker, plan, asked, console), store)
     try:
         patiently(lambda: _report(tracker, experiment, console, only), store)
@@ -308,6 +276,60 @@ def _execute(
         first = next(iter(outcome.values()))  # what a person has to know
         raise ElthError(f"{error}; before that failed {first}") from error
     return outcome
+
+
+def _open(store: Store, grid: str, console: Console) -> Tracker:
+    """The store, begun if it is new; tells what was taken back that somebody deleted."""
+    tracker = Tracker(store, keep_index=True)
+    tracker.tend()
+    for note in (*tracker.notes, trash.undo(tracker, grid), tracker.grids.take_back(grid)):
+        if note:
+            _say(console, f"note: {note}")
+    tracker.notes.clear()
+    return tracker
+
+
+def _change(tracker: Tracker, experiment: Experiment, whole: Plan, replace: bool) -> Change:
+    """What becomes of the grid.
+
+    Raises:
+        ElthError: it would lose cells.
+    """
+    try:
+        change = tracker.grids.change(experiment, whole, replace=replace)
+    except ElthError:
+        tracker.check_files()  # if most are not there, that is what is to be told
+        raise
+    if change.refusal:
+        raise ElthError(change.refusal)
+    return change
+
+
+def _failed(now: Standing, tracked: Iterable[Tracked]) -> dict[str, str]:
+    """The stages that failed for good and are left so, each with the reason."""
+    done = now.finished.keys() | {stage.key for stage in now.short.needed}
+    return {
+        one.key: one.reason
+        for one in tracked
+        if one.status == "failed" and one.is_final
+        if one.key in now.plan.stages and one.key not in done
+    }
+
+
+def _classes(now: Standing, expected: Collection[str]) -> list[str]:
+    """What is to be told where stages will be of other numerics classes than those that are there.
+
+    Args:
+        now: how the plan stands.
+        expected: the classes in which the rest will be computed; none where there is no rest.
+    """
+    others = {one.numerics for one in now.finished.values() if one.numerics} - {*expected}
+    if not others or not expected:
+        return []
+    return [
+        "finished stages of this grid come from another numerics class, in which the same seed "
+        f"gives other bits: {', '.join(sorted(others))}"
+    ]
 
 
 def _asked(
@@ -336,11 +358,11 @@ def _speed(
     experiment: Experiment, plan: Plan, tracked: Sequence[Tracked], todo: Sequence[Stage]
 ) -> float | None:
     """Seconds that a unit of work takes here: by the store, or by steps that were timed before."""
-    told = seconds_per_work(tracked, plan)
-    if told is None and todo:
-        known = pace(todo, timing.known(experiment, todo))
-        told = None if known is None else known[0]
-    return told
+    speed = seconds_per_work(tracked, plan)
+    if speed is None and todo:
+        timed = pace(todo, timing.known(experiment, todo))
+        speed = None if timed is None else timed[0]
+    return speed
 
 
 def _what_comes(

@@ -13,7 +13,7 @@ from elth.apart import apart
 from elth.errors import ElthError
 from orchestrator.experiment.sections import Experiment, Resources
 from orchestrator.plan.costs import seconds_of_step
-from orchestrator.plan.stage import ANALYSIS, Stage, per_epoch, recipe_of
+from orchestrator.plan.stage import ANALYSIS, Stage, per_epoch
 from orchestrator.work import quotas
 
 _CPU_SECONDS = 600.0
@@ -174,7 +174,7 @@ def compiles(stage: Stage, choice: bool | str, device: str) -> bool:
         return False
     if choice != "auto":
         return bool(choice)
-    recipe = recipe_of(stage)
+    recipe = stage.recipe
     whole = recipe.length.iterations(per_epoch(stage))
     if device != "cpu":
         return whole >= _GPU_ITERATIONS

@@ -13,12 +13,13 @@ from mlflow.exceptions import MlflowException
 from elth.errors import ElthError
 from orchestrator import plan as plans
 from orchestrator.experiment.sections import Experiment
-from orchestrator.plan.ending import ended, is_round, link_of, links_of, verdicts
+from orchestrator.plan.ending import is_round, link_of
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.stage import Stage
 from orchestrator.store.content import Content
-from orchestrator.store.listing import Tracked, stage_of
+from orchestrator.store.listing import stage_of
 from orchestrator.store.redo import waiting
+from orchestrator.store.standing import standing
 from orchestrator.store.tracker import Tracker
 
 
@@ -57,21 +58,16 @@ def begin(tracker: Tracker, run_id: str, overrides: Sequence[str]) -> tuple[Expe
         )
     tracked = tracker.stages()
     again = waiting(tracker, tracked)
-    have: dict[str, Tracked] = {}
-    for found in tracked:
-        if found.status == "finished" and found.key in built.stages and found.key not in again:
-            have.setdefault(found.key, found)
-    over = ended(links_of(built.stages), verdicts(experiment.pruning.stop, have))
-    settled = have.keys() | over.keys()
+    now = standing(tracker, built, tracked, again, experiment.pruning.stop)
+    left = {one.key for one in now.todo}
     chain = _chain_of(built, stage)
-    todo = [one for one in chain if one.key not in settled]
-    rest = sum(key not in settled for key in built.stages)
-    told = f"; ended are {len(over)}, as {next(iter(over.values()))}" if over else ""
+    todo = [one for one in chain if one.key in left]
+    ended = f"; ended are {len(now.over)}, as {next(iter(now.over.values()))}" if now.over else ""
     return (
         experiment,
         built,
         f"{experiment.name}: on from {stage.title} (run {name}); of the {len(chain)} rounds of its "
-        f"chain {len(todo)} are left, of all {len(built.stages)} stages {rest}{told}",
+        f"chain {len(todo)} are left, of all {len(built.stages)} stages {len(left)}{ended}",
     )
 
 

@@ -400,7 +400,11 @@ def _ticket(stage: Stage, state: State, mask: Mask, history: list[dict[str, Any]
     names = ("dataset", "recipe", "seed", "start", "noise")  # an imported one has not all of them
     origin = {name: stage.params[name] for name in names if name in stage.params}
     if "weights" in stage.params:
-        origin |= dict(zip(("start", "stop"), iterations(stage), strict=True))
+        plain = ways.span("rewind", stage.recipe, size_of(stage))
+        spans = zip(("start", "stop"), iterations(stage), plain, strict=True)
+        origin |= {name: own for name, own, usual in spans if own != usual}
+    if way := _way(stage):
+        origin["way"] = way
     return Ticket(
         network=Spec.parse(stage.params["network"]),
         shape=shape_of(stage),
@@ -408,6 +412,15 @@ def _ticket(stage: Stage, state: State, mask: Mask, history: list[dict[str, Any]
         mask=mask,
         origin={**origin, "history": history},
     )
+
+
+def _way(stage: Stage) -> dict[str, Any]:
+    """In which way a round was found, as ``elth.imp`` tells it; nothing where it is plain IMP."""
+    if stage.kind != "round" or not stage.labels["round"]:
+        return {}
+    names = ("weights", "finetune", "repel", "repel_from")
+    found = {name: stage.params[name] for name in names if name in stage.params}
+    return found | ({"noise": "round"} if Noise.of(stage.params.get("noise", {})).round else {})
 
 
 def _need(value: Any, stage: Stage, *, weights: bool = False) -> Any:

@@ -158,9 +158,9 @@ def _seconds(stage: Stage, dataset: Any, engine: Any) -> float:
     from elth import masks
     from elth.networks import build
     from elth.training import Training
-    from orchestrator.plan.stage import per_epoch, recipe_of
+    from orchestrator.plan.stage import per_epoch
 
-    recipe = recipe_of(stage)
+    recipe = stage.recipe
     network = build(stage.params["network"], dataset.info.shape)
 
     def train(count: int) -> float:

@@ -17,8 +17,8 @@ from elth.repulsion import Repulsion
 from elth.specs import Spec
 from elth.streams import Noise, stream
 from elth.tickets import Ticket
-from elth.training import Epoch, Training, evaluation_batch
-from orchestrator.plan.stage import SPARSE, Stage, iterations, recipe_of
+from elth.training import Epoch, Training, engine_for
+from orchestrator.plan.stage import SPARSE, Stage, iterations
 from orchestrator.store.result import Result
 from orchestrator.work.tickets import evolution_of
 
@@ -38,20 +38,12 @@ class Engines:
 
         The group is one and the same throughout a process.
         """
-        spec, recipe, info = stage.params["network"], recipe_of(stage), data.info
+        spec, recipe, info = stage.params["network"], stage.recipe, data.info
         key = (spec, info.shape, recipe, str(data.device), compile)
         made = self.made.pop(key, None)
         if made is None:
-            shape = info.shape
-            made = Engine(
-                build(spec, shape, generator=stream(0, "init")),
-                recipe,
-                data.device,
-                shape=(shape.channels, shape.size, shape.size),
-                evaluation_batch=evaluation_batch(info),
-                compile=compile,
-                group=group,
-            )
+            network = build(spec, info.shape, generator=stream(0, "init"))
+            made = engine_for(network, data, recipe, compile=compile, group=group)
         if networks.module(Spec.parse(spec).name):
             return made  # what it keeps beside its state dict is not for the next training
         self.made[key] = made
@@ -89,7 +81,7 @@ def train(
     Raises:
         NonFiniteLossError: the loss was not finite; nothing of the stage is left.
     """
-    recipe: Recipe = recipe_of(stage)
+    recipe: Recipe = stage.recipe
     seed = stage.params["seed"]
     start, stop = iterations(stage)
     spec, shape = stage.params["network"], data.info.shape

@@ -24,7 +24,7 @@ from elth.networks import Network, build
 from elth.parallel import Group, group
 from elth.recipes import Recipe, Step
 from elth.repulsion import Repulsion
-from elth.streams import stream
+from elth.streams import Noise, stream
 from elth.tickets import state_digest
 from elth.training import NonFiniteLossError, Training
 
@@ -188,6 +188,11 @@ def story(data: MemoryDataset, workers: Group) -> Iterator[tuple[str, Any]]:
         training("mlp2(width=8)", data, recipe(), workers, repulsion=repulsion)
     except ElthError as error:
         yield "other strengths", str(error)
+    for name, value in {"seed": workers.rank, "noise": Noise(copy=workers.rank)}.items():
+        try:
+            training("mlp2(width=8)", data, recipe(), workers, **{name: value})
+        except ElthError as error:
+            yield f"another {name}", str(error)
     try:
         training("resnet14(width=2)", data, recipe(batch_norm_group=64), workers)
     except ElthError as error:

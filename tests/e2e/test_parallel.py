@@ -122,5 +122,11 @@ def test_workers_with_another_repulsion_are_refused(told: list[dict[str, Any]]) 
     assert told[0]["other strengths"].startswith(expected)
 
 
+@pytest.mark.parametrize("name", ["seed", "noise"])
+def test_workers_with_other_arguments_are_refused(told: list[dict[str, Any]], name: str) -> None:
+    expected = "the seed, noise, span, recipe or dataset of worker 0 and of worker 1 differ"
+    assert told[0][f"another {name}"].startswith(expected)
+
+
 def test_groups_that_would_be_torn_apart_are_refused(told: list[dict[str, Any]]) -> None:
     assert "groups of 64 images, and 2 workers have 32 images" in told[0]["too many workers"]

@@ -401,6 +401,52 @@ def test_a_way_goes_on_from_any_of_its_rounds(
         imp(TINY, digits, SHORT, rate=0.3, rounds=2, start=whole[1])
 
 
+def test_trained_weights_are_no_start(digits: Dataset, rounds: list[Round]) -> None:
+    for one in rounds[:2]:
+        ticket = one.ticket
+        origin = {**ticket.origin, "weights": "trained", "start": 12}
+        trained = dataclasses.replace(ticket, rewind=one.trained, origin=origin)
+        with pytest.raises(ElthError, match="weights that it had after its training, and not tho"):
+            imp(SMALL, digits, QUICK, seed=3, rate=0.5, rounds=2, start=trained)
+
+
+def test_a_ticket_that_does_not_tell_its_way_is_known_by_what_it_trained(
+    digits: Dataset, chain: Any
+) -> None:
+    """As tickets did that were exported before."""
+
+    def silent(**way: Any) -> Ticket:
+        found: Ticket = chain(**way)[1].ticket
+        origin = {name: value for name, value in found.origin.items() if name != "way"}
+        return dataclasses.replace(found, origin=origin)
+
+    given: dict[str, Any] = {"rate": 0.3, "rounds": 2}
+    with pytest.raises(ElthError, match="trained from iteration 0 to .* goes from 2 to"):
+        imp(TINY, digits, SHORT, **given, start=silent(weights="init"))
+    with pytest.raises(ElthError, match="here plain rewinding"):
+        imp(TINY, digits, SHORT, **given, start=silent(noise="round"))
+    again, _ = imp(TINY, digits, SHORT, **given, start=silent(noise="round"), noise="round")
+    assert _same(again, chain(noise="round")[1])
+
+
+def test_a_repelled_ticket_is_not_trained_without_what_repels_it(
+    digits: Dataset, chain: Any
+) -> None:
+    repelled = chain(repel=2.0)
+    with pytest.raises(ElthError, match="was repelled from earlier ones, which are not in it"):
+        elth.train_ticket(repelled[2].ticket, digits, SHORT)
+    assert elth.train_ticket(repelled[0].ticket, digits, SHORT).step == 2
+    assert elth.train_ticket(repelled[2].ticket, digits, SHORT, repulsion=Repulsion(0)).step == 2
+
+
+def test_a_fine_tuning_belongs_to_its_recipe(digits: Dataset, chain: Any) -> None:
+    ticket = chain(weights="finetune", finetune="1ep")[1].ticket
+    longer = dataclasses.replace(SHORT, length=Step(9, "ep"))
+    with pytest.raises(ElthError, match="by its own recipe, which ends after .*: take its own, or"):
+        elth.train_ticket(ticket, digits, longer)
+    assert elth.train_ticket(ticket, digits, longer, start=2).step == 2
+
+
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_a_ticket_of_a_way_trains_as_its_round_did(
     way: dict[str, Any], digits: Dataset, chain: Any

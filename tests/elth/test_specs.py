@@ -46,6 +46,16 @@ def test_an_option_without_name_or_value_is_refused(text: str) -> None:
         Spec.parse(text)
 
 
+def test_what_is_no_network_is_called_by_what_it_is() -> None:
+    like = "ways:fold(k=2)"
+    with pytest.raises(ElthError, match=r"read the transformation 'a\(': .* as ways:fold\(k=2\)$"):
+        Spec.parse("a(", "transformation", like)
+    with pytest.raises(ElthError, match="cannot read the option '3' of transformation"):
+        Spec.parse("a(3)", "transformation", like)
+    with pytest.raises(ElthError, match=r"the transformation .* gives the option k twice"):
+        Spec.parse("a(k=1,k=2)", "transformation", like)
+
+
 def test_an_option_given_twice_is_refused() -> None:
     with pytest.raises(ElthError, match="gives the option width twice"):
         Spec.parse("resnet20(width=32, width=16)")

@@ -763,6 +763,10 @@ def test_a_ticket_of_another_dataset_of_that_shape_is_refused_until_it_is_moved(
     with pytest.raises(ElthError, match=r"the ticket was found on noise, and this is another data"):
         train_ticket(made, there, _recipe())
     assert train_ticket(made, there, _recipe(), start=1).step == 1
+    begun = dataclasses.replace(made, origin={**origin, "start": 0})  # as of weights: init
+    assert train_ticket(begun, dataset(), _recipe()).step == 0
+    with pytest.raises(ElthError, match="and this is another dataset"):
+        train_ticket(begun, there, _recipe())
     assert train_ticket(move(made, there.info.shape, seed=0), there, _recipe()).step == 0
 
 

@@ -92,6 +92,15 @@ def images() -> MemoryDataset:
     return dataset(58, shape=EIGHT, mean=128, deviation=64)
 
 
+def test_a_mask_that_changes_goes_through_one_training() -> None:
+    data, by = images(), Recipe(length=Step(2, "ep"), rewind=Step(0, "it"), batch_size=16)
+    run, one = training("rigl", data, by)
+    list(run)
+    state = {n: t.clone() for n, t in run.network.state_dict().items()}
+    with pytest.raises(ElthError, match="mask of method rigl has gone through another training"):
+        Training(run.network, data, by, seed=2, state=state, evolution=one)
+
+
 # A slow loop.
 
 

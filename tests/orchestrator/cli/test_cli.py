@@ -21,6 +21,7 @@ from torchvision.io import write_jpeg
 
 from elth import plugins
 from elth.data import DATASETS
+from elth.errors import ElthError
 from elth.networks import NETWORKS
 from elth.recipes import RECIPES
 from elth.tickets import Ticket
@@ -33,7 +34,7 @@ from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.building import build
 from orchestrator.plan.costs import size_of
 from orchestrator.plan.schedule import Schedule
-from orchestrator.store import storage, verifying
+from orchestrator.store import leftovers, storage, verifying
 from orchestrator.store.address import Store
 from orchestrator.store.marks import ASKED, STALE
 from orchestrator.store.tracker import Tracker
@@ -1512,6 +1513,29 @@ def test_gc_tells_by_kind_and_removes_what_is_old(elth: Elth, tmp_path: Path) ->
     done = elth(*here, "--older-than", "0s")
     assert re.search(r"\nremoved: 1, [\d.]+ kB\n$", done.out)
     assert not artifact(tracker, log.run_id, "result").exists()
+
+
+def test_gc_tells_of_each_of_two_that_have_one_name(
+    elth: Elth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deleted run, and what waited in the outbox for it."""
+    store = tmp_path / "runs"
+    tracker = Tracker(Store.of(store))
+    log = begin(tracker, chain("mine")[0], grid="mine")
+    log.finish(rewind_result(), keep_weights=False)
+    tracker.client.delete_run(log.run_id)
+    waits = tracker.store.outbox / log.run_id
+    waits.mkdir(parents=True)
+
+    def refuse(*_: object) -> None:
+        raise ElthError("a disk that may only be read")
+
+    monkeypatch.setattr(leftovers, "remove_files", refuse)
+    done = elth("gc", "--store", store, "--older-than", "0s")
+    assert re.search(r"\nremoved: 1, [\d.]+ kB\n", done.out)
+    assert done.out.endswith(f"not removed: trash {log.run_id}: a disk that may only be read\n")
+    assert not waits.exists()
+    assert artifact(tracker, log.run_id, "result").is_dir()
 
 
 def test_gc_lets_weights_go(elth: Elth, tmp_path: Path) -> None:

@@ -12,8 +12,7 @@ from mlflow.utils import validation
 from elth.counts import kept_after
 from elth.errors import ElthError
 from orchestrator import plan
-from orchestrator.plan import limits
-from orchestrator.plan.costs import kept_at
+from orchestrator.plan import costs, limits
 from orchestrator.plan.limits import check_count, check_names
 from orchestrator.plan.stage import Stage
 from tests.orchestrator.helpers import TINY, TINY_DEEPER, chain, tiny
@@ -87,8 +86,8 @@ def test_a_sparsity_that_needs_endless_rounds_is_refused() -> None:
 
 def test_counts_of_rounds() -> None:
     for rate, rounds in itertools.product((0.2, 0.5, 0.999), (0, 1, 2, 7, 60, 3)):
-        assert kept_at(rate, rounds, 10_944) == kept_after(rate, rounds, 10_944)
-    assert kept_after(0.5, 10**12, 1000) == kept_at(0.5, 10**12, 1000) == 0
+        assert costs.kept_after(rate, rounds, 10_944) == kept_after(rate, rounds, 10_944)
+    assert kept_after(0.5, 10**12, 1000) == costs.kept_after(0.5, 10**12, 1000) == 0
 
 
 def _with(**labels: str) -> Stage:

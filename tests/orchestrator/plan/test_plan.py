@@ -529,7 +529,7 @@ def test_each_dataset_has_its_recipe_and_its_rewind_points() -> None:
     built = plan.build(experiment(grid=grid, recipes={"svhn": {"base": "cifar10_vgg", "lr": 0.2}}))
     svhn, cifar = of_kind(built, "rewind_point")
     assert (plan.dataset_of(svhn), plan.dataset_of(cifar)) == ("svhn", "cifar10")
-    assert plan.recipe_of(svhn).lr == 0.2
+    assert svhn.recipe.lr == 0.2
     assert (plan.iterations(svhn), plan.iterations(cifar)) == ((0, 200), (0, 1000))
     assert [stage.params["dataset"]["name"] for stage in of_kind(built, "round")] == [
         *("svhn", "svhn"),
@@ -1390,8 +1390,8 @@ def test_the_order_of_a_grid_changes_no_stage(found: Experiment, random: Any) ->
 def test_recipe_of_a_stage_is_that_of_the_experiment() -> None:
     found = experiment(recipe={**SHORT, "length": "3ep", "rewind": "5it"})
     stage = next(iter(plan.build(found).stages.values()))
-    assert plan.recipe_of(stage) == found.recipe
-    assert plan.recipe_of(stage).length == Step(3, "ep")
+    assert stage.recipe == found.recipe
+    assert stage.recipe.length == Step(3, "ep")
 
 
 def test_a_last_batch_of_one_image_is_refused_by_the_plan() -> None:

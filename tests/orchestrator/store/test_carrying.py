@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
+import json
 import shutil
 import tarfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +24,11 @@ from orchestrator.cli.main import cli
 from orchestrator.store import carrying
 from orchestrator.store.address import Store
 from orchestrator.store.bundle import Bundle, Writer, opened, run_at
+from orchestrator.store.describing import placed
 from orchestrator.store.leases import Lease, claim
 from orchestrator.store.listing import Tracked
 from orchestrator.store.marks import ASKED, STALE
+from orchestrator.store.opening import NOTE, STAGES
 from orchestrator.store.tracker import Tracker
 from tests.orchestrator.helpers import (
     ELSEWHERE,
@@ -470,3 +476,57 @@ def test_what_is_made_of_what_came_out_different_is_not_carried(tmp_path: Path) 
     with opened(tmp_path / "x.tar") as bundle:
         told = bundle.text(run_at(last.key), str)
     assert "cpu/near" in told
+
+
+def test_of_a_chain_that_is_being_done_again_what_follows_is_not_carried(tmp_path: Path) -> None:
+    tracker = make(tmp_path / "a", "marked")
+    words = ("export", "marked", "-o", tmp_path / "x.tar", "--store", tmp_path / "a")
+    start, dense, one, two = chain()[:4]
+    there = runs(tracker)
+    tracker.client.set_tag(there[one.key].run_id, STALE, "of now")  # as dense came out different
+    assert ": 2 stages of marked in" in said(*words)
+    with opened(tmp_path / "x.tar") as bundle:
+        assert set(bundle.stages()) == {start.key, dense.key}
+    tracker.client.delete_tag(there[one.key].run_id, STALE)
+    assert ": 4 stages of marked in" in said(*words)
+
+    tracker.client.set_tag(there[dense.key].run_id, ASKED, "somebody")
+    begin(tracker, dense, grid="marked").finish(round_result(699), keep_weights=True)
+    assert ": 2 stages of marked in" in said(*words), "it is not compared yet with what it was"
+    with opened(tmp_path / "x.tar") as bundle:
+        assert not {one.key, two.key} & set(bundle.stages())
+
+
+def test_a_description_leads_to_the_store_that_it_is_in(tmp_path: Path) -> None:
+    make(tmp_path / "a", "one")
+    said("export", "one", "-o", tmp_path / "one.tar", "--store", tmp_path / "a")
+    with opened(tmp_path / "one.tar") as bundle:
+        told = [bundle.text(run_at(key), json.loads)["tags"][NOTE] for key in bundle.stages()]
+    assert sum("(#/experiments/0/runs" in note for note in told) == 3, "of no store"
+    said("import", tmp_path / "one.tar", "--store", tmp_path / "b")
+    there = Tracker(Store.of(tmp_path / "b"))
+    place = f"(#/experiments/{there.experiments[STAGES]}/runs"
+    notes = [there.client.get_run(one.run_id).data.tags[NOTE] for one in there.stages()]
+    assert sum(place in note for note in notes) == 3
+    assert placed("[a](#/experiments/12/runs?x)", "7") == "[a](#/experiments/7/runs?x)"
+
+
+@pytest.mark.usefixtures("stores")
+def test_a_file_that_cannot_be_had_is_told_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = make(tmp_path / "a", "one", rounds=1)
+
+    fetched = tracker.files.fetched
+
+    @contextlib.contextmanager
+    def full(run_id: str, name: str) -> Iterator[Path]:
+        if not name:  # all that a stage has
+            raise OSError(errno.ENOSPC, "No space left on device")
+        with fetched(run_id, name) as path:
+            yield path
+
+    monkeypatch.setattr(tracker.files, "fetched", full)
+    with pytest.raises(ElthError, match="cannot be had: No space left on device; make room on"):
+        carrying.export(tracker, "one", tmp_path / "x.tar")
+    assert not (tmp_path / "x.tar").exists()

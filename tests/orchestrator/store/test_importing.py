@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -251,6 +252,10 @@ def test_it_is_removed_only_where_that_is_asked_for_and_no_grid_uses_it(
     assert unused[0].size > 0
     assert _stage(used).key not in {one.stage.key for one in importing.unused(tracker)}
     assert importing.remove(tracker, unused) == unused
+    gone = tracker.client.get_run(unused[0].run.info.run_id)
+    since = trash.time_of(gone)
+    assert since is not None, "a server does not tell it, and elth gc goes by it"
+    assert abs(time.time() - since) < 60
     assert tracker.run_of(_stage(free).key) is None
     assert _put(tracker, free)
 

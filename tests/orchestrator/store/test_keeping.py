@@ -20,7 +20,7 @@ from orchestrator.plan.graph import Plan
 from orchestrator.plan.stage import Stage
 from orchestrator.store.address import Store
 from orchestrator.store.files import TRAINED
-from orchestrator.store.keeping import note_of, without_weights
+from orchestrator.store.keeping import Weightless, note_of, weightless
 from orchestrator.store.tracker import Tracker
 from orchestrator.work.worker import Worker, run_job
 from tests.orchestrator.helpers import RECIPE, TINY, job_config, of_kind, tiny, write_yaml
@@ -162,9 +162,9 @@ def test_what_was_finished_without_its_weights_is_named_and_not_to_do(
     both = [entry | {"keep": "weights"} for entry in ENTRIES]
     wanted = plans.build(tiny("keep", pruning=ONE, grid=both))
     finished = {one.key: one for one in tracker.stages()}
-    lacking = without_weights(tracker, wanted, finished)
+    lacking = weightless(tracker, wanted, finished).asked
     assert [stage.title for stage in lacking] == [by_method(built, "random").title]
-    assert without_weights(tracker, built, finished) == []
+    assert weightless(tracker, built, finished) == Weightless()
     assert note_of([]) == []
     config = write_yaml(
         tmp_path / "keep.yaml",

@@ -167,28 +167,42 @@ def test_of_the_outbox_what_is_not_whole_or_is_in_the_store_goes(tracker: Tracke
     stages = chain("one")
     outbox = tracker.store.outbox
 
-    def put(store: object, key: str, name: str = "entry.json") -> str:
-        place = outbox / uuid.uuid4().hex
+    def put(store: object, key: str, name: str = "entry.json", run: str = "") -> str:
+        place = outbox / (run or uuid.uuid4().hex)
         (place / "files").mkdir(parents=True)
         (place / name).write_text(json.dumps({"store": str(store), "key": key}))
         return place.name
 
     bad = put(tracker.store, stages[2].key, "entry.bad")
-    done = put("http://elsewhere:5000", stages[1].key)
+    run = tracker.run_of(stages[1].key)
+    assert run is not None
+    done = put("http://of-this-store:5000", stages[1].key, run=run.info.run_id)
+    also = put("http://elsewhere:5000", stages[1].key)  # finished here, and there it waits
+    attempts = []
+    for stage in (stages[2], chain("strange", seeds=[9])[0]):
+        attempts.append(begin(tracker, stage).run_id)
+        tracker.client.delete_run(attempts[-1])
+        put(tracker.store, stage.key, run=attempts[-1])
+    lost, useless = attempts
     waits = put("http://elsewhere:5000", stages[2].key)
     ours = put(tracker.store, stages[3].key)
     moved = put("/where/it/was", stages[3].key)
     young = put(tracker.store, stages[2].key, "entry.bad")
-    for name in (bad, done, waits, ours, moved):
+    for name in (bad, done, also, lost, useless, waits, ours, moved):
         _age(outbox / name)
-    found = {one.name: one for one in _found(tracker)}
-    assert {name for name, one in found.items() if one.is_due(WEEK)} == {bad, done}
+    found = {one.name: one for one in _found(tracker) if one.kind == "outbox"}
+    assert {name for name, one in found.items() if one.is_due(WEEK)} == {bad, done, useless}
     assert found[young].is_due(0)
-    assert "waits for another store, http://elsewhere:5000" in found[waits].why
+    for name in (waits, also):
+        assert "waits for another store, http://elsewhere:5000" in found[name].why
+    assert found[lost].why == (
+        "its run was taken over or deleted, so that nothing publishes it; its stage is yet to do"
+    )
     for name in (ours, moved):
         assert found[name].why == "it waits for this store: the next elth run publishes it"
     assert clean(found[bad]) == clean(found[done]) == clean(found[bad]) == ""
-    assert {path.name for path in outbox.iterdir()} == {waits, ours, moved, young}
+    left = {path.name for path in outbox.iterdir()}
+    assert left == {waits, also, lost, useless, ours, moved, young}
 
 
 def test_checkpoints_of_what_is_finished_or_unknown_go(tracker: Tracker) -> None:

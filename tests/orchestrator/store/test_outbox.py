@@ -323,6 +323,23 @@ def test_what_another_has_taken_over_is_not_published(
     taker.end()
 
 
+def test_what_another_has_finished_meanwhile_is_lost_and_not_kept_as_the_result(
+    tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, log, lease, steps = _waiting(tracker, monkeypatch, tmp_path, 119, driver=ELSEWHERE)
+    stage = chain("outbox", seeds=[119])[0]
+    watched = (f"{log.run_id}:0 60", 61.0)
+    taker = claim(tracker, stage, grid="outbox", driver=ALSO, since=1e12, watched=watched)
+    assert isinstance(taker, Lease)
+    begin(tracker, stage, driver=ALSO, lease=taker).finish(rewind_result(), keep_weights=False)
+    with pytest.raises(LostError, match="another attempt has finished what waited in"):
+        list(steps)
+    assert list(tmp_path.iterdir()) == []
+    assert [run.info.run_id for run in tracker.runs_of(key)] == [taker.run_id]
+    lease.end()
+    taker.end()
+
+
 def test_an_entry_of_another_store_is_left_alone(
     tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -346,7 +363,8 @@ def test_what_waits_for_a_directory_is_published_where_that_lies_now(
     away.left = 1
     next(deliver(tracker, log, key, result, first.outbox, keep_weights=False))
     lease.end()
-    lease._thread.join()  # nothing may write to what is copied
+    for thread in (lease._thread, log._thread):  # nothing may write to what is copied
+        thread.join()
     of_server = first.outbox / ("0" * 32)
     (of_server / "files").mkdir(parents=True)
     entry = json.loads((first.outbox / log.run_id / "entry.json").read_text())

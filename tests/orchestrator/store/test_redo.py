@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import pytest
+from mlflow.entities import Run
 
 from elth.data import info
 from elth.specs import Spec
@@ -225,6 +227,63 @@ def test_what_is_not_finished_is_done_as_usual(tracker: Tracker) -> None:
     assert asked.notes == (f"{stages[0].title} is not finished, and is done as usual",)
     with pytest.raises(ValueError, match="the grid unfinished is no more in the store"):
         redo.begin(tracker, asked)
+
+
+def test_what_takes_the_place_of_damaged_files_is_compared_with_what_they_were(
+    tracker: Tracker,
+) -> None:
+    stages = _open(tracker, "harmed", 312)
+    old = tracker.run_of(stages[1].key)
+    assert old is not None
+    tracker.set_aside(old, "for a test")
+    assert _waiting(tracker, stages) == set(), "it is not finished, and so to do anyway"
+    assert redo.settle(tracker, stages[1], "harmed") == redo.Outcome()
+    lease = claim(tracker, stages[1], grid="harmed", driver="x:1:1", since=0.0)
+    assert isinstance(lease, Lease)
+    assert lease.is_again
+    lease.give_up()
+    _done(tracker, stages[1], round_result(899, seed=5), grid="harmed", numerics="cpu/2")
+    assert _waiting(tracker, stages) == {stages[1].title}, "it is not compared yet"
+    outcome = redo.settle(tracker, stages[1], "harmed")
+    assert outcome.again == (stages[2].key,)
+    assert outcome.note.startswith(
+        f"{stages[1].title}, which was damaged, came out different (numerics class cpu/1 -> cpu/2"
+    )
+    assert outcome.note.endswith(f"done again, as made of it: {stages[2].title}")
+    assert _waiting(tracker, stages) == {stages[2].title}
+    assert redo.settle(tracker, stages[1], "harmed").note == "", "once"
+    tags = tracker.client.get_run(old.info.run_id).data.tags
+    assert redo.COMPARED in tags, "it stays, for elth gc"
+
+
+def test_what_comes_out_as_damaged_files_were_leaves_the_rest(tracker: Tracker) -> None:
+    stages = _open(tracker, "unharmed", 313)
+    old = tracker.run_of(stages[1].key)
+    assert old is not None
+    tracker.set_aside(old, "for a test")
+    _done(tracker, stages[1], round_result(899), grid="unharmed")
+    assert redo.settle(tracker, stages[1], "unharmed") == redo.Outcome()
+    assert _waiting(tracker, stages) == set()
+
+
+def test_to_settle_reads_no_marks_but_those_that_tell(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = _open(tracker, "many", 314)
+    for stage in stages[1:]:
+        redo.mark_lacking(tracker, stage.key, weights=False)
+    _ask(tracker, "many", stages[2:])
+    found: list[Run] = []
+    search = tracker.search
+
+    def watched(*words: str) -> Iterator[Run]:
+        some = list(search(*words))
+        found.extend(some)
+        return iter(some)
+
+    monkeypatch.setattr(tracker, "search", watched)
+    redo.settle(tracker, stages[1], "many")
+    assert {run.data.tags["elth.key"] for run in found} <= {stages[1].key}
 
 
 def test_what_comes_of_a_stage(tracker: Tracker) -> None:

@@ -51,6 +51,30 @@ def test_an_epoch_is_there_once_even_if_sending_fails_at_first(
     assert len(sent) == 2 * len(runlog.METRICS)  # what was taken is not sent again
 
 
+def test_to_begin_a_run_twice_tells_its_numbers_once(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = chain("begun", seeds=[29])[0]
+    lease = claim(tracker, start, grid="begun", driver=ELSEWHERE, since=0.0)
+    assert isinstance(lease, Lease)
+    send = tracker.client.log_batch
+
+    def lost(*args: Any, **kwargs: Any) -> None:
+        send(*args, **kwargs)
+        raise MlflowException("the answer was lost", TEMPORARILY_UNAVAILABLE)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracker.client, "log_batch", lost)
+        with pytest.raises(MlflowException, match="the answer was lost"):
+            begin(tracker, start, lease=lease)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 3)
+    log = begin(tracker, start, lease=lease)
+    assert [point.value for point in _history(tracker, log.run_id, "seed")] == [29]
+    log.finish(rewind_result(), keep_weights=False)
+    lease.end()
+
+
 def test_a_store_that_takes_no_metrics_is_an_error(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

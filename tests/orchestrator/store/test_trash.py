@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 
 from elth.data import info
 from elth.errors import ElthError
@@ -317,6 +319,96 @@ def test_cut_off_in_the_middle_it_goes_on_and_comes_back_whole(
     _remove(tracker, long)
     assert trash.restore(tracker, long).runs == 2
     assert _report(tracker, long) == before
+
+
+def _cut_off(tracker: Tracker, grid: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A removal that ends in its middle."""
+
+    class Killed(BaseException):
+        pass
+
+    def cut() -> None:
+        raise Killed
+
+    def remove() -> None:
+        with monkeypatch.context() as patch:
+            _between(patch, cut)
+            _remove(tracker, grid)
+
+    with pytest.raises(Killed):
+        remove()
+
+
+def test_who_runs_a_grid_takes_back_what_was_removed_when_that_was_cut_off(
+    tracker: Tracker, shared: tuple[str, str, list[Stage]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, long, stages = shared
+    assert trash.undo(tracker, long) == ""
+    _cut_off(tracker, long, monkeypatch)
+    assert _there(tracker, stages) == [True, True, False, False]
+    assert trash.undo(tracker, long) == (
+        f"elth rm {long} was cut off before its end: 2 runs that it had removed are restored"
+    )
+    assert all(_there(tracker, stages))
+    (own,) = tracker.grids.runs(long)
+    assert not {"elth.removed", "elth.removed.at", "elth.removed.grid"} & own.data.tags.keys()
+
+
+def test_what_is_removed_by_a_command_that_goes_on_is_as_old_as_that(
+    tracker: Tracker, shared: tuple[str, str, list[Stage]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, long, stages = shared
+    with monkeypatch.context() as patch:
+        patch.setattr(trash, "_now", lambda: "2020-01-01T00:00:00Z")
+        _cut_off(tracker, long, monkeypatch)
+    _do(tracker, stages[2], 2, long)
+    done = _remove(tracker, long)
+    assert done.name.startswith("2020-01-01T")
+    times = {run.info.run_id: run.data.tags["elth.removed.at"] for run in done.runs}
+    (new,) = (run_id for run_id, at in times.items() if not at.startswith("2020"))
+    purged = trash.purge(tracker, long, 86400)
+    assert tracker.files.sizes(new, "result"), "it was removed just now"
+    assert purged.runs == 2, "those of the first time"
+
+
+def test_the_way_back_goes_on_wherever_it_was_cut_off(
+    tracker: Tracker, shared: tuple[str, str, list[Stage]]
+) -> None:
+    _, long, _ = shared
+    before = _report(tracker, long)
+    done = _remove(tracker, long)
+    first = done.runs[0].info.run_id
+    tracker.client.restore_run(first)
+    tracker.client.delete_tag(first, "elth.removed")  # and then it ended
+    assert trash.restore(tracker, long).runs == 1
+    assert _report(tracker, long) == before
+    assert "elth.removed.grid" not in tracker.client.get_run(first).data.tags
+    (own,) = tracker.grids.runs(long)
+    tracker.client.set_tag(own.info.run_id, "elth.removed.grid", long)  # at its very end
+    assert trash.restore(tracker, long) == trash.Restored(name="", runs=1, again=0, purged=0)
+    with pytest.raises(ElthError, match="no grid 'long-.*' was removed"):
+        trash.restore(tracker, long)
+
+
+def test_a_tag_that_a_server_does_not_take_off_is_an_error(
+    tracker: Tracker, shared: tuple[str, str, list[Stage]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, long, _ = shared
+    _remove(tracker, long)
+    delete_tag, left = tracker.client.delete_tag, [1]
+
+    def away(*words: str) -> None:
+        if left:
+            left.pop()
+            raise MlflowException("away", TEMPORARILY_UNAVAILABLE)
+        delete_tag(*words)
+
+    monkeypatch.setattr(tracker.client, "delete_tag", away)
+    with pytest.raises(MlflowException, match="away"):
+        trash.restore(tracker, long)
+    trash.restore(tracker, long)
+    left_over = tracker.search("tags.`elth.removed` LIKE '%'")
+    assert not list(left_over)
 
 
 def test_what_was_done_again_meanwhile_stays_in_the_trash(

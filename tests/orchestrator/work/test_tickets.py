@@ -23,11 +23,11 @@ from elth.tensors import read_tensors, write_tensors
 from elth.tickets import Ticket
 from elth.training import Epoch, Training
 from orchestrator import plan
-from orchestrator.experiment.methods import METHODS
+from orchestrator.experiment.methods import METHODS, STEPS
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.stage import Stage
 from orchestrator.store.result import Result, read, write
-from orchestrator.work.tickets import ticket_of
+from orchestrator.work.tickets import _STEPS, ticket_of
 from orchestrator.work.training import Engines, train
 from tests.orchestrator.helpers import (
     RECIPE,
@@ -47,6 +47,10 @@ GRID: list[dict[str, Any]] = [
     {"method": ["imp", "reinit", "random", "magnitude"], "network": TINY},
     {"method": "ett", "source": TINY, "network": TINY_DEEPER, "transform": "append"},
 ]
+
+
+def test_every_step_that_a_method_may_have_can_be_done() -> None:
+    assert STEPS.keys() <= _STEPS.keys()
 
 
 @pytest.fixture(scope="module")
@@ -610,7 +614,7 @@ def test_training_stops_and_goes_on_at_the_rewind_point(built: Plan, digits: Dat
     assert trained.rewind is None
     assert trained.mask is ticket.mask
     # The same as a training by elth alone, on a network of its own.
-    recipe: Recipe = plan.recipe_of(dense)
+    recipe: Recipe = dense.recipe
     alone = Training(
         ticket.make_network(),
         digits,

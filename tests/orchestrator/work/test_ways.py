@@ -137,7 +137,11 @@ def test_the_rounds_are_those_of_the_science_bit_for_bit(
             assert _equal(_trained(ways, title), one.trained)
             ticket = tracked_ticket(ways.tracker, _run(ways, title))
             assert _equal(ticket.rewind, one.rewind)
-            again = elth.train_ticket(ticket, data, recipe)
+            assert ticket.origin["way"] == one.origin["way"] == way
+            with pytest.raises(ElthError, match="another way of pruning"):
+                elth.imp(TINY, data, recipe, seed=0, rate=0.5, rounds=2, start=ticket)
+            repulsion = elth.Repulsion(0) if "repel" in way else None
+            again = elth.train_ticket(ticket, data, recipe, repulsion=repulsion)
             assert (again.step, again.stop, again.noise) == (
                 *iterations(_stage(ways, title)),
                 Noise.of(one.origin.get("noise", {})),

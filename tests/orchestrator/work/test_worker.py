@@ -416,7 +416,7 @@ def test_a_stage_without_room_for_its_engine_is_tried_twice(
 
     found = tiny("no-room", seeds=[17])
     todo = list(plan.build(found).stages.values())
-    monkeypatch.setattr(training, "Engine", make)
+    monkeypatch.setattr(training, "engine_for", make)
     first, second = _reports(store, found, todo, Worker())
     assert len(tried) == 2
     assert first.note.startswith(f"{todo[0].title} is tried once more")
