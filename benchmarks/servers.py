@@ -43,14 +43,15 @@ class Settings:
 
 SETTINGS = {
     "default": Settings(processes=2),
-    # The pool holds a connection for each of the 40 threads that answer requests in a process.
+    # The pool holds two connections for each of the 40 threads that answer requests in a process:
+    # MLflow's log_batch has one while it asks for another, and a pool that is smaller locks up.
     "recommended": Settings(
         processes=2,
         environment={
-            "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "20",
-            "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": "20",
+            "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "40",
+            "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": "40",
         },
-        database=("max_connections=200", "synchronous_commit=off"),
+        database=("max_connections=200",),
         workers={"ELTH_LEASE_SECONDS": "240"},
     ),
 }

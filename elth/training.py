@@ -164,6 +164,10 @@ class Training:
         self.per_epoch = iterations_per_epoch(self._images, recipe)
         recipe.check(self.per_epoch)
         self._check_last_batch(network, data, recipe, start, stop)
+        if evolution is not None:  # before anything is taken from another training
+            _check_evolution(evolution, mask, repulsion)
+            evolution.method.check(recipe, self.per_epoch, start)
+            mask = evolution.mask
         self._token = object()
         if not isinstance(network, Engine):
             _HOLDERS[network] = self._token  # from here on it may be arranged for this recipe
@@ -173,10 +177,6 @@ class Training:
                 f"the engine is one for {network.recipe} on {network.device}, and this training "
                 f"is by {recipe} on {data.device}: make an engine for it"
             )
-        if evolution is not None:
-            _check_evolution(evolution, mask, repulsion)
-            evolution.method.check(recipe, self.per_epoch, start)
-            mask = evolution.mask
         network.check_mask(mask or {})
         self.engine = network
         self.network = network.network
@@ -444,6 +444,7 @@ def _check_evolution(
     repulsion: Repulsion | None,
 ) -> None:
     """Refuse what does not go with a mask that changes."""
+    evolution.check_new()
     name = evolution.method.name
     if mask is not None:
         raise ElthError(f"method {name} has a mask of its own: leave out mask")

@@ -124,8 +124,8 @@ class Evolution:
 
     # A training goes through it
 
-    def take(self) -> None:
-        """Go through a training, which changes the mask.
+    def check_new(self) -> None:
+        """Refuse a mask that is not what it began as.
 
         Raises:
             ElthError: it has gone through one before.
@@ -135,6 +135,10 @@ class Evolution:
                 f"this mask of method {self.method.name} has gone through another training, and is "
                 "not what it began as: make an Evolution for each"
             )
+
+    def take(self) -> None:
+        """Go through a training, which changes the mask."""
+        self.check_new()
         self._is_taken = True
 
     def to(self, device: torch.device) -> None:

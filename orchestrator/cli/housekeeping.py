@@ -301,9 +301,9 @@ def _let_go(tracker: Tracker, grid: str, *, dry: bool) -> None:
 
 
 def _let_tickets_go(tracker: Tracker, *, dry: bool) -> None:
-    from orchestrator.store import importing
+    from orchestrator.store import imported_tickets
 
-    found = importing.unused(tracker)
+    found = imported_tickets.unused(tracker)
     _say(
         f"{tracker.store}: {len(found)} imported tickets that no grid uses, "
         f"{size_of(sum(one.size for one in found))}"
@@ -312,7 +312,7 @@ def _let_tickets_go(tracker: Tracker, *, dry: bool) -> None:
         _say(f"    {one.stage.title} ({one.stage.key[:12]})")
     if dry or not found:
         return
-    gone = importing.remove(tracker, found)
+    gone = imported_tickets.remove(tracker, found)
     if len(gone) < len(found):
         _say(f"note: {len(found) - len(gone)} stay, as a grid has begun to use them")
     _say(f"{len(gone)} are in the trash; elth gc removes their files when they are old")

@@ -17,9 +17,9 @@ from orchestrator.cli import (
     beginning,
     bundles,
     cluster,
-    costs,
     data,
     differing,
+    flops,
     housekeeping,
     lists,
     planning,
@@ -38,7 +38,7 @@ def cli() -> None:
 
 
 for family in (
-    *(beginning, planning, running, status, results, costs, differing, housekeeping, bundles),
+    *(beginning, planning, running, status, results, flops, differing, housekeeping, bundles),
     *(lists, analysing, data, ticket, cluster),
 ):
     for command in family.COMMANDS:

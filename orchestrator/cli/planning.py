@@ -77,7 +77,8 @@ def plan(
         notes += more
     finished = {} if now is None else now.finished
     over = {} if now is None else now.over
-    refusals = lacking(part.stages, finished, [one.stage for one in tracked], place)
+    have = {one.key for one in tracked if one.status == "finished"}
+    refusals = lacking(part.stages, have, [one.stage for one in tracked], place)
     told = f"The grid {experiment.name} is new in {place}."
     if change is not None:
         refusals += [change.refusal] if change.refusal else []

@@ -235,8 +235,8 @@ def report(
     from orchestrator.report import analyses
     from orchestrator.report.analysis_forms import analyses_csv, analyses_json, analyses_tables
     from orchestrator.report.cells import collect
-    from orchestrator.report.cost_forms import told
-    from orchestrator.report.costs import has_sparse_training, known
+    from orchestrator.report.flops import has_sparse_training, known
+    from orchestrator.report.flops_forms import told
     from orchestrator.report.forms import to_csv, to_json, to_tables, write
     from orchestrator.report.judgement import AGAINST, judge
     from orchestrator.report.latex import to_latex

@@ -275,7 +275,7 @@ def _put(
     """Put a ticket into a store, and print how a config names it."""
     from elth import data
     from orchestrator.plan.imported import imported
-    from orchestrator.store.importing import put
+    from orchestrator.store.imported_tickets import put
     from orchestrator.store.tracker import Tracker
 
     info = data.info(dataset)
@@ -350,6 +350,8 @@ def _print_ticket(ticket: Any) -> None:
 
 def _point_of(ticket: Ticket) -> str:
     """From where the training of a ticket goes on, at which its weights are."""
+    if ticket.origin.get("way", {}).get("weights") == "trained":
+        return "as the round before ended with them, from the rewind point on"
     start = ticket.origin.get("start")  # there only where it is not the recipe's rewind point
     if start is None:
         return "at the rewind point"

@@ -20,7 +20,7 @@ from orchestrator.report.analyses import NONE, Analyses
 from orchestrator.report.analysis_forms import analyses_csv, analyses_json, analyses_tables
 from orchestrator.report.blocks import MARKS, MATCHING, Block, Spot, blocks
 from orchestrator.report.cells import Imps, Report
-from orchestrator.report.cost_forms import (
+from orchestrator.report.flops_forms import (
     COLUMNS,
     cost_line,
     cost_note,
@@ -47,7 +47,7 @@ from orchestrator.report.verdicts import (
 )
 
 if TYPE_CHECKING:
-    from orchestrator.report.costs import Costs
+    from orchestrator.report.flops import Costs
     from orchestrator.report.judgement import Comparison, Judgement
 
 _JUDGED = ("n", "difference", "low", "high", "confidence", "p", "verdict", "more_seeds")
@@ -262,7 +262,8 @@ def write(
         ElthError: the folder cannot be written.
     """
     from elth.files import write_atomic
-    from orchestrator.report import cost_figure, costs, figure, pictures
+    from orchestrator.report import figure, flops_figure, pictures
+    from orchestrator.report.flops import to_json as costs_to_json
 
     console = Console(record=True, width=140, file=io.StringIO())
     judged = judged or judge(report)
@@ -287,7 +288,7 @@ def write(
         texts["analyses.json"] = analyses_json(analyses)
         texts["analyses.csv"] = analyses_csv(analyses)
     if in_table is not None:
-        texts["flops.json"] = costs.to_json(in_table)
+        texts["flops.json"] = costs_to_json(in_table)
     laid_out = sheets(report)
     if laid_out:
         texts["paper.md"] = "\n".join(map(sheet_markdown, laid_out))
@@ -300,7 +301,7 @@ def write(
         write_atomic(folder / name, text.encode())
     figures = figure.draw(report, folder) + pictures.draw(analyses, folder)
     if in_table is not None:
-        figures += cost_figure.draw(in_table, folder)
+        figures += flops_figure.draw(in_table, folder)
     files = [*(folder / name for name in texts), *figures]
     for path in (one for pattern in _ELSEWHERE for one in folder.glob(pattern)):
         if path not in files:

@@ -31,11 +31,11 @@ from elth.files import write_atomic
 from orchestrator.experiment.methods import rank, title
 from orchestrator.plan.costs import duration
 from orchestrator.plan.only import Only
-from orchestrator.report import cost_figure, figure, pictures
+from orchestrator.report import figure, flops_figure, pictures
 from orchestrator.report.analyses import NONE, Analyses, grouped, shown
 from orchestrator.report.analysis_forms import Spread, spread_of
 from orchestrator.report.cells import Cell, Report
-from orchestrator.report.costs import Costs, Spent
+from orchestrator.report.flops import Costs, Spent
 from orchestrator.report.forms import sheets
 from orchestrator.report.inference import ERROR, Samples
 from orchestrator.report.inline import Palette, inline
@@ -332,7 +332,7 @@ def page_of(
         ),
         spending=tuple(
             _pictures(
-                cost_figure.panels(counted) if counted else (),
+                flops_figure.panels(counted) if counted else (),
                 palette,
                 "c",
                 "Test accuracy over what training and search cost, a line a method",

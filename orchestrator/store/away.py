@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from elth.errors import ElthError
 from orchestrator.store import answers
-from orchestrator.store.pace import jitter
+from orchestrator.store.pace import jitter, lease_seconds
 
 T = TypeVar("T")
 
@@ -33,16 +33,39 @@ CLIENT = {
 And it prints no address when a run ends, for which it would ask the server once more.
 """
 
-WORKERS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "120"}
-"""What is otherwise in processes that train, which can wait for an answer.
+TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+_LONGEST = 120
+"""Seconds for which an answer is waited for where the server is known to be busy."""
+_OF_A_LEASE = 0.6
+"""A worker waits no longer than so much of its lease: one connection may be dead, and no sign of
+life goes by another one meanwhile."""
 
-A busy server does what it was asked also when nobody waits for it any more, and does it again when
-it is asked again: if hundreds give up after 30 s, that soon is all it does.
-"""
+
+OURS = frozenset(name for name in CLIENT if name not in os.environ)
+"""What nobody has said otherwise."""
+
+for _name in OURS:
+    os.environ[_name] = CLIENT[_name]
 
 
-for _name, _value in CLIENT.items():
-    os.environ.setdefault(_name, _value)
+def worker_timeout(lease: float | None = None) -> int:
+    """Seconds for which a process that trains waits for an answer; it can wait.
+
+    A busy server does what it was asked also when nobody waits for it any more, and does it again
+    when it is asked again: if hundreds give up after 30 s, that soon is all it does.
+
+    Args:
+        lease: the length of a lease in seconds; by default that of this process.
+    """
+    length = lease_seconds() if lease is None else lease
+    return int(min(_LONGEST, max(int(CLIENT[TIMEOUT]), _OF_A_LEASE * length)))
+
+
+def noted(error: BaseException) -> None:
+    """Wait longer from now on, in this process, if an error says that no answer came in time."""
+    if "timed out" in str(error).lower():
+        longer = max(_LONGEST, int(os.environ.get(TIMEOUT, "0")))
+        os.environ[TIMEOUT] = str(longer)
 
 
 def patience() -> float:
@@ -75,6 +98,11 @@ def plain(error: BaseException) -> str:
     return text
 
 
+_POOL = (
+    "for so many workers give the server MLFLOW_SQLALCHEMYSTORE_POOL_SIZE=40 and "
+    "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW=40, and its database as many connections (docs/cluster.md)"
+)
+
 _FULL = "make room on that disk, and the same command goes on"
 
 
@@ -96,7 +124,10 @@ def waiting(call: Callable[[], T], what: object) -> Generator[str, None, T]:
         except Exception as error:
             if not is_away(error):
                 raise
+            noted(error)
             reason = (str(error) or type(error).__name__).splitlines()[0]
+            if "queuepool limit" in reason.lower():
+                reason += f"; {_POOL}"
             if time.monotonic() + pause > end:
                 raise AwayError(
                     f"the store {what} has not answered for {patience():.0f} s ({reason}); give "

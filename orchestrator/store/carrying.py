@@ -508,6 +508,8 @@ def _bring(tracker: Tracker, cargo: Cargo, key: str, grid: str, watch: _Watch) -
             return False
         raise
     claimed.end()
+    if claimed.is_again:
+        redo.settle(tracker, brought.stage, grid)
     return True
 
 

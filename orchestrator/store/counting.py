@@ -1,7 +1,7 @@
 """What the training of a stage costs, as metrics of its run, for MLflow's pages to plot.
 
 A run tells of its own training alone, not of what had to be trained before it, which depends on the
-grid (``orchestrator.report.costs``). Runs of before these metrics lack them, and nothing reads them
+grid (``orchestrator.report.flops``). Runs of before these metrics lack them, and nothing reads them
 but people.
 """
 

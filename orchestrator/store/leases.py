@@ -33,6 +33,7 @@ from mlflow.entities import LifecycleStage, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
 from orchestrator.plan.stage import VARIANT, Stage
+from orchestrator.store.away import noted
 from orchestrator.store.board import is_deleted
 from orchestrator.store.describing import note_of
 from orchestrator.store.listing import DAMAGED, pages
@@ -167,6 +168,7 @@ class Lease:
                 self._tracker.client.log_batch(self.run_id, tags=self.sign())
                 self.has_told()
             except MlflowException as error:  # it may be away for a while
+                noted(error)
                 self.seems_lost = is_deleted(self._tracker.client, self.run_id, error)
             if self.seems_lost:
                 return

@@ -28,6 +28,7 @@ from orchestrator.store.listing import DAMAGED, pages
 from orchestrator.store.marks import is_finished, standing
 from orchestrator.store.opening import STAGES
 from orchestrator.store.outbox import is_of
+from orchestrator.store.redo import COMPARED
 from orchestrator.store.storage import Storage
 from orchestrator.store.tracker import Tracker
 from orchestrator.store.trash import remove_files, time_of
@@ -111,14 +112,17 @@ def _set_aside(tracker: Tracker) -> Iterator[Leftover]:
         if is_finished(run):
             continue
         new = standing(tracker.runs_of(run.data.tags["elth.key"]))
-        done = new is not None and new.info.end_time is not None
+        is_new = new is not None and new.info.end_time is not None
+        done = is_new and COMPARED in run.data.tags
+        again = "not compared yet with what took its place: elth run does that"
+        never = "not done again yet: elth verify --restore may take it back"
         yield Leftover(
             kind="set aside",
             name=str(run.info.run_id),
             size=tracker.files.size(run.info.run_id),
             since=new.info.end_time / 1000 if done and new is not None else None,
             remove=_dropper(tracker, run) if done else None,
-            why="" if done else "not done again yet: elth verify --restore may take it back",
+            why="" if done else again if is_new else never,
         )
 
 
@@ -189,7 +193,7 @@ def _waits(tracker: Tracker, entry: Path) -> str:
         keys, unread = _asked(tracker)
         gone = "its run was taken over or deleted, so that nothing publishes it"
         return f"{gone}; its stage is yet to do" if key in keys or unread else ""
-    if run is not None or is_of(store, entry.parent, tracker.store):
+    if is_of(store, entry.parent, tracker.store):
         return "it waits for this store: the next elth run publishes it"
     return f"it waits for another store, {store}: elth run --store publishes it there"
 

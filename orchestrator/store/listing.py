@@ -211,7 +211,7 @@ class Index:
     stages: tuple[Tracked, ...] = ()
     marks: tuple[Mark, ...] = ()
     deleted: tuple[str, ...] = ()
-    """Finished runs that were deleted at the time: see ``tidied``."""
+    """Finished runs that were deleted at the time: see ``experiments``."""
 
     def pack(self, experiment: str) -> bytes:
         """The index as a file."""

@@ -88,6 +88,11 @@ def deliver(
             ) from failure
         yield f"a finished stage waits in {place}: {error}"
         yield from waiting(lambda: publish(tracker, place), tracker.store)
+        # Another process may have come to the entry first, and found another attempt's result.
+        runs = yield from waiting(lambda: tracker.runs_of(key), tracker.store)
+        stands = standing(runs)
+        if stands is not None and stands.info.run_id != log.run_id:
+            raise LostError(f"another attempt has finished what waited in {place}") from None
 
 
 def _keep(

@@ -331,14 +331,21 @@ def _replace(tracker: Tracker, stage: Stage, old: Sequence[Run], new: Run, grid:
 def _compare(tracker: Tracker, stage: Stage, aside: Sequence[Run], new: Run, grid: str) -> str:
     """Compare what took the place of damaged runs with what these were, as far as their tags tell.
 
-    Where it differs, what was made of them is to be done again.
+    Where it differs, what was made of them is to be done again: what began before the new one was
+    there, as nothing begins from a run that is set aside.
     """
-    after = digests(tracker, new) or {}
+    after, there = digests(tracker, new) or {}, int(new.info.end_time or 0)
     note = ""
     for old in aside:
         before = told(old.data.tags)
         if any(before[part] != after[part] for part in before.keys() & after.keys()):
-            made = [one for one in tracker.stages() if stage.key in one.stage.parents]
+            made = [
+                one
+                for one in tracker.stages()
+                if stage.key in one.stage.parents and one.started < there
+            ]
+            if not _set_aside(tracker.runs_of(stage.key)):
+                return ""  # another driver was quicker
             client, experiment = tracker.client, tracker.experiments[STAGES]
             client.set_experiment_tag(experiment, REDONE, uuid.uuid4().hex)
             children = _outdate(tracker, made, _DAMAGE)

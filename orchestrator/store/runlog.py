@@ -29,7 +29,7 @@ from orchestrator.plan.stage import (
     Stage,
     shape_of,
 )
-from orchestrator.store.away import AwayError, is_away, plain
+from orchestrator.store.away import AwayError, is_away, noted, plain
 from orchestrator.store.describing import inputs_of, numbers_of, plain_inputs
 from orchestrator.store.files import FILES
 from orchestrator.store.leases import FINAL, Lease, LostError, is_dead, open_run
@@ -268,6 +268,7 @@ class RunLog:
                     pace.answered(time.monotonic() - began, time.thread_time() - spent)
                 except Exception as error:
                     self._failure = error
+                    noted(error)
                     pace.failed()
                 last, pause = time.monotonic(), pace.pause()
 

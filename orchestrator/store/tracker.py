@@ -22,19 +22,19 @@ from mlflow.exceptions import MlflowException
 from elth.errors import ElthError
 from orchestrator.plan.outside import CodeError
 from orchestrator.plan.stage import Stage
-from orchestrator.store import tidied
+from orchestrator.store import experiments
 from orchestrator.store.address import Store
 from orchestrator.store.away import AwayError, is_away, plain
 from orchestrator.store.board import Board
 from orchestrator.store.content import Content
 from orchestrator.store.damage import AbsentError, DamagedError
+from orchestrator.store.experiments import Astray
 from orchestrator.store.files import ARTIFACTS, Files
 from orchestrator.store.grids import GRIDS, Grids
 from orchestrator.store.listing import DAMAGED, Listing, Tracked, pages, stage_of, tracked
 from orchestrator.store.marks import finished
 from orchestrator.store.opening import STAGES, alone, check_reachable, index_tags
 from orchestrator.store.schema import check_schema
-from orchestrator.store.tidied import Astray
 
 if TYPE_CHECKING:
     from orchestrator.store.result import Result
@@ -118,13 +118,13 @@ class Tracker:
 
     def _experiment(self, name: str) -> str:
         """The id of one of our experiments, which is made, or taken back, if need be."""
-        found = tidied.find(self.client, self.store, name)
+        found = experiments.find(self.client, self.store, name)
         if isinstance(found, Experiment):
             return str(found.experiment_id)
         if isinstance(found, Astray):
             if self.reading or (name == STAGES and not self._restores):
                 raise ElthError(found.told)
-            self.notes.append(tidied.take_back(self.client, found))
+            self.notes.append(experiments.take_back(self.client, found))
             if not found.now:
                 self._back.add(name)
             return found.experiment
@@ -134,7 +134,7 @@ class Tracker:
                 "or never begun to the end; give elth run, or name another by --store"
             )
         try:
-            return tidied.make(self.client, name, self._artifacts)
+            return experiments.make(self.client, name, self._artifacts)
         except MlflowException:
             again = self.client.get_experiment_by_name(name)
             if again is None:
@@ -147,7 +147,7 @@ class Tracker:
             count = 0
             if STAGES in self._back:
                 latest, before = self.board.latest, self._listing.deleted()
-                count += tidied.settle(self.client, self.experiments[STAGES], latest, before)
+                count += experiments.settle(self.client, self.experiments[STAGES], latest, before)
                 self._listing.forget()
             if GRIDS in self._back:
                 count += self.grids.settle()
@@ -166,13 +166,13 @@ class Tracker:
             self._tend()
 
     def _tend(self) -> None:
-        for name in tidied.NOTES:
-            found = tidied.find(self.client, self.store, name)
+        for name in experiments.NOTES:
+            found = experiments.find(self.client, self.store, name)
             if isinstance(found, Astray):
                 self._experiment(name)
                 found = self.client.get_experiment_by_name(name)
             if isinstance(found, Experiment):
-                tidied.describe(self.client, found)
+                experiments.describe(self.client, found)
         self.board.restore()
         self.board.prepare()
 
@@ -185,7 +185,7 @@ class Tracker:
         try:
             return self.client.create_run(self.experiments[STAGES], **words)
         except MlflowException as error:
-            found = None if is_away(error) else tidied.find(self.client, self.store, STAGES)
+            found = None if is_away(error) else experiments.find(self.client, self.store, STAGES)
             if isinstance(found, Astray):
                 raise ElthError(found.told) from error
             raise
@@ -356,7 +356,7 @@ def deleted(store: Store) -> list[Astray]:
     with _in_words(store), alone(store.folder, reading=True):
         check_schema(store, reading=True)
         client = MlflowClient(store.uri)
-        return tidied.look(client, store)
+        return experiments.look(client, store)
 
 
 @contextlib.contextmanager

@@ -257,19 +257,25 @@ def undo(tracker: Tracker, grid: str) -> str:
     Returns:
         what a person should know; empty if there was none.
     """
-    if not any(REMOVED in run.data.tags for run in tracker.grids.runs(grid)):
+    name = max((_name(run) for run in tracker.grids.runs(grid)), default="")
+    if not name:
         return ""
-    back = restore(tracker, grid)
+    back = restore(tracker, grid, name)
     return (
         f"elth rm {grid} was cut off before its end: {back.runs} runs that it had removed are "
         f"restored{f', {back.purged} have no files any more' if back.purged else ''}"
     )
 
 
-def restore(tracker: Tracker, grid: str) -> Restored:
+def restore(tracker: Tracker, grid: str, name: str = "") -> Restored:
     """Take back what the last removal of a grid removed, and nothing else.
 
     Cut off anywhere, the same call goes on.
+
+    Args:
+        tracker: of the store.
+        grid: its name.
+        name: that of the removal; the last one when empty.
 
     Raises:
         ElthError: nothing of it is in the trash, there is a grid of this name, or the files of the
@@ -281,9 +287,10 @@ def restore(tracker: Tracker, grid: str) -> Restored:
     there = [run for run in (*stages, *own) if is_active(run) and REMOVED not in run.data.tags]
     for run in there:  # of a call that was cut off
         untag(tracker, run)
+    ends = any(run.info.run_id == one.info.run_id for run in own for one in there)
     # If the grid had no run of its own any more, its stages have the name.
-    name = max((_name(run) for run in own), default="") or max(map(_name, stages), default="")
-    if not name and there:
+    name = name or max(map(_name, own), default="") or max(map(_name, stages), default="")
+    if ends or (there and not name):  # that of the grid comes last
         tracker.forget()
         return Restored(name="", runs=len(there), again=0, purged=0)
     if not name:

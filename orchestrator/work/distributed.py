@@ -8,9 +8,8 @@ report through Ray Train would wait for all workers.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from dataclasses import astuple
-from typing import Any
+from typing import Any, cast
 
 import ray
 import torch
@@ -23,6 +22,7 @@ from ray.util.queue import Queue
 from elth.parallel import Group
 from orchestrator.plan.stage import Stage
 from orchestrator.store import storage
+from orchestrator.work.job import JobSettings
 from orchestrator.work.passing import Passed
 from orchestrator.work.rendezvous import Rendezvous, group_on
 from orchestrator.work.telling import SIGN_SECONDS
@@ -38,8 +38,18 @@ _NAME_BYTES = 128
 """Of a GPU's name, as all workers send as much."""
 
 
-def work(config: dict[str, Any]) -> None:
-    """What each worker of a group does."""
+class GroupSettings(JobSettings):
+    """The settings of a job, as each worker of a group has them."""
+
+    reports: Queue
+    """Where the first worker tells what it does."""
+    environment: Passed
+    """What goes along of the driver's environment."""
+
+
+def work(given: dict[str, Any]) -> None:
+    """What each worker of a group does, by ``GroupSettings``."""
+    config = cast("GroupSettings", given)
     config["environment"].apply()
     reports = config["reports"]
     over = threading.Event()
@@ -76,7 +86,7 @@ def _live(reports: Queue, over: threading.Event) -> None:
         over.wait(SIGN_SECONDS)
 
 
-def fit(config: Mapping[str, Any], reports: Queue, environment: Passed) -> None:
+def fit(config: JobSettings, reports: Queue, environment: Passed) -> None:
     """Start a group for a job and wait until it is done.
 
     Raises:

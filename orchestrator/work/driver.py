@@ -24,8 +24,8 @@ from orchestrator.plan.stage import Stage, dataset_of
 from orchestrator.report import analyses
 from orchestrator.report.analysis_forms import analyses_tables
 from orchestrator.report.cells import collect
-from orchestrator.report.cost_forms import told
-from orchestrator.report.costs import known
+from orchestrator.report.flops import known
+from orchestrator.report.flops_forms import told
 from orchestrator.store import redo as again
 from orchestrator.store import trash, variants
 from orchestrator.store.address import Store

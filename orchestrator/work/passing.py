@@ -49,7 +49,7 @@ class Passed:
 def passed(more: tuple[str, ...] = ()) -> Passed:
     """What goes along of this process's environment, with variables that are named.
 
-    Where nobody has said how long a request may take, workers get longer than this process has.
+    Not what it has set itself for MLflow's client, as each process does.
     """
     from orchestrator.store import away  # it imports MLflow, which what starts trials need not
 
@@ -59,11 +59,23 @@ def passed(more: tuple[str, ...] = ()) -> Passed:
         for name, value in os.environ.items()
         if name.startswith(_PREFIXES) or name in (*_ALWAYS, *more)
     }
-    mine = {name: value for name, value in away.CLIENT.items() if found.get(name) == value}
-    found |= {name: value for name, value in away.WORKERS.items() if name in mine}
+    for name in away.OURS:
+        if found.get(name) == away.CLIENT[name]:
+            del found[name]
     if more:
         found[_MORE] = ",".join(dict.fromkeys(more))
     return Passed(found)
+
+
+def to_workers() -> Passed:
+    """What goes along to processes that train, which wait longer for an answer of a server.
+
+    Unless somebody has said how long a request may take.
+    """
+    from orchestrator.store import away
+
+    found = passed().values
+    return Passed({away.TIMEOUT: str(away.worker_timeout()), **found})
 
 
 def open_settings() -> dict[str, str]:

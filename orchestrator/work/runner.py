@@ -23,7 +23,8 @@ from orchestrator.store.processes import owner
 from orchestrator.store.tracker import Tracker
 from orchestrator.work import events, local, stopping
 from orchestrator.work.deaths import Deaths
-from orchestrator.work.passing import passed
+from orchestrator.work.job import JobSettings
+from orchestrator.work.passing import to_workers
 from orchestrator.work.reasons import Reasons
 from orchestrator.work.resources import gpus_here
 from orchestrator.work.search import AsAsked, Dying, Forget, PlanSearch, Stopping
@@ -57,7 +58,7 @@ def run(
             ``stopping.TimeOverError`` if by ``until``.
     """
     resources = experiment.resources
-    common = {
+    common: JobSettings = {
         "store": str(store.folder or store.uri),
         "grid": experiment.name,
         "experiment": experiment.resolved(),
@@ -131,7 +132,7 @@ def run(
 
 def _tune(
     resources: Resources,
-    common: Mapping[str, Any],
+    common: JobSettings,
     search: PlanSearch,
     callbacks: Sequence[tune.Callback],
     place: str,
@@ -167,7 +168,7 @@ def _trainable(resources: Resources, common: Mapping[str, Any]) -> Any:
     wanted: dict[str, float] = {"cpu": resources.cpus, "gpu": resources.gpus}
     if resources.workers > 1:
         wanted = {"memory": 1}
-    trial: Any = tune.with_parameters(kind, common=common, environment=passed())
+    trial: Any = tune.with_parameters(kind, common=common, environment=to_workers())
     trial = tune.with_resources(trial, wanted)
     trial.__qualname__ = kind.__name__  # what ps and Ray's dashboard show of the process
     return trial

@@ -9,15 +9,15 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import astuple
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray import tune
 from ray.util.queue import Empty, Queue
 
 from orchestrator.work.deaths import Deaths
+from orchestrator.work.job import JobSettings
 from orchestrator.work.passing import Passed
 from orchestrator.work.telling import SIGN_SECONDS, Report
 
@@ -37,18 +37,22 @@ class _Trial(tune.Trainable):
     def setup(
         self,
         config: dict[str, Any],
-        common: Mapping[str, Any] | None = None,
+        common: JobSettings | None = None,
         environment: Passed | None = None,
     ) -> None:
         """Begin a job, of which ``config`` tells what is its own and ``common`` the rest."""
-        self._common = common or {}
+        self._common: JobSettings = common or {}
         self._environment = environment or Passed()
         if environment is not None:
             environment.apply()
-        self.begin({**self._common, **config})
+        self.begin(self._with(config))
         self.config = {}  # it would come back with each result
 
-    def begin(self, config: Mapping[str, Any]) -> None:
+    def _with(self, config: dict[str, Any]) -> JobSettings:
+        """The settings of a job: its own, and what all have in common."""
+        return cast("JobSettings", {**self._common, **config})
+
+    def begin(self, config: JobSettings) -> None:
         """Begin a job."""
         raise NotImplementedError
 
@@ -59,7 +63,7 @@ class JobTrial(_Trial):
     _pause = REPORT_SECONDS
     _told: float | None = None
 
-    def begin(self, config: Mapping[str, Any]) -> None:
+    def begin(self, config: JobSettings) -> None:
         """Begin a job; its first stage begins with ``step``."""
         from orchestrator.work import worker
 
@@ -67,7 +71,7 @@ class JobTrial(_Trial):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begin another job in the same process."""
-        self.begin({**self._common, **new_config})
+        self.begin(self._with(new_config))
         self._told = None
         self.config = {}
         return True
@@ -108,7 +112,7 @@ def pause_after(stood: float, before: float) -> float:
 class GroupTrial(_Trial):
     """A job that is done by several workers, which this process launches."""
 
-    def begin(self, config: Mapping[str, Any]) -> None:
+    def begin(self, config: JobSettings) -> None:
         """Launch the workers."""
         self._reports = Queue(actor_options={"num_cpus": 0})
         self._error: Exception | None = None
@@ -118,7 +122,7 @@ class GroupTrial(_Trial):
         self._thread = threading.Thread(target=self._run, args=(config,), daemon=True)
         self._thread.start()
 
-    def _run(self, config: Mapping[str, Any]) -> None:
+    def _run(self, config: JobSettings) -> None:
         try:
             from orchestrator.work import distributed
 

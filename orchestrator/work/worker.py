@@ -45,6 +45,7 @@ from orchestrator.store.runlog import RunLog, begin_run, fail_at_once
 from orchestrator.store.tracker import Tracker
 from orchestrator.work import stopping, training
 from orchestrator.work.deaths import MORE_MEMORY, LostGpuError
+from orchestrator.work.job import JobSettings
 from orchestrator.work.resources import compiles, numerics
 from orchestrator.work.telling import Report
 from orchestrator.work.tickets import Load, repulsion_of, ticket_of
@@ -146,7 +147,7 @@ class GroupError(RuntimeError):
     """One of several workers failed where the others go on: all of them have to end."""
 
 
-def prepare_process(config: Mapping[str, Any]) -> None:
+def prepare_process(config: JobSettings) -> None:
     """Set what holds for all of a process.
 
     Raises:
@@ -162,14 +163,14 @@ def prepare_process(config: Mapping[str, Any]) -> None:
 
 
 def run_job(
-    config: Mapping[str, Any], worker: Worker = WORKER, group: Group | None = None
+    config: JobSettings, worker: Worker = WORKER, group: Group | None = None
 ) -> Iterator[Report]:
     """Do the stages of a job one after the other; each is tracked before the next begins.
 
     A stage that is finished in the store is passed over, so a job may be given again after any end.
 
     Args:
-        config: what ``runner.run`` gives to a trial; ``device`` is of what a group computes on.
+        config: the settings of the job.
         worker: what the process keeps.
         group: the workers that do the job together, where this is the first of several; the others
             ``follow`` it.
@@ -219,7 +220,7 @@ def _ending() -> Iterator[None]:
         raise
 
 
-def _again(error: Exception, config: Mapping[str, Any], worker: Worker) -> tuple[str, str]:
+def _again(error: Exception, config: JobSettings, worker: Worker) -> tuple[str, str]:
     """Why a stage could not be done, and the key of the one that is to be done again for it."""
     if isinstance(error, DamagedError):
         return _reason(error), error.key
@@ -241,7 +242,7 @@ def _share(group: Group, value: Any) -> None:
         raise GroupError(_reason(error)) from error
 
 
-def follow(config: Mapping[str, Any], worker: Worker, group: Group) -> None:
+def follow(config: JobSettings, worker: Worker, group: Group) -> None:
     """Do with the first worker of a group what it does; it alone deals with the store.
 
     Of each stage the engine is made first, and may be all that is asked for.
@@ -270,7 +271,7 @@ def follow(config: Mapping[str, Any], worker: Worker, group: Group) -> None:
 
 
 def _next(
-    stage: Stage, is_first: bool, config: Mapping[str, Any], worker: Worker, group: Group | None
+    stage: Stage, is_first: bool, config: JobSettings, worker: Worker, group: Group | None
 ) -> Iterator[Report]:
     """Do the next stage of a job, unless its chain has ended; tells so if it ends with this one."""
     before = link_of(stage).after
@@ -289,7 +290,7 @@ def _next(
             yield Report(index=1, last=stage.key, because=why)
 
 
-def _why_last(key: str, config: Mapping[str, Any], worker: Worker) -> Generator[str, None, str]:
+def _why_last(key: str, config: JobSettings, worker: Worker) -> Generator[str, None, str]:
     """Why a finished round is the last of its chain, by what the store holds; yields notes."""
     if config["ending"] is None:
         return ""
@@ -299,15 +300,13 @@ def _why_last(key: str, config: Mapping[str, Any], worker: Worker) -> Generator[
     return "" if run is None else verdict(stop, tracked(run))
 
 
-def _tracker(config: Mapping[str, Any], worker: Worker) -> Generator[str, None, Tracker]:
+def _tracker(config: JobSettings, worker: Worker) -> Generator[str, None, Tracker]:
     """The tracker of the store, once that answers; yields notes, in which no password is."""
     place = config["store"]
     return (yield from waiting(lambda: worker.tracker(place), Store.of(place)))
 
 
-def _do(
-    stage: Stage, config: Mapping[str, Any], worker: Worker, group: Group | None
-) -> Iterator[Report]:
+def _do(stage: Stage, config: JobSettings, worker: Worker, group: Group | None) -> Iterator[Report]:
     """Do a stage, unless it is finished or another driver is at it; tells how far it is.
 
     One for which a GPU has too little memory is tried once more, with nothing else of this process
@@ -387,7 +386,7 @@ def _told(notes: Generator[str, None, T]) -> Generator[Report, None, T]:
 
 def _run_stage(
     stage: Stage,
-    config: Mapping[str, Any],
+    config: JobSettings,
     worker: Worker,
     tracker: Tracker,
     group: Group | None,
@@ -398,7 +397,7 @@ def _run_stage(
         dataset, ticket, repulsion, engine = _prepare(stage, config, worker, tracker, group)
     if engine.note:
         yield Report(index=0, note=engine.note)
-    threads, gpus, workers = (config[name] for name in ("threads", "gpus", "workers"))
+    threads, gpus, workers = config["threads"], config["gpus"], config["workers"]
     kind = numerics(threads, gpus, engine.way, workers, config.get("device", ""))
     inflight = InFlight(
         config["inflight"],
@@ -447,18 +446,26 @@ def _run_stage(
 def _begun(
     stage: Stage,
     ticket: Ticket | None,
-    config: Mapping[str, Any],
+    config: JobSettings,
     tracker: Tracker,
     kind: str,
     lease: Lease,
 ) -> RunLog:
     """The run of a lease, begun in a numerics class."""
-    names = ("grid", "experiment", "driver")
-    told = {name: config[name] for name in names}
-    return patiently(
-        lambda: begin_run(tracker, stage, ticket, **told, numerics=kind, lease=lease),
-        tracker.store,
-    )
+
+    def begin() -> RunLog:
+        return begin_run(
+            tracker,
+            stage,
+            ticket,
+            grid=config["grid"],
+            experiment=config["experiment"],
+            driver=config["driver"],
+            numerics=kind,
+            lease=lease,
+        )
+
+    return patiently(begin, tracker.store)
 
 
 def _made(worker: Worker, tracker: Tracker, make: Callable[[Load], T]) -> T:
@@ -537,7 +544,7 @@ def _closing(log: RunLog, tracker: Tracker, group: Group | None) -> Iterator[Non
 
 def _analyse(
     stage: Stage,
-    config: Mapping[str, Any],
+    config: JobSettings,
     worker: Worker,
     tracker: Tracker,
     group: Group | None,
@@ -601,7 +608,7 @@ def _whole(ticket: Ticket, repulsion: Repulsion | None) -> State:
 
 def _prepare(
     stage: Stage,
-    config: Mapping[str, Any],
+    config: JobSettings,
     worker: Worker,
     tracker: Tracker,
     group: Group | None,
@@ -634,7 +641,7 @@ def _prepare(
 
 
 def _engine(
-    stage: Stage, data: Dataset, config: Mapping[str, Any], worker: Worker, group: Group | None
+    stage: Stage, data: Dataset, config: JobSettings, worker: Worker, group: Group | None
 ) -> Engine:
     """The engine of a stage, compiled or not; several workers decide alike."""
     compile = compiles(stage, config["compile"], "cuda" if config["gpus"] else "cpu")

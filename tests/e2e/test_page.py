@@ -15,7 +15,7 @@ from orchestrator.experiment.claims import Claim
 from orchestrator.experiment.papers import Paper, Printed
 from orchestrator.report.analyses import Point
 from orchestrator.report.analysis_forms import Entry, Spread
-from orchestrator.report.costs import Costs, Spent
+from orchestrator.report.flops import Costs, Spent
 from orchestrator.report.inline import inline
 from orchestrator.report.judgement import judge
 from orchestrator.report.page import Missing, Picture, html, page_of

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hypothesis
 import torch
@@ -29,6 +29,7 @@ from orchestrator.store.processes import Process, owner
 from orchestrator.store.result import Result
 from orchestrator.store.runlog import RunLog, begin_run
 from orchestrator.store.tracker import Tracker
+from orchestrator.work.job import JobSettings
 from orchestrator.work.worker import Worker, run_job
 
 QUICK = hypothesis.settings(deadline=None, derandomize=True, database=None, max_examples=50)
@@ -140,9 +141,9 @@ def round_result(kept: int, network: str = TINY, seed: int = 1) -> Result:
 
 def job_config(
     store: Store, found: Experiment, stages: Iterable[Stage], **changes: Any
-) -> dict[str, Any]:
-    """The configuration of a trial, as ``runner.run`` makes it."""
-    config: dict[str, Any] = {
+) -> JobSettings:
+    """The settings of a job, as ``runner.run`` and the search make them."""
+    config: JobSettings = {
         "store": str(store),
         "grid": found.name,
         "experiment": found.resolved(),
@@ -161,7 +162,7 @@ def job_config(
         "outside": Outside().plain(),
         "stages": [stage.describe() for stage in stages],
     }
-    return config | changes
+    return cast("JobSettings", {**config, **changes})
 
 
 def do(found: Experiment, built: Plan, tracker: Tracker) -> None:
@@ -308,7 +309,7 @@ def inside(folder: Path) -> Finished:
     grid ``other`` is of its plain chain and shares one of these.
     """
     from orchestrator.plan.imported import imported
-    from orchestrator.store import importing, variants
+    from orchestrator.store import imported_tickets, variants
     from orchestrator.work.worker import Worker, run_job
 
     given = Ticket(
@@ -350,7 +351,7 @@ def inside(folder: Path) -> Finished:
     other = tiny("other", analyses=[distances])
     built, store = plan.build(found), Store.of(folder)
     tracker, worker = Tracker(store), Worker()
-    importing.put(tracker, imported(TINY, "digits", **named), given, {})
+    imported_tickets.put(tracker, imported(TINY, "digits", **named), given, {})
     for one, stages in ((found, built), (other, plan.build(other))):
         tracker.grids.open(one.name, one.resolved(), stages.stages, "", stages.also)
         done = {run.key for run in tracker.stages() if run.status == "finished"}

@@ -13,7 +13,7 @@ import pytest
 from orchestrator.experiment.papers import Paper, Printed
 from orchestrator.report import analyses
 from orchestrator.report.cells import Report, collect
-from orchestrator.report.costs import Costs, Spent, costs
+from orchestrator.report.flops import Costs, Spent, costs
 from orchestrator.report.judgement import judge
 from orchestrator.report.page import NAME, Missing, gather, html, page_of, write
 from orchestrator.store.address import Store

@@ -21,7 +21,7 @@ from elth.errors import ElthError
 from elth.tickets import Ticket
 from orchestrator import plan as plans
 from orchestrator.cli.main import cli
-from orchestrator.store import carrying
+from orchestrator.store import carrying, redo
 from orchestrator.store.address import Store
 from orchestrator.store.bundle import Bundle, Writer, opened, run_at
 from orchestrator.store.describing import placed
@@ -495,6 +495,19 @@ def test_of_a_chain_that_is_being_done_again_what_follows_is_not_carried(tmp_pat
     assert ": 2 stages of marked in" in said(*words), "it is not compared yet with what it was"
     with opened(tmp_path / "x.tar") as bundle:
         assert not {one.key, two.key} & set(bundle.stages())
+
+
+def test_what_was_set_aside_is_compared_with_what_is_brought_in_its_place(tmp_path: Path) -> None:
+    make(tmp_path / "a", "one")
+    said("export", "one", "-o", tmp_path / "one.tar", "--store", tmp_path / "a")
+    there = make(tmp_path / "b", "one", kept=650)
+    for one in there.stages():
+        run = there.client.get_run(one.run_id)
+        there.set_aside(run, "for a test")
+    told = said("import", tmp_path / "one.tar", "--store", tmp_path / "b")
+    assert "imported 4 stages of one into" in told
+    tracker = Tracker(Store.of(tmp_path / "b"))
+    assert not redo.waiting(tracker, tracker.stages())
 
 
 def test_a_description_leads_to_the_store_that_it_is_in(tmp_path: Path) -> None:

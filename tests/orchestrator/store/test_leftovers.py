@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pyarrow import fs
 
-from orchestrator.store import storage, trash
+from orchestrator.store import redo, storage, trash
 from orchestrator.store.address import Store
 from orchestrator.store.files import folder_of
 from orchestrator.store.leases import open_run
@@ -153,6 +153,10 @@ def test_what_was_set_aside_goes_once_it_is_done_again(
     assert one.why == "not done again yet: elth verify --restore may take it back"
     monkeypatch.undo()
     begin(tracker, stage).finish(round_result(900), keep_weights=True)
+    (one,) = _found(tracker)
+    assert not one.is_due(0)
+    assert one.why == "not compared yet with what took its place: elth run does that"
+    redo.settle(tracker, stage, "one")
     (one,) = _found(tracker)
     assert not one.is_due(WEEK), "it was done again just now"
     _later(monkeypatch, WEEK + 60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 import requests
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
+    BAD_REQUEST,
     PERMISSION_DENIED,
     RESOURCE_DOES_NOT_EXIST,
     TEMPORARILY_UNAVAILABLE,
@@ -22,6 +24,7 @@ from mlflow.protos.databricks_pb2 import (
 from elth.errors import ElthError
 from orchestrator import plan
 from orchestrator.cluster.machines import publish_left
+from orchestrator.store import away
 from orchestrator.store.address import Store
 from orchestrator.store.away import AwayError, is_away, patiently, plain, waiting
 from orchestrator.store.leases import Lease, LostError, claim
@@ -120,6 +123,31 @@ def test_waiting_is_told_once_and_ends_with_the_answer(sleeps: list[float]) -> N
     longest = [1, 2, 4, 8, 16, 30, 30]
     assert all(most / 2 <= slept <= most for slept, most in zip(sleeps, longest, strict=True))
     assert sleeps != longest, "hundreds that wait do not all come back in one moment"
+
+
+def test_a_pool_that_is_too_small_is_told_with_its_settings(sleeps: list[float]) -> None:
+    said = "QueuePool limit of size 5 overflow 10 reached, connection timed out, timeout 30.00"
+    failures: list[Exception] = [MlflowException(said, BAD_REQUEST)]
+    told = next(waiting(lambda: _call(failures), "http://host"))
+    assert told.endswith("overflow 10 reached, connection timed out, timeout 30.00; " + away._POOL)
+
+
+def test_who_has_waited_in_vain_waits_longer(
+    sleeps: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy server does what it was asked also when nobody waits any more."""
+    monkeypatch.setenv(away.TIMEOUT, "36")
+    refused: list[Exception] = [MlflowException("API request failed with exception: refused")]
+    patiently(lambda: _call(refused), "x")
+    assert os.environ[away.TIMEOUT] == "36", "it is not there, which is told at once"
+    late = MlflowException("API request failed with exception: Read timed out. (read timeout=36)")
+    once: list[Exception] = [late]
+    patiently(lambda: _call(once), "x")
+    assert os.environ[away.TIMEOUT] == "120"
+    monkeypatch.setenv(away.TIMEOUT, "300")
+    more: list[Exception] = [late]
+    patiently(lambda: _call(more), "x")
+    assert os.environ[away.TIMEOUT] == "300"
 
 
 def test_patience_ends(sleeps: list[float], monkeypatch: pytest.MonkeyPatch) -> None:

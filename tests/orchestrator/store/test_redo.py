@@ -256,6 +256,20 @@ def test_what_takes_the_place_of_damaged_files_is_compared_with_what_they_were(
     assert redo.COMPARED in tags, "it stays, for elth gc"
 
 
+def test_what_was_made_of_the_new_one_already_stays(tracker: Tracker) -> None:
+    """As in stores of before, in which nothing was compared."""
+    stages = _open(tracker, "sound", 315)
+    for stage in stages[1:3]:
+        old = tracker.run_of(stage.key)
+        assert old is not None
+        tracker.set_aside(old, "for a test")
+    for stage in stages[1:3]:
+        _done(tracker, stage, round_result(899, seed=5), grid="sound", numerics="cpu/2")
+    assert redo.settle(tracker, stages[1], "sound").again == ()
+    assert redo.settle(tracker, stages[2], "sound").again == (stages[3].key,)
+    assert _waiting(tracker, stages) == {stages[3].title}
+
+
 def test_what_comes_out_as_damaged_files_were_leaves_the_rest(tracker: Tracker) -> None:
     stages = _open(tracker, "unharmed", 313)
     old = tracker.run_of(stages[1].key)

@@ -390,6 +390,23 @@ def test_the_way_back_goes_on_wherever_it_was_cut_off(
         trash.restore(tracker, long)
 
 
+def test_of_two_removals_of_a_name_each_has_its_own_way_back(
+    tracker: Tracker, shared: tuple[str, str, list[Stage]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, long, stages = shared
+    with monkeypatch.context() as patch:
+        patch.setattr(trash, "_now", lambda: "2100-01-01T00:00:00Z")  # by a clock that is ahead
+        _remove(tracker, long)
+    _open(tracker, long, stages)
+    _cut_off(tracker, long, monkeypatch)
+    assert "2 runs that it had removed are restored" in trash.undo(tracker, long)
+    assert all(_there(tracker, stages))
+    (own,) = tracker.grids.runs(long)
+    tracker.client.set_tag(own.info.run_id, "elth.removed.grid", long)  # a way back that was cut
+    assert trash.restore(tracker, long).name == ""
+    assert len(tracker.grids.runs(long)) == 1
+
+
 def test_a_tag_that_a_server_does_not_take_off_is_an_error(
     tracker: Tracker, shared: tuple[str, str, list[Stage]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

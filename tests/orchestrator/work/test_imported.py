@@ -14,7 +14,7 @@ from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.imported import imported
 from orchestrator.plan.stage import Stage
-from orchestrator.store import importing
+from orchestrator.store import imported_tickets
 from orchestrator.store.address import Store
 from orchestrator.store.tracker import Tracker
 from orchestrator.work.driver import _asked
@@ -65,7 +65,7 @@ def given(tmp_path_factory: pytest.TempPathFactory, finished: Finished) -> Given
     (start,) = [stage for stage in built.stages.values() if stage.is_given]
     store = Store.of(tmp_path_factory.mktemp("given"))
     tracker = Tracker(store)
-    importing.put(tracker, start, ticket, {})
+    imported_tickets.put(tracker, start, ticket, {})
     worker = Worker()
     for job in built.jobs({start.key}):
         for report in run_job(job_config(store, found, job.stages), worker):

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.store import away
 from orchestrator.store.address import Store, without_credentials
-from orchestrator.work.passing import open_settings, passed, take_credentials
+from orchestrator.work.passing import open_settings, passed, take_credentials, to_workers
 
 
 @pytest.fixture(autouse=True)
@@ -46,10 +46,17 @@ def test_workers_wait_longer_for_an_answer_unless_somebody_says_how_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+    monkeypatch.setattr(away, "OURS", frozenset(away.CLIENT))
     monkeypatch.setenv(name, away.CLIENT[name])
-    assert passed().values[name] == away.WORKERS[name] == "120"
+    assert name not in passed().values, "each process sets it by itself"
+    assert to_workers().values[name] == "36", "of a lease of a minute"
+    monkeypatch.setenv("ELTH_LEASE_SECONDS", "240")
+    assert to_workers().values[name] == "120"
     monkeypatch.setenv(name, "45")
-    assert passed().values[name] == "45"
+    assert to_workers().values[name] == passed().values[name] == "45"
+    monkeypatch.setattr(away, "OURS", frozenset())
+    monkeypatch.setenv(name, away.CLIENT[name])  # said by somebody
+    assert to_workers().values[name] == away.CLIENT[name]
 
 
 def test_how_workers_send_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:

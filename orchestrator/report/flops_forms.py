@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.report.cells import Cell, Report
-from orchestrator.report.costs import Costs, has_sparse_training
+from orchestrator.report.flops import Costs, has_sparse_training
 
 _NUMBERS = tuple(f"flops_{name}" for name in ("inference", "training", "search", "shared", "total"))
 COLUMNS = (*_NUMBERS, "flops_reference")

@@ -20,9 +20,7 @@ from orchestrator.plan.flops import cost_of, operations
 from orchestrator.plan.stage import Stage, info_of, shape_of
 from orchestrator.report import forms
 from orchestrator.report.cells import Report, collect
-from orchestrator.report.cost_figure import draw
-from orchestrator.report.cost_forms import COLUMNS, told
-from orchestrator.report.costs import (
+from orchestrator.report.flops import (
     Costs,
     Spent,
     _Layers,
@@ -31,6 +29,8 @@ from orchestrator.report.costs import (
     known,
     to_json,
 )
+from orchestrator.report.flops_figure import draw
+from orchestrator.report.flops_forms import COLUMNS, told
 from orchestrator.report.forms import to_csv, to_tables, write
 from orchestrator.store.address import Store
 from orchestrator.store.tracker import Tracker

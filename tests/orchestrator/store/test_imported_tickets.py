@@ -21,7 +21,7 @@ from orchestrator.report.cells import collect
 from orchestrator.report.forms import to_csv, to_json
 from orchestrator.report.status import states
 from orchestrator.report.why import Reading
-from orchestrator.store import importing, redo, trash
+from orchestrator.store import imported_tickets, redo, trash
 from orchestrator.store.address import Store
 from orchestrator.store.bundle import opened
 from orchestrator.store.carrying import arrive, bring, check, export
@@ -69,7 +69,7 @@ def _stage(ticket: Ticket, iteration: int = 21) -> Stage:
 
 
 def _put(tracker: Tracker, ticket: Ticket) -> bool:
-    return importing.put(tracker, _stage(ticket), ticket, {"files": {"w.pt": "ab"}})
+    return imported_tickets.put(tracker, _stage(ticket), ticket, {"files": {"w.pt": "ab"}})
 
 
 def _grid(name: str, ticket: Ticket, **changes: object) -> tuple[Experiment, Plan]:
@@ -232,7 +232,7 @@ def test_who_removes_a_grid_keeps_it(tracker: Tracker) -> None:
     run = tracker.run_of(stage.key)
     assert run is not None
     assert "grid.gone8" not in run.data.tags
-    assert stage.key in {one.stage.key for one in importing.unused(tracker)}
+    assert stage.key in {one.stage.key for one in imported_tickets.unused(tracker)}
     trash.restore(tracker, "gone8")
     assert {one.state for one in states(tracker, "gone8")} == {"finished"}
     assert "grid.gone8" in tracker.client.get_run(run.info.run_id).data.tags
@@ -248,10 +248,10 @@ def test_it_is_removed_only_where_that_is_asked_for_and_no_grid_uses_it(
     _begun(tracker, "uses9", used)
     run_id = _run_id(tracker, _stage(free))
     assert run_id not in {one.name for one in leftovers(tracker, storage_of(str(tmp_path)))}
-    unused = [one for one in importing.unused(tracker) if one.run.info.run_id == run_id]
+    unused = [one for one in imported_tickets.unused(tracker) if one.run.info.run_id == run_id]
     assert unused[0].size > 0
-    assert _stage(used).key not in {one.stage.key for one in importing.unused(tracker)}
-    assert importing.remove(tracker, unused) == unused
+    assert _stage(used).key not in {one.stage.key for one in imported_tickets.unused(tracker)}
+    assert imported_tickets.remove(tracker, unused) == unused
     gone = tracker.client.get_run(unused[0].run.info.run_id)
     since = trash.time_of(gone)
     assert since is not None, "a server does not tell it, and elth gc goes by it"
@@ -263,9 +263,11 @@ def test_it_is_removed_only_where_that_is_asked_for_and_no_grid_uses_it(
 def test_one_that_a_grid_begins_to_use_meanwhile_is_restored(tracker: Tracker) -> None:
     ticket = _ticket(11)
     _put(tracker, ticket)
-    unused = [one for one in importing.unused(tracker) if one.stage.key == _stage(ticket).key]
+    unused = [
+        one for one in imported_tickets.unused(tracker) if one.stage.key == _stage(ticket).key
+    ]
     _begun(tracker, "begun11", ticket)
-    assert importing.remove(tracker, unused) == []
+    assert imported_tickets.remove(tracker, unused) == []
     assert tracker.run_of(_stage(ticket).key) is not None
 
 

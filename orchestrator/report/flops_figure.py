@@ -10,8 +10,8 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from orchestrator.report.costs import Costs, Spent
 from orchestrator.report.figure import ETT_COLOURS, STYLE, colours_of, save, style_of
+from orchestrator.report.flops import Costs, Spent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

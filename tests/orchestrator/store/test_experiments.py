@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from elth.errors import ElthError
 from orchestrator.plan.stage import Stage
-from orchestrator.store import tidied
+from orchestrator.store import experiments
 from orchestrator.store.address import Store
 from orchestrator.store.board import BOARDS, ROOT
 from orchestrator.store.grids import GRIDS, KEEP, REMOVED
@@ -224,7 +224,7 @@ def test_two_take_an_experiment_back_at_once(store: Store, monkeypatch: pytest.M
 
     monkeypatch.setattr(tracker.client, "restore_experiment", twice)
     (lost,) = deleted(store)
-    assert tidied.take_back(tracker.client, lost) == f"{lost.what}: it is taken back"
+    assert experiments.take_back(tracker.client, lost) == f"{lost.what}: it is taken back"
     assert deleted(store) == []
 
 
@@ -260,7 +260,7 @@ def test_what_was_published_stays_though_another_held_the_last_lease(store: Stor
 
 def test_experiments_and_the_runs_of_those_that_help_describe_themselves(store: Store) -> None:
     tracker = opened(store)
-    for name, note in tidied.NOTES.items():
+    for name, note in experiments.NOTES.items():
         found = tracker.client.get_experiment_by_name(name)
         assert found is not None
         assert (found.tags[MARK], found.tags[NOTE]) == (name, note)
@@ -268,7 +268,7 @@ def test_experiments_and_the_runs_of_those_that_help_describe_themselves(store: 
         assert "delete" in note
     for run_id in boards(tracker).values():
         note = tracker.client.get_run(run_id).data.tags[NOTE]
-        assert note == tidied.NOTES[BOARDS]
+        assert note == experiments.NOTES[BOARDS]
 
 
 @pytest.fixture
@@ -284,12 +284,12 @@ def test_a_store_of_before_is_described_once(old: Store) -> None:
     for name in (STAGES, GRIDS, BOARDS, ROOT):
         found = tracker.client.get_experiment_by_name(name)
         assert found is not None
-        assert (found.tags[MARK], found.tags[NOTE]) == (name, tidied.NOTES[name])
+        assert (found.tags[MARK], found.tags[NOTE]) == (name, experiments.NOTES[name])
     (grid,) = tracker.client.search_runs([tracker.experiments[GRIDS]])
     assert grid.data.tags[NOTE].endswith(KEEP)
     assert grid.data.tags[NOTE].count(KEEP) == 1
     run_id = next(iter(boards(tracker).values()))
-    assert tracker.client.get_run(run_id).data.tags[NOTE] == tidied.NOTES[BOARDS]
+    assert tracker.client.get_run(run_id).data.tags[NOTE] == experiments.NOTES[BOARDS]
     found = tracker.client.get_experiment_by_name(STAGES)
     assert found is not None
     tracker.client.set_experiment_tag(found.experiment_id, NOTE, "mine")
@@ -362,7 +362,7 @@ def test_the_run_of_the_index_is_restored(store: Store) -> None:
     found = tracker.client.get_experiment_by_name(INDEX)
     assert found is not None
     (home,) = tracker.client.search_runs([found.experiment_id])
-    assert home.data.tags[NOTE] == tidied.NOTES[INDEX]
+    assert home.data.tags[NOTE] == experiments.NOTES[INDEX]
     tracker.client.delete_run(home.info.run_id)
     done(tracker, START)
     tracker.client.delete_run(tracker.stages()[0].run_id)

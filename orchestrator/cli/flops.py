@@ -19,7 +19,7 @@ from orchestrator.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from orchestrator.report.costs import Costs
+    from orchestrator.report.flops import Costs
 
 
 @click.command(cls=Command, example="elth flops rigl_cifar --of resnet56")
@@ -53,8 +53,8 @@ def flops(
     if is_file and not overrides and not is_config(grid_or_ticket):
         _print_ticket(Path(grid_or_ticket))
         return
-    from orchestrator.report.cost_figure import draw
-    from orchestrator.report.costs import costs, to_json
+    from orchestrator.report.flops import costs, to_json
+    from orchestrator.report.flops_figure import draw
 
     tracker = open_tracker(store)
     grid, content = asked(grid_or_ticket, overrides)
