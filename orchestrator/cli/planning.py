@@ -272,10 +272,10 @@ def _standing(
     """How a plan stands in a store, and what is to be told of trained weights that are not kept."""
     from orchestrator.store.keeping import notes_of
     from orchestrator.store.redo import waiting
-    from orchestrator.store.standing import standing
+    from orchestrator.store.standing import standing_of
 
     again = waiting(tracker, tracked)
-    found = standing(tracker, part, tracked, again, experiment.pruning.stop)
+    found = standing_of(tracker, part, tracked, again, experiment.pruning.stop)
     return found, notes_of(found.short)
 
 

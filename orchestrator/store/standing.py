@@ -43,7 +43,7 @@ class Standing:
         return [stage for key, stage in self.plan.stages.items() if key not in done]
 
 
-def standing(
+def standing_of(
     tracker: Tracker,
     plan: Plan,
     tracked: Iterable[Tracked],

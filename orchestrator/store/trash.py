@@ -284,20 +284,22 @@ def restore(tracker: Tracker, grid: str, name: str = "") -> Restored:
     text = f"tags.`{_GRID}` = '{grid}'"
     own = list(_all(tracker, GRIDS, text))
     stages = list(_all(tracker, STAGES, text))
-    there = [run for run in (*stages, *own) if is_active(run) and REMOVED not in run.data.tags]
-    for run in there:  # of a call that was cut off
+    back, ended = (
+        [run for run in some if is_active(run) and REMOVED not in run.data.tags]
+        for some in (stages, own)
+    )
+    for run in (*back, *ended):  # of a call that was cut off, of which that of the grid comes last
         untag(tracker, run)
-    ends = any(run.info.run_id == one.info.run_id for run in own for one in there)
     # If the grid had no run of its own any more, its stages have the name.
     name = name or max(map(_name, own), default="") or max(map(_name, stages), default="")
-    if ends or (there and not name):  # that of the grid comes last
+    if ended or (back and not name):
         tracker.forget()
-        return Restored(name="", runs=len(there), again=0, purged=0)
+        return Restored(name="", runs=len(back) + len(ended), again=0, purged=0)
     if not name:
         raise ElthError(f"no grid '{grid}' was removed from the store {tracker.store}")
     own = [run for run in own if _name(run) == name]
     begun = {run.info.run_id for run in tracker.grids.runs(grid)}
-    if begun - {run.info.run_id for run in (*own, *there)}:
+    if begun - {run.info.run_id for run in own}:
         raise ElthError(
             f"the store {tracker.store} has a grid '{grid}' again, begun since that one was "
             f"removed, so it is not restored; single runs of it can be in MLflow's pages (deleted "

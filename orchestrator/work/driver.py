@@ -35,7 +35,7 @@ from orchestrator.store.keeping import notes_of
 from orchestrator.store.listing import Tracked, seconds_per_work
 from orchestrator.store.outbox import publish_all
 from orchestrator.store.processes import owner
-from orchestrator.store.standing import Standing, standing
+from orchestrator.store.standing import Standing, standing_of
 from orchestrator.store.tracker import Tracker
 from orchestrator.work import scratch, shadows, timing
 from orchestrator.work.progress import Progress
@@ -216,7 +216,7 @@ def _execute(
         raise ElthError("; ".join(missing))
     asked = _asked(experiment, plan, tracker, tracked, redo, only)
     waiting = again.waiting(tracker, tracked, asked.named) | asked.again
-    now = standing(tracker, plan, tracked, waiting, experiment.pruning.stop)
+    now = standing_of(tracker, plan, tracked, waiting, experiment.pruning.stop)
     todo, expected = now.todo, set[str]()
     needed = {key for stage in todo for key in stage.parents if key in now.finished}
     tracker.check_files([now.finished[key].run_id for key in needed])

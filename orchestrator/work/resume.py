@@ -19,7 +19,7 @@ from orchestrator.plan.stage import Stage
 from orchestrator.store.content import Content
 from orchestrator.store.listing import stage_of
 from orchestrator.store.redo import waiting
-from orchestrator.store.standing import standing
+from orchestrator.store.standing import standing_of
 from orchestrator.store.tracker import Tracker
 
 
@@ -58,7 +58,7 @@ def begin(tracker: Tracker, run_id: str, overrides: Sequence[str]) -> tuple[Expe
         )
     tracked = tracker.stages()
     again = waiting(tracker, tracked)
-    now = standing(tracker, built, tracked, again, experiment.pruning.stop)
+    now = standing_of(tracker, built, tracked, again, experiment.pruning.stop)
     left = {one.key for one in now.todo}
     chain = _chain_of(built, stage)
     todo = [one for one in chain if one.key in left]

@@ -12,7 +12,7 @@ from orchestrator.cli.main import cli
 from orchestrator.store import redo
 from orchestrator.store.address import Store
 from orchestrator.store.marks import TIDIED
-from orchestrator.store.standing import standing
+from orchestrator.store.standing import standing_of
 from orchestrator.store.tracker import Tracker
 from orchestrator.work import resume
 from tests.orchestrator.helpers import RECIPE, TINY, Finished, do, round_of, tiny, write_yaml
@@ -33,17 +33,19 @@ def repelled(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 
 def test_what_is_finished_is_not_to_do(repelled: Finished) -> None:
-    now = standing(repelled.tracker, repelled.plan, repelled.tracker.stages())
+    now = standing_of(repelled.tracker, repelled.plan, repelled.tracker.stages())
     assert now.finished.keys() == repelled.plan.stages.keys()
     assert (now.todo, now.again, now.over) == ([], frozenset(), {})
     more = plan.build(tiny("repelled", seeds=[0], pruning=TWO))
-    now = standing(repelled.tracker, more, repelled.tracker.stages())
+    now = standing_of(repelled.tracker, more, repelled.tracker.stages())
     assert now.todo == [round_of(more, TINY, 2, 0)]
 
 
 def test_what_is_to_be_done_again_is_to_do(repelled: Finished) -> None:
     last = round_of(repelled.plan, TINY, 1, 0)
-    now = standing(repelled.tracker, repelled.plan, repelled.tracker.stages(), [last.key, "other"])
+    now = standing_of(
+        repelled.tracker, repelled.plan, repelled.tracker.stages(), [last.key, "other"]
+    )
     assert now.todo == [last]
     assert now.again == {last.key}
     assert last.key not in now.finished
@@ -58,9 +60,9 @@ def test_a_round_that_repels_the_next_and_has_no_weights_is_to_do(
     tracker.client.set_tag(run.info.run_id, TIDIED, "now")
     tracked = tracker.stages()
     assert not redo.waiting(tracker, tracked)
-    assert standing(tracker, repelled.plan, tracked).todo == [], "nothing asks for them"
+    assert standing_of(tracker, repelled.plan, tracked).todo == [], "nothing asks for them"
     more = plan.build(tiny("repelled", seeds=[0], pruning=TWO))
-    now = standing(tracker, more, tracked)
+    now = standing_of(tracker, more, tracked)
     assert now.todo == [last, round_of(more, TINY, 2, 0)]
     assert now.again == {last.key}
     assert now.short.needed == (last,)
