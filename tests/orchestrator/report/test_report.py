@@ -840,7 +840,7 @@ def test_the_last_round_is_the_one_that_is_asked_for_and_not_the_last_that_is_th
     assert collect(finished.tracker, "longer").rounds == 5
 
 
-def test_an_image_folder_is_called_by_its_name(finished: Finished, tmp_path: Path) -> None:
+def test_an_image_folder_is_called_by_its_name(tracker: Tracker, tmp_path: Path) -> None:
     """In labels, and so in cells; the experiment has the path of its manifest."""
     for part in ("train", "val"):
         for name in ("daisy", "rose"):
@@ -862,15 +862,15 @@ def test_an_image_folder_is_called_by_its_name(finished: Finished, tmp_path: Pat
     built = plan.build(found)
     first = of_kind(built, "round")[1]
     assert (first.labels["dataset"], first.labels["place"]) == (title, found.dataset)
-    finished.tracker.grids.open(found.name, found.resolved(), built.stages, "")
+    tracker.grids.open(found.name, found.resolved(), built.stages, "")
     network = build(TINY, info(place).shape, generator=stream(0, "init"))
     state, mask = network.state_dict(), masks.ones(network)
     spec = Spec.parse(TINY)
     ticket = Ticket(network=spec, shape=info(place).shape, rewind=state, mask=mask)
-    log = begin(finished.tracker, first, ticket, grid=found.name)
+    log = begin(tracker, first, ticket, grid=found.name)
     log.epoch(epoch(1, 80.0))
     log.finish(Result(mask=mask, trained=state), keep_weights=False)
-    report = collect(finished.tracker, found.name)
+    report = collect(tracker, found.name)
     assert report.dataset == title
     assert report.asked == {(title, TINY), (title, TINY_DEEPER), ("digits", TINY_DEEPER)}
     (cell,) = report.shown
