@@ -84,6 +84,8 @@ def import_grid(file: Path, name: str | None, replace: bool, store: str | None) 
             f"note: the tensors of {cargo.unread} stages were not looked at, as their code from "
             "outside is not here; their files are those that were exported"
         )
+    if arrival.note:
+        _say(f"note: {arrival.note}")
     _say(change.told)
 
 

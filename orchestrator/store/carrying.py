@@ -380,10 +380,15 @@ class Arrival:
     change: Change
     there: Mapping[str, str]
     """Runs of stages that are finished in the store, by key: they stay as they are."""
+    note: str = ""
+    """What a person should know of what was found there; empty if there is nothing."""
 
 
 def arrive(tracker: Tracker, cargo: Cargo, *, replace: bool = False) -> Arrival:
-    """Compare a bundle with a store; nothing is written.
+    """Compare a bundle with a store.
+
+    Nothing is written, but for what a removal of the grid had begun that was cut off: that is taken
+    back, as who imports the grid wants it.
 
     Args:
         tracker: of the store.
@@ -396,6 +401,7 @@ def arrive(tracker: Tracker, cargo: Cargo, *, replace: bool = False) -> Arrival:
     change = tracker.grids.change_by(cargo.grid, cargo.content, replace=replace)
     if change.refusal:
         raise ElthError(change.refusal)
+    note = undo(tracker, cargo.grid)
     there: dict[str, str] = {}
     differ = []
     for one in tracker.stages():
@@ -412,7 +418,7 @@ def arrive(tracker: Tracker, cargo: Cargo, *, replace: bool = False) -> Arrival:
             "and what is brought was made of something else: nothing was imported; import it into "
             "another store"
         )
-    return Arrival(cargo=cargo, change=change, there=there)
+    return Arrival(cargo=cargo, change=change, there=there, note=note)
 
 
 def _is_same(tracker: Tracker, there: Tracked, brought: _Brought) -> bool:
@@ -433,7 +439,6 @@ def bring(tracker: Tracker, arrival: Arrival) -> Change:
             it; the same command goes on.
     """
     cargo, grid = arrival.cargo, arrival.change.grid
-    undo(tracker, grid)
     tracker.grids.join(arrival.there.values(), grid)
     left = {key: _Watch() for key in cargo.stages if key not in arrival.there}
     while left:

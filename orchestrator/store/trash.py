@@ -52,6 +52,9 @@ _ABSENT = "RESOURCE_DOES_NOT_EXIST"
 
 _FORM = "%Y-%m-%dT%H:%M:%SZ"
 
+_IN_USE = 3600.0
+"""Seconds for which a checkpoint may be in use; a live training writes one every few minutes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Removal:
@@ -164,9 +167,26 @@ def remove(tracker: Tracker, removal: Removal) -> Removal:
         _delete(tracker, run, removal)
     tracker.forget()
     if place is not None:
-        for key in now.keys & set(place.folders()):
-            place.clear(key)
+        notes += _clear(tracker, place, now.keys)
     return Removal(**{**vars(now), "restored": restored, "notes": notes})
+
+
+def _clear(tracker: Tracker, place: storage.Storage, keys: frozenset[str]) -> tuple[str, ...]:
+    """Remove the checkpoints of stages; those that may be another store's stay while in use."""
+    is_own = tracker.store.folder is not None and str(place) == str(tracker.store.inflight)
+    kept = 0
+    for key in keys & set(place.folders()):
+        since = None if is_own else place.about(key)[1]
+        if is_own or (since is not None and time.time() - since >= _IN_USE):
+            place.clear(key)
+        else:
+            kept += 1
+    if not kept:
+        return ()
+    return (
+        f"checkpoints of {kept} stages in {place} stay, as they are of the last hour and a training "
+        "of another store may go on from them: elth gc removes them later",
+    )
 
 
 def _storage(tracker: Tracker, grid: str) -> tuple[storage.Storage | None, tuple[str, ...]]:

@@ -21,7 +21,7 @@ from elth.errors import ElthError
 from elth.tickets import Ticket
 from orchestrator import plan as plans
 from orchestrator.cli.main import cli
-from orchestrator.store import carrying, redo
+from orchestrator.store import carrying, redo, trash
 from orchestrator.store.address import Store
 from orchestrator.store.bundle import Bundle, Writer, opened, run_at
 from orchestrator.store.describing import placed
@@ -190,6 +190,28 @@ def test_a_store_with_another_grid_takes_one_more(here: Path, tmp_path: Path) ->
     said("import", here / "small.tar", "--store", tmp_path / "a")
     assert said("report", "own", "--json", "--store", tmp_path / "a") == own
     assert tracker.grids.names() == ["own", "small"]
+
+
+@pytest.mark.parametrize("deleted", [1, 6])
+def test_an_import_takes_back_what_a_removal_began_and_says_so(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deleted: int
+) -> None:
+    store = tmp_path / "runs"
+    shutil.copytree(here / "runs", store)
+    left, whole = iter(range(deleted)), trash._delete
+
+    def cut_off(*given: Any) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        whole(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trash, "_delete", cut_off)
+        elth("rm", "small", "--yes", "--store", store)
+    told = said("import", here / "small.tar", "--store", store)
+    assert f"elth rm small was cut off before its end: {deleted} runs" in told
+    assert "imported 0 stages" in told
+    assert "cut off" not in said("import", here / "small.tar", "--store", store)
 
 
 def test_a_byte_that_is_flipped_lets_nothing_be_imported(here: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from elth.tickets import Ticket
 from orchestrator.plan.stage import Stage
 from orchestrator.report.cells import collect
 from orchestrator.report.forms import to_json
-from orchestrator.store import trash, users
+from orchestrator.store import storage, trash, users
 from orchestrator.store.address import Store
 from orchestrator.store.grids import REMOVED
 from orchestrator.store.leases import BEAT, open_run
@@ -290,6 +291,28 @@ def test_what_a_dead_driver_left_goes_with_its_checkpoints(
     assert tracker.client.get_run(left).info.lifecycle_stage == "deleted"
     assert not (tracker.store.inflight / stages[3].key).exists()
     assert (tracker.store.inflight / stages[0].key).exists(), f"{short} uses it"
+
+
+def test_young_checkpoints_in_a_place_that_stores_share_stay(
+    tracker: Tracker,
+    shared: tuple[str, str, list[Stage]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """The same stage may be trained for another store, by the same key."""
+    _, long, stages = shared
+    place = storage.Directory(tmp_path / "inflight")
+    monkeypatch.setattr(trash, "_storage", lambda *_: (place, ()))
+    for stage, age in ((stages[2], 30 * 60), (stages[3], 90 * 60)):
+        file = place.path / stage.key / "a-000000000007.safetensors"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"x")
+        os.utime(file, (time.time() - age,) * 2)
+        os.utime(file.parent, (time.time() - age,) * 2)
+    done = _remove(tracker, long)
+    assert place.folders() == [stages[2].key]
+    (note,) = done.notes
+    assert note.startswith(f"checkpoints of 1 stages in {place} stay")
 
 
 def test_cut_off_in_the_middle_it_goes_on_and_comes_back_whole(
