@@ -16,6 +16,8 @@ _AXES = (
     *("network", "dataset", "method", "source", "transform", "round", "target"),
     *("ticket", VARIANT, NOISE, "seed"),
 )
+_NAMES = {"target": "sparsity"}
+"""What an axis is called in a config, where that is another word."""
 _USUAL = {"target": "", "ticket": "", VARIANT: "", NOISE: 0}
 _SHARED = ("network", "network_version", "dataset")
 """What all that an analysis looks at have in common, and its key holds."""
@@ -78,12 +80,9 @@ def stages_of(
 def _groups(analysis: Analysis, cells: Sequence[_Cell]) -> Iterator[Sequence[_Cell]]:
     """The cells that each stage looks at, in their order."""
     looks_at = measure_of(analysis.measure).looks_at
-    chosen = [cell for cell in cells if cell.has(analysis.of)]
-    if not analysis.of.noise and analysis.between != "twins":  # twins are for who names them
-        chosen = [cell for cell in chosen if not cell[NOISE]]
-    chosen = list({cell.but(): cell for cell in chosen}.values())
+    chosen = _chosen(analysis, cells)
     if isinstance(analysis.between, tuple):
-        yield from _matched(*analysis.between, chosen, named=analysis.of.noise)
+        yield from _matched(*analysis.between, chosen)
     elif looks_at == LINE:
         yield from _by(chosen, "round")
     elif looks_at == PAIR:
@@ -92,6 +91,20 @@ def _groups(analysis: Analysis, cells: Sequence[_Cell]) -> Iterator[Sequence[_Ce
             yield from pairwise(group) if axis == "round" else combinations(group, 2)
     else:
         yield from ([cell] for cell in chosen)
+
+
+def _chosen(analysis: Analysis, cells: Sequence[_Cell]) -> list[_Cell]:
+    """The cells that an analysis is of: twins only for who names them, in any of its selections."""
+    chosen = {cell.but(): cell for cell in cells if cell.has(analysis.of)}.values()
+    if analysis.of.noise or analysis.between == "twins":
+        return list(chosen)
+    pair = [one for one in _pair(analysis) if one.noise]
+    return [cell for cell in chosen if not cell[NOISE] or any(map(cell.has, pair))]
+
+
+def _pair(analysis: Analysis) -> tuple[Selection, ...]:
+    """The two selections that are matched, if these are what it is between."""
+    return analysis.between if isinstance(analysis.between, tuple) else ()
 
 
 def _by(cells: Iterable[_Cell], axis: str) -> Iterator[list[_Cell]]:
@@ -105,7 +118,7 @@ def _by(cells: Iterable[_Cell], axis: str) -> Iterator[list[_Cell]]:
 
 
 def _matched(
-    first: Selection, second: Selection, cells: Sequence[_Cell], *, named: object
+    first: Selection, second: Selection, cells: Sequence[_Cell]
 ) -> Iterator[Sequence[_Cell]]:
     """Pairs of two selections that are equal on the axes that both leave open."""
     axes = {*first.axes, *second.axes}
@@ -188,10 +201,14 @@ def _spelled(axis: str, value: Any) -> str:
 
 def _nothing(analysis: Analysis, cells: Sequence[_Cell]) -> str:
     """Why an analysis selects nothing."""
-    if not any(cell.has(analysis.of) for cell in cells):
-        told = ", ".join(f"{a} {' or '.join(map(str, v))}" for a, v in analysis.of.axes.items())
-        return f"no cell of the grid has {told}: see elth plan for those that it has"
-    between = analysis.between
+    between, chosen, pair = analysis.between, _chosen(analysis, cells), _pair(analysis)
+    for selection, among in ((analysis.of, cells), *((one, chosen) for one in pair)):
+        if not any(cell.has(selection) for cell in among):
+            return (
+                f"no cell of the grid has {_told(selection)}: see elth plan for what it has"
+            )
+    if not chosen:
+        return f"all cells with {_told(analysis.of)} are twins: name them in it, as noise: 1"
     if isinstance(between, str):
         ways = {
             "twins": "ask for twins in the grid, as noise: [0, 1]",
@@ -199,4 +216,27 @@ def _nothing(analysis: Analysis, cells: Sequence[_Cell]) -> str:
             "rounds": "a line needs two rounds at least",
         }
         return f"there is no pair between {between}: {ways[between]}"
-    return "no two cells of its selections are equal on the axes that both leave open"
+    told = "no two cells of its selections are equal on the axes that both leave open"
+    differ = _nearest(pair, chosen)
+    if not differ:
+        return told
+    return f"{told}: they differ in {' and '.join(differ)} at least; name that in one of the two"
+
+
+def _nearest(pair: tuple[Selection, ...], cells: Sequence[_Cell]) -> list[str]:
+    """The fewest of the axes left open in which a cell of one selection differs from the other's."""
+    first, second = pair
+    left_open = [axis for axis in _AXES if axis not in {*first.axes, *second.axes}]
+    ways = (
+        [_NAMES.get(axis, axis) for axis in left_open if one[axis] != other[axis]]
+        for one in cells
+        for other in cells
+        if one.has(first) and other.has(second) and one.stage.key != other.stage.key
+    )
+    return min(ways, key=len, default=[])
+
+
+def _told(selection: Selection) -> str:
+    """A selection in words: ``method imp or reinit, variant none``."""
+    words = {axis: [str(one) or "none" for one in found] for axis, found in selection.axes.items()}
+    return ", ".join(f"{_NAMES.get(axis, axis)} {' or '.join(one)}" for axis, one in words.items())

@@ -184,8 +184,8 @@ def _clear(tracker: Tracker, place: storage.Storage, keys: frozenset[str]) -> tu
     if not kept:
         return ()
     return (
-        f"checkpoints of {kept} stages in {place} stay, as they are of the last hour and a training "
-        "of another store may go on from them: elth gc removes them later",
+        f"checkpoints of {kept} stages in {place} stay, as they are of the last hour and a "
+        "training of another store may go on from them: elth gc removes them later",
     )
 
 

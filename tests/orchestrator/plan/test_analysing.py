@@ -1,0 +1,180 @@
+"""Which cells an analysis of a config looks at, and what it is told that selects none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from elth.errors import ElthError
+from orchestrator import plan
+from tests.orchestrator.helpers import TINY, TINY_DEEPER, tiny
+
+ETT = {"method": "ett", "source": TINY, "network": TINY_DEEPER, "transform": "append", "round": 2}
+
+
+def _looked_at(*analyses: dict[str, Any], **changes: Any) -> list[tuple[str, ...]]:
+    """The trainings that each stage of some analyses looks at, by what distinguishes them."""
+    grid = [
+        {"method": "imp", "network": [TINY, TINY_DEEPER]},
+        {"method": "imp", "network": TINY, "round": 1, "noise": [0, 1, 2]},
+        {"method": "reinit", "network": TINY, "round": [1, 2]},
+        ETT,
+    ]
+    built = plan.build(tiny("a", **{"grid": grid, "analyses": analyses, **changes}))
+    return [tuple(map(_short, _parents(built, key))) for key in built.analyses]
+
+
+def _parents(built: plan.Plan, key: str) -> Sequence[plan.Stage]:
+    return [built.stages[parent] for parent in built.stages[key].parents]
+
+
+def _short(stage: plan.Stage) -> str:
+    told = stage.labels
+    noise = f"~{told['noise']}" if told.get("noise") else ""
+    return f"{told['method']} {told['round']}{noise}, {told['seed']}"
+
+
+ON_TINY = {"network": TINY}
+
+
+@pytest.mark.parametrize(
+    ("analysis", "found"),
+    [
+        (
+            {"measure": "distances", "of": ON_TINY | {"method": "imp"}},
+            [("dense 0", "imp 1", "imp 2")],
+        ),
+        (
+            {"measure": "distances", "of": ON_TINY | {"method": "reinit"}},
+            [("reinit 1", "reinit 2")],
+        ),
+        (
+            {"measure": "signs", "between": "rounds", "of": ON_TINY | {"method": "imp"}},
+            [("dense 0", "imp 1"), ("imp 1", "imp 2")],
+        ),
+        (
+            {"measure": "signs", "between": "twins", "of": {"round": 1}},
+            [("imp 1", "imp 1~1"), ("imp 1", "imp 1~2"), ("imp 1~1", "imp 1~2")],
+        ),
+        # Matched by round: IMP has a round 0 more.
+        (
+            {"measure": "signs", "between": [{"method": "imp"}, {"method": "reinit"}]},
+            [("imp 1", "reinit 1"), ("imp 2", "reinit 2")],
+        ),
+        (
+            {
+                "measure": "signs",
+                "between": [{"method": "imp", "round": 2}, {"method": "reinit", "round": 1}],
+            },
+            [("imp 2", "reinit 1")],
+        ),
+        (
+            {
+                "measure": "signs",
+                "between": [
+                    {"method": "ett", "source": TINY, "transform": "append"},
+                    {"method": "imp"},
+                ],
+            },
+            [("ett 2", "imp 2")],
+        ),
+        # Twins are for who names them, wherever that is.
+        (
+            {
+                "measure": "signs",
+                "between": [{"method": "imp", "noise": 1}, {"method": "reinit", "noise": 0}],
+            },
+            [("imp 1~1", "reinit 1")],
+        ),
+        (
+            {
+                "measure": "signs",
+                "between": [{"method": "imp", "noise": [1, 2]}, {"method": "reinit"}],
+            },
+            [("imp 1~1", "reinit 1"), ("imp 1~2", "reinit 1")],
+        ),
+        ({"measure": "effective", "of": ON_TINY | {"round": 1, "method": "imp"}}, [("imp 1",)]),
+        ({"measure": "effective", "of": ON_TINY | {"round": 1, "noise": 2}}, [("imp 1~2",)]),
+    ],
+    ids=str,
+)
+def test_an_analysis_is_of_the_cells_that_it_selects(
+    analysis: dict[str, Any], found: list[tuple[str, ...]]
+) -> None:
+    assert _looked_at(analysis) == [tuple(f"{name}, 0" for name in group) for group in found]
+
+
+def test_seeds_are_kept_apart_unless_they_are_what_is_compared() -> None:
+    signs: dict[str, Any] = {"measure": "signs", "of": {"method": "reinit", "round": 1}}
+    assert _looked_at(signs | {"between": "seeds"}, seeds=[3, 5]) == [
+        ("reinit 1, 3", "reinit 1, 5")
+    ]
+    pair = {"measure": "signs", "between": [{"method": "imp", "round": 2}, {"method": "reinit"}]}
+    assert _looked_at(pair, seeds=[3, 5]) == [
+        (f"imp 2, {seed}", f"reinit {round_}, {seed}") for seed in (3, 5) for round_ in (1, 2)
+    ]
+
+
+def test_what_two_entries_name_is_one_stage() -> None:
+    signs: dict[str, Any] = {"measure": "signs", "between": "rounds"}
+    all_of_it = signs | {"of": ON_TINY | {"method": "imp"}}
+    assert len(_looked_at(all_of_it, all_of_it, signs | {"of": ON_TINY | {"round": [0, 1]}})) == 2
+
+
+@pytest.mark.parametrize(
+    ("analysis", "told"),
+    [
+        (
+            {
+                "measure": "distances",
+                "of": {"method": ["imp", "snip"], "variant": "none", "round": 7},
+            },
+            r"no cell of the grid has method imp or snip, round 7, variant none: see elth plan",
+        ),
+        (
+            {"measure": "effective", "of": {"sparsity": 0.9}},
+            r"no cell of the grid has sparsity 0\.9:",
+        ),
+        (
+            {"measure": "signs", "between": [{"method": "imp"}, {"method": "synflow"}]},
+            "no cell of the grid has method synflow: see elth plan",
+        ),
+        (
+            {
+                "measure": "signs",
+                "of": ON_TINY,
+                "between": [{"method": "imp"}, {"network": TINY_DEEPER}],
+            },
+            rf"no cell of the grid has network {TINY_DEEPER.replace('(', '.').replace(')', '.')}:",
+        ),
+        ({"measure": "signs", "between": "seeds"}, "give at least two seeds"),
+        (
+            {"measure": "signs", "between": "twins", "of": {"method": "ett"}},
+            "ask for twins in the grid",
+        ),
+        (
+            {"measure": "signs", "between": "rounds", "of": {"method": "ett"}},
+            "a line needs two rounds at least",
+        ),
+        (
+            {"measure": "signs", "between": [{"method": "imp"}, {"method": "ett"}]},
+            "that both leave open: they differ in source and transform at least; name that in one",
+        ),
+        (
+            {
+                "measure": "signs",
+                "between": [
+                    {"method": "imp", "round": 1},
+                    {"method": "imp", "network": TINY_DEEPER},
+                ],
+            },
+            "are of different networks, which nothing compares",
+        ),
+    ],
+    ids=str,
+)
+def test_what_selects_nothing_is_told_why(analysis: dict[str, Any], told: str) -> None:
+    with pytest.raises(ElthError, match=rf"in analyses\.0: .*{told}"):
+        _looked_at(analysis)
