@@ -204,9 +204,7 @@ def _nothing(analysis: Analysis, cells: Sequence[_Cell]) -> str:
     between, chosen, pair = analysis.between, _chosen(analysis, cells), _pair(analysis)
     for selection, among in ((analysis.of, cells), *((one, chosen) for one in pair)):
         if not any(cell.has(selection) for cell in among):
-            return (
-                f"no cell of the grid has {_told(selection)}: see elth plan for what it has"
-            )
+            return f"no cell of the grid has {_told(selection)}: see elth plan for what it has"
     if not chosen:
         return f"all cells with {_told(analysis.of)} are twins: name them in it, as noise: 1"
     if isinstance(between, str):
@@ -224,7 +222,7 @@ def _nothing(analysis: Analysis, cells: Sequence[_Cell]) -> str:
 
 
 def _nearest(pair: tuple[Selection, ...], cells: Sequence[_Cell]) -> list[str]:
-    """The fewest of the axes left open in which a cell of one selection differs from the other's."""
+    """The fewest axes left open in which a cell of one selection differs from one of the other."""
     first, second = pair
     left_open = [axis for axis in _AXES if axis not in {*first.axes, *second.axes}]
     ways = (
