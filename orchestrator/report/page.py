@@ -373,6 +373,7 @@ def _facts(report: Report, told: Told) -> tuple[tuple[str, str], ...]:
     left = ", ".join(f"{count} {state}" for state, count in counts.items())
     left = "" if report.only else left  # of a part, what it needs is among them
     seeds = {seed for cell in report.cells for seed in cell.seeds}
+    word, _, numbers = spell_seeds(seeds).partition(" ")
     # A training that several cells have in common counts once.
     seconds = sum(
         {
@@ -385,7 +386,7 @@ def _facts(report: Report, told: Told) -> tuple[tuple[str, str], ...]:
         *([("part", report.only)] if report.only else []),
         ("stages finished", f"{done:,} of {total:,}{f' ({left})' if left else ''}"),
         ("cells", f"{len(report.cells):,}"),
-        ("seeds", spell_seeds(seeds).partition(" ")[2] if seeds else "none"),
+        (word, numbers) if seeds else ("seeds", "none"),
         ("time of training, of all cells", duration(seconds)),
     ]
     return tuple(facts)
