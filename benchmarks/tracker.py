@@ -114,12 +114,16 @@ def measure(folder: Path, load: Load, settings: servers.Settings, fault: str = "
         spent = server.spent(), database.spent()
         began, memory = time.monotonic(), 0.0
         harmed = {"server": server, "database": database}.get(fault)
-        while any(client.poll() is None for client in clients):
-            time.sleep(1)
-            memory = max(memory, server.memory())
-            if harmed is not None and time.monotonic() - began > load.seconds / 2:
-                harmed.restart(pause=20.0)
-                harmed = None
+        try:
+            while any(client.poll() is None for client in clients):
+                time.sleep(1)
+                memory = max(memory, server.memory())
+                if harmed is not None and time.monotonic() - began > load.seconds / 2:
+                    harmed.restart(pause=20.0)
+                    harmed = None
+        finally:
+            for client in clients:  # where somebody has seen enough
+                client.kill()
         wall = time.monotonic() - began
         told = [_read(folder / f"crowd-{number}.json") for number in range(len(clients))]
         return Outcome(

@@ -14,6 +14,10 @@ _NO_MEMORY = re.compile(
     r"(CUDA|HIP) out of memory|(CUDA|HIP)( driver)? error: out of memory"
     r"|Triton Error \[\w+\]: out of memory|_STATUS_ALLOC_FAILED"
 )
+_NO_ENGINE = re.compile(r"unable to find an engine|no valid cuDNN algorithm", re.IGNORECASE)
+"""What cuDNN says where none of its algorithms works, as where there is no room for any."""
+_FULL = 0.1
+"""How much of a GPU's memory is left at most, as a fraction, where it is that which is lacking."""
 _LOST = re.compile(
     r"(CUDA|HIP)( driver)? error|CUBLAS_STATUS|CUDNN_STATUS|Triton Error \[|No (CUDA|HIP) GPUs"
 )
@@ -45,7 +49,22 @@ def lost(error: BaseException) -> str:
 def _lacks(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None
+    if not isinstance(error, RuntimeError):
+        return False
+    return bool(_NO_MEMORY.search(str(error)) or (_NO_ENGINE.search(str(error)) and _is_full()))
+
+
+def _is_full() -> bool:
+    """Whether hardly any memory is left of the current GPU, or of this process's share of it."""
+    if not torch.cuda.is_available():
+        return False
+    try:
+        free, total = torch.cuda.mem_get_info()
+        allocated, reserved = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+        share = torch.cuda.get_per_process_memory_fraction() * total
+    except RuntimeError:  # it answers nothing any more
+        return False
+    return min(free + reserved - allocated, share - allocated) < _FULL * share
 
 
 def _behind(error: BaseException) -> Iterator[BaseException]:

@@ -507,10 +507,20 @@ class Engine:
         """Step the weights that are pruned, too, each with its gradient at the masked weights."""
         with torch.no_grad():
             if self._hides == "frozen":
-                torch._foreach_mul_([self.gradient(name) for name in self._masked], self._masks)
+                self._mask_gradients()
             torch._foreach_add_(self._pruned, self._hidden)
             self.optimiser.step()
             self._hide()
+
+    def _mask_gradients(self) -> None:
+        """Set the gradients of pruned weights to 0; what is not prunable may have none."""
+        names = [
+            n for n in self._masked if n in self._may_hide or self._weights[n].grad is not None
+        ]
+        masks = [
+            mask for name, mask in zip(self._masked, self._masks, strict=True) if name in names
+        ]
+        torch._foreach_mul_([self.gradient(name) for name in names], masks)
 
     def _hide(self) -> None:
         """Part weights into those that are trained and those that are pruned; one of both is 0."""
@@ -687,16 +697,22 @@ class Engine:
         images, labels = self._images, self._labels
         self.network.train()
         try:
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                for _ in range(_WARM_UP):
+            with torch.cuda.device(self.device):  # streams are of the current one
+                side = torch.cuda.Stream()
+                side.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(side):
+                    for _ in range(_WARM_UP):
+                        self._iterate(self._fast_loss, images, labels, len(labels))
+                torch.cuda.current_stream().wait_stream(side)
+                graph = torch.cuda.CUDAGraph()
+                self.optimiser.zero_grad(set_to_none=True)
+                # PyTorch's own stream for it is of the device on which it captured first.
+                with torch.cuda.graph(graph, stream=side):
                     self._iterate(self._fast_loss, images, labels, len(labels))
-            torch.cuda.current_stream().wait_stream(side)
-            graph = torch.cuda.CUDAGraph()
-            self.optimiser.zero_grad(set_to_none=True)
-            with torch.cuda.graph(graph):
-                self._iterate(self._fast_loss, images, labels, len(labels))
+                before = int(self._at)
+                graph.replay()
+                if int(self._at) == before:
+                    raise RuntimeError("what was captured does nothing")
             return _Graph(graph, {name: weight.grad for name, weight in self._weights.items()})
         except Exception as error:
             if devices.ran_out(error):

@@ -78,7 +78,8 @@ def apply(mask: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, 
                 f"the mask of '{name}' has shape {tuple(m.shape)}, "
                 f"its weight {tuple(state[name].shape)}"
             )
-        result[name] = torch.where(m, state[name], torch.zeros_like(state[name]))
+        value = state[name]
+        result[name] = torch.where(m.to(value.device), value, torch.zeros_like(value))
     return result
 
 

@@ -156,14 +156,19 @@ _NUMBERS = ("SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK")
 
 def _own_gpu(workers: int) -> int:
     """Which GPU of this machine is this process's."""
-    if "LOCAL_RANK" in os.environ:
-        return int(os.environ["LOCAL_RANK"])
     gpus = torch.cuda.device_count()
-    if gpus == 1 or workers == 1:  # as srun gives each process one to see
-        return 0
-    for name in _NUMBERS:
-        if name in os.environ:
-            return int(os.environ[name])
+    if gpus == 1 or (workers == 1 and "LOCAL_RANK" not in os.environ):
+        return 0  # as srun gives each process one to see
+    for name in ("LOCAL_RANK", *_NUMBERS):
+        if name not in os.environ:
+            continue
+        own = int(os.environ[name])
+        if own < gpus:
+            return own
+        raise ElthError(
+            f"this process is number {own} of its machine ({name}) and sees {gpus} GPUs: begin at "
+            "most one process a GPU, or let each see one by CUDA_VISIBLE_DEVICES"
+        )
     raise ElthError(
         f"this process is one of {workers}, sees {gpus} GPUs and is not told which is its own: set "
         "LOCAL_RANK to its number on this machine, from 0, as torchrun does, or "

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 _KINDS = {"float32": "ieee", "bf16": "ieee", "tf32": "tf32"}
 """What is left in float32 by a recipe's precision, as PyTorch calls it."""
@@ -21,8 +22,10 @@ def computing(precision: str, device: torch.device) -> Iterator[None]:
     """A context in which a GPU computes float32 as a recipe says, and the same bits every time.
 
     Convolutions and matrix products are in IEEE float32, or in TF32 where the precision is
-    ``tf32``; cuDNN takes deterministic algorithms, and none by how fast it was just now. What was
-    found is put back at the end. Elsewhere than on a GPU nothing is done.
+    ``tf32``; products of bfloat16 are added in float32; cuDNN takes deterministic algorithms, and
+    none by how fast it was just now; attention is computed by products and a softmax, as the fused
+    ways add their gradients in an order that differs from time to time. What was found is put back
+    at the end. Elsewhere than on a GPU nothing is done.
 
     Args:
         precision: of a recipe; criteria are computed in ``float32``.
@@ -31,7 +34,7 @@ def computing(precision: str, device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    with _settings(_KINDS[precision]):
+    with _settings(_KINDS[precision]), sdpa_kernel(SDPBackend.MATH):
         yield
 
 
@@ -44,6 +47,7 @@ def _settings(kind: str) -> Iterator[None]:
     wanted = (
         (cudnn.conv, "fp32_precision", kind),
         (matmul, "fp32_precision", kind),
+        (matmul, "allow_bf16_reduced_precision_reduction", False),
         (cudnn, "deterministic", True),
         (cudnn, "benchmark", False),
     )

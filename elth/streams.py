@@ -97,3 +97,11 @@ def stream(seed: int, purpose: str, epoch: int = 0, noise: Noise = COMMON) -> to
     name = f"elth/{seed}/{purpose}{noise.suffix}/{epoch}"
     digest = hashlib.sha256(name.encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def seed_defaults(number: int, device: torch.device) -> None:
+    """Seed what PyTorch draws from by default, on the CPU and on a device, and on no other."""
+    torch.default_generator.manual_seed(number)
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(number)

@@ -34,7 +34,7 @@ from elth.networks import smallest_norm
 from elth.parallel import Group
 from elth.recipes import Recipe, named
 from elth.repulsion import Repulsion
-from elth.streams import COMMON, Noise, stream
+from elth.streams import COMMON, Noise, seed_defaults, stream
 from elth.tensors import contiguous
 from elth.tickets import Ticket
 
@@ -42,6 +42,8 @@ _CHECK_EVERY = 100
 """Iterations after which the host asks the device whether the loss was finite throughout."""
 _CHECK_SECONDS = 10.0
 """Seconds after which it asks at the latest, and a run that is to end is heard of."""
+_TIMED = 5
+"""Iterations of each epoch that several workers time, after the first, to ask as often as that."""
 _HOLDERS: WeakKeyDictionary[nn.Module, object] = WeakKeyDictionary()
 """Whose weights a network holds: the token of the last training that was made with it."""
 
@@ -187,6 +189,7 @@ class Training:
         self.step = start
         self.stop = recipe.length.iterations(self.per_epoch) if stop is None else stop
         self._at_check = at_check
+        self._every, self._timed_from = _CHECK_EVERY, 0.0
         self._seen = 0
         self._mask = mask
         self._repulsion = repulsion
@@ -354,7 +357,7 @@ class Training:
         epoch = self.step // self.per_epoch
         first = epoch * self.per_epoch
         self.network.train()
-        lr, checked = 0.0, time.monotonic()
+        lr, checked, begun = 0.0, time.monotonic(), self.step
         batches = self.data.train_batches(
             batch_size=self.recipe.batch_size,
             augment=self.recipe.augment,
@@ -381,9 +384,10 @@ class Training:
                     evolution.after(self.engine, self.step)
                 self._seen += count
                 self.step += 1
+                self._space_checks(self.step - begun)
                 late = time.monotonic() - checked > _CHECK_SECONDS
                 # Several workers ask together, so they go by iterations alone.
-                if self.step % _CHECK_EVERY == 0 or (late and self._group is None):
+                if self.step % self._every == 0 or (late and self._group is None):
                     checked = time.monotonic()
                     self.engine.settle()
                     self._check(epoch)
@@ -401,6 +405,21 @@ class Training:
         self._seen = 0
         return loss, lr
 
+    def _space_checks(self, done: int) -> None:
+        """Have several workers check so often as their iterations take, by the first one's clock.
+
+        Where running statistics follow groups of a batch, a check makes them the mean of all: their
+        last bits tell when it was made, so it is made by iterations alone.
+        """
+        if self._group is None or self.recipe.batch_norm_group or done not in (1, 1 + _TIMED):
+            return
+        self.engine.failed_at()  # the device is waited for
+        now = time.monotonic()
+        if done > 1:
+            most = int(_CHECK_SECONDS * _TIMED / max(now - self._timed_from, 1e-6))
+            self._every = self._group.share(min(max(most, 1), _CHECK_EVERY))
+        self._timed_from = now
+
     def _drawn(self) -> contextlib.AbstractContextManager[Any]:
         """Let what a network draws depend on seed, noise and iteration alone, as dropout does."""
         if not self.engine.draws:
@@ -413,7 +432,7 @@ class Training:
         number = stream(self.seed, f"draws{worker}", self.step, self.noise).initial_seed()
         devices = [self.engine.device] if self.engine.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(number)
+            seed_defaults(number, self.engine.device)
             yield
 
     def _check(self, epoch: int) -> None:

@@ -36,6 +36,7 @@ from elth.errors import ElthError
 from elth.masks import Mask
 from elth.networks import prunable
 from elth.specs import DataShape
+from elth.streams import seed_defaults
 
 
 def connected(
@@ -87,11 +88,11 @@ def _followed(
     bright = drawn.like(dark)
     devices = [like.device] if like.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.enable_grad():
-        torch.manual_seed(0)
+        seed_defaults(0, like.device)
         before = _Paths(drawn, calling)
         with before:
             without = _logits(model, dark)
-        torch.manual_seed(0)
+        seed_defaults(0, like.device)
         with _Paths(drawn, calling, before.seen):
             logits = _logits(model, bright)
         reached = drawn.differs(logits, without)

@@ -18,7 +18,7 @@ from elth.arithmetic._gate import (
     told,
     where,
 )
-from elth.arithmetic._machine import NUMBER, number, processor
+from elth.arithmetic._machine import NUMBER, gpu, number, processor
 from elth.arithmetic._watch import Worst
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "WrongArithmeticError",
     "ensure",
     "ensure_alike",
+    "gpu",
     "keep_apart",
     "look",
     "number",

@@ -79,6 +79,25 @@ def processor() -> str:
     return "-".join(part.replace("/", "_").replace(" ", "_") for part in parts)
 
 
+_USUAL = ("AVX2", "AVX512")
+"""Instructions of PyTorch's own kernels with which a CPU draws the same first weights."""
+_OF_GPU = ("NVIDIA_TF32_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG")
+"""Variables by which a GPU's libraries compute in other ways."""
+
+
+def gpu(device: torch.device | None = None) -> str:
+    """A GPU's name, by default the current one's, and what else its bits depend on.
+
+    That are variables of its libraries, and the instructions of the CPU, which draws first weights,
+    each where it is not as usual.
+    """
+    capability = torch.backends.cpu.get_cpu_capability()
+    parts = [torch.cuda.get_device_name(device)]
+    parts += [] if capability in _USUAL else [f"host_{capability}"]
+    parts += [f"{name}={os.environ[name]}" for name in _OF_GPU if os.environ.get(name)]
+    return "-".join(part.replace("/", "_") for part in parts)
+
+
 def kind() -> str:
     """What compiled code depends on: ``processor``, and a digest of all that its core can do.
 

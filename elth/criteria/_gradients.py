@@ -16,6 +16,7 @@ from elth import masks
 from elth.convolutions import arrange_convolutions, calls_others, safe_convolutions
 from elth.errors import ElthError, unknown
 from elth.precision import computing
+from elth.streams import seed_defaults
 
 Batch = tuple[Tensor, Tensor]
 """Images (n, C, H, W) and labels (n,)."""
@@ -55,7 +56,7 @@ def scoring(
         device = next(network.parameters()).device
         devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):  # a network may draw, as one with dropout
-            torch.manual_seed(0)
+            seed_defaults(0, device)
             with torch.enable_grad(), computing("float32", device):
                 return function(network, *args, **kwargs)
 

@@ -197,7 +197,7 @@ class FolderDataset:
             given = labels.to(self.device, non_blocking=True)
             if pin:  # else all that the device has not come to yet would lie in pinned memory
                 copied.append(torch.cuda.Event())
-                copied[-1].record()
+                copied[-1].record(torch.cuda.current_stream(self.device))
                 if len(copied) > _AHEAD + 2:
                     copied.popleft().synchronize()
             yield shown, given

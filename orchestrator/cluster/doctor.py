@@ -340,7 +340,7 @@ def check_data(experiment: Experiment) -> Iterator[Finding]:
     """Whether the datasets can be read here."""
     from elth import data
 
-    for name in dict.fromkeys((experiment.dataset, *experiment.recipes)):
+    for name in experiment.datasets:
         try:
             data.load(name, experiment.data.root, download=False)
         except ElthError as error:
@@ -474,7 +474,7 @@ def check_nodes(
     given = experiment.resources.storage if experiment else None
     datasets, root = [], "data"
     if experiment is not None:
-        datasets = list(dict.fromkeys((experiment.dataset, *experiment.recipes)))
+        datasets = list(experiment.datasets)
         root = str(experiment.data.root.absolute())
     try:
         for note in machines.check_places(

@@ -23,7 +23,9 @@ from orchestrator.work.resources import asking, numerics_here
 from orchestrator.work.stopping import like_ctrl_c
 
 _ANSWER_SECONDS = 90.0
-"""What a node gets to start a process and look around."""
+"""What a node gets to start a process and answer."""
+_LOOK_SECONDS = 1800.0
+"""What it gets to look around: it may have to fetch datasets, or list a million files."""
 
 HANDED = "ELTH_HANDED_OVER"
 """Names the package in which ``elth submit`` hands over variables that Ray must not show."""
@@ -232,12 +234,12 @@ def check_places(
             node and says what to do.
     """
     machines = tuple(machines)
-    if len(machines) < 2:
+    if not machines or {node.id for node in machines} == {own_node()}:
         return []
     if store.folder is None and not store.uri.startswith("http"):
         raise ElthError(
-            f"the store {store} is a database, and of a cluster of {len(machines)} nodes each "
-            "would need its artifacts, too: start an MLflow server on it (mlflow server "
+            f"the store {store} is a database, and each node of a cluster would need its "
+            "artifacts, too: start an MLflow server on it (mlflow server "
             "--backend-store-uri ...) and give its address by --store"
         )
     inflight = storage.place(given, store)
@@ -245,7 +247,7 @@ def check_places(
     if store.folder is None and given is None:
         raise ElthError(
             "the store is a server, and checkpoints of trainings in progress need a place that "
-            f"all {len(machines)} nodes can reach: give a shared directory or an address as "
+            "this machine and all nodes can reach: give a shared directory or an address as "
             "s3://BUCKET/PATH by --storage or resources.storage"
         )
     shared = [str(store.folder)] if store.folder else []
@@ -260,7 +262,10 @@ def check_places(
             "download": download,
             "code": (code or Outside()).plain(),
         }
-        for node, answer in ask(machines, look, wanted).items():
+        for node, answer in ask(machines, is_here).items():
+            if isinstance(answer, str):
+                raise ElthError(f"node {node} does not answer: {answer}")
+        for node, answer in ask(machines, look, wanted, seconds=_LOOK_SECONDS).items():
             if isinstance(answer, str):
                 raise ElthError(f"node {node} does not answer: {answer}")
             for problem in answer["problems"]:
@@ -306,8 +311,29 @@ def _marks(folders: Iterable[str]) -> Iterator[dict[str, str]]:
                 path.unlink(missing_ok=True)
 
 
-def ask(machines: Iterable[Node], question: Any, *words: Any) -> dict[Node, Any]:
-    """Call a function on every node; what it returns, or why there is no answer as text."""
+def own_node() -> str:
+    """The node of the cluster that this process is on; empty without a cluster."""
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else ""
+
+
+def is_here() -> bool:
+    """Whether a node answers at all; runs on a node."""
+    return True
+
+
+def ask(
+    machines: Iterable[Node], question: Any, *words: Any, seconds: float = _ANSWER_SECONDS
+) -> dict[Node, Any]:
+    """Call a function on every node; what it returns, or why there is no answer as text.
+
+    Args:
+        machines: the nodes.
+        question: the function, which they import by its name.
+        words: its arguments.
+        seconds: what they get for it; what has not answered by then is told to end.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -320,13 +346,14 @@ def ask(machines: Iterable[Node], question: Any, *words: Any) -> dict[Node, Any]
         here = NodeAffinitySchedulingStrategy(node.id, soft=False)
         asked: Any = remote.options(scheduling_strategy=here)
         waiting[asked.remote(hidden, question.__module__, question.__name__, words)] = node
-    ray.wait(list(waiting), num_returns=len(waiting), timeout=_ANSWER_SECONDS)
+    ray.wait(list(waiting), num_returns=len(waiting), timeout=seconds)
     answers: dict[Node, Any] = {}
     for task, node in waiting.items():
         try:
             answers[node] = ray.get(task, timeout=0)
         except ray.exceptions.GetTimeoutError:
-            answers[node] = f"nothing within {_ANSWER_SECONDS:.0f} seconds"
+            answers[node] = f"nothing within {seconds:.0f} seconds"
+            ray.cancel(task, force=True)
         except Exception as error:  # the node's, or Ray's
             lines = [line for line in str(error).splitlines() if line.strip()] or ["no reason"]
             answers[node] = lines[-1].strip()

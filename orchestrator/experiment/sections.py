@@ -478,6 +478,16 @@ class Experiment(_Checked):
                             keep=entry.keep is not None,
                         )
 
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """What the cells, and the sources of their tickets, are trained on."""
+        found: dict[str, None] = {}
+        for cell in self.cells():
+            found[cell.dataset] = None
+            if cell.source_dataset and not cell.ticket:
+                found[cell.source_dataset] = None
+        return tuple(found)
+
     def resolved(self) -> str:
         """The whole experiment as YAML, defaults included."""
         idle = {part for part in ("plugins", "variants", "tickets") if not getattr(self, part)}

@@ -165,6 +165,7 @@ class Schedule:
         self._elsewhere: dict[str, _Elsewhere] = {}
         self._redone: Counter[str] = Counter()
         self._deaths: Counter[str] = Counter()
+        self._reached: dict[str, float] = {}  # how far a stage was at most when its process died
         self._resting: dict[str, float] = {}  # jobs whose process died, and when to begin again
         self._needs: dict[str, set[str]] = defaultdict(set)  # beside the parents
         self._keep_back(again)
@@ -218,14 +219,36 @@ class Schedule:
             )
             return job
 
-    def advance(self, trial: str, index: int, fraction: float, accuracy: float | None) -> None:
-        """Note that stage ``index`` of a trial's job is so far; those before it are finished."""
+    def begin(self, trial: str) -> None:
+        """Note that there is room for a trial now: it had waited for it, and was not at work."""
+        with self._lock:
+            at = self._progress.get(trial)
+            if at is not None and at.told is None:
+                self._progress[trial] = replace(at, since=time.monotonic())
+
+    def advance(
+        self,
+        trial: str,
+        index: int,
+        fraction: float,
+        accuracy: float | None,
+        ended_at: float | None = None,
+    ) -> None:
+        """Note that stage ``index`` of a trial's job is so far; those before it are finished.
+
+        Args:
+            trial: the trial.
+            index: the stage's place in its job.
+            fraction: how far it is.
+            accuracy: test accuracy after its last epoch so far, in %.
+            ended_at: that of the stage before it, where it has just ended.
+        """
         with self._lock:
             job = self._running.get(trial)
             if job is None:
                 return
-            for stage in job.stages[:index]:
-                self._finish(trial, stage)
+            for number, stage in enumerate(job.stages[:index], 1):
+                self._finish(trial, stage, ended_at if number == index else None)
             if index < len(job.stages):
                 if fraction > 0:
                     self._elsewhere.pop(job.stages[index].key, None)  # taken over
@@ -362,7 +385,8 @@ class Schedule:
     def end(self, trial: str, why: str = "its process died") -> tuple[Stage, str] | None:
         """Note that a trial is over: if it left something undone, its process has died.
 
-        What it was at is begun again after a pause, and has failed if that happens too often.
+        What it was at is begun again after a pause, and has failed if that happens too often at
+        no further a place than before.
 
         Args:
             trial: the trial.
@@ -376,7 +400,11 @@ class Schedule:
             job, at = self._running.get(trial), self._progress.get(trial)
             left = self._left(job, at.stage) if job is not None and at is not None else ()
             if left and left[0].key not in self._failed:
-                key, died = left[0].key, self._deaths[left[0].key]
+                key = left[0].key
+                if at is not None and at.fraction > self._reached.get(key, 0.0):
+                    self._reached[key] = at.fraction
+                    self._deaths[key] = 0  # it gets on, whatever its machines do
+                died = self._deaths[key]
                 self._deaths[key] += 1
                 if died < len(_PAUSES):
                     if self._put_back(trial) is not None:
@@ -418,7 +446,7 @@ class Schedule:
                 latest=tuple(self._latest),
             )
 
-    def _finish(self, trial: str, stage: Stage) -> None:
+    def _finish(self, trial: str, stage: Stage, accuracy: float | None) -> None:
         if stage.key in self._finished or stage.key in self._ended:
             return
         self._finished.add(stage.key)
@@ -430,12 +458,8 @@ class Schedule:
             if stage.key in needs:
                 self._offer(child)
         at = self._progress[trial]
-        if (
-            at.stage.key == stage.key
-            and at.accuracy is not None
-            and at.stage.kind != "rewind_point"
-        ):
-            self._latest.appendleft((stage.title, at.accuracy))
+        if accuracy is not None and stage.kind != "rewind_point":
+            self._latest.appendleft((stage.title, accuracy))
         seconds = time.monotonic() - at.since
         if elsewhere or seconds < _PASSED_SECONDS or stage.kind == "rewind_point":
             return  # done by another driver; or short, and the first thing that a new process does

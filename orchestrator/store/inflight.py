@@ -28,7 +28,16 @@ History = list[tuple[Epoch, int]]
 
 
 class Stopped(Exception):
-    """A training ends here as its run is to end; another one goes on from its checkpoint."""
+    """A training ends here as its run is to end; another one goes on from its checkpoint.
+
+    Its text is what a person should know: that no checkpoint could be written now.
+    """
+
+
+UNWRITTEN = (
+    "stage {key} was told to end and could not write where it is ({error}): it goes on from what "
+    "was written of it before, or from its beginning"
+)
 
 
 @dataclass
@@ -131,6 +140,8 @@ class InFlight:
             checkpoint = training.checkpoint()
             self._storage.write(self.key, name, lambda path: checkpoint.write(path, about))
         except (ElthError, OSError) as error:
+            if stop:
+                raise Stopped(UNWRITTEN.format(key=self.key[:12], error=error)) from error
             self.notes.append(f"no checkpoint could be written, training goes on: {error}")
         else:
             self._written.append(name)

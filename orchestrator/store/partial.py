@@ -17,7 +17,7 @@ from typing import Any
 
 from elth.files import write_atomic
 from orchestrator.store import classes, storage
-from orchestrator.store.inflight import Stopped
+from orchestrator.store.inflight import UNWRITTEN, Stopped
 from orchestrator.store.storage import Storage
 
 _SUFFIX = ".json"
@@ -104,6 +104,8 @@ class Partial:
             name = f"{self._attempt}{_SUFFIX}"
             self._storage.write(self.key, name, lambda path: _write(path, text))
         except OSError as error:
+            if stop:
+                raise Stopped(UNWRITTEN.format(key=self.key[:12], error=error)) from error
             self.notes.append(f"what was measured so far could not be written: {error}")
         self._last = time.monotonic()
         if stop:

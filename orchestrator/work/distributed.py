@@ -19,6 +19,7 @@ from ray.train.torch import TorchTrainer
 from ray.train.torch import get_device as get_train_device
 from ray.util.queue import Queue
 
+from elth import arithmetic
 from elth.parallel import Group
 from orchestrator.plan.stage import Stage
 from orchestrator.store import storage
@@ -28,8 +29,6 @@ from orchestrator.work.rendezvous import Rendezvous, group_on
 from orchestrator.work.telling import SIGN_SECONDS
 from orchestrator.work.worker import WORKER, follow, run_job
 
-_DEATHS = 3
-"""How often a group is started anew after one of its processes died."""
 _SECONDS_ALONE = 4 * 3600
 """How long the others wait for the first worker, which may compute a criterion alone."""
 _SECONDS_OF_SUM = 600
@@ -71,7 +70,7 @@ def work(given: dict[str, Any]) -> None:
 
 def gpus_of(group: Group) -> str:
     """What the GPUs of a group are called, each name once; a numerics class has all of them."""
-    own = torch.cuda.get_device_name(group.device).encode()[:_NAME_BYTES]
+    own = arithmetic.gpu(group.device).encode()[:_NAME_BYTES]
     told = group.gather(own.ljust(_NAME_BYTES, b"\0"))
     return "+".join(sorted({one.rstrip(b"\0").decode(errors="replace") for one in told}))
 
@@ -89,8 +88,11 @@ def _live(reports: Queue, over: threading.Event) -> None:
 def fit(config: JobSettings, reports: Queue, environment: Passed) -> None:
     """Start a group for a job and wait until it is done.
 
+    A group of which a process dies ends as a whole. It is the schedule that begins its job again,
+    as it knows of each stage how far that was, and Ray Train only of the whole job.
+
     Raises:
-        Exception: Ray Train's, if the group died too often.
+        Exception: Ray Train's, if a process of the group died.
     """
     key = Stage.of(config["stages"][-1]).key
     backend, seconds = ("nccl", _SECONDS_OF_SUM) if config["gpus"] else ("gloo", _SECONDS_ALONE)
@@ -109,7 +111,7 @@ def fit(config: JobSettings, reports: Queue, environment: Passed) -> None:
         run_config=train.RunConfig(
             name=key,
             storage_path=place,
-            failure_config=train.FailureConfig(max_failures=_DEATHS),
+            failure_config=train.FailureConfig(max_failures=0),
         ),
     ).fit()
     storage.of(place).clear(key)

@@ -20,7 +20,7 @@ from orchestrator.store.address import without_credentials
 from orchestrator.store.provenance import USER as USER_NAME
 
 _PREFIXES = ("MLFLOW_", "AWS_", "AZURE_", "GOOGLE_", "GCS_")
-_ALWAYS = ("ELTH_ARITHMETIC", USER_NAME)
+_ALWAYS = ("ELTH_ARITHMETIC", "ELTH_LEASE_SECONDS", "ELTH_PATIENCE_SECONDS", USER_NAME)
 
 _OPEN_PREFIXES = ("NCCL_", "TORCH_NCCL_", "GLOO_", "UCX_")
 _OPEN = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")

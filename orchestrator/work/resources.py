@@ -81,9 +81,8 @@ def _trial_bytes(experiment: Experiment) -> int:
 
     What a batch takes in the layers of its network is not counted.
     """
-    names = {experiment.dataset, *(name for e in experiment.grid for name in e.dataset)}
     own = _GPU_PROCESS_BYTES if experiment.resources.gpus else _PROCESS_BYTES
-    return own + max(data.memory_bytes(name) for name in names)
+    return own + max(data.memory_bytes(name) for name in experiment.datasets)
 
 
 def asking(want: Resources) -> str:
@@ -191,7 +190,7 @@ def numerics(threads: int, gpus: float, way: str, workers: int = 1, device: str 
     from elth import arithmetic
 
     if not device:
-        device = torch.cuda.get_device_name() if gpus else f"cpu-{arithmetic.processor()}"
+        device = arithmetic.gpu() if gpus else f"cpu-{arithmetic.processor()}"
     parts = (device, f"torch-{torch.__version__}", f"threads-{threads}", f"workers-{workers}", way)
     return f"{'/'.join(parts)}/elth-{arithmetic.number(workers)}"
 

@@ -27,7 +27,7 @@ from orchestrator.work.job import JobSettings
 from orchestrator.work.passing import to_workers
 from orchestrator.work.reasons import Reasons
 from orchestrator.work.resources import gpus_here
-from orchestrator.work.search import AsAsked, Dying, Forget, PlanSearch, Stopping
+from orchestrator.work.search import AsAsked, Beginning, Dying, Forget, PlanSearch, Stopping
 from orchestrator.work.sharing import Turns
 from orchestrator.work.trials import GroupTrial, JobTrial
 from orchestrator.work.unstarted import Unstarted
@@ -109,8 +109,8 @@ def run(
             for number in itertools.count():
                 search = PlanSearch(schedule, stop, reasons)
                 callbacks = [
-                    *(Forget(), Dying(search, deaths), Stopping(stop, search, turns)),
-                    Unstarted(search, resources),
+                    *(Forget(), Beginning(search), Dying(search, deaths)),
+                    *(Stopping(stop, search, turns), Unstarted(search, resources)),
                 ]
                 _tune(resources, common, search, callbacks, f"{scratch}/tune-{number}")
                 schedule.give_back_all()

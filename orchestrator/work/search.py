@@ -60,7 +60,9 @@ class PlanSearch(Searcher):
         if report is None:
             return
         report = Report(*report)
-        self.schedule.advance(trial_id, report.index, report.fraction, report.accuracy)
+        self.schedule.advance(
+            trial_id, report.index, report.fraction, report.accuracy, report.ended_at
+        )
         if report.note:
             self.schedule.note(report.note)
         if report.again:
@@ -150,6 +152,19 @@ class Forget(tune.Callback):
         trial.run_metadata.metric_analysis.clear()
         trial.run_metadata.metric_n_steps.clear()
         trial.invalidate_json_state()
+
+
+class Beginning(tune.Callback):
+    """Tells the schedule when there is room for a trial, which it may have waited for for long."""
+
+    def __init__(self, search: PlanSearch) -> None:
+        self._search = search
+
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Let its first stage begin now."""
+        self._search.schedule.begin(trial.trial_id)
 
 
 class Dying(tune.Callback):

@@ -53,10 +53,13 @@ class Turns:
         if now - self._looked < _LOOK_SECONDS:
             return False
         self._looked = now
-        if not self._yields:
-            self._ask(wanted=waits > turn())
+        try:
+            if not self._yields:
+                self._ask(wanted=waits > turn())
+                return False
+            return self._others_wait() and now - self._since > turn()
+        except Exception:  # Ray's, of many kinds: the head is away for a moment
             return False
-        return self._others_wait() and now - self._since > turn()
 
     def wait(self, over: Callable[[], bool]) -> None:
         """Wait until what was asked for is placed, a turn at most, or until ``over`` says so."""

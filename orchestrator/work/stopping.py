@@ -136,8 +136,7 @@ class Stop:
             return
         self._since = self._since or time.monotonic()
         if not self._told:
-            self._told = True
-            _tell(self.name)
+            self._told = _tell(self.name)
         if not busy or time.monotonic() - self._since > GRACE_SECONDS:
             self._end(signal.SIGINT, None)
 
@@ -164,12 +163,18 @@ def watch(name: str) -> Callable[[], bool]:
     return asked
 
 
-def _tell(name: str) -> None:
+def _tell(name: str) -> bool:
+    """Tell the trials of a driver to end; whether that was said."""
     import ray
     from ray.experimental import internal_kv
 
-    if ray.is_initialized():
+    if not ray.is_initialized():
+        return True  # to nobody
+    try:
         internal_kv._internal_kv_put(name, b"1", namespace=_NAMESPACE)
+    except Exception:  # the head is away for a moment; there is another time
+        return False
+    return True
 
 
 def _is_told(name: str) -> bool:

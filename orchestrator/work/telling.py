@@ -38,6 +38,9 @@ class Report:
     """Whether it failed as the death of a process does, after which it is begun again."""
     again: tuple[str, ...] = ()
     """Keys of finished stages that are to be done again, as what they are made of is another."""
+    ended_at: float | None = None
+    """Test accuracy after the last epoch of the stage that has just ended; None of one that was
+    finished before, or has none."""
 
     @property
     def is_last(self) -> bool:

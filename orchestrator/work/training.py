@@ -10,6 +10,7 @@ from elth import networks
 from elth.checkpoints import Checkpoint
 from elth.data import Dataset
 from elth.engine import Engine
+from elth.evaluation import evaluation_batch
 from elth.networks import build
 from elth.parallel import Group
 from elth.recipes import Recipe
@@ -39,7 +40,8 @@ class Engines:
         The group is one and the same throughout a process.
         """
         spec, recipe, info = stage.params["network"], stage.recipe, data.info
-        key = (spec, info.shape, recipe, str(data.device), compile)
+        batch = evaluation_batch(info)
+        key = (spec, info.shape, batch, recipe, str(data.device), compile)
         made = self.made.pop(key, None)
         if made is None:
             network = build(spec, info.shape, generator=stream(0, "init"))

@@ -140,7 +140,7 @@ class GroupTrial(_Trial):
                 index=self._last.index,
                 failed=death.reason,
                 log=log,
-                died=_begins_again(self._error),
+                died=True,
             )
         if report is not None:
             self._last = report
@@ -177,14 +177,3 @@ class GroupTrial(_Trial):
             self._thread.join(timeout=30)
         with contextlib.suppress(ray.exceptions.RayError):
             self._reports.shutdown()
-
-
-def _begins_again(error: Exception) -> bool:
-    """Whether a group has ended of what the schedule is to try again.
-
-    That is whatever was in the way of its workers, as a port that was taken, or one of them that
-    did not come. What they raised themselves Ray Train has tried again already.
-    """
-    from ray.train import WorkerGroupError
-
-    return not isinstance(error, WorkerGroupError)

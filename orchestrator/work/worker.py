@@ -186,23 +186,24 @@ def run_job(
         return
     for index, description in enumerate(config["stages"]):
         try:
-            last = False
+            last, accuracy = False, None
             with _ending():
                 for report in _next(Stage.of(description), index == 0, config, worker, group):
                     yield replace(report, index=index + report.index)
                     last = report.is_last
+                    accuracy = accuracy if report.accuracy is None else report.accuracy
             if last:
                 break
         except (GroupError, LostGpuError):
             raise
-        except Stopped:  # the others of a group end with the run
-            yield Report(index=index, stopped=True)
+        except Stopped as stop:  # the others of a group end with the run
+            yield Report(index=index, stopped=True, note=str(stop))
             return
         except Exception as error:
             reason, again = _again(error, config, worker)
             yield Report(index=index, failed=reason, redo=again)
             break
-        yield Report(index=index + 1)
+        yield Report(index=index + 1, ended_at=accuracy)
     if group is not None:
         _share(group, None)
 

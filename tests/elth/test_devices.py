@@ -58,6 +58,21 @@ def test_too_little_memory_is_no_lost_gpu(error: Exception) -> None:
     assert not devices.lost(error)
 
 
+@pytest.mark.parametrize("full", [True, False])
+def test_no_algorithm_of_cudnn_is_a_lack_of_memory_where_the_gpu_is_full(
+    full: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says the same of what it cannot do at all."""
+    gb = 2**30
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (40 * gb, 80 * gb))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: (19 if full else 9) * gb)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 19 * gb)
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda: 0.25)
+    error = RuntimeError("GET was unable to find an engine to execute this computation")
+    assert devices.ran_out(error) is full
+
+
 def test_too_little_memory_of_a_processor_is_none_of_a_gpu() -> None:
     for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 8")):
         assert not devices.ran_out(error)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from elth import RECIPES, arithmetic, masks
 from elth.checkpoints import Checkpoint
@@ -75,6 +76,57 @@ def test_a_training_learns_and_gives_the_same_bits_twice(
         epochs = list(run)
         ends.append((repr(epochs), state_digest(run.state())))
         assert epochs[-1].test_accuracy > 70, "far above chance, which is 10"
+    assert ends[0] == ends[1]
+
+
+class _Attending(nn.Module):
+    """Attention over 512 tokens, some blocks of keys of what is fused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(1, 64)
+        self.attention = nn.MultiheadAttention(64, 2, batch_first=True)
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        tokens = self.embed(images.flatten(1).repeat(1, 8).unsqueeze(2))
+        return self.head((tokens + self.attention(tokens, tokens, tokens)[0]).mean(1))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("compile", [False, True])
+def test_attention_gives_the_same_bits_twice(compile: bool, precision: str, data: Dataset) -> None:
+    torch.manual_seed(0)
+    state = _Attending().state_dict()
+    shape = data.info.shape
+    changes: dict[str, Any] = {"length": Step(4, "ep"), "milestones": (), "batch_size": 32}
+    recipe = dataclasses.replace(RECIPES["digits_resnet"], precision=precision, **changes)
+    ends = set()
+    for _ in range(2):
+        engine = Engine(
+            _Attending(),
+            recipe,
+            data.device,
+            shape=(shape.channels, shape.size, shape.size),
+            evaluation_batch=evaluation_batch(data.info),
+            compile=compile,
+        )
+        run = Training(engine, data, recipe, seed=0, state=state)
+        list(run)
+        ends.add(state_digest(run.state()))
+    assert len(ends) == 1
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_a_graph_on_another_gpu_than_the_first_trains() -> None:
+    """A capture is of the current device unless it is told which."""
+    ends = []
+    for place in ("cuda:0", "cuda:1"):
+        run = _training(load_dataset("digits").to(place), compile=True, precision="float32")
+        epochs = list(run)
+        assert run.engine.way == "compiled-graph"
+        assert epochs[-1].test_accuracy > 70
+        ends.append(state_digest(run.state()))
     assert ends[0] == ends[1]
 
 

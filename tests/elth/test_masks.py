@@ -102,6 +102,11 @@ def test_apply_makes_exact_zeros() -> None:
     assert bool(state["a"].isnan().any())
 
 
+def test_apply_takes_weights_on_another_device_than_the_mask() -> None:
+    state = {"a": torch.ones(2, 3, device="meta"), "b": torch.ones(2)}
+    assert {one.device.type for one in masks.apply(MASK, state).values()} == {"meta", "cpu"}
+
+
 def test_apply_refuses_what_does_not_fit() -> None:
     with pytest.raises(ElthError, match="the mask names 'b', which the weights lack"):
         masks.apply(MASK, {"a": torch.ones(2, 3)})

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from elth.data import Part
 from elth.data import load as load_dataset
 from elth.errors import ElthError
 from elth.parallel import Gradients, Group, arrange_norms, group, rehearsing
+from elth.training import Training
 from tests.e2e import parallel_worker as worker
 from tests.elth import compiling_worker as compiling
 
@@ -68,6 +70,8 @@ def test_a_process_that_nothing_started(monkeypatch: pytest.MonkeyPatch) -> None
         (4, {"SLURM_LOCALID": "2", "OMPI_COMM_WORLD_LOCAL_RANK": "3"}, 2),
         (4, {"OMPI_COMM_WORLD_LOCAL_RANK": "3"}, 3),
         (1, {"SLURM_LOCALID": "2"}, 0),  # srun lets it see one
+        (1, {"LOCAL_RANK": "3", "SLURM_LOCALID": "3"}, 0),
+        (4, {"LOCAL_RANK": "3", "WORLD_SIZE": "1"}, 3),
         (4, {"WORLD_SIZE": "1"}, 0),
         (1, {}, 0),
     ],
@@ -81,6 +85,38 @@ def test_each_process_takes_a_gpu_of_its_own(
 def test_a_process_that_is_not_told_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ElthError, match="one of 2, sees 4 GPUs .* set LOCAL_RANK to its number on"):
         _gpu_of(4, {}, monkeypatch)
+
+
+def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        ElthError, match=r"is number 4 of its machine \(LOCAL_RANK\) and sees 4 GPU"
+    ):
+        _gpu_of(4, {"LOCAL_RANK": "4"}, monkeypatch)
+
+
+def test_workers_check_as_often_as_their_iterations_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the first one's clock, and all alike; by iterations alone where a check has effects."""
+    clock, given = iter((0.0, 15.0, 100.0, 100.001, 200.0, 1000.0)), []
+
+    def share(value: int) -> int:
+        given.append(value)
+        return value
+
+    monkeypatch.setattr("elth.training.time.monotonic", lambda: next(clock))
+    engine = SimpleNamespace(failed_at=lambda: -1)
+    one: Any = SimpleNamespace(
+        _group=SimpleNamespace(share=share),
+        **{"recipe": SimpleNamespace(batch_norm_group=None), "engine": engine, "_every": 100},
+    )
+    for every in (3, 100, 1):  # 3 s an iteration, next to nothing, 160 s
+        for done in range(1, 9):
+            Training._space_checks(one, done)
+        assert one._every == every
+    one.recipe.batch_norm_group = 32
+    Training._space_checks(one, 1)
+    one._group = None
+    Training._space_checks(one, 1)
+    assert given == [3, 100, 1]
 
 
 def _gpu_of(gpus: int, given: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> int | None:

@@ -96,18 +96,52 @@ def nodes_see(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Any], Any]
     """Have the nodes answer by a function of the question."""
 
     def answer_by(function: Callable[[Any], Any]) -> None:
-        def ask(machines: Iterable[Node], question: Any, *words: Any) -> dict[Node, Any]:
+        def ask(
+            asked: Iterable[Node], question: Any, *words: Any, seconds: float = 90
+        ) -> dict[Node, Any]:
+            if question is machines.is_here:
+                return dict.fromkeys(asked, True)
             assert question is look
-            return {one: function(*words) for one in machines}
+            assert seconds > 600, "a node may have datasets to fetch"
+            return {one: function(*words) for one in asked}
 
         monkeypatch.setattr(machines, "ask", ask)
+        monkeypatch.setattr(machines, "own_node", str)
 
     return answer_by
 
 
-def test_one_node_is_not_asked(tmp_path: Path) -> None:
+def test_this_node_alone_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machines, "own_node", lambda: node(1).id)
     assert check_places([node(1)], Store.of(tmp_path), None) == []
     assert check_places([node(1)], Store.of("http://host.invalid:1"), None) == []
+
+
+def test_a_single_node_that_is_another_one_is_asked(
+    tmp_path: Path, nodes_see: Callable[[Callable[[Any], Any]], None]
+) -> None:
+    """As where the driver is on a head without cores: its store would be another than theirs."""
+    nodes_see(lambda wanted: {"problems": []})
+    with pytest.raises(ElthError, match="1 of 1 nodes write to another .*runs than this machine's"):
+        check_places([node(1)], Store.of(tmp_path / "runs"), None)
+    with pytest.raises(ElthError, match="need a place that this machine and all nodes can reach"):
+        check_places([node(1)], Store.of("http://host.invalid:1"), None)
+
+
+def test_a_node_that_answers_nothing_is_not_waited_for_as_one_with_work_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Any, float]] = []
+
+    def ask(some: Iterable[Node], question: Any, *_: Any, seconds: float = 90) -> dict[Node, Any]:
+        asked.append((question, seconds))
+        return dict.fromkeys(some, "nothing within 90 seconds")
+
+    monkeypatch.setattr(machines, "ask", ask)
+    monkeypatch.setattr(machines, "own_node", str)
+    with pytest.raises(ElthError, match="node n1 .* does not answer: nothing within 90 seconds"):
+        check_places(TWO, Store.of(tmp_path), None)
+    assert asked == [(machines.is_here, 90)]
 
 
 def test_a_shared_directory_will_do(
@@ -154,9 +188,9 @@ def test_a_node_that_does_not_answer(
 
 
 def test_servers_and_databases(tmp_path: Path) -> None:
-    with pytest.raises(ElthError, match="the store postgresql://h/db is a database, and of a clus"):
+    with pytest.raises(ElthError, match="the store postgresql://h/db is a database, and each nod"):
         check_places(TWO, Store.of("postgresql://me:pw@h/db"), str(tmp_path))
-    with pytest.raises(ElthError, match="checkpoints of trainings in progress need a place that a"):
+    with pytest.raises(ElthError, match="checkpoints of trainings in progress need a place that t"):
         check_places(TWO, Store.of("http://tracker:5000"), None)
 
 

@@ -206,6 +206,45 @@ def test_what_a_process_that_died_was_at_is_begun_again_after_a_pause(
     assert found.is_over
 
 
+def test_a_stage_that_gets_on_between_deaths_does_not_fail(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On machines that are taken away again and again each attempt goes on from a checkpoint."""
+    monkeypatch.setattr(schedule, "_PAUSES", (1.0, 10.0, 30.0))
+    stages = _chain("a", 2)
+    found = Schedule(_plan(*stages), (), {}, slots=1)
+    for trial in range(12):
+        assert found.take(str(trial)) is not None
+        found.advance(str(trial), 0, (trial + 1) / 20, None)
+        assert found.end(str(trial)) is None
+        clock.now += 100
+    for trial in range(12, 14):  # the first of four at one place was the last of these
+        assert found.take(str(trial)) is not None
+        found.advance(str(trial), 0, 0.5, None)
+        assert found.end(str(trial)) is None
+        clock.now += 100
+    assert found.take("14") is not None
+    assert found.end("14") == (stages[0], "4 times: its process died")
+
+
+def test_the_time_of_waiting_for_room_is_none_of_a_training(clock: Clock) -> None:
+    chain = _chain("c", 4)
+    found = Schedule(_plan(*chain), (), {}, slots=1)
+    found.take("0")
+    clock.now += 3600  # its machine is busy with others
+    found.begin("0")
+    found.begin("ghost")
+    found.advance("0", 0, 0.5, None)
+    found.begin("0")  # it has begun, and this changes nothing
+    for number in range(1, 4):
+        clock.now += 10
+        found.advance("0", number, 0.5, 50.0)
+    assert found.snapshot().running[0].expected == pytest.approx(10, rel=0.01)
+    left = found.snapshot().seconds_left
+    assert left is not None
+    assert left < 60
+
+
 def test_a_stage_that_failed_before_is_not_done_again() -> None:
     stages, built = _tree()
     found = Schedule(built, [stages[0].key], {stages[1].key: "infinite", "other": ""}, slots=9)
@@ -783,8 +822,8 @@ def test_the_latest_results_are_told_the_last_one_first() -> None:
     made.advance("0", 0, 0.5, 12.0)  # of a rewind point nobody asks
     for number in range(1, 6):
         made.advance("0", number, 0.0, None)
-        made.advance("0", number, 1.0, 90.0 + number)
-        made.advance("0", number + 1, 0.0, None)
+        made.advance("0", number, 0.5, 12.0)  # between is no result
+        made.advance("0", number + 1, 0.0, None, 90.0 + number)
     latest = [(stages[number].title, 90.0 + number) for number in (5, 4, 3)]
     assert list(made.snapshot().latest) == latest
 

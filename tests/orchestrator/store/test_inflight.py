@@ -15,7 +15,7 @@ from orchestrator import plan
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.stage import Stage
 from orchestrator.store.address import Store
-from orchestrator.store.inflight import InFlight
+from orchestrator.store.inflight import InFlight, Stopped
 from orchestrator.store.tracker import Tracker
 from orchestrator.work.telling import Report
 from orchestrator.work.worker import Worker, run_job
@@ -190,3 +190,11 @@ def test_where_none_can_be_written_training_goes_on(tmp_path: Path) -> None:
     (note,) = flight.notes
     assert note.startswith("no checkpoint could be written, training goes on: ")
     assert flight.newest() is None
+
+
+def test_where_none_can_be_written_at_the_end_of_a_run_that_is_said(tmp_path: Path) -> None:
+    tmp_path.joinpath("k" * 64).write_text("a file where the folder should be")
+    flight = _flight(tmp_path)
+    flight.stop = lambda: True
+    with pytest.raises(Stopped, match=r"stage kkkkkkkkkkkk was told to end and could not write"):
+        flight.save_if_due(_training())

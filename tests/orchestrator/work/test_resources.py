@@ -103,7 +103,7 @@ def test_a_machine_that_is_too_small_is_refused_with_the_numbers(
 
 
 def test_the_kind_of_gpu_is_its_name_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "H")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert resources.kind_here() == "H"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -137,7 +137,7 @@ def test_numerics_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rest == f"torch-{torch.__version__}/threads-2/workers-1/eager/elth-{version}"
     many = [numerics(1, 0, "eager", count).rpartition("/")[2] for count in (1, 2, 3)]
     assert many == [f"elth-{version}", f"elth-{version}", f"elth-{version + 1}"]
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "H")
     assert numerics(1, 0.5, "eager").startswith("H/torch-")
     assert numerics(1, 1, "eager", 2) == numerics(1, 1, "eager", 2, "H")
     assert numerics(1, 1, "eager", 2, "A+H").startswith("A+H/torch-")

@@ -21,7 +21,7 @@ from orchestrator.plan.schedule import Schedule
 from orchestrator.plan.stage import Stage
 from orchestrator.work.deaths import Death, Deaths
 from orchestrator.work.reasons import Reasons
-from orchestrator.work.search import AsAsked, Dying, Forget, PlanSearch, Stopping
+from orchestrator.work.search import AsAsked, Beginning, Dying, Forget, PlanSearch, Stopping
 from orchestrator.work.stopping import Stop
 from orchestrator.work.telling import Report
 from orchestrator.work.trials import JobTrial
@@ -285,7 +285,8 @@ def test_nothing_goes_through_all_trials_at_each_event(finished: Finished) -> No
     trials = Unread()
     controller = SimpleNamespace(get_trials=lambda: trials)
     AsAsked().choose_trial_to_run(controller)
-    for callback in (Forget(), Dying(search, Deaths()), Stopping(stop, search, None)):
+    dying, stopping = Dying(search, Deaths()), Stopping(stop, search, None)
+    for callback in (Forget(), Beginning(search), dying, stopping):
         callback.on_step_begin(0, trials)
         callback.on_step_end(0, trials)
     stop._signalled(signal.SIGTERM, None)

@@ -49,6 +49,24 @@ def test_small_trials_make_room_after_a_turn_of_their_own(head: Head) -> None:
     assert not small.look(waits=0), "looked a moment ago"
 
 
+def test_a_head_that_is_away_is_asked_another_time(
+    head: Head, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise ConnectionError("the head is away")
+
+    small, large = Turns("small", yields=True), Turns("large", yields=False)
+    with monkeypatch.context() as patched:
+        for name in ("_put", "_requests"):
+            patched.setattr(sharing, name, away)
+        head.sleep(500)
+        assert not large.look(waits=500)
+        assert not small.look(waits=0)
+    head.sleep(5)
+    large.look(waits=505)
+    assert head.requests
+
+
 def test_waiting_ends_with_the_request(head: Head) -> None:
     small = Turns("small", yields=True)
     head.requests["large"] = "1"

@@ -25,7 +25,12 @@ def handlers() -> Iterator[None]:
 def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The drivers whose trials were told to end."""
     drivers: list[str] = []
-    monkeypatch.setattr(stopping, "_tell", drivers.append)
+
+    def tell(name: str) -> bool:
+        drivers.append(name)
+        return True
+
+    monkeypatch.setattr(stopping, "_tell", tell)
     return drivers
 
 
@@ -61,6 +66,24 @@ def test_the_first_signal_lets_trials_end(
     assert (told, ended) == (["me/0"], [])
     stop.look(busy=False)
     assert len(ended) == 1
+
+
+def test_trials_are_told_again_where_the_head_did_not_hear_it(
+    stop: Stop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of it would end the whole run, in the middle of its end."""
+    heard = iter((ConnectionError("away"), None))
+
+    def put(*_: object, **__: object) -> None:
+        if (error := next(heard)) is not None:
+            raise error
+
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    monkeypatch.setattr("ray.experimental.internal_kv._internal_kv_put", put)
+    signal.raise_signal(signal.SIGTERM)
+    for _ in range(3):
+        stop.look(busy=True)
+    assert next(heard, "told twice") == "told twice"
 
 
 def test_trials_that_take_too_long_are_not_waited_for(
@@ -101,7 +124,7 @@ def test_what_is_ignored_stays_ignored() -> None:
 def test_without_ray_nobody_is_told_and_nobody_asks() -> None:
     asked = stopping.watch("me")
     assert asked() is False
-    stopping._tell("me")
+    assert stopping._tell("me") is True
     assert stopping.watch("me")() is False
 
 

@@ -643,6 +643,16 @@ def test_a_network_that_is_used_again_leaves_no_trace(built: Plan, digits: Datas
     assert list(engines.made.values()) == [engine]
 
 
+def test_an_engine_is_of_one_batch_of_evaluation(built: Plan) -> None:
+    """Compiled code is of one size: else the last bits would tell which dataset was before."""
+    engines, start = Engines(), of_kind(built, "rewind_point")[0]
+    found = {
+        id(engines.get(start, load_dataset(name), compile=False))
+        for name in ("digits", "digits(hold_out=300)", "digits")
+    }
+    assert len(found) == len(engines.made) == 2
+
+
 def test_a_process_keeps_few_engines(digits: Dataset) -> None:
     engines, made = Engines(), []
     for length in range(2, 12):
