@@ -296,6 +296,7 @@ def _estimate(
     from orchestrator import plan as plans
     from orchestrator.plan import estimating
     from orchestrator.plan.walking import Course
+    from orchestrator.store import classes
     from orchestrator.work import timing
     from orchestrator.work.resources import local_slots
 
@@ -316,11 +317,13 @@ def _estimate(
             source, took = "timed", time.monotonic() - began
     elif todo:
         networks = {stage.params["network"] for stage in part.stages.values()}
+        want = experiment.resources
         timed = (
             (one.stage, one.seconds)
             for one in tracked
             if one.status == "finished" and one.seconds is not None
             if one.stage.params["network"] in networks
+            if classes.takes_as_long(one.numerics, gpus=want.gpus, workers=want.workers)
         )
         if (costs := estimating.costs_by_finished(todo, timed)) is not None:
             source = "store"

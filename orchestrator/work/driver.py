@@ -27,7 +27,7 @@ from orchestrator.report.cells import collect
 from orchestrator.report.flops import known
 from orchestrator.report.flops_forms import told
 from orchestrator.store import redo as again
-from orchestrator.store import trash, variants
+from orchestrator.store import classes, trash, variants
 from orchestrator.store.address import Store
 from orchestrator.store.away import patiently
 from orchestrator.store.content import Change
@@ -358,7 +358,13 @@ def _speed(
     experiment: Experiment, plan: Plan, tracked: Sequence[Tracked], todo: Sequence[Stage]
 ) -> float | None:
     """Seconds that a unit of work takes here: by the store, or by steps that were timed before."""
-    speed = seconds_per_work(tracked, plan)
+    want = experiment.resources
+    alike = (
+        one
+        for one in tracked
+        if classes.takes_as_long(one.numerics, gpus=want.gpus, workers=want.workers)
+    )
+    speed = seconds_per_work(alike, plan)
     if speed is None and todo:
         timed = pace(todo, timing.known(experiment, todo))
         speed = None if timed is None else timed[0]
