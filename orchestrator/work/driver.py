@@ -26,8 +26,8 @@ from orchestrator.report.analysis_forms import analyses_tables
 from orchestrator.report.cells import collect
 from orchestrator.report.flops import known
 from orchestrator.report.flops_forms import told
-from orchestrator.store import redo as again
 from orchestrator.store import classes, trash, variants
+from orchestrator.store import redo as again
 from orchestrator.store.address import Store
 from orchestrator.store.away import patiently
 from orchestrator.store.content import Change
