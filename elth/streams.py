@@ -101,6 +101,8 @@ def stream(seed: int, purpose: str, epoch: int = 0, noise: Noise = COMMON) -> to
 
 def seed_defaults(number: int, device: torch.device) -> None:
     """Seed what PyTorch draws from by default, on the CPU and on a device, and on no other."""
+    import torch
+
     torch.default_generator.manual_seed(number)
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index

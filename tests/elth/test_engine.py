@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -230,6 +231,7 @@ def test_too_little_memory_is_no_reason_for_a_slower_way(
     engine._images = torch.zeros(64, 1, 8, 8)
     engine._labels = torch.zeros(64, dtype=torch.int64)
     monkeypatch.setattr(torch.cuda, "Stream", broken)
+    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
     with pytest.raises(type(error), match="out of memory"):
         engine._recorded()
     assert engine.note == ""

@@ -215,7 +215,7 @@ def test_accuracies_are_told_in_lines_once_and_a_slow_stage_only_where_it_is_slo
     with Progress(schedule, Console(file=file, width=60), "shown"):
         schedule.take("0")
         schedule.advance("0", 1, 1.0, 87.5)
-        schedule.advance("0", 2, 0.5, 50.0)
+        schedule.advance("0", 2, 0.5, 50.0, 87.5)
         assert file.told.wait(20)
         schedule.advance("0", 4, 0.0, None)
         schedule.end("0")

@@ -688,14 +688,19 @@ def test_workers_meet_wherever_the_first_one_may_have_waited_for_the_storage(
     grid = [{"method": "dense", "network": TINY}]
     found = tiny("together", seeds=[16], grid=grid, recipe={**RECIPE, "length": "3ep"})
     config = job_config(store, found, list(plan.build(found).stages.values()))
+
+    def share(self: Group, value: Any = None) -> Any:
+        tasks.append(value)
+        return value
+
     try:
         with monkeypatch.context() as first:
-            first.setattr(Group, "share", lambda self, value=None: tasks.append(value))
+            first.setattr(Group, "share", share)
             assert not any(report.failed for report in run_job(config, Worker(), group))
         assert tasks[-1] is None, "the end"
         first_met, met[:] = [*met], []
         todo = iter(tasks)
-        monkeypatch.setattr(Group, "share", lambda self: next(todo))
+        monkeypatch.setattr(Group, "share", lambda self, value=None: next(todo))
         follow(config, Worker(), group)
     finally:
         dist.destroy_process_group()
