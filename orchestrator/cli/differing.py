@@ -20,6 +20,7 @@ from orchestrator.cli.common import (
     store_option,
 )
 from orchestrator.experiment.shipped import is_shipped
+from orchestrator.store.content import spell_seeds
 
 if TYPE_CHECKING:
     from orchestrator.plan.comparing import Cells, Comparison, Difference, Side
@@ -230,8 +231,7 @@ def _print_cells(where: str, cells: Iterable[Cells]) -> None:
         _say(f"Cells {where}: {sum(len(one.seeds) for one in some)}")
     told: list[str] = []
     for one in some[:_LISTED]:
-        seeds = ", ".join(str(seed) for seed in one.seeds)
-        _say(f"    {one.title}, seed{'s' if len(one.seeds) > 1 else ''} {seeds}")
+        _say(f"    {one.title}, {spell_seeds(one.seeds)}")
         before, told = told, [_changed(why) for why in one.why]
         if told and told != before:
             _say(f"        {'; '.join(told)}")

@@ -363,11 +363,11 @@ _HOW = {
 def _print_plan(found: Outlook) -> None:
     from orchestrator import plan as plans
     from orchestrator.plan.costs import duration
+    from orchestrator.store.content import spell_seeds
 
     experiment = found.experiment
     table = Table(
-        title=f"{experiment.name}: {experiment.dataset}, seeds "
-        f"{', '.join(str(seed) for seed in experiment.seeds)}",
+        title=f"{experiment.name}: {experiment.dataset}, {spell_seeds(experiment.seeds)}",
         title_justify="left",
     )
     table.add_column("stage")

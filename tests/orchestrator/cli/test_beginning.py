@@ -159,7 +159,7 @@ def test_the_schema_is_printed() -> None:
 
 def test_a_config_is_planned_by_its_name() -> None:
     done = _elth("plan", "fig6_cifar_resnets", "scale=smoke").output
-    assert "fig6_cifar_resnets-smoke: digits, seeds 0" in done
+    assert "fig6_cifar_resnets-smoke: digits, seed 0" in done
     assert not Path("runs").exists()
 
 

@@ -379,7 +379,7 @@ def test_a_plan_at_a_scale(elth: Elth, tmp_path: Path) -> None:
     full, smoke = (elth("plan", path, f"scale={scale}").out for scale in ("full", "smoke"))
     assert "large: cifar10, seeds 0, 1, 2" in full
     assert _table(full)["round"][0] == "42"
-    assert "large-smoke: digits, seeds 0" in smoke
+    assert "large-smoke: digits, seed 0" in smoke
     assert _table(smoke)["round"][0] == "3"
 
 

@@ -48,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_plan_is_printed_in_any_encoding(folder: Path, variables: dict[str, str]) -> None:
     done = _elth(folder, "plan", "x.yaml", **variables)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert b"x: digits, seeds 0" in done.stdout
+    assert b"x: digits, seed 0" in done.stdout
     missing = _elth(folder, "plan", "Zürich→.yaml", **variables)
     assert missing.returncode == 2
     assert b"Traceback" not in missing.stderr
