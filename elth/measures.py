@@ -6,6 +6,7 @@ What they compute is in ``elth.analysis``; ``elth.analysis.measure`` does one by
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
@@ -15,6 +16,8 @@ from elth.errors import ElthError, unknown
 
 NETWORK, PAIR, LINE = "network", "pair", "line"
 """What a measure looks at: one trained network, two of them, or all rounds of a line."""
+FIRST, ALL = "first", "all"
+"""Of which of them it looks at what they were trained from, too."""
 
 PARTS = ("both", "train", "test")
 BATCH_NORMS = ("interpolate", "recompute")
@@ -36,6 +39,8 @@ def abscissae(points: int, low: float = 0.0, high: float = 1.0) -> tuple[float, 
     """
     if points < 2:
         raise ElthError(f"a path has two ends, so at least 2 points; found points {points}")
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ElthError(f"a path runs between two numbers, found {low:g} to {high:g}")
     start, end = Fraction(str(low)), Fraction(str(high))
     found = tuple(float(start + (end - start) * i / (points - 1)) for i in range(points))
     if 0.0 not in found or 1.0 not in found:
@@ -198,6 +203,8 @@ class Measure:
     needs_data: bool = False
     needs_rate: bool = False
     """Whether it must know which fraction of the weights the next pruning takes."""
+    starts: str = ""
+    """Of which it looks at the weights that trainings began with: ``FIRST``, ``ALL`` or none."""
     version: int = 1
     """Raised when it comes to mean something else; see ``version_of``."""
     about: str
@@ -227,6 +234,7 @@ MEASURES: dict[str, Measure] = {
     "signs": Measure(looks_at=PAIR, about="signs that surviving weights of two networks share"),
     "distances": Measure(
         looks_at=LINE,
+        starts=FIRST,
         about="angular distance, cosine similarity and Euclidean distances of all pairs of rounds "
         "and of the weights that they start from",
     ),
@@ -241,7 +249,9 @@ MEASURES: dict[str, Measure] = {
     "effective": Measure(
         looks_at=LINE, about="weights on some path from input to output, and dead units"
     ),
-    "travel": Measure(looks_at=LINE, about="how far the weights of each round have come"),
+    "travel": Measure(
+        looks_at=LINE, starts=ALL, about="how far the weights of each round have come"
+    ),
     "curvature": Measure(
         looks_at=NETWORK,
         settings=OnCurvature,
@@ -260,6 +270,19 @@ def measure_of(name: str) -> Measure:
     if name not in MEASURES:
         raise unknown("measure", name, MEASURES)
     return MEASURES[name]
+
+
+def starts_of(name: str, count: int) -> range:
+    """Of how many networks, by their numbers, a measure looks at what they were trained from.
+
+    Example:
+        >>> starts_of("distances", 3), starts_of("travel", 3), starts_of("signs", 2)
+        (range(0, 1), range(0, 3), range(0, 0))
+
+    Raises:
+        ElthError: there is no such measure.
+    """
+    return range({FIRST: min(1, count), ALL: count}.get(measure_of(name).starts, 0))
 
 
 def check_count(name: str, count: int) -> None:
@@ -326,7 +349,7 @@ def numbers(name: str, result: Mapping[str, Any]) -> dict[str, float]:
         names = ("iou", "expected", "excess") if name == "overlap" else ("agreement",)
         found = {kind: result["pooled"][kind] for kind in names}
     elif name == "curvature":
-        found = {kind: result[kind] for kind in ("top", "trace")}
+        found = {kind: result[kind] for kind in ("top", "residual", "trace", "trace_sd")}
     return _defined(found)
 
 

@@ -26,6 +26,8 @@ WEIGHTS = ("rewind", "init", "trained", "finetune")
   rewind point: learning-rate rewinding (Renda et al. 2020, section 3).
 - ``finetune``: they stay, and are trained on at the recipe's last learning rate (Han et al. 2015).
 """
+STAY = ("trained", "finetune")
+"""Those of them with which a round starts from where the round before has ended."""
 REPEL_FROM = ("all", "previous")
 """Which earlier trained rounds repel a round: all, or the last (Maene et al. 2021, figure 17)."""
 NOISES = ("common", "round")

@@ -206,7 +206,7 @@ class Curvature:
     dimension: int
     """How many weights the mask keeps."""
     top: float
-    """Eigenvalue of the largest magnitude."""
+    """Eigenvalue of the largest magnitude; NaN of a mask that keeps nothing."""
     residual: float
     """Distance from it within which an eigenvalue lies for sure."""
     steps: int
@@ -214,15 +214,22 @@ class Curvature:
     probes: tuple[float, ...]
     """Estimates of the trace."""
 
+    def __post_init__(self) -> None:
+        """A mask that keeps nothing has no eigenvalue."""
+        if not self.dimension:
+            object.__setattr__(self, "top", math.nan)
+            object.__setattr__(self, "residual", math.nan)
+
     @property
     def trace(self) -> float:
-        """Mean of the estimates; NaN without one."""
-        return statistics.fmean(self.probes) if self.probes else math.nan
+        """Mean of the estimates; NaN without one, and of a mask that keeps nothing."""
+        return statistics.fmean(self.probes) if self.probes and self.dimension else math.nan
 
     @property
     def trace_sd(self) -> float:
-        """Standard deviation of the estimates; NaN of fewer than two."""
-        return statistics.stdev(self.probes) if len(self.probes) > 1 else math.nan
+        """Standard deviation of the estimates; NaN of fewer than two, or where trace is."""
+        enough = len(self.probes) > 1 and self.dimension
+        return statistics.stdev(self.probes) if enough else math.nan
 
     def plain(self) -> dict[str, Any]:
         """All of it as JSON values; None for what is not a number."""

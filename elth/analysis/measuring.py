@@ -6,6 +6,7 @@ goes on and comes to the same.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -39,8 +40,9 @@ from elth.measures import (
     check_count,
     measure_of,
     settings_of,
+    starts_of,
 )
-from elth.networks import build
+from elth.networks import blueprint, build
 from elth.recipes import Recipe
 from elth.specs import DataShape, Spec
 from elth.streams import stream
@@ -58,10 +60,11 @@ class Subject:
     mask: Mask
     trained: State
     """The state dict at the end of its training; pruned weights are zero."""
-    start: State
-    """The state dict that it was trained from, not masked."""
     recipe: Recipe
     """How it was trained."""
+    start: State | None = None
+    """The state dict that it was trained from, not masked, for a measure that looks at it
+    (``elth.measures.starts_of``)."""
     rate: float | str = 0.2
     """The fraction of its weights that the next pruning takes."""
 
@@ -102,15 +105,21 @@ def measure(
         raise ElthError(f"measure {name} compares trainings of one network, found {told}")
     if known.needs_data and data is None:
         raise ElthError(f"measure {name} needs the dataset")
+    if any(subjects[number].start is None for number in starts_of(name, len(subjects))):
+        raise ElthError(f"measure {name} needs the weights that trainings began with: give start")
     return _MEASURES[name](subjects, chosen, data, saved or {})
 
 
-def _evaluator(subject: Subject, chosen: OnImages, data: Dataset | None) -> Evaluator:
+def _evaluator(subjects: Sequence[Subject], chosen: OnImages, data: Dataset | None) -> Evaluator:
+    """What looks at networks as they were trained; in float32 those of unlike precisions."""
     assert data is not None
+    recipe = subjects[0].recipe
+    if len({one.recipe.precision for one in subjects}) > 1:
+        recipe = dataclasses.replace(recipe, precision="float32")
     return Evaluator(
-        subject.network,
+        subjects[0].network,
         data,
-        subject.recipe,
+        recipe,
         on=cast(Any, chosen.on),
         images=chosen.images,
         batch_norm=cast(Any, chosen.batch_norm),
@@ -125,7 +134,7 @@ def _barrier(
     first, second = subjects
     at = abscissae(chosen.points, chosen.low, chosen.high)
     curve = Curve.of(saved.get("points", ()))
-    evaluator = _evaluator(first, chosen, data)
+    evaluator = _evaluator(subjects, chosen, data)
     for point in along(first.trained, second.trained, curve.left(at), evaluator):
         curve = Curve((*curve.points, point))
         yield len(curve.points) / len(at), {"points": curve.plain()}
@@ -140,7 +149,7 @@ def _functions(
     subjects: Sequence[Subject], chosen: Settings, data: Dataset | None, saved: Mapping[str, Any]
 ) -> _Steps:
     assert isinstance(chosen, OnImages)
-    evaluator = _evaluator(subjects[0], chosen, data)
+    evaluator = _evaluator(subjects, chosen, data)
     found: dict[str, Any] = dict(saved)
     for part in chosen.on:
         if part not in found:
@@ -158,7 +167,7 @@ def _damage(
     first, second = subjects
     removed = norm_removed(first.trained, first.mask, second.mask).plain()
     yield 0.1, {}
-    evaluator = _evaluator(first, chosen, data)
+    evaluator = _evaluator(subjects[:1], chosen, data)  # the second gives its mask alone
     return {**projection_damage(first.trained, second.mask, evaluator).plain(), "removed": removed}
 
 
@@ -231,7 +240,7 @@ def _thresholds(subjects: Sequence[Subject], _: Settings) -> dict[str, Any]:
     for one in subjects:
         kept = masks.nonzeros(one.mask)
         pruned = kept - kept_after(one.rate, 1, kept)
-        unpruned = getattr(_made(one).anatomy, "unpruned", ())
+        unpruned = blueprint(one.network, one.shape).anatomy.unpruned
         whole = masks.nonzeros({name: one.mask[name] for name in unpruned})
         pruned = pruned if pruned <= kept - whole else 0  # no further pruning is possible
         threshold = pruning_threshold(one.trained, one.mask, pruned=pruned, unpruned=unpruned)
@@ -240,17 +249,16 @@ def _thresholds(subjects: Sequence[Subject], _: Settings) -> dict[str, Any]:
 
 
 def _effective(subjects: Sequence[Subject], _: Settings) -> dict[str, Any]:
-    found = [effective_sparsity(_made(one), one.mask, one.shape) for one in subjects]
+    network = build(
+        subjects[0].network, subjects[0].shape, generator=stream(0, "init")
+    )  # of all alike: its weights do not matter
+    found = [effective_sparsity(network, one.mask, one.shape) for one in subjects]
     return {"rounds": [one.plain() for one in found]}
 
 
 def _travel(subjects: Sequence[Subject], _: Settings) -> dict[str, Any]:
-    found = [distance_travelled(one.start, one.trained, one.mask) for one in subjects]
+    found = [distance_travelled(one.start or {}, one.trained, one.mask) for one in subjects]
     return {"rounds": [one.plain() for one in found]}
-
-
-def _made(subject: Subject) -> Any:
-    return build(subject.network, subject.shape, generator=stream(0, "init"))
 
 
 _MEASURES: Mapping[str, Callable[..., _Steps]] = {

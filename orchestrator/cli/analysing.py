@@ -107,14 +107,9 @@ def _check_device(device: str) -> None:
 
 def _done(found: Inquiry, root: Path, device: str) -> dict[str, Any]:
     """What the measure comes to; its progress is shown in a terminal."""
-    from elth import data
-    from orchestrator.plan.stage import dataset_of
-    from orchestrator.work.analysing import needs_data
-
-    dataset = None
-    if needs_data(found.stage):
-        dataset = data.load(dataset_of(found.stage), root).to(device)
-    steps: Generator[tuple[float, Mapping[str, Any]], None, dict[str, Any]] = found.steps(dataset)
+    steps: Generator[tuple[float, Mapping[str, Any]], None, dict[str, Any]] = found.steps(
+        found.dataset(root, device)
+    )
     with Progress(console=out, transient=True, disable=not out.is_terminal) as shown:
         task = shown.add_task(str(found.stage.params["measure"]), total=1.0)
         while True:
@@ -140,11 +135,13 @@ def _print(plain: Mapping[str, Any]) -> None:
         line = f"  {one['title']} (run {one['run'][:8]})"
         out.print(line, highlight=False, markup=False, soft_wrap=True)
     result, table = plain["result"], Table()
-    if plain["numbers"]:
-        table.add_column("number")
-        table.add_column("value", justify="right")
-        for name, value in plain["numbers"].items():
-            table.add_row(name, _spelled(value))
+    if plain["measure"] == "distances":  # of which the last is what the first starts from
+        places = [str(number) for number, _ in enumerate(titles, start=1)]
+        table.add_column("angular distance")
+        for place in (*places, "start"):
+            table.add_column(place, justify="right")
+        for place, row in zip((*places, "start"), result["angular"], strict=True):
+            table.add_row(place, *(_spelled(one) for one in row))
     elif "rounds" in result:
         names = [name for name, one in result["rounds"][0].items() if _is_single(one)]
         table.add_column("of")
@@ -152,13 +149,13 @@ def _print(plain: Mapping[str, Any]) -> None:
             table.add_column(name, justify="right")
         for title, one in zip(titles, result["rounds"], strict=True):
             table.add_row(title, *(_spelled(one[name]) for name in names))
-    else:  # distances, of which the last is what the first starts from
-        places = [str(number) for number, _ in enumerate(titles, start=1)]
-        table.add_column("angular distance")
-        for place in (*places, "start"):
-            table.add_column(place, justify="right")
-        for place, row in zip((*places, "start"), result["angular"], strict=True):
-            table.add_row(place, *(_spelled(one) for one in row))
+    else:
+        table.add_column("number")
+        table.add_column("value", justify="right")
+        for name, value in plain["numbers"].items():
+            table.add_row(name, _spelled(value))
+        if not plain["numbers"]:
+            table.add_row("none is defined", "-")
     out.print(table)
 
 

@@ -39,7 +39,7 @@ class Selection(Section):
     transform: Annotated[tuple[str, ...], OneOrMore] = ()
     """As cells write it."""
     round: Annotated[tuple[Whole, ...], OneOrMore] = ()
-    """Whole rounds."""
+    """Whole rounds; what has an exact sparsity is of none."""
     sparsity: Annotated[tuple[Number, ...], OneOrMore] = ()
     """Exact sparsities, between those of whole rounds."""
     ticket: Annotated[tuple[str, ...], OneOrMore] = ()
@@ -81,6 +81,8 @@ class Selection(Section):
 
     def has(self, labels: Mapping[str, Any]) -> bool:
         """Whether a cell is selected, by the labels of its stage."""
+        if self.round and not self.sparsity and labels.get("target"):
+            return False  # its round is only the one whose rewind point and noise it has
         usual = {"ticket": "", "variant": "", "noise": 0, "target": ""}
         return all(labels.get(a, usual.get(a)) in values for a, values in self.axes.items())
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Any
 
+from elth import ways
 from elth.errors import ElthError
-from elth.measures import LINE, PAIR, measure_of, settings_of, version_of
+from elth.measures import LINE, PAIR, measure_of, settings_of, starts_of, version_of
 from orchestrator.experiment.analyses import Analysis, Selection
-from orchestrator.plan.stage import ANALYSIS, LOOKS_AT, MEASURE, NOISE, VARIANT, Stage
+from orchestrator.plan.stage import ANALYSIS, LOOKS_AT, MEASURE, NOISE, PAIRED, VARIANT, Stage
 
 _AXES = (
     *("network", "dataset", "method", "source", "transform", "round", "target"),
@@ -133,6 +134,23 @@ def _matched(
                     yield cell, other
 
 
+def weights_of(analysis: Stage, stages: Mapping[str, Stage]) -> Iterator[str]:
+    """Keys of the stages whose trained weights an analysis looks at.
+
+    They are its parents, and of those that it is to compare with what they were trained from, and
+    that were not rewound, the round before.
+
+    Args:
+        analysis: the analysis.
+        stages: what is known of its parents, by key.
+    """
+    yield from analysis.parents
+    for number in starts_of(analysis.params["measure"], len(analysis.parents)):
+        one = stages.get(analysis.parents[number])
+        if one is not None and one.params.get("weights") in ways.STAY:
+            yield one.parents[-1]
+
+
 def check_alike(stages: Sequence[Stage]) -> None:
     """Refuse to compare trainings of different networks or datasets.
 
@@ -172,9 +190,16 @@ def _stage(analysis: Analysis, group: Sequence[_Cell], rates: Mapping[str, float
             "round": last["round"],
             MEASURE: analysis.measure,
             LOOKS_AT: _looked_at(group),
+            **({PAIRED: _apart(group)} if known.looks_at == PAIR else {}),
             **more,
         },
     )
+
+
+def _apart(group: Sequence[_Cell]) -> list[dict[str, Any]]:
+    """Of each cell of a group the axes in which they differ."""
+    differ = [axis for axis in _AXES if len({cell[axis] for cell in group}) > 1]
+    return [{axis: cell[axis] for axis in differ} for cell in group]
 
 
 def _looked_at(group: Sequence[_Cell]) -> str:

@@ -39,7 +39,7 @@ from orchestrator.plan.graph import Plan
 from orchestrator.plan.imported import check_iteration, imported
 from orchestrator.plan.limits import MOST_STAGES, check_count, check_names
 from orchestrator.plan.sparse import check_sparse
-from orchestrator.plan.stage import NOISE, VARIANT, Stage, data_labels, info_of, named
+from orchestrator.plan.stage import NOISE, PAIRED, VARIANT, Stage, data_labels, info_of, named
 from orchestrator.plan.stage import SPARSE as SPARSE_TRAINING
 from orchestrator.plan.transforming import transform
 
@@ -142,7 +142,8 @@ class _Gathered:
 
 def _place(labels: Mapping[str, Any]) -> tuple[Any, ...]:
     """What cells are told apart by; one training may be several, as a round and its sparsity."""
-    return (*Axes.of(labels), labels.get("seed"))
+    pair = (tuple(one.items()) for one in labels.get(PAIRED, ()))
+    return (*Axes.of(labels), labels.get("seed"), *pair)
 
 
 class _Builder:

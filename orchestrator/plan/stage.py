@@ -40,6 +40,8 @@ VARIANT, NOISE = "variant", "noise"
 """Labels of what is of a variant of the experiment, and of twins."""
 MEASURE, LOOKS_AT = "measure", "looks_at"
 """Labels of an analysis: what is measured, and of what, as ``rounds 3 and 4``."""
+PAIRED = "pair"
+"""Label of an analysis of two networks: of each the axes in which they differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +202,28 @@ def data_labels(info: DatasetInfo) -> dict[str, Any]:
     shape = [info.shape.channels, info.shape.size, info.shape.classes]
     place = {"place": info.name} if info.name != info.title else {}
     return {**place, SHAPE: shape, SIZES: [info.train_size, info.test_size]}
+
+
+def check_dataset(stage: Stage, found: Mapping[str, Any], do: str) -> None:
+    """Refuse a dataset that is another than when the plan of a training was made.
+
+    Args:
+        stage: the training, whose key holds what the dataset was.
+        found: what it is now, as ``DatasetInfo.identity`` tells it.
+        do: what a person should do, for the message.
+
+    Raises:
+        ElthError: with what differs.
+    """
+    planned = stage.params["dataset"]
+    if found == planned:
+        return
+    names = sorted(planned.keys() | found.keys())
+    which = next(one for one in names if planned.get(one) != found.get(one))
+    raise ElthError(
+        f"the dataset {stage.labels['dataset']} is another now than when the plan of "
+        f"{stage.title} was made ({which} {found.get(which)}, expected {planned.get(which)}): {do}"
+    )
 
 
 def shape_of(stage: Stage) -> DataShape:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from elth.errors import ElthError
 from elth.measures import LINE, MEASURES, PAIR, by_round, measure_of, numbers, settings_of
 from orchestrator.experiment.methods import rank
 from orchestrator.plan.only import Only
-from orchestrator.plan.stage import ANALYSIS, LOOKS_AT, NOISE, VARIANT, Stage
+from orchestrator.plan.stage import ANALYSIS, LOOKS_AT, NOISE, PAIRED, VARIANT, Stage
 from orchestrator.report.cells import finished_in, line_name, network_order
 from orchestrator.store.content import Content, all_labels
 from orchestrator.store.measured import MEASURED, read_measured
@@ -45,7 +46,9 @@ class Looked:
     @property
     def remaining(self) -> float | None:
         """The fraction of its weights that its mask keeps."""
-        return self.nonzeros / self.prunable if self.nonzeros and self.prunable else None
+        return (
+            self.nonzeros / self.prunable if self.nonzeros is not None and self.prunable else None
+        )
 
     @functools.cached_property
     def name(self) -> str:
@@ -252,20 +255,18 @@ def measured_of(
         rate=str(params.get("rate", "")),
         version=int(params.get("version", 1)),
         looks_at=str(stage.labels.get(LOOKS_AT, "")),
-        of=tuple(_looked(key, stage, known.get(key), called) for key in stage.parents),
+        of=tuple(
+            _looked(number, stage, known.get(key), called)
+            for number, key in enumerate(stage.parents)
+        ),
         result=result,
     )
 
 
 def _looked(
-    key: str, stage: Stage, known: Weights | None, called: Mapping[str, Mapping[str, Any]]
+    number: int, stage: Stage, known: Weights | None, called: Mapping[str, Mapping[str, Any]]
 ) -> Looked:
-    names: list[Mapping[str, Any]] = list(all_labels(called[key])) if key in called else []
-    if not names:
-        names = [known.labels] if known is not None else [stage.labels]
-    # Called by several names it is that one which has most in common with the analysis.
-    axes = [axis for axis in AXES if axis != "round"]
-    own = max(names, key=lambda n: sum(n.get(a) == stage.labels.get(a) for a in axes))
+    own = _called(number, stage, known, called)
     values = {axis: own.get(axis, _USUAL.get(axis, 0)) for axis in AXES}
     if values["method"] == "dense":
         values["method"] = "imp"
@@ -273,6 +274,21 @@ def _looked(
     if known is not None and known.prunable:
         counts = {"nonzeros": known.nonzeros, "prunable": known.prunable}
     return Looked(**values, **counts)
+
+
+def _called(
+    number: int, stage: Stage, known: Weights | None, called: Mapping[str, Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """What one of the networks that an analysis looks at is called."""
+    if PAIRED in stage.labels:
+        return {**stage.labels, **stage.labels[PAIRED][number]}
+    key = stage.parents[number]
+    names: list[Mapping[str, Any]] = list(all_labels(called[key])) if key in called else []
+    if not names:
+        names = [known.labels] if known is not None else [stage.labels]
+    # Called by several names it is that one which has most in common with the analysis.
+    axes = [axis for axis in AXES if axis != "round"]
+    return max(names, key=lambda n: sum(n.get(a) == stage.labels.get(a) for a in axes))
 
 
 def _sort_key(variants: Sequence[str]) -> Callable[[Measured], tuple[Any, ...]]:
@@ -340,12 +356,11 @@ class Group:
 
     def curve(self, line: str, name: str) -> list[Point]:
         """One number of a line over its levels, densest first."""
-        levels: dict[tuple[tuple[int, str], ...], list[tuple[Looked, float]]] = {}
+        levels: dict[tuple[tuple[int, str], ...], list[tuple[Looked, float | None]]] = {}
         for one in self.lines[line]:
             for looked, at in one.points:
-                if name in at:
-                    own = one.levels if one.between else (looked.level,)
-                    levels.setdefault(own, []).append((looked, at[name]))
+                own = one.levels if one.between else (looked.level,)
+                levels.setdefault(own, []).append((looked, at.get(name)))
         found = []
         for values in levels.values():
             level = values[0][0].level
@@ -354,10 +369,14 @@ class Group:
                 Point(
                     level=level,
                     remaining=statistics.fmean(remaining) if remaining else None,
-                    values=tuple(value for _, value in values),
+                    values=tuple(value for _, value in values if value is not None),
+                    of=len(values),
                 )
             )
-        return sorted(found, key=lambda one: (-(one.remaining or 0.0), one.level))
+        found.sort(key=lambda one: (-(one.remaining or 0.0), one.level))
+        there = [number for number, one in enumerate(found) if one.values]
+        # What was not measured between others is told; the last round has no next one.
+        return found[there[0] : there[-1] + 1] if there else []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -368,11 +387,14 @@ class Point:
     remaining: float | None
     """Mean fraction of weights that remain."""
     values: tuple[float, ...]
+    """Those that are defined and could be measured."""
+    of: int
+    """How many there would be."""
 
     @property
     def mean(self) -> float:
-        """Over the seeds."""
-        return statistics.fmean(self.values)
+        """Over the seeds; NaN where there is no value."""
+        return statistics.fmean(self.values) if self.values else math.nan
 
 
 def _alike(found: Sequence[Measured]) -> list[list[Measured]]:
@@ -494,16 +516,28 @@ def _differing(settings: Mapping[str, Mapping[str, Any]], own: str) -> str:
 
 
 def shown(group: Group) -> list[str]:
-    """Of a group's numbers those that tables and pictures show, each in the definition that fits.
+    """Of a group's numbers those that tables show, each in the definition that fits.
 
     A barrier between rounds is over the worse end (Maene et al. 2021, Figure 8), as the others are
-    above 0 wherever the ends differ; that of twins or seeds is over the mean (Figure 2).
+    above 0 wherever the ends differ. That of twins or seeds is over the mean (Figure 2), and over
+    the worse end besides (E-LTH, Figure 8).
     """
     if group.measure == "barrier":
-        kind = "mean" if group.between in ("twins", "seeds") else "worse"
-        return [name for name in group.names if name.endswith(f"error_barrier_{kind}")]
+        kinds = ("mean", "worse") if group.between in _ALIKE else ("worse",)
+        ends = tuple(f"error_barrier_{kind}" for kind in kinds)
+        return [name for name in group.names if name.endswith(ends)]
     chosen = _SHOWN.get(group.measure)
     return group.names if chosen is None else [name for name in group.names if name in chosen]
+
+
+def drawn(group: Group) -> list[str]:
+    """Of the numbers that tables show those that pictures show, too."""
+    left_out = ("_barrier_worse",) if group.between in _ALIKE else ("residual", "trace_sd")
+    return [name for name in shown(group) if not name.endswith(left_out)]
+
+
+_ALIKE = ("twins", "seeds")
+"""Of pairs in these nothing but chance makes one end better."""
 
 
 _SHOWN = {
@@ -529,7 +563,9 @@ _WORDS = {
     "excess": "overlap of masks (0 by chance, 1 equal)",
     "agreement": "agreement of signs (0.5 by chance)",
     "top": "top eigenvalue of the Hessian",
+    "residual": "distance from it within which an eigenvalue lies for sure",
     "trace": "trace of the Hessian",
+    "trace_sd": "standard deviation of the estimates of the trace",
     "angular_to_next": "angular distance to the next round",
     "angular_to_start": "angular distance to the start",
     "bimodality": "bimodality of the weights",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -100,6 +99,19 @@ class Entry:
     """Percent of weights that remain, where that is not what its column is headed with: of lines
     that prune at other rates, or count their rounds from a ticket of somebody else."""
 
+    @property
+    def mean(self) -> str:
+        """Over the seeds; a dash where nothing could be measured."""
+        return f"{self.point.mean:.3g}" if self.point.values else "-"
+
+    @property
+    def more(self) -> list[str]:
+        """What stands below the mean: lowest and highest, of how many seeds, at which percent."""
+        values, of = self.point.values, self.point.of
+        found = [f"{min(values):.3g} to {max(values):.3g}"] if len(values) > 1 else []
+        found += [f"{len(values)} of {of} seeds"] if values and len(values) < of else []
+        return found + ([f"at {self.elsewhere} %"] if self.elsewhere else [])
+
 
 def spread_of(group: Group, name: str) -> Spread:
     """A number of a group over its levels, of which a few are chosen where there are many."""
@@ -150,12 +162,9 @@ def _table(group: Group, name: str) -> Table:
 def _entry(entry: Entry | None) -> Text:
     if entry is None:
         return Text("")
-    values = entry.point.values
-    text = Text(f"{statistics.fmean(values):.3g}")
-    if len(values) > 1:
-        text.append(f"\n{min(values):.3g} to {max(values):.3g}", style="dim")
-    if entry.elsewhere:
-        text.append(f"\nat {entry.elsewhere} %", style="dim")
+    text = Text(entry.mean)
+    for line in entry.more:
+        text.append(f"\n{line}", style="dim")
     return text
 
 

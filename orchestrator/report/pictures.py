@@ -20,7 +20,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from elth.files import write_atomic
 from elth.measures import LINE, measure_of
-from orchestrator.report.analyses import Analyses, Group, Looked, Measured, grouped, shown, words
+from orchestrator.report.analyses import Analyses, Group, Looked, Measured, drawn, grouped, words
 from orchestrator.report.figure import ETT_COLOURS, STYLE
 from orchestrator.store.content import spell_seeds
 
@@ -299,7 +299,10 @@ _PATHS = {
 
 
 def _path_panel(axis: Axes, found: Sequence[Measured], name: str, levels: _Levels) -> float:
-    """A curve for each pair, mean over its seeds; returns the highest value between the ends."""
+    """A curve for each pair, mean over its seeds; returns the highest value between the ends.
+
+    Of a few pairs that is of any seed, as each band is drawn; of many it is of the means.
+    """
     pairs: dict[tuple[Any, ...], list[Measured]] = {}
     for one in found:
         pairs.setdefault(tuple(look.level for look in one.of), []).append(one)
@@ -307,15 +310,16 @@ def _path_panel(axis: Axes, found: Sequence[Measured], name: str, levels: _Level
     for some in pairs.values():
         at = [point["at"] for point in some[0].result["points"]]
         runs = [[point.get(name) for point in one.result["points"]] for one in some]
-        values = np.mean(np.array(runs, dtype=float), axis=0)
-        inside = values[[0 <= a <= 1 for a in at]]
-        top = max(top, float(np.max(inside[np.isfinite(inside)], initial=0.0)))
+        every = np.array(runs, dtype=float)
+        values = np.mean(every, axis=0)
+        shown = (values if levels.are_many else every)[..., [0 <= a <= 1 for a in at]]
+        top = max(top, float(np.max(shown[np.isfinite(shown)], initial=0.0)))
         label = levels.label(some[0].place)
         colour = levels.colours[label]
         axis.plot(at, values, color=colour, linewidth=1.2 if levels.are_many else 1.6, label=label)
         if not levels.are_many and len(runs) > 1:
-            low, high = np.min(np.array(runs, float), 0), np.max(np.array(runs, float), 0)
-            axis.fill_between(at, low, high, color=colour, alpha=0.12, linewidth=0)
+            band = (np.min(every, axis=0), np.max(every, axis=0))
+            axis.fill_between(at, *band, color=colour, alpha=0.12, linewidth=0)
     for end in (0, 1):
         axis.axvline(end, color="#bbbbbb", linewidth=0.8, zorder=0)
     return top
@@ -364,7 +368,7 @@ def _key(figure: Figure, handles: Sequence[Any], labels: Sequence[str], title: s
 
 def _over_sparsity(group: Group, variants: Sequence[str]) -> Drawn:
     """Numbers over the weights that remain: a panel for each, lines by method and variant."""
-    names = shown(group)
+    names = drawn(group)
     if not names:
         return
     if group.between == "twins" and _is_over_variants(group):
@@ -423,10 +427,10 @@ def _line_panel(
             continue
         if not known:
             curve.sort(key=lambda point: point.level)
-        x = [100 * p.remaining if known and p.remaining else float(p.level[0]) for p in curve]
+        x = [100 * (p.remaining or 0) if known else float(p.level[0]) for p in curve]
         mean = np.array([point.mean for point in curve])
-        low = mean - [min(point.values) for point in curve]
-        high = [max(point.values) for point in curve] - mean
+        low = mean - [min(point.values, default=np.nan) for point in curve]
+        high = [max(point.values, default=np.nan) for point in curve] - mean
         place = lines.index(line) if len(lines) < len(every) else every.index(line)
         axis.errorbar(
             x,
@@ -459,7 +463,10 @@ def _but(line: str, variant: str) -> str:
 
 
 def _are_remaining_known(group: Group) -> bool:
-    """Whether all that is looked at can be placed by the weights that remain; else by rounds."""
+    """Whether all that is looked at can be placed by the weights that remain; else by rounds.
+
+    Nothing that is empty has a place on their logarithm.
+    """
     return all(look.remaining for one in group.found for look in one.of)
 
 
@@ -503,10 +510,11 @@ def _over_variants(group: Group, names: Sequence[str], variants: Sequence[str]) 
             place += [one.numbers[name]] if name in one.numbers else []
         for base, places in lines.items():
             shade = bases.setdefault(base, len(bases))
-            chosen = sorted(place for place, values in places.items() if values)
-            mean = np.array([float(np.mean(places[place])) for place in chosen])
-            low = mean - [min(places[place]) for place in chosen]
-            high = [max(places[place]) for place in chosen] - mean
+            chosen = sorted(places)
+            values = [places[place] or [np.nan] for place in chosen]
+            mean = np.array([float(np.mean(some)) for some in values])
+            low = mean - [min(some) for some in values]
+            high = [max(some) for some in values] - mean
             axis.errorbar(
                 chosen,
                 mean,
@@ -522,8 +530,10 @@ def _over_variants(group: Group, names: Sequence[str], variants: Sequence[str]) 
         axis.set_xticks(range(len(order)), [name or "as it is" for name in order], rotation=45)
         axis.set_xlim(-0.4, len(order) - 0.6)
         axis.set_ylabel("\n".join(_wrapped(words(name))))
-        remaining = levels[level][0].place.remaining
-        title = f"round {level[0]}" if remaining is None else f"{100 * remaining:.3g} % remain"
+        remaining = {one.place.remaining for one in levels[level]}
+        title = f"round {level[0]}"
+        if len(remaining) == 1 and None not in remaining:
+            title = f"{100 * (remaining.pop() or 0):.3g} % remain"
         axis.set_title(title, loc="left", fontweight="bold", fontsize=10)
         axis.grid(axis="y", color="#dddddd", linewidth=0.6)
     for name in names:
@@ -532,7 +542,8 @@ def _over_variants(group: Group, names: Sequence[str], variants: Sequence[str]) 
         for axis in some:
             axis.set_ylim(min(0.0, *(one[0] for one in limits)), max(one[1] for one in limits))
     if len(bases) > 1:
-        _key(figure, *axes[0].get_legend_handles_labels())
+        found = _labelled(axes)
+        _key(figure, list(found.values()), list(found))
     _headed(figure, group, f"{group.measure} between twins")
     yield "", figure
 

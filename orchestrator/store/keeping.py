@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from orchestrator.plan.analysing import weights_of
 from orchestrator.plan.graph import Plan
 from orchestrator.plan.stage import ANALYSIS, Stage
 from orchestrator.store.listing import Tracked
@@ -58,13 +59,14 @@ def weightless(
         finished: the stages that are finished, by key.
         ended: keys of those that are not done as their chain has ended.
     """
-    keys = plan.kept | needed_by(plan.stages.values())
+    keys = plan.kept | needed_by(plan.stages.values(), plan.stages)
     found = {stage.key: stage for stage in _lacking(tracker, plan, finished, keys)}
     needed: frozenset[str] = frozenset()
     more = True
     while found and more:  # what is trained again may need weights itself
         todo = (s for k, s in plan.stages.items() if k not in ended)
-        now = needed_by(s for s in todo if s.key in needed or s.key not in finished) & found.keys()
+        todo = (s for s in todo if s.key in needed or s.key not in finished)
+        now = needed_by(todo, plan.stages) & found.keys()
         needed, more = now, now != needed
     return Weightless(
         needed=tuple(stage for key, stage in found.items() if key in needed),
@@ -72,16 +74,20 @@ def weightless(
     )
 
 
-def needed_by(stages: Iterable[Stage]) -> frozenset[str]:
+def needed_by(stages: Iterable[Stage], known: Mapping[str, Stage]) -> frozenset[str]:
     """Keys of stages whose trained weights some others need, which cannot be done without.
 
-    An analysis looks at those of all its parents, and a training that is repelled from earlier ones
-    at those of its last. What a round of a chain needs is found out when it is done.
+    An analysis looks at what ``weights_of`` tells, and a training that is repelled from earlier
+    ones at those of its last. What a round of a chain needs is found out when it is done.
+
+    Args:
+        stages: those that are to be done.
+        known: all stages of the plan, by key.
     """
     found: set[str] = set()
     for stage in stages:
         if stage.kind == ANALYSIS:
-            found.update(stage.parents)
+            found.update(weights_of(stage, known))
         elif "repel" in stage.params:
             found.add(stage.parents[-1])
     return frozenset(found)

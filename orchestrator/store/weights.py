@@ -28,6 +28,7 @@ from pydantic import ValidationError
 from elth import plugins
 from elth.errors import ElthError
 from orchestrator.experiment import Experiment
+from orchestrator.plan.analysing import weights_of
 from orchestrator.plan.building import build
 from orchestrator.plan.ending import is_round, link_of
 from orchestrator.plan.stage import ANALYSIS, Stage, is_twin
@@ -165,7 +166,7 @@ def _needed(
 def _needs(stage: Stage, stages: Mapping[str, Stage]) -> Iterator[str]:
     """Keys of the stages whose trained weights a stage needs."""
     if stage.kind == ANALYSIS:
-        yield from stage.parents
+        yield from weights_of(stage, stages)
         return
     if link_of(stage).after:
         yield link_of(stage).after

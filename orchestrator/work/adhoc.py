@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Run
 
+from elth import data
 from elth.analysis import Subject, numbers
 from elth.data import Dataset
 from elth.errors import ElthError
 from elth.measures import check_count, measure_of, settings_of, version_of
 from orchestrator.plan.analysing import check_alike
-from orchestrator.plan.stage import ANALYSIS, LOOKS_AT, MEASURE, SPARSE, Stage
+from orchestrator.plan.stage import (
+    ANALYSIS,
+    LOOKS_AT,
+    MEASURE,
+    SPARSE,
+    Stage,
+    check_dataset,
+    dataset_of,
+)
 from orchestrator.store.listing import stage_of
 from orchestrator.store.marks import is_finished
 from orchestrator.store.result import Result
 from orchestrator.store.tracker import Tracker
-from orchestrator.work.analysing import Look, looks_of, measured
+from orchestrator.work.analysing import Look, looks_of, measured, needs_data
 from orchestrator.work.tickets import why_no_weights
 
 RATE = "rate"
@@ -35,11 +45,27 @@ class Inquiry:
     """The ids of the runs of the trainings, in their order."""
     looks: tuple[Look, ...]
 
+    def dataset(self, root: Path, device: str) -> Dataset | None:
+        """The dataset of the trainings on a device; None for a measure that needs none.
+
+        Args:
+            root: where datasets lie.
+            device: ``cpu`` or ``cuda``.
+
+        Raises:
+            ElthError: it is not there, or is another than it was trained on.
+        """
+        if not needs_data(self.stage):
+            return None
+        found = data.load(dataset_of(self.stage), root)
+        check_dataset(self.looks[0].stage, found.info.identity(), "put back what was there")
+        return found.to(device)
+
     def steps(
-        self, data: Dataset | None
+        self, dataset: Dataset | None
     ) -> Generator[tuple[float, Mapping[str, Any]], None, dict[str, Any]]:
         """Do it; yields how far it is, returns what it comes to, as ``elth.analysis.measure``."""
-        return measured(self.stage, self.looks, data, {})
+        return measured(self.stage, self.looks, dataset, {})
 
     def plain(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """What was asked and what it came to, as JSON values."""

@@ -10,10 +10,11 @@ from typing import Any
 from elth import masks
 from elth.analysis import Subject, measure
 from elth.data import Dataset
-from elth.measures import LINE, by_round, measure_of, numbers
+from elth.measures import LINE, by_round, measure_of, numbers, starts_of
 from elth.recipes import Recipe
+from elth.specs import Spec
 from elth.tickets import state_digest
-from orchestrator.plan.stage import Stage
+from orchestrator.plan.stage import Stage, shape_of
 from orchestrator.store.damage import AbsentError
 from orchestrator.store.result import Result
 from orchestrator.work.tickets import Load, ticket_of
@@ -39,10 +40,15 @@ def looks_of(stage: Stage, load: Load) -> tuple[Look, ...]:
     Raises:
         AbsentError: trained weights of one were never kept, or are not there any more.
     """
-    return tuple(_look(key, load, stage.params.get("rate", 0)) for key in stage.parents)
+    rate = stage.params.get("rate", 0)
+    starts = starts_of(stage.params["measure"], len(stage.parents))
+    return tuple(
+        _look(key, load, rate, needs_start=number in starts)
+        for number, key in enumerate(stage.parents)
+    )
 
 
-def _look(key: str, load: Load, rate: float | str) -> Look:
+def _look(key: str, load: Load, rate: float | str, *, needs_start: bool) -> Look:
     stage, result = load(key)
     if result.trained is None:
         raise AbsentError(
@@ -51,13 +57,16 @@ def _look(key: str, load: Load, rate: float | str) -> Look:
             "are not there any more",
             lacks_weights=True,
         )
-    ticket = ticket_of(stage, load, known=result.mask)
+    mask, start = result.mask, None
+    if needs_start or mask is None:
+        ticket = ticket_of(stage, load, known=mask)
+        mask, start = ticket.mask, ticket.rewind
     subject = Subject(
-        network=ticket.network,
-        shape=ticket.shape,
-        mask=ticket.mask,
+        network=Spec.parse(stage.params["network"]),
+        shape=shape_of(stage),
+        mask=mask,
         trained=result.trained,
-        start=ticket.rewind,
+        start=start,
         recipe=Recipe.of(stage.params["recipe"]),
         rate=rate,
     )

@@ -156,7 +156,7 @@ def _round(stage: Stage, load: Load, known: Mask | None) -> Ticket:
     network = blueprint(stage.params["network"], shape_of(stage))
     mask = known or _first_mask(start, rewound)
     weights = stage.params.get("weights", "rewind")
-    needs_trained = known is None or weights in ("trained", "finetune")
+    needs_trained = known is None or weights in ways.STAY
     if len(stage.parents) > 1 and needs_trained:
         before, result = load(stage.parents[1])
         trained = _need(result.trained, before, weights=True)

@@ -30,7 +30,14 @@ from orchestrator.experiment.pruning import Stop
 from orchestrator.plan import outside
 from orchestrator.plan.ending import is_round, link_of, verdict
 from orchestrator.plan.imported import how_to_import
-from orchestrator.plan.stage import ANALYSIS, SPARSE, Stage, dataset_of, iterations
+from orchestrator.plan.stage import (
+    ANALYSIS,
+    SPARSE,
+    Stage,
+    check_dataset,
+    dataset_of,
+    iterations,
+)
 from orchestrator.store import redo
 from orchestrator.store.address import Store
 from orchestrator.store.away import AwayError, is_away, patiently, plain, waiting
@@ -98,15 +105,8 @@ class Worker:
         if kept is not None and kept.info.identity() == planned:
             return kept
         read = data.load(name, place["root"], download=place["download"])
-        if (found := read.info.identity()) != planned:
-            names = sorted(planned.keys() | found.keys())
-            which = next(one for one in names if planned.get(one) != found.get(one))
-            raise ElthError(
-                f"the dataset {stage.labels['dataset']} is another now than when the plan of "
-                f"{stage.title} was made ({which} {found.get(which)}, expected "
-                f"{planned.get(which)}): put back what was there, or give the command again, "
-                "which plans with what is there now"
-            )
+        again = "put back what was there, or give the command again, which plans with what is there"
+        check_dataset(stage, read.info.identity(), f"{again} now")
         self.datasets[key] = read.to(device)
         return self.datasets[key]
 

@@ -89,7 +89,7 @@ def whole(**changes: Any) -> str:
     figure = Figure(figsize=(14, 3))
     figure.subplots(1, 4)[0].plot([1, 2, 3])
     picture = Picture(title="A wide one", svg=inline(figure, page.palette, name="x-", alt="Wide"))
-    point = Point(level=(1, ""), remaining=0.5, values=(0.25, 0.5))
+    point = Point(level=(1, ""), remaining=0.5, values=(0.25, 0.5), of=2)
     entries = (Entry(point=point, elsewhere="50"), None)
     spread = Spread(title="barrier", columns=("100", "80"), rows=(("IMP", entries),))
     analyses = (("barrier", (spread,), (picture,)),)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from elth.measures import by_round, numbers
+import pytest
+
+from elth.errors import ElthError
+from elth.measures import abscissae, by_round, numbers
 
 
 def test_what_is_not_defined_is_no_number() -> None:
     overlap = {"pooled": {"iou": 0.5, "expected": None, "excess": 0.25}}
     assert numbers("overlap", overlap) == {"iou": 0.5, "excess": 0.25}
     assert by_round("overlap", overlap) == []
+
+
+def test_a_path_runs_between_numbers() -> None:
+    for low, high in ((0.0, float("inf")), (float("nan"), 1.0)):
+        with pytest.raises(ElthError, match="a path runs between two numbers"):
+            abscissae(20, low, high)
 
 
 def test_a_matrix_is_told_by_next_rounds_and_the_start() -> None:

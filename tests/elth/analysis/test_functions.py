@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from elth.analysis import Evaluator, function_distance, projection_damage
+from elth.analysis import Evaluator, Subject, function_distance, measure, projection_damage
 from elth.data import load as load_dataset
 from elth.errors import ElthError
 from elth.masks import ones
 from elth.networks import build
 from elth.recipes import RECIPES
+from elth.specs import Spec
 
 
 def _tops(*classes: int) -> Tensor:
@@ -120,3 +123,46 @@ def test_pruning_nothing_does_no_damage_and_all_leaves_chance() -> None:
     assert found.damage["test_loss"] == found.after["test_loss"] - found.before["test_loss"]
     with pytest.raises(ElthError, match="the mask names 'other', which the weights lack"):
         projection_damage(state, {"other": mask["head.weight"]}, evaluator)
+
+
+def test_networks_of_unlike_precisions_are_looked_at_in_float32() -> None:
+    """So that it does not matter which of them is named first."""
+    data = load_dataset("digits")
+    recipe = RECIPES["digits_resnet"]
+    first, second = (
+        Subject(
+            network=Spec.parse("mlp2(width=8)"),
+            shape=data.info.shape,
+            mask=ones(made := build("mlp2(width=8)", data.info.shape, seed)),
+            trained=made.state_dict(),
+            recipe=replace(recipe, precision=precision),
+        )
+        for seed, precision in ((0, "bf16"), (1, "float32"))
+    )
+
+    def found(*subjects: Subject) -> Any:
+        steps = measure("functions", subjects, {"data": "test"}, data=data)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value
+
+    plain = replace(first, recipe=recipe)
+    assert found(first, second) == found(plain, second)
+    assert found(second, first) == found(second, plain)
+
+
+def test_what_needs_the_weights_that_a_training_began_with_asks_for_them() -> None:
+    data = load_dataset("digits")
+    made = build("mlp2(width=8)", data.info.shape, 0)
+    one = Subject(
+        network=Spec.parse("mlp2(width=8)"),
+        shape=data.info.shape,
+        mask=ones(made),
+        trained=made.state_dict(),
+        recipe=RECIPES["digits_resnet"],
+    )
+    with pytest.raises(ElthError, match="measure travel needs the weights that trainings began"):
+        measure("travel", [one], {})
+    measure("distances", [replace(one, start=one.trained), one], {})

@@ -20,6 +20,7 @@ def _looked_at(*analyses: dict[str, Any], **changes: Any) -> list[tuple[str, ...
         {"method": "imp", "network": [TINY, TINY_DEEPER]},
         {"method": "imp", "network": TINY, "round": 1, "noise": [0, 1, 2]},
         {"method": "reinit", "network": TINY, "round": [1, 2]},
+        {"method": "snip", "network": TINY, "round": 1, "sparsity": 0.4},
         ETT,
     ]
     built = plan.build(tiny("a", **{"grid": grid, "analyses": analyses, **changes}))
@@ -97,6 +98,8 @@ ON_TINY = {"network": TINY}
         ),
         ({"measure": "effective", "of": ON_TINY | {"round": 1, "method": "imp"}}, [("imp 1",)]),
         ({"measure": "effective", "of": ON_TINY | {"round": 1, "noise": 2}}, [("imp 1~2",)]),
+        # What has an exact sparsity is of no whole round.
+        ({"measure": "curvature", "of": {"method": "snip", "round": 1}}, [("snip 1",)]),
     ],
     ids=str,
 )

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from orchestrator import plan
 from orchestrator.report import analyses, cells, forms
-from orchestrator.report.analyses import Analyses, Looked, Measured, grouped, shown
+from orchestrator.report.analyses import Analyses, Looked, Measured, drawn, grouped, shown
 from orchestrator.report.analysis_forms import (
     analyses_csv,
     analyses_json,
@@ -21,6 +21,7 @@ from orchestrator.report.analysis_forms import (
     spread_of,
 )
 from orchestrator.store.address import Store
+from orchestrator.store.content import all_labels, keys_of
 from orchestrator.store.files import folder_of
 from orchestrator.store.tracker import Tracker
 from orchestrator.work.worker import Worker, run_job
@@ -199,14 +200,68 @@ def test_what_two_networks_are_compared_by() -> None:
     assert made("distances", [looked(0), looked(1)], {}).between == ""
 
 
+def test_a_pair_that_several_variants_share_is_in_the_line_of_each() -> None:
+    """Repelled from all earlier rounds or from the last, round 1 is the same training."""
+    both = {"pruning.repel": 2.0}
+    experiment = tiny(
+        "shared",
+        variants={"all": both, "previous": both | {"pruning.repel_from": "previous"}},
+        grid=[{"method": "imp", "network": TINY, "variant": ["none", "all", "previous"]}],
+        analyses=[
+            {"measure": "overlap", "between": [{"variant": "none"}, {"variant": name}]}
+            for name in ("all", "previous")
+        ],
+    )
+    built = plan.build(experiment)
+    content = json.loads(json.dumps(keys_of(built.stages, built.also)))
+    result = {"pooled": {"iou": 0.5, "expected": 0.2, "excess": 0.3}}
+    found = [
+        analyses.measured_of(replace(built.stages[key], labels=labels), result, {}, content)
+        for key in built.analyses
+        for labels in all_labels(content[key])
+    ]
+    (group,) = grouped(found)
+    assert {line: [one.levels for one in some] for line, some in group.lines.items()} == {
+        f"IMP and IMP, {name}": [((k, ""), (k, "")) for k in (1, 2)] for name in ("all", "previous")
+    }
+    assert len(built.analyses) == 3
+
+
 def test_barriers_of_rounds_are_over_the_worse_end_and_of_twins_over_the_mean() -> None:
     groups = grouped(
         [barrier([looked(0), looked(1)], 9), barrier([looked(1), looked(1, noise=1)], 9)]
     )
     assert [shown(group) for group in groups] == [
         ["test_error_barrier_worse"],
+        ["test_error_barrier_mean", "test_error_barrier_worse"],
+    ]
+    assert [drawn(group) for group in groups] == [
+        ["test_error_barrier_worse"],
         ["test_error_barrier_mean"],
     ]
+
+
+def _unmeasured(of: list[Looked]) -> Measured:
+    """A path of which a point could not be measured, so that nothing is known of its barrier."""
+    none = dict.fromkeys(("mean", "worse", "chord"))
+    points = [{"at": 0.0, "test_error": 4.0}, {"at": 1.0, "unmeasured": "not finite"}]
+    return made("barrier", of, {"points": points, "barriers": {"test_error": none}})
+
+
+def test_seeds_that_could_not_be_measured_are_told() -> None:
+    found = [
+        *(barrier([looked(k), looked(k + 1)], 10) for k in (0, 2)),
+        *(barrier([looked(k, seed=1), looked(k + 1, seed=1)], 30) for k in (0, 2)),
+        *(_unmeasured([looked(0, seed=2), looked(1, seed=2)]) for _ in (0,)),
+        *(_unmeasured([looked(1, seed=s), looked(2, seed=s)]) for s in (0, 1)),
+    ]
+    (group,) = grouped(found)
+    curve = group.curve("IMP", "test_error_barrier_worse")
+    assert [(point.values, point.of) for point in curve] == [((2, 22), 3), ((), 2), ((2, 22), 2)]
+    text = _text(Analyses(found=tuple(found), lacking=()))
+    assert "2 of 3 seeds" in text
+    (line,) = (one for one in text.splitlines() if "│ IMP" in one)
+    assert [cell.strip() for cell in line.split("│")[2:-1]] == ["12", "-", "12"]
 
 
 def test_numbers_over_seeds_are_a_mean_with_lowest_and_highest() -> None:

@@ -119,6 +119,23 @@ def test_twins_are_over_variants_in_the_order_of_the_file() -> None:
     ]
 
 
+def test_methods_of_any_panel_of_twins_are_in_the_key() -> None:
+    found = [
+        barrier([looked(k, method, variant=v), looked(k, method, variant=v, noise=1)], 9)
+        for k, method in ((1, "imp"), (2, "reinit"))
+        for v in ("large", "small")
+    ]
+    figure = _drawn(*found, variants=("small", "large"))["barrier_twins"]
+    (key,) = figure.legends
+    assert [text.get_text() for text in key.get_texts()] == ["IMP", "Reinit"]
+
+
+def test_bands_of_paths_are_whole() -> None:
+    found = [barrier([looked(0, seed=s), looked(1, seed=s)], top) for s, top in enumerate((9, 80))]
+    (axis,) = _drawn(*found)["barrier_rounds_path_test_error"].axes
+    assert axis.get_ylim() == (0, pytest.approx(1.08 * 80))
+
+
 def _histogram(first: int, counts: list[int]) -> dict[str, Any]:
     edges = [(first + k) * 0.5 for k in range(len(counts) + 1)]
     return {"width": 0.5, "edges": edges, "counts": counts, "bimodality": 0.5}

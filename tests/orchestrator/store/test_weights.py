@@ -8,12 +8,14 @@ import pytest
 
 from elth.errors import ElthError
 from orchestrator import plan
+from orchestrator.plan.analysing import weights_of
 from orchestrator.plan.stage import Stage
 from orchestrator.report.cells import collect
 from orchestrator.report.forms import to_json
 from orchestrator.store import redo, weights
 from orchestrator.store.address import Store
 from orchestrator.store.files import FILES
+from orchestrator.store.keeping import needed_by
 from orchestrator.store.listing import DAMAGED
 from orchestrator.store.marks import TIDIED, mark_of
 from orchestrator.store.overview import overview
@@ -273,6 +275,22 @@ def test_what_an_analysis_of_any_grid_looks_at_stays_until_it_is_done(chain: Cha
     assert run is not None
     tracker.client.delete_run(run.info.run_id)
     assert len(weights.look(tracker, "chain").runs) == 2
+
+
+def test_only_what_is_compared_with_its_start_needs_the_round_before() -> None:
+    """A chain whose weights stay where training brought them starts from the round before."""
+    kinds = ("histograms", "distances", "travel")
+    looks = [{"measure": name, "of": {"round": [2, 3]}} for name in kinds]
+    for weights_, more in (("trained", {"distances", "travel"}), ("rewind", set())):
+        pruning = {"rate": 0.5, "rounds": 3, "weights": weights_}
+        built = plan.build(tiny("stays", pruning=pruning, analyses=looks))
+        number = {key: stage.labels["round"] for key, stage in built.stages.items()}
+        for key in built.analyses:
+            stage = built.stages[key]
+            needed = {number[one] for one in weights_of(stage, built.stages)}
+            assert needed == ({1, 2, 3} if stage.params["measure"] in more else {2, 3})
+            assert needed == {number[one] for one in needed_by([stage], built.stages)}
+            assert needed == {number[one] for one in weights._needs(stage, built.stages)}
 
 
 def _needed(title: str, have: str, **changes: object) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from click.testing import CliRunner, Result
 import orchestrator
 from elth.errors import ElthError
 from elth.measures import MEASURES
+from orchestrator.cli import analysing
 from orchestrator.cli.main import cli
 from orchestrator.plan.stage import Stage
+from orchestrator.work.adhoc import inquire
 from orchestrator.work.tickets import tracked_ticket
 from tests.orchestrator.helpers import TINY, Finished
 
@@ -54,6 +57,24 @@ def test_single_numbers_are_a_table(inside: Finished) -> None:
     done = _analyse(inside, "thresholds", "NET dense round 0", "NET round 1")
     assert "thresholds (rate 0.5) of" in done.output
     assert "5,506" in done.output
+
+
+def test_what_is_not_defined_is_a_dash(capsys: pytest.CaptureFixture[str]) -> None:
+    one = {"title": "a round", "run": "0" * 32}
+    plain = {"measure": "signs", "settings": {}, "of": [one, one], "numbers": {}}
+    analysing._print(plain | {"result": {"pooled": {"agreement": None}}})
+    assert re.search(r"none is defined +│ +- ", capsys.readouterr().out)
+
+
+def test_a_dataset_that_has_become_another_is_refused(inside: Finished) -> None:
+    key = _stage(inside, "NET round 1").key
+    found = inquire(inside.tracker, "curvature", [key], {})
+    assert found.dataset(Path(), "cpu") is not None
+    stage = found.looks[0].stage
+    other = {**stage.params, "dataset": {**stage.params["dataset"], "train_size": 7}}
+    look = replace(found.looks[0], stage=replace(stage, params=other))
+    with pytest.raises(ElthError, match="is another now .*expected 7.*put back what was there"):
+        replace(found, looks=(look,)).dataset(Path(), "cpu")
 
 
 @pytest.mark.parametrize(
