@@ -19,6 +19,7 @@ NETWORK, PAIR, LINE = "network", "pair", "line"
 FIRST, ALL = "first", "all"
 """Of which of them it looks at what they were trained from, too."""
 
+_MOST_POINTS = 10_000
 PARTS = ("both", "train", "test")
 BATCH_NORMS = ("interpolate", "recompute")
 
@@ -39,6 +40,8 @@ def abscissae(points: int, low: float = 0.0, high: float = 1.0) -> tuple[float, 
     """
     if points < 2:
         raise ElthError(f"a path has two ends, so at least 2 points; found points {points}")
+    if points > _MOST_POINTS:
+        raise ElthError(f"a path has at most {_MOST_POINTS:,} points, found {points:,}")
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ElthError(f"a path runs between two numbers, found {low:g} to {high:g}")
     start, end = Fraction(str(low)), Fraction(str(high))

@@ -12,6 +12,8 @@ from typing import Any
 
 from elth.errors import ElthError, unknown
 
+_MOST = 10**12
+"""Epochs or iterations of a step, so that a slip of the hand is told where it was made."""
 _STEP = re.compile(r"\s*(\d{1,12})\s*(ep|it)\s*", re.ASCII)
 
 
@@ -38,6 +40,8 @@ class Step:
                 f"a step is a whole number of epochs (ep) or iterations (it), found "
                 f"{self.count!r} {self.unit!r}"
             )
+        if self.count > _MOST:
+            raise ElthError(f"a step is of at most {_MOST:,}{self.unit}, found {self.count:,}")
 
     @staticmethod
     def parse(text: str | Step) -> Step:
@@ -234,8 +238,8 @@ class Recipe:
             ElthError: the factor is no number above 0, a step times it is not whole, or the
                 rewind point does not come before the new end.
         """
-        try:
-            exact = Fraction(str(factor))
+        try:  # not of an exponent that would take all memory
+            exact = Fraction(0 if re.search("[eE][+-]?[0-9]{4}", str(factor)) else str(factor))
         except (ValueError, ZeroDivisionError):
             exact = Fraction(0)
         if isinstance(factor, bool) or exact <= 0:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from elth import masks, ways
 from elth.counts import check_round, rewind_step
 from elth.criteria import keep_highest, magnitude
-from elth.data import Dataset
+from elth.data import Dataset, check_dataset
 from elth.engine import Engine
 from elth.errors import ElthError
 from elth.masks import Mask
@@ -197,6 +197,7 @@ def imp(
         NonFiniteLossError: while iterating, as ``Training``.
     """
     recipe = named(recipe)
+    check_dataset(data)
     rewind_step(len(data.train_labels), recipe)
     shape = data.info.shape
     if isinstance(network, nn.Module):

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -24,7 +24,7 @@ from elth.checkpoints import Checkpoint
 from elth.counts import check_last_batch
 from elth.counts import iterations_per_epoch as iterations_per_epoch
 from elth.counts import rewind_step as rewind_step
-from elth.data import Dataset, Part
+from elth.data import Dataset, Part, check_dataset
 from elth.dynamic import Evolution
 from elth.engine import Engine
 from elth.errors import ElthError
@@ -565,6 +565,9 @@ def train_ticket(
             ``Training``.
     """
     recipe = named(recipe)
+    if not isinstance(cast(object, ticket), Ticket):
+        raise ElthError(f"expected a ticket, as elth.Ticket.load(FILE) gives; found {ticket!r}")
+    check_dataset(data)
     if ticket.shape != data.info.shape:
         raise ElthError(
             f"the ticket of {ticket.network} is for {ticket.shape}, "

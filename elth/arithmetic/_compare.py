@@ -128,7 +128,9 @@ def deviations(
         size, square = sizes[index], squares[index]
         if own is None or true is None or size is None or square is None:
             continue
-        error = (own.double() - true).abs_()
+        # Where both are no number, or infinite alike, the network itself has made it so.
+        same = (own.double() == true) | (own.isnan() & true.isnan())
+        error = torch.where(same, 0.0, (own.double() - true).abs())
         terms = _SUMS[operation](args)[index][0]
         # The second term is for the last rounding, and for numbers too small to be normal ones.
         allowed = size.double() * (FACTOR * UNIT[torch.float32] * math.sqrt(terms))
@@ -137,7 +139,7 @@ def deviations(
             allowed += NARROW * narrow * (true.abs() + square.double().sqrt())
         times = torch.where(error == 0, 0.0, error / allowed)
         largest = float(torch.nan_to_num(times, nan=math.inf).max()) if times.numel() else 0.0
-        norm = float(torch.linalg.vector_norm(true))
+        norm = float(torch.linalg.vector_norm(torch.where(true.isfinite(), true, 0.0)))
         relative = float(torch.linalg.vector_norm(error)) / norm if norm else 0.0
         told.append(Deviation(index, largest, relative))
     return told
@@ -171,8 +173,12 @@ def _double(value: Any) -> Any:
 
 
 def _powers(value: Any, power: int) -> Any:
-    """Their absolute values to a power, in float32."""
-    return _mapped(value, lambda tensor: tensor.float().abs() ** power)
+    """Their absolute values to a power, in float32; of what is no finite number 0."""
+
+    def powers(tensor: Tensor) -> Tensor:
+        return tensor.float().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).abs_() ** power
+
+    return _mapped(value, powers)
 
 
 def _mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:

@@ -29,7 +29,14 @@ from elth.files import expanded
 from elth.specs import Choice, Option, Spec
 
 if TYPE_CHECKING:
-    from elth.data._dataset import Batch, Batches, Dataset, Part, fixed_images
+    from elth.data._dataset import (
+        Batch,
+        Batches,
+        Dataset,
+        Part,
+        check_dataset,
+        fixed_images,
+    )
     from elth.data._memory import MemoryDataset, fingerprint
     from elth.data._stream import FolderDataset
     from elth.data.folders import ImagesError, make_manifest
@@ -38,7 +45,14 @@ else:
     __getattr__, __dir__ = lazily(
         __name__,
         {
-            "elth.data._dataset": ("Batch", "Batches", "Dataset", "Part", "fixed_images"),
+            "elth.data._dataset": (
+                "Batch",
+                "Batches",
+                "Dataset",
+                "Part",
+                "check_dataset",
+                "fixed_images",
+            ),
             "elth.data._memory": ("MemoryDataset", "fingerprint"),
             "elth.data._stream": ("FolderDataset",),
             "elth.data.folders": ("ImagesError", "make_manifest"),
@@ -61,6 +75,7 @@ __all__ = [
     "Source",
     "about",
     "canonical",
+    "check_dataset",
     "choices",
     "dataset",
     "describe",

@@ -43,6 +43,16 @@ class Part:
 WHOLE = Part()
 
 
+def check_dataset(data: object) -> None:
+    """Refuse what is no dataset, as its name alone is none.
+
+    Raises:
+        ElthError: with what gives one.
+    """
+    if not hasattr(data, "train_batches") or not hasattr(data, "info"):
+        raise ElthError(f"expected a dataset, as elth.load_dataset('digits') gives; found {data!r}")
+
+
 class Dataset(Protocol):
     """Images and labels for training and for testing, given out in batches on a device."""
 

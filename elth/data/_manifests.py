@@ -117,8 +117,8 @@ def _read_manifest(path: Path, state: tuple[int, ...]) -> dict[str, Any]:
 
 def _no_manifest(path: Path, reason: str) -> str:
     return (
-        f"{path} is no manifest of an image folder ({reason}); make one with "
-        "elth.data.make_manifest(FOLDER, NAME, write_to=PATH)"
+        f"{path} is no manifest of an image folder ({reason}); make one by elth "
+        "data manifest FOLDER, and name it from the current directory on, or by its whole path"
     )
 
 

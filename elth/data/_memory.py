@@ -68,6 +68,13 @@ class MemoryDataset:
                     f"{part} labels from {least} to {most}: they are numbers from 0"
                 )
 
+    def __repr__(self) -> str:
+        """One line: what it is, and where."""
+        return (
+            f"<{type(self).__name__} {self.info.name}: {len(self.train_labels):,} training and "
+            f"{len(self.test_labels):,} test images, {self.info.shape}, on {self.device}>"
+        )
+
     @property
     def device(self) -> torch.device:
         """Where images and batches are."""

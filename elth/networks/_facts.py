@@ -84,7 +84,11 @@ def _told(name: str) -> Mapping[str, Any]:
     if name in ours:
         return ours[name]
     if not plugins.is_reference(name) and not plugins.listed():
-        raise unknown("network", name, ours)
+        raise ElthError(
+            f"{unknown('network', name, ours)}; one of your own is named as module:function, or by "
+            "a file that is listed: as plugins: [FILE] of a config, --plugin FILE of a command, "
+            "elth.plugins.use([FILE]) in Python"
+        )
     return remembered(_outside, name, plugins.in_use(), also=plugins.state(name))
 
 

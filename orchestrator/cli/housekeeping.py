@@ -291,7 +291,7 @@ def _let_go(tracker: Tracker, grid: str, *, dry: bool) -> None:
     _say(
         f"{grid} in {tracker.store}: trained weights of {len(found.runs):,} rounds{also}, "
         f"{size_of(found.size)}; those of the last round of each chain stay ({found.kept:,})"
-        + f", and {found.needed:,} that are still needed"
+        + f", and {found.needed:,} that are still needed, or that a grid says to keep"
         * bool(found.needed)
     )
     if dry or not found.runs:

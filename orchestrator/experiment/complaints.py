@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Sequence
 from typing import Any
@@ -18,17 +19,32 @@ from orchestrator.experiment.sections import Data, Entry, Experiment, Resources
 
 _SHOWN = reprlib.Repr()
 _SHOWN.maxstring = _SHOWN.maxother = 200
+_LISTED = 12
 _SHOWN.maxlist = _SHOWN.maxtuple = _SHOWN.maxdict = 20
 
 
 def place_of(error: ValidationError) -> tuple[str | int, ...]:
     """Where the first complaint is: keys, and places in lists."""
-    return tuple(part for part in error.errors()[0]["loc"] if "[" not in str(part))
+    return tuple(part for part in _foremost(error)["loc"] if "[" not in str(part))
+
+
+def _foremost(error: ValidationError) -> Any:
+    """The complaint that tells most: the first, or, of a key that is missing, one that is unknown.
+
+    Who has misspelt a key hears of what was written, and not of what was not.
+    """
+    every = error.errors()
+    first = every[0]
+    if first["type"] == "missing":
+        beside = first["loc"][:-1]
+        unknown = (e for e in every if (e["type"], e["loc"][:-1]) == ("extra_forbidden", beside))
+        return next(unknown, first)
+    return first
 
 
 def first(error: ValidationError) -> str:
     """The first complaint as one line: where, what was found, what was expected."""
-    details = error.errors()[0]
+    details = _foremost(error)
     where = ".".join(str(part) for part in place_of(error))
     inner = details.get("ctx", {}).get("error")
     if details["type"] == "extra_forbidden":
@@ -58,8 +74,13 @@ def _hint(kind: str, found: Any) -> str:
     if kind == "int_type":
         if isinstance(found, float) and found.is_integer():
             return f": write {int(found)}"
-        if isinstance(found, str) and found.strip().lstrip("+-0").isdecimal():
-            return f": write {int(found)}, without quotes or zeros before it"
+        text = found.strip() if isinstance(found, str) else ""
+        if re.fullmatch(r"[+-]?[0-9]+", text):
+            return f": write {int(text)}, without quotes or zeros before it"
+        if bounds := re.fullmatch(r"([0-9]{1,6})-([0-9]{1,6})", text):
+            numbers = [*range(int(bounds[1]), int(bounds[2]) + 1)]
+            told = numbers if len(numbers) <= _LISTED else [*numbers[:2], "...", numbers[-1]]
+            return f": write [{', '.join(map(str, told))}]" if numbers else ""
     return ""
 
 

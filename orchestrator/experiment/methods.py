@@ -102,6 +102,12 @@ class Method:
             words = STEPS[kinds[0]]
             if words and step[kinds[0]] not in words:
                 raise unknown(f"{kinds[0]} of {title}", str(step[kinds[0]]), words)
+            of_replicas = "graft" in step or step.get("shuffle") == "replicated"
+            if of_replicas and self.base != SOURCE:
+                raise ElthError(
+                    f"{title} has the step {dict(step)}, which is about replicated units: only "
+                    f"what comes from a source has such, and its base is {self.base}"
+                )
             if kinds == ["call"] and set(step) != {"call"}:
                 raise ElthError(f"a call has a version by itself, in {title} found {dict(step)}")
 

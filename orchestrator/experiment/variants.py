@@ -47,6 +47,12 @@ def paths(patch: Any) -> dict[str, Any]:
             if part not in PARTS:
                 raise unknown("part of an experiment that a variant may change", part, PARTS)
             found[full] = inner
+    for path in found:
+        whole = next((other for other in found if path.startswith(f"{other}.")), None)
+        if whole is not None:
+            raise ElthError(
+                f"{whole} is given whole, and {path} besides: write that into what {whole} is"
+            )
     return found
 
 
@@ -76,7 +82,7 @@ def patched(plain: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
             node = node[part]
             if not isinstance(node, dict):
                 raise ElthError(f"{path} goes below '{part}', which is a single value")
-        node[last] = value
+        node[last] = copy.deepcopy(value)
     return result
 
 

@@ -8,9 +8,10 @@ from itertools import combinations, pairwise
 from typing import Any
 
 from elth import ways
-from elth.errors import ElthError
+from elth.errors import ElthError, nearest
 from elth.measures import LINE, PAIR, measure_of, settings_of, starts_of, version_of
 from orchestrator.experiment.analyses import Analysis, Selection
+from orchestrator.experiment.variants import PLAIN
 from orchestrator.plan.stage import ANALYSIS, LOOKS_AT, MEASURE, NOISE, PAIRED, VARIANT, Stage
 
 _AXES = (
@@ -22,6 +23,7 @@ _NAMES = {"target": "sparsity"}
 _USUAL = {"target": "", "ticket": "", VARIANT: "", NOISE: 0}
 _SHARED = ("network", "network_version", "dataset")
 """What all that an analysis looks at have in common, and its key holds."""
+_LISTED = 12
 _OF_DATA = ("place", "shape", "sizes")
 """Labels that tell of the dataset, not of the cell."""
 
@@ -41,6 +43,12 @@ class _Cell:
     def but(self, *axes: str) -> tuple[Any, ...]:
         """What it is on all axes but some."""
         return tuple(self[axis] for axis in _AXES if axis not in axes)
+
+    def values(self, axis: str) -> list[Any]:
+        """What it may be selected by on an axis; round 0 of a chain is IMP's and dense."""
+        if axis == "round" and self["target"]:
+            return []  # its round is no whole one
+        return list(dict.fromkeys((self.labels.get(axis, self[axis]), self[axis])))
 
     def has(self, selection: Selection) -> bool:
         """Whether it is selected."""
@@ -73,9 +81,26 @@ def stages_of(
         groups = list(_groups(analysis, cells))
         if not groups:
             raise ElthError(_nothing(analysis, cells))
+        _check_values(analysis, cells)
         return [_stage(analysis, group, rates) for group in groups]
     except ElthError as error:
         raise ElthError(f"in analyses.{number}: {error}") from error
+
+
+def _check_values(analysis: Analysis, cells: Sequence[_Cell]) -> None:
+    """Refuse a value that no cell has: a slip of the pen would else select less in silence."""
+    for selection in (analysis.of, *_pair(analysis)):
+        for axis, values in selection.axes.items():
+            there = dict.fromkeys(value for cell in cells for value in cell.values(axis))
+            name = _NAMES.get(axis, axis)
+            for value in values:
+                if value not in there:
+                    known = [str(one) or PLAIN for one in there if one != "" or axis != "target"]
+                    raise ElthError(
+                        f"no cell of the grid has {name} {str(value) or PLAIN}"
+                        f"{nearest(str(value), known)} (there is: {', '.join(known[:_LISTED])}"
+                        f"{', ...' * (len(known) > _LISTED)})"
+                    )
 
 
 def _groups(analysis: Analysis, cells: Sequence[_Cell]) -> Iterator[Sequence[_Cell]]:

@@ -58,7 +58,9 @@ def build(experiment: Experiment) -> Plan:
         varied = experiment.variant(name)
         builders[name] = [_Builder(varied, seed, gathered, name) for seed in experiment.seeds]
     asked: dict[str, bool] = {}
+    called: dict[str, str] = {}
     for cell in experiment.cells():
+        _check_titles(cell, called)
         for builder in builders[cell.variant]:
             key = builder.cell(cell).key
             asked[key] = asked.get(key, False) or cell.keep
@@ -181,7 +183,7 @@ class _Builder:
             _check_samples(method.criterion, settings, cell.dataset)
             step = {
                 "criterion": method.criterion,
-                **_version_of(method),
+                **_version_of(method.criterion, method),
                 "nonzeros": level.kept,
                 **settings,
             }
@@ -291,7 +293,8 @@ class _Builder:
                 parents.append(self.rewind_point(cell.network, cell.dataset))
                 settings = self.experiment.criteria.get(method.criterion, {})
                 _check_samples(method.criterion, settings, cell.dataset)
-                step = {**step, **{k: v for k, v in settings.items() if k != "at"}}
+                more = {k: v for k, v in settings.items() if k != "at"}
+                step = {**step, **_version_of(step["graft"]), **more}
             steps.append(step)
         return self.retraining(cell, level, tuple(parents), steps, move.label)
 
@@ -538,6 +541,21 @@ class _Builder:
         }
 
 
+def _check_titles(cell: Cell, called: dict[str, str]) -> None:
+    """Refuse two datasets of one name, which labels, and so reports, could not tell apart.
+
+    Args:
+        cell: whose datasets are looked at.
+        called: the datasets of cells before, by their names for people; these are added.
+    """
+    for name in filter(None, (cell.dataset, cell.source_dataset)):
+        if (other := called.setdefault(title := info_of(name).title, name)) != name:
+            raise ElthError(
+                f"two datasets are called {title}: {other} and {name}: give one of them another "
+                "name, in its manifest or by its folder"
+            )
+
+
 def _check_samples(criterion: str, settings: Mapping[str, Any], dataset: str) -> None:
     """Refuse a criterion that asks for more training images than there are."""
     known = {**criteria.options(criterion), **settings}
@@ -552,13 +570,18 @@ def _check_samples(criterion: str, settings: Mapping[str, Any], dataset: str) ->
         )
 
 
-def _version_of(method: Method) -> Mapping[str, Any]:
-    """The version of a method's criterion, where it is another than the first of ours."""
-    known = criteria.version(method.criterion)
+def _version_of(criterion: str, method: Method | None = None) -> Mapping[str, Any]:
+    """The version of a criterion, where it is another than the first of ours.
+
+    Args:
+        criterion: its name.
+        method: the method whose criterion it is, if it is one's.
+    """
+    known = criteria.version(criterion)
     if known:
         return {"version": known}
-    ours = METHODS.get(method.criterion, method)  # of a method from outside, by a criterion of ours
-    return {"version": ours.version} if ours.version > 1 else {}
+    ours = METHODS.get(criterion, method)  # of a method from outside, by a criterion of ours
+    return {"version": ours.version} if ours is not None and ours.version > 1 else {}
 
 
 def _with_version(step: Mapping[str, Any], network: str) -> dict[str, Any]:

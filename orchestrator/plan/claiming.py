@@ -10,6 +10,10 @@ from orchestrator.experiment.claims import Axes, Baseline, Claim
 from orchestrator.experiment.variants import PLAIN
 
 _LISTED = 8
+_LINES = ("source", "transform", "variant", "noise")
+"""Axes by which a baseline names its lines."""
+_AXES = ("network", "dataset", "round", "sparsity", "ticket", *_LINES)
+"""Axes by which a claim names its cells."""
 
 
 def check_claims(claims: Sequence[Claim], called: Iterable[Mapping[str, Any]]) -> None:
@@ -46,12 +50,19 @@ def _check(claim: Claim, cells: Sequence[Axes]) -> None:
                 f"{_spelled(claim)} has nothing beside it that is {baseline.name}, at the same "
                 f"network, level and variant: {'; '.join(known)}"
             )
-        for axis in ("network", "dataset", "round", "sparsity", "source", "transform", "variant"):
+        for axis in _AXES:
             there = {_value(axis, claim, pair) for pair in found}
             for value in getattr(claim, axis):
                 if _as_label(axis, value) not in there:
                     raise ElthError(
                         f"no cell that it compares with {baseline.name} has {axis} {value}"
+                    )
+        for axis in _LINES:
+            there = {getattr(other, axis) for _, other in found}
+            for value in getattr(baseline, axis):
+                if _as_label(axis, value) not in there:
+                    raise ElthError(
+                        f"no cell of {baseline.name} that it is compared with has {axis} {value}"
                     )
 
 
@@ -63,13 +74,15 @@ def _value(axis: str, claim: Claim, pair: tuple[Axes, Axes]) -> Any:
         return level.target
     if axis == "round":
         return "" if level.target else level.round
+    if axis == "ticket":
+        return level.ticket
     return getattr(cell, axis)
 
 
 def _as_label(axis: str, value: Any) -> Any:
     if axis == "sparsity":
         return repr(value)
-    return "" if (axis, value) == ("variant", PLAIN) else value
+    return "" if axis in ("variant", "ticket") and value == PLAIN else value
 
 
 def _spelled(claim: Claim) -> str:

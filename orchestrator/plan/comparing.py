@@ -6,7 +6,7 @@ All of it is read off what stages say of themselves: their parameters and their 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -268,18 +268,28 @@ def _changed(a: Side, b: Side) -> Iterator[Changed]:
 
 def _keys_with(mine: Any, yours: Any, path: str) -> frozenset[str] | None:
     """The keys of an experiment with one field of another; None if that is no experiment."""
-    parts = path.split(".")
     plain = copy.deepcopy(mine)
     try:
-        _put(plain, yours, parts)
+        _put(plain, yours, path)
         return frozenset(build(Experiment.model_validate(plain)).stages)
     except (ElthError, ValidationError, LookupError, TypeError, ValueError):
         return None
 
 
-def _put(target: Any, source: Any, parts: Sequence[str]) -> None:
-    """Let one mapping have what another has at a path, or lack it as that does."""
-    first, *rest = parts
+def _first(path: str, *nodes: Any) -> tuple[str, str]:
+    """The first key of a path, as some mappings have it, and the rest of the path."""
+    keys = (key for node in nodes if isinstance(node, Mapping) for key in map(str, node))
+    there = (key for key in keys if path == key or path.startswith(f"{key}."))
+    first = max(there, key=len, default=path.partition(".")[0])
+    return first, path[len(first) + 1 :]
+
+
+def _put(target: Any, source: Any, path: str) -> None:
+    """Let one mapping have what another has at a path, or lack it as that does.
+
+    A key may have dots in it, as what a variant changes and the name of a dataset do.
+    """
+    first, rest = _first(path, target, source)
     if isinstance(target, list):
         index = int(first)
         if index >= len(source):

@@ -13,8 +13,10 @@ from itertools import product
 from elth.errors import ElthError
 from orchestrator.experiment.methods import CHAIN, REWIND, SOURCE, SPARSE, TICKET, method_of
 from orchestrator.experiment.sections import Entry, Experiment
-from orchestrator.plan.stage import Stage
+from orchestrator.plan.stage import ANALYSIS, Stage
 
+_LONG = 10
+"""Networks that an analysis looks at, from which on it is they that make it long."""
 MOST_STAGES = 100_000
 """Ten times what a store and a driver were measured with (docs/performance.md)."""
 
@@ -91,6 +93,10 @@ def check_names(grid: str, description: str, stages: Iterable[Stage]) -> None:
     for stage in stages:
         what = f"of {stage.title[:60]}"
         shorter = "give a network, dataset or plan with a shorter name"
+        if stage.kind == ANALYSIS and len(stage.parents) > _LONG:
+            shorter = (
+                f"it looks at {len(stage.parents)} rounds: name fewer, as of: {{round: [...]}}"
+            )
         _check(f"the title {what}", stage.title, NAME_LENGTH, shorter)
         _check(f"the description {what}", json.dumps(stage.describe()), TAG_LENGTH, shorter)
         for name, value in stage.labels.items():

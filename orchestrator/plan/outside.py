@@ -35,8 +35,7 @@ def modules(stage: Stage) -> set[str]:
         data.module(Spec.parse(dataset_of(stage)).name),
     }
     for step in stage.params.get("ticket", ()):
-        if "criterion" in step:
-            found.add(criteria.module(step["criterion"]))
+        found |= {criteria.module(step[kind]) for kind in ("criterion", "graft") if kind in step}
         if "call" in step:
             found.add(elastic.outside(step["call"])[2])
     return found - {""}

@@ -192,7 +192,10 @@ class Change:
         what = _fields(self.before.experiment, self.after.experiment)
         why = f" ({what})" if what else ""
         if changed and not what:
-            why = " (no field differs: the code or the data that they are made by does)"
+            why = (
+                " (no field differs: the code or the data that they are made by does, see elth why "
+                "with this file)"
+            )
         return (
             f"the grid '{self.grid}' in {self.store} is of another plan, and this one would "
             f"{would}{why}: give it a name of its own by {self.renamed_by}, what is "

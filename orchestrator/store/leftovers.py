@@ -28,7 +28,7 @@ from orchestrator.store.listing import DAMAGED, pages
 from orchestrator.store.marks import is_finished, standing
 from orchestrator.store.opening import STAGES
 from orchestrator.store.outbox import is_of
-from orchestrator.store.redo import COMPARED
+from orchestrator.store.redo import COMPARED, reasons
 from orchestrator.store.storage import Storage
 from orchestrator.store.tracker import Tracker
 from orchestrator.store.trash import remove_files, time_of
@@ -213,20 +213,29 @@ def _in_flight(tracker: Tracker, storage: Storage) -> Iterator[Leftover]:
     if not folders:
         return
     status: dict[str, set[str]] = {}
-    for one in tracker.stages():
+    known = tracker.stages()
+    for one in known:
         status.setdefault(one.key, set()).add(one.status)
     asked, unread = _asked(tracker)
+    again = reasons(tracker, known)
+    folder = tracker.store.folder
+    is_shared = folder is None or str(storage) != str(tracker.store.inflight)
     for key in folders:
         size, since = storage.about(key)
         found = status.get(key, set())
-        goes = "finished" in found or not (found or key in asked or unread)
+        why = ""
+        if found or key in asked or unread:
+            is_done = "finished" in found and "running" not in found and key not in again
+            why = "" if is_done else "a stage that is to do, or may be, goes on from it"
+        elif is_shared:
+            why = "this store knows nothing of it, and another one may go on from it"
         yield Leftover(
             kind="in flight",
             name=key,
             size=size,
             since=since,
-            remove=_clearer(storage, key) if goes and since is not None else None,
-            why="" if goes else "a stage that is to do, or may be, goes on from it",
+            remove=_clearer(storage, key) if not why and since is not None else None,
+            why=why,
         )
 
 

@@ -11,7 +11,8 @@ harm, and the same command goes on.
 
 What is yet to be done in any grid of the store keeps what it needs: an analysis the weights of all
 that it looks at, a round or its twin those of the round before, a training that is repelled those
-of all that it is repelled from. An analysis that is finished needs them no more.
+of all that it is repelled from. An analysis that is finished needs them no more. So do those for
+which an entry of any grid says ``keep: weights``.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from orchestrator.experiment import Experiment
 from orchestrator.plan.analysing import weights_of
 from orchestrator.plan.building import build
 from orchestrator.plan.ending import is_round, link_of
+from orchestrator.plan.graph import Plan
 from orchestrator.plan.stage import ANALYSIS, Stage, is_twin
 from orchestrator.store.content import Content
 from orchestrator.store.files import FILES
@@ -55,7 +57,8 @@ class Weights:
     kept: int
     """Rounds whose weights stay, as the last of their chains."""
     needed: int
-    """Rounds whose weights stay, as something that is yet to be done needs them, in any grid."""
+    """Rounds whose weights stay, as something that is yet to be done needs them, or an entry says
+    so (``keep: weights``), in any grid."""
     others: tuple[str, ...]
     """Other grids that have some of these rounds, too."""
 
@@ -73,7 +76,7 @@ def look(tracker: Tracker, grid: str) -> Weights:
         for one in known
         if one.status == "finished" and is_round(one.stage) and not one.stage.labels.get("target")
     }
-    needed = needed_weights(tracker, known)
+    needed = needed_weights(tracker, known) | _asked_for(tracker)
     runs, size, kept, wanted, names = [], 0, 0, 0, {grid}
     for run in tracker.search():
         key = run.data.tags.get("elth.key", "")
@@ -139,13 +142,34 @@ def needed_weights(tracker: Tracker, known: Sequence[Tracked]) -> frozenset[str]
     return _needed(todo, stages, {key for key in settled if finished[key].has_weights})
 
 
+def _asked_for(tracker: Tracker) -> frozenset[str]:
+    """Keys of the stages whose trained weights an entry of a grid keeps.
+
+    Of a grid whose plan cannot be worked out here, as code from outside is in it, they are all.
+    """
+    found: set[str] = set()
+    for grid in tracker.grids.names():
+        if not tracker.grids.is_begun(grid):
+            continue
+        content = tracker.grids.content(grid)
+        if any(entry.get("keep") for entry in content.experiment.get("grid", ())):
+            built = _plan_of(content)
+            found |= content.keys.keys() if built is None else built.kept
+    return frozenset(found)
+
+
 def _planned(content: Content) -> Mapping[str, Stage]:
     """The stages of a grid; none if its plan cannot be worked out here."""
+    built = _plan_of(content)
+    return {} if built is None else built.stages
+
+
+def _plan_of(content: Content) -> Plan | None:
     try:
         with plugins.closed():  # a store has nothing run
-            return build(Experiment.model_validate(content.experiment)).stages
+            return build(Experiment.model_validate(content.experiment))
     except (ElthError, ValidationError):
-        return {}
+        return None
 
 
 def _needed(

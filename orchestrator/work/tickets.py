@@ -308,7 +308,7 @@ def _graft(ticket: Ticket, step: Mapping[str, Any], making: _Making) -> Ticket:
     start, rewound = making.load(making.stage.parents[1])
     grafted = controls.graft(ticket, plan, source, target, _need(rewound.rewind, start))
     extra = set(controls.in_replicas(plan, source, target, grafted.mask))
-    settings = {k: v for k, v in step.items() if k != "graft"}
+    settings = {k: v for k, v in step.items() if k not in ("graft", "version")}
     mask = making.known or _pruned(
         step["graft"],
         grafted,

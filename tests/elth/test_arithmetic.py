@@ -244,6 +244,21 @@ def test_the_bound_is_that_of_rounding() -> None:
         assert told.times == pytest.approx(times, rel=0.2)
 
 
+def test_what_the_network_makes_no_number_is_not_the_machine_s() -> None:
+    """Its loss is refused where it is trained; a number that should be finite still counts."""
+    multiply = torch.ops.aten.mm.default
+    x, w = torch.randn(4, 3), torch.randn(3, 2)
+    for bad in (math.nan, math.inf, -math.inf):
+        args = (x.clone().index_put_((torch.tensor(0), torch.tensor(0)), torch.tensor(bad)), w)
+        (found,) = deviations(multiply, args, {}, multiply(*args))
+        assert found.times < 1
+        assert math.isfinite(found.relative)
+    result = multiply(x, w)
+    result[0, 0] = math.nan
+    (found,) = deviations(multiply, (x, w), {}, result)
+    assert found.times == math.inf
+
+
 @pytest.mark.parametrize("garbage", [1e30, math.inf, math.nan, 0.0])
 def test_sums_in_doubt_do_not_widen_the_bound(
     garbage: float, monkeypatch: pytest.MonkeyPatch

@@ -71,6 +71,7 @@ TOP = (
     ("override", "message"),
     [
         ("sede=1", f"unknown key 'sede'; did you mean 'seeds'? (there is: {TOP})"),
+        ("grid.0={metod: imp, network: mlp2}", "unknown key 'grid.0.metod'; did you mean 'method'"),
         ("pruning.rat=0.1", "unknown key 'pruning.rat'; did you mean 'rate'? (there is: rate, rou"),
         ("resources.cpu=1", "unknown key 'resources.cpu'; did you mean 'cpus'? (there is: cpus, g"),
         ("data.path=x", "unknown key 'data.path' (there is: root, download)"),

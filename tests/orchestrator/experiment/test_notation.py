@@ -217,7 +217,17 @@ def test_windows_line_ends_and_a_byte_order_mark(tmp_path: Path) -> None:
             "grid.0.network.0: input should be a valid string, found 14: put it",
         ),
         (8, "    network: [resnet14, resnet21]", "in grid.0.network: unknown network 'resnet21'"),
-        (8, "    networks: resnet14", "key 'grid.0.network' is missing"),
+        (8, "    networks: resnet14", "unknown key 'grid.0.networks'; did you mean 'network'?"),
+        (
+            8,
+            "    round: 1",
+            "key 'grid.0.network' is missing",
+        ),
+        (
+            2,
+            "seeds: 0-3",
+            "seeds.0: input should be a valid integer",
+        ),
         (
             1,
             "dataset: ~",

@@ -126,6 +126,10 @@ def test_settings_of_a_criterion_are_those_of_the_variant(tmp_path: Path) -> Non
             "in variants: b64: recipe.lr is given twice: keep one of them",
         ),
         (
+            {"b64": {"recipe.lr": 1.0, "recipe": {"base": "mnist_mlp"}}},
+            "in variants: b64: recipe is given whole, and recipe.lr besides: write that into what",
+        ),
+        (
             {"b64": {"pruning.stop": "collapsed"}},
             "in variants: b64: pruning.stop cannot be of a variant: say what of pruning differs, "
             "and pruning.stop for the whole experiment",

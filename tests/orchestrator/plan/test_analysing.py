@@ -152,6 +152,18 @@ def test_what_two_entries_name_is_one_stage() -> None:
             },
             rf"no cell of the grid has network {TINY_DEEPER.replace('(', '.').replace(')', '.')}:",
         ),
+        (
+            {"measure": "effective", "of": {"round": [1, 99], "method": "imp"}},
+            r"no cell of the grid has round 99 \(there is: 0, 1, 2\)",
+        ),
+        (
+            {"measure": "signs", "between": [{"method": "imp"}, {"method": ["reinit", "grasp"]}]},
+            r"no cell of the grid has method grasp \(there is: dense, imp, reinit",
+        ),
+        (
+            {"measure": "effective", "of": {"noise": [0, 7], "variant": "none"}},
+            r"no cell of the grid has noise 7 \(there is: 0, 1, 2\)",
+        ),
         ({"measure": "signs", "between": "seeds"}, "give at least two seeds"),
         (
             {"measure": "signs", "between": "twins", "of": {"method": "ett"}},

@@ -54,6 +54,18 @@ def test_claims_of_what_is_there_change_no_stage(claim: dict[str, Any]) -> None:
         ({"snip": "above", "of": "dense", "sparsity": 0.7}, "nothing beside it that is dense"),
         ({"imp": "above", "of": "reinit", "variant": "long"}, "no cell of the grid is IMP, long"),
         ({"imp": "above", "of": "imp"}, "nothing beside it that is IMP"),
+        (
+            {"imp": "above", "of": "reinit", "noise": [0, 7]},
+            "no cell that it compares with Reinit has noise 7",
+        ),
+        (
+            {"imp": "above", "of": "reinit", "ticket": ["none", "typo"]},
+            "no cell that it compares with Reinit has ticket typo",
+        ),
+        (
+            {"imp": "above", "of": {"method": "ett", "transform": ["append", "typo"]}},
+            "no cell of ETT append, typo that it is compared with has transform typo",
+        ),
     ],
     ids=str,
 )

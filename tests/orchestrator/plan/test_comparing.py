@@ -150,6 +150,16 @@ def test_each_field_tells_what_it_does_alone() -> None:
     assert {why.path for c in found.other for why in c.why} == {"recipe.lr"}
 
 
+def test_a_key_with_dots_is_one() -> None:
+    """What a variant changes is named by a path, which is one key of it."""
+    entries = [{"method": "imp", "network": TINY, "variant": "fast"}]
+    sides = [{"grid": entries, "variants": {"fast": {"recipe.lr": lr}}} for lr in (0.5, 0.6)]
+    (field,) = _sides(*sides).fields
+    assert (field.path, field.a, field.b) == ("variants.fast.recipe.lr", 0.5, 0.6)
+    assert field.lost == field.new
+    assert field.lost
+
+
 def test_an_entry_more_adds_stages_and_takes_none_away() -> None:
     more = [*ENTRIES, {"method": "imp", "network": TINY_DEEPER}]
     found = _sides({}, {"grid": more})

@@ -360,6 +360,8 @@ def test_what_was_made_by_other_code_is_not_taken_for_damaged(
         ({"steps": {"reinit": "all"}}, "steps of method M must be a tuple of steps"),
         ({"steps": ({"call": "a:b", "version": 1},)}, "a call has a version by itself"),
         ({"base": "chain", "steps": ({"reinit": "all"},)}, "the rounds of IMP take none"),
+        ({"steps": ({"graft": "snip"},)}, "which is about replicated units: only what comes from"),
+        ({"steps": ({"shuffle": "replicated"},)}, "about replicated units.* its base is ticket"),
     ],
 )
 def test_a_method_that_cannot_be_is_refused_where_it_is_written(
@@ -367,6 +369,26 @@ def test_a_method_that_cannot_be_is_refused_where_it_is_written(
 ) -> None:
     with pytest.raises(ElthError, match=message):
         Method(**({"title": "M", "base": "ticket", "about": "x"} | words))
+
+
+def test_a_graft_by_a_criterion_from_outside_has_its_version(
+    lab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = lab.parent / "ways.py"
+    file.write_text(
+        f"{file.read_text()}\nMETHODS['grafted'] = Method(title='G', base='source', "
+        "criterion='smallest', steps=({'graft': 'smallest'},), about='x')\n"
+    )
+    entry = "{method: grafted, source: resnet14, network: resnet20, transform: append, round: 1}"
+    _, before = _plan(lab, f"grid=[{entry}]")
+    (graft,) = (step for step in _steps(before) if "graft" in step)
+    assert graft == {"graft": "smallest", "version": f"sha256:{plugins.sources('ways').digest}"}
+    last = before.stages[before.asked[-1]]
+    assert outside([last]).digests.keys() == {"ways"}
+    file.write_text(f"{file.read_text()}\nMORE = 1\n")
+    _forget(monkeypatch)
+    _, after = _plan(lab, f"grid=[{entry}]")
+    assert last.key not in after.stages
 
 
 def test_steps_after_a_criterion_count(lab: Path) -> None:

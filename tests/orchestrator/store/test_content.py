@@ -198,7 +198,10 @@ def test_cells_that_another_version_makes_in_another_way_are_refused() -> None:
     older = Content(text=made.text, keys={**made.keys, "0" * 64: labels})
     older = Content(text=made.text, keys={k: v for k, v in older.keys.items() if k != key})
     assert "would change IMP on" in (refusal := _change(older, tiny("g")).refusal)
-    assert "(no field differs: the code or the data that they are made by does)" in refusal
+    assert (
+        "(no field differs: the code or the data that they are made by does, see elth why"
+        in refusal
+    )
 
 
 @pytest.mark.parametrize("version", [1, 2])

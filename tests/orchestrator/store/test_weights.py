@@ -277,6 +277,18 @@ def test_what_an_analysis_of_any_grid_looks_at_stays_until_it_is_done(chain: Cha
     assert len(weights.look(tracker, "chain").runs) == 2
 
 
+def test_what_an_entry_of_any_grid_keeps_stays(chain: Chain) -> None:
+    tracker = chain.tracker
+    entry = {"method": "imp", "network": TINY, "round": [1], "keep": "weights"}
+    other = tiny("keeps", seeds=[80], grid=[entry])
+    tracker.grids.open("keeps", other.resolved(), plan.build(other).stages, "")
+    found = weights.look(tracker, "chain")
+    assert (len(found.runs), found.needed) == (1, 1)
+    run = tracker.grids.run("keeps")
+    assert run is not None
+    tracker.client.delete_run(run.info.run_id)
+
+
 def test_only_what_is_compared_with_its_start_needs_the_round_before() -> None:
     """A chain whose weights stay where training brought them starts from the round before."""
     kinds = ("histograms", "distances", "travel")
