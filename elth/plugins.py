@@ -23,6 +23,7 @@ import importlib.metadata
 import inspect
 import sys
 import sysconfig
+import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
@@ -201,7 +202,13 @@ def get(reference: str) -> Any:
     module, _, name = reference.partition(":")
     content = vars(load(module))
     if name not in content:
-        public = [one for one in content if not one.startswith("_")]
+        public = [
+            one
+            for one, value in content.items()
+            if not one.startswith("_")
+            and not inspect.ismodule(value)
+            and getattr(value, "__module__", module) == module
+        ]
         raise unknown(f"name in module {module}", name, public)
     return content[name]
 
@@ -218,9 +225,7 @@ def load(module: str) -> Any:
     except ElthError:
         raise
     except (Exception, SystemExit) as error:
-        raise ElthError(
-            f"importing '{module}' ({find(module)}) fails: {type(error).__name__}: {error}"
-        ) from error
+        raise ElthError(f"importing '{module}' ({find(module)}) fails: {reason(error)}") from error
 
 
 def registered(kind: str) -> dict[str, str]:
@@ -377,6 +382,22 @@ def _found(module: str) -> Iterator[ModuleSpec]:
 def is_installed(path: Path) -> bool:
     """Whether a file is of an installed package or of Python itself."""
     return any(part in _INSTALLED for part in path.parts) or _is_of_python(path)
+
+
+def reason(error: BaseException) -> str:
+    """An error of somebody else's code in a line: its kind, what it says, and where in that code.
+
+    The place is the innermost line that is neither of ours, nor of Python, nor installed.
+    """
+    text = f"{type(error).__name__}: {error}"
+    ours = Path(__file__).parent
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if frame.filename.startswith("<") or _is_of_python(path) or ours in path.parents:
+            continue
+        if not any(part in _INSTALLED for part in path.parts):
+            return f"{text} (line {frame.lineno} of {path.name}, in {frame.name})"
+    return text
 
 
 def _is_of_python(path: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from elth import masks
+from elth import masks, plugins
 from elth.counts import check_sparsity
 from elth.criteria._gradients import Samples
 from elth.criteria._registry import CRITERIA, TOGETHER, criterion, together
@@ -96,7 +96,7 @@ def prune(
         except ElthError:
             raise
         except Exception as error:
-            raise ElthError(f"criterion {name} fails: {type(error).__name__}: {error}") from error
+            raise ElthError(f"criterion {name} fails: {plugins.reason(error)}") from error
     _check(made, mask, keep, name)
     return made
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from elth import plugins
 from elth.data._declaration import Declaration
 from elth.data._info import DatasetInfo
 from elth.data._memory import MemoryDataset, Parts, fingerprint
@@ -265,4 +266,4 @@ def _theirs(doing: str) -> Iterator[None]:
         raise
     except Exception as error:
         where = "; data.root=DIR names its folder" if isinstance(error, OSError) else ""
-        raise ElthError(f"{doing} fails: {type(error).__name__}: {error}{where}") from error
+        raise ElthError(f"{doing} fails: {plugins.reason(error)}{where}") from error

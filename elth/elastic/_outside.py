@@ -79,7 +79,7 @@ def apply(ticket: Ticket, text: str, to: str | Spec, seed: int) -> Ticket:
         except ElthError:
             raise
         except Exception as error:
-            raise ElthError(f"{spec} fails: {type(error).__name__}: {error}") from error
+            raise ElthError(f"{spec} fails: {plugins.reason(error)}") from error
     network = getattr(made, "network", None)
     if network != target or not hasattr(made, "mask"):
         found = network or type(made).__name__

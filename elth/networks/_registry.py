@@ -134,7 +134,9 @@ def _make(spec: Spec, shape: DataShape) -> Network:
     except ElthError:
         raise
     except (Exception, SystemExit) as error:
-        raise ElthError(f"making {spec} fails: {type(error).__name__}: {error}") from error
+        called = f"; it is called as {spec.name}(SHAPE{', OPTION=...' if spec.options else ''})"
+        hint = called if isinstance(error, TypeError) else ""
+        raise ElthError(f"making {spec} fails: {plugins.reason(error)}{hint}") from error
     _check(network, spec)
     if not isinstance(getattr(network, "anatomy", None), Anatomy):
         network.anatomy = Anatomy(family=str(spec), stages=(), head="")
@@ -418,7 +420,7 @@ def _counted_by_doing(
         raise
     except Exception as error:
         raise ElthError(
-            f"{spec} cannot take an image of {shape}: {type(error).__name__}: {error}"
+            f"{spec} cannot take an image of {shape}: {plugins.reason(error)}"
         ) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(before)

@@ -221,7 +221,15 @@ def test_a_network_of_ours_draws_nothing() -> None:
             "outside_1:f cannot take an image of 1x8x8, 10 classes: RuntimeError: mat1 and mat2",
         ),
         ("def f(shape, *, k): return nn.Linear(1, 1)", "option k of the network f has no default"),
-        ("def f(shape): return nn.Linear(shape, 10)", "making outside_1:f fails: TypeError: "),
+        (
+            "def f(shape): return nn.Linear(shape, 10)",
+            r"making outside_1:f fails: TypeError: .* \(line \d+ of outside_1.py, in f\)",
+        ),
+        (
+            "def f(): return nn.Linear(1, 10)",
+            r"making outside_1:f fails: TypeError: .*given; it is called as outside_1:f\(SHAPE\)",
+        ),
+        ("def g(shape): return 1", r"unknown name in module outside_1 'f' \(there is: g\)"),
         ("1 / 0", r"importing 'outside_1' \(.*outside_1.py\) fails: ZeroDivisionError: division"),
     ],
 )
