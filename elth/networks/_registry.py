@@ -430,7 +430,27 @@ def _counted_by_doing(
             f"{spec} gives {found} for an image of {shape}; expected logits (N, classes), here "
             f"(1, {shape.classes})"
         )
+    _check_repeats(
+        network,
+        spec,
+        torch.linspace(0, 1, math.prod(shape.image)).reshape(1, *shape.image).to(like.dtype),
+    )
     return counter.get_total_flops() // 2, smallest_norm(network, shape)[1], by_layer, made
+
+
+def _check_repeats(network: nn.Module, spec: Spec, image: Tensor) -> None:
+    """Refuse a network that says something else of an image when it is asked again."""
+    seen = []
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        for _ in range(2):
+            torch.default_generator.manual_seed(0)
+            seen.append(network(image))
+    if not torch.equal(*(logits.nan_to_num() for logits in seen)):
+        raise ElthError(
+            f"{spec} gives other logits when it is shown an image again, with the same random "
+            "state of torch: what its forward draws must come from torch's global generator, and "
+            "from nothing else, nor from a clock or from earlier calls"
+        )
 
 
 def _attended(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("elth", "torch", "torchvision", "ray", "mlflow", "numpy")
 _CLOCK_SECONDS = 2.0
+_LISTED = 12
 _FREE_BYTES = 2 * 10**9
 _FREE_SHARE = 0.05
 _SILENT_SECONDS = 600.0
@@ -342,14 +343,18 @@ def check_data(experiment: Experiment) -> Iterator[Finding]:
 
     for name in experiment.datasets:
         try:
-            data.load(name, experiment.data.root, download=False)
+            read = data.load(name, experiment.data.root, download=False)
         except ElthError as error:
             if experiment.data.download:
                 yield _well("data", f"{name} is not here yet, and may be downloaded")
             else:
                 yield Finding(about="data", what=str(error), do="see what the message says")
         else:
-            yield _well("data", f"{name} can be read")
+            there = set(read.train_labels.unique().tolist())
+            empty = [label for label in range(read.info.shape.classes) if label not in there]
+            some = ", ".join(map(str, empty[:_LISTED])) + ", ..." * (len(empty) > _LISTED)
+            note = f"; no training image is of class {some}: labels count from 0" if empty else ""
+            yield _well("data", f"{name} can be read{note}")
 
 
 def check_slots(

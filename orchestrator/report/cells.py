@@ -340,7 +340,9 @@ def _sort_key(cell: Cell, variants: Mapping[str, int]) -> tuple[Any, ...]:
     size = network_order(cell.network)
     line = (rank(cell.method), cell.source, cell.transform)
     variant = (variants.get(cell.variant, len(variants)), cell.variant)
-    return (cell.dataset, *size, *cell.level, *line, *variant, cell.noise)
+    # An exact sparsity lies between the round before its own and that.
+    level = (cell.round, not cell.target, *cell.level)
+    return (cell.dataset, *size, *level, *line, *variant, cell.noise)
 
 
 class Imps:

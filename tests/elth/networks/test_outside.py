@@ -229,6 +229,13 @@ def test_a_network_of_ours_draws_nothing() -> None:
             "def f(): return nn.Linear(1, 10)",
             r"making outside_1:f fails: TypeError: .*given; it is called as outside_1:f\(SHAPE\)",
         ),
+        (
+            "import random\n"
+            "class N(nn.Linear):\n"
+            "    def forward(self, x): return super().forward(x.flatten(1)) * random.random()\n"
+            "def f(shape): return N(64, 10)",
+            "outside_1:f gives other logits when it is shown an image again",
+        ),
         ("def g(shape): return 1", r"unknown name in module outside_1 'f' \(there is: g\)"),
         ("1 / 0", r"importing 'outside_1' \(.*outside_1.py\) fails: ZeroDivisionError: division"),
     ],

@@ -16,6 +16,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+import elth
+from elth.data import MemoryDataset
 from elth.errors import ElthError
 from orchestrator.cli.main import cli
 from orchestrator.cluster import arithmetic, doctor, machines
@@ -278,3 +280,18 @@ def test_room_is_looked_for_above_what_may_not_be_looked_into(
 
     monkeypatch.setattr(os, "stat", stat)
     assert "are free at" in doctor.room(f"{tmp_path}/below/it", "Ray").what
+
+
+def test_classes_of_which_there_is_no_image_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = elth.load_dataset("digits")
+    labels = read.train_labels.clone()
+    labels[labels == 0] = 1
+    assert isinstance(read, MemoryDataset)
+    (found,) = doctor.check_data(tiny("whole"))
+    assert (found.what, found.do) == ("digits can be read", "")
+    lacking = dataclasses.replace(read, train_labels=labels)
+    monkeypatch.setattr(elth.data, "load", lambda *_, **__: lacking)
+    (found,) = doctor.check_data(tiny("lacks"))
+    assert found.what == (
+        "digits can be read; no training image is of class 0: labels count from 0"
+    )
