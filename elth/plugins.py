@@ -110,7 +110,8 @@ def use(paths: Iterable[str | Path]) -> None:
         path = expanded(given).absolute()
         is_package = (path / "__init__.py").is_file()
         if not path.exists():
-            raise ElthError(f"there is no plugin {given} (looked for {path})")
+            where = "" if str(path) == str(given) else f" (looked for {path})"
+            raise ElthError(f"there is no plugin {given}{where}")
         if not is_package and path.suffix != ".py":
             raise ElthError(
                 f"the plugin {given} is no module: name a file as ./nets.py, or a folder with "

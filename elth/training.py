@@ -58,7 +58,11 @@ class NonFiniteLossError(ArithmeticError):
 
     def __init__(self, step: int, epoch: int) -> None:
         """Keep the iteration and the epoch, both counted from 0."""
-        super().__init__(f"the training loss was not finite at iteration {step} (epoch {epoch})")
+        super().__init__(
+            f"the training loss was not finite at iteration {step} (epoch {epoch}): lower lr or "
+            "give a warmup; where it is so from the first iteration on, look at what the network "
+            "gives for an image"
+        )
         self.step = step
         self.epoch = epoch
 

@@ -105,6 +105,7 @@ def _verify(
     told = f"{counts.total()} finished stages in {tracker.store}: {counts['whole']} whole"
     if counts["unknown"]:
         told += f", {counts['unknown']} not looked at, as their code from outside is not here"
+        told += " (--plugin FILE names it)"
     for state, words in (("absent", "whose files are not there"), ("damaged", "damaged")):
         if counts[state]:
             told += f", {counts[state]} {words}"

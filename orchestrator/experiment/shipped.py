@@ -78,6 +78,8 @@ def hint(path: Path) -> str:
     """What to say of a config that is not there: the one of the package that may be meant."""
     if path.stem in shipped():
         return f"; the one that comes with elth is called {path.stem}, without a folder or .yaml"
+    if not path.suffix and (beside := path.with_suffix(".yaml")).is_file():
+        return f"; did you mean {beside}?"
     return "" if path.suffix or len(path.parts) != 1 else _nearest(path.name)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, product
 from typing import Any
 
 from elth import ways
@@ -24,6 +24,8 @@ _USUAL = {"target": "", "ticket": "", VARIANT: "", NOISE: 0}
 _SHARED = ("network", "network_version", "dataset")
 """What all that an analysis looks at have in common, and its key holds."""
 _LISTED = 12
+_COMPARED = 300
+"""Cells of each of two selections, of which the nearest are told."""
 _OF_DATA = ("place", "shape", "sizes")
 """Labels that tell of the dataset, not of the cell."""
 
@@ -275,11 +277,14 @@ def _nearest(pair: tuple[Selection, ...], cells: Sequence[_Cell]) -> list[str]:
     """The fewest axes left open in which a cell of one selection differs from one of the other."""
     first, second = pair
     left_open = [axis for axis in _AXES if axis not in {*first.axes, *second.axes}]
+    sides = (
+        dict.fromkeys(tuple(cell[axis] for axis in left_open) for cell in cells if cell.has(one))
+        for one in pair
+    )
     ways = (
-        [_NAMES.get(axis, axis) for axis in left_open if one[axis] != other[axis]]
-        for one in cells
-        for other in cells
-        if one.has(first) and other.has(second) and one.stage.key != other.stage.key
+        [_NAMES.get(a, a) for a, x, y in zip(left_open, one, other, strict=True) if x != y]
+        for one, other in product(*(list(side)[:_COMPARED] for side in sides))
+        if one != other
     )
     return min(ways, key=len, default=[])
 

@@ -159,6 +159,7 @@ class _Builder:
         self.gathered = gathered
         self.variant = variant
         self._chains: dict[tuple[str, str, str], list[Stage]] = {}
+        self._anew: dict[tuple[str, str, str, str], list[Stage]] = {}
         self._starts: dict[tuple[str, str], Stage] = {}
         self._common: dict[str, dict[str, Any]] = {}
 
@@ -233,16 +234,23 @@ class _Builder:
         Under a repellent loss it is a chain as well, which is repelled from its own earlier rounds
         and not from those whose masks it takes (Maene et al. 2021, Figure 15).
         """
-        start = self.start(cell.network, cell.dataset, level.ticket)
+        line = (cell.method, cell.network, cell.dataset, level.ticket)
+        chain = self._anew.setdefault(line, [])
         first = _Level(round=0, target="", kept=0, ticket=level.ticket)
-        last = self.retraining(cell, first, (start,), list(ANEW))
-        for k in range(1, level.round + 1):
-            one = level if k == level.round else dataclasses.replace(first, round=k)
-            ticket = self.ticket(cell.network, cell.dataset, one)
-            self.gathered.kept.add(self.add(last).key)
-            repelled = self.repelled(k)
-            last = self.retraining(cell, one, (ticket, last), list(ANEW), more=repelled)
-        return last
+        if not chain:
+            start = self.start(cell.network, cell.dataset, level.ticket)
+            chain.append(self.retraining(cell, first, (start,), list(ANEW)))
+        whole = level.round - bool(level.target)  # an exact sparsity comes after that round
+        for k in range(len(chain), whole + 1):
+            chain.append(self.repelled_anew(cell, dataclasses.replace(first, round=k), chain[-1]))
+        return self.repelled_anew(cell, level, chain[whole]) if level.target else chain[whole]
+
+    def repelled_anew(self, cell: Cell, level: _Level, before: Stage) -> Stage:
+        """The next of such a chain."""
+        ticket = self.ticket(cell.network, cell.dataset, level)
+        self.gathered.kept.add(self.add(before).key)
+        repelled = self.repelled(level.round)
+        return self.retraining(cell, level, (ticket, before), list(ANEW), more=repelled)
 
     def twin(self, stage: Stage, number: int) -> Stage:
         """The training of a stage with other noise, and nothing else changed."""
@@ -257,9 +265,15 @@ class _Builder:
         """The ticket of another network or dataset, transformed."""
         method = method_of(cell.method)
         level = self.level(cell.source, cell.source_dataset, cell)
-        move = transform(
-            cell.transform, cell.source, cell.network, cell.source_dataset, cell.dataset
-        )
+        try:
+            move = transform(
+                cell.transform, cell.source, cell.network, cell.source_dataset, cell.dataset
+            )
+        except ElthError as error:
+            raise ElthError(
+                f"in {cell.method} from {cell.source} to {cell.network} by '{cell.transform}': "
+                f"{error}"
+            ) from error
         steps: list[Mapping[str, Any]] = [move.step] if move.step else []
         if cell.source_dataset != cell.dataset:
             head = facts(cell.network, info_of(cell.dataset).shape).anatomy.head
