@@ -1104,6 +1104,17 @@ def test_makespan_of_equal_chains_is_shared_by_the_slots() -> None:
         ("quickstart", {"rewind_point": 18, "round": 90, "retraining": 108}, 126),
         ("mnist_mlp", {"rewind_point": 9, "round": 99, "retraining": 18}, 27),
         ("cifar10_short", {"rewind_point": 1, "round": 2, "retraining": 1}, 2),
+        # Two chains of four rounds, two twins, three of weights drawn anew, ETT and its twin.
+        (
+            "inside_resnet20",
+            {"rewind_point": 2, "round": 10, "retraining": 5, "analysis": 32},
+            2 + 2 + 5 + 32,
+        ),
+        (
+            "inside_conv4",
+            {"rewind_point": 1, "round": 5, "retraining": 2, "analysis": 28},
+            1 + 1 + 2 + 28,
+        ),
         # Three seeds; ResNet-14, 20 and 32 to round 13, each with last smaller rounds to 90 and to
         # 95 %, two tickets of each, and ResNet-56 dense.
         # DPF by a recipe of its own, with a dense network each.
