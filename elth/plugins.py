@@ -267,8 +267,26 @@ def named(kind: str, name: str, what: str, ours: Iterable[str] = ()) -> Any:
         return get(name)
     places = registered(kind)
     if name not in places:
-        raise unknown(what, name, [*ours, *places])
+        raise absent(what, name, [*ours, *places])
     return get(places[name])[name]
+
+
+def absent(what: str, name: str, known: Iterable[str]) -> ElthError:
+    """The error for a name that nothing has; of a network, as tickets have, with how to name one.
+
+    Args:
+        what: what it would be, as ``network``.
+        name: the name.
+        known: the names that there are.
+    """
+    error = unknown(what, name, known)
+    if what != "network" or listed():
+        return error
+    return ElthError(
+        f"{error}; one of your own is named as module:function, or by a file that is listed: as "
+        "plugins: [FILE] of a config, --plugin FILE of a command, elth.plugins.use([FILE]) in "
+        "Python"
+    )
 
 
 def module_of(kind: str, name: str) -> str:

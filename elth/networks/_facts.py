@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from elth import plugins
-from elth.errors import ElthError, unknown
+from elth.errors import ElthError
 from elth.flops import Cost
 from elth.networks import _options
 from elth.networks._anatomy import Anatomy, Stage
@@ -84,11 +84,7 @@ def _told(name: str) -> Mapping[str, Any]:
     if name in ours:
         return ours[name]
     if not plugins.is_reference(name) and not plugins.listed():
-        raise ElthError(
-            f"{unknown('network', name, ours)}; one of your own is named as module:function, or by "
-            "a file that is listed: as plugins: [FILE] of a config, --plugin FILE of a command, "
-            "elth.plugins.use([FILE]) in Python"
-        )
+        raise plugins.absent("network", name, ours)
     return remembered(_outside, name, plugins.in_use(), also=plugins.state(name))
 
 

@@ -554,7 +554,7 @@ def test_a_failed_stage_is_told_and_stays_failed_until_asked_for(
     done = elth("run", path, "--store", store)
     assert done.code == 3
     why = f"{TINY} dense round 0, seed 51: the training loss was not finite at iteration "
-    assert re.fullmatch(rf"elth: failed: {re.escape(why)}\d+ \(epoch \d+\)\n", done.err)
+    assert re.fullmatch(rf"elth: failed: {re.escape(why)}\d+ \(epoch \d+\): lower .*\n", done.err)
     assert "1 of 4 stages done, 1 failed, 2 blocked in " in done.out
     assert "3 stages of this grid are not finished." in done.out
     tracker = Tracker(store)
