@@ -3,8 +3,8 @@
 A grid is its cells and not its name. A plan that holds all that the grid holds is its
 continuation. Seeds that are given apart add up: the grid is then the newer plan with the seeds of
 both, and that has to hold all. A plan that would drop a cell, or give it another result, is
-refused; but not where only a version of ours makes it in another way than the one before. None of
-this needs MLflow.
+refused; but not where only a version of ours makes it in another way than the one before, nor
+where all that was tried of it has failed. None of this needs MLflow.
 """
 
 from __future__ import annotations
@@ -157,6 +157,9 @@ class Change:
     """The run and the version of the grid that this was worked out from."""
     mends: bool = False
     """Whether one of the grid's files is gone or damaged, and has to be written anew."""
+    has_failed: bool = False
+    """Whether of what the grid would lose something has failed, and nothing is finished, stopped or
+    at work: as where a network failed that has been mended since."""
     renamed_by: str = "name=OTHER"
     """How the command gives the grid another name, for messages."""
 
@@ -179,7 +182,7 @@ class Change:
     @property
     def refusal(self) -> str:
         """Why this may not be; empty if it may."""
-        if self.before is None or self.replaces or not self.lost:
+        if self.before is None or self.replaces or not self.lost or self.has_failed:
             return ""
         stay = {place for place, _ in self.after.places}
         changed = [place for place, _ in self.lost if place in stay]
@@ -210,9 +213,12 @@ class Change:
             return f"The grid {self.grid} is new in {self.store}."
         if self.lost:
             count = sum(key not in self.after.keys for _, key in self.lost)
+            end = " stay in the store"
+            if self.has_failed:
+                end = ", of which none was finished, are left out"
             return (
                 f"The grid {self.grid} in {self.store} is what this file says now; {count:,} "
-                "stages that it held besides stay in the store."
+                f"stages that it held besides{end}."
             )
         count = len(self.after.keys.keys() - self.before.keys.keys()) - len(self.renewed)
         if self.renewed:

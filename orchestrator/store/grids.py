@@ -38,7 +38,7 @@ from orchestrator.store.away import is_away, plain
 from orchestrator.store.board import Board, is_deleted, log_once, set_tag
 from orchestrator.store.content import Change, Content, grown, joined, keys_of
 from orchestrator.store.files import Files
-from orchestrator.store.listing import Tracked, pages
+from orchestrator.store.listing import Listing, Tracked, pages
 from orchestrator.store.opening import NOTE
 from orchestrator.store.processes import is_gone
 from orchestrator.store.provenance import environment
@@ -74,7 +74,7 @@ class Grids:
         experiment: str,
         store: Store,
         board: Board,
-        forget: Callable[[], None],
+        listing: Listing,
     ) -> None:
         """Prepare; nothing is asked of the store yet.
 
@@ -84,14 +84,14 @@ class Grids:
             experiment: the id of ``elth-grids``.
             store: for messages.
             board: where it is settled which run is a grid's.
-            forget: is called where a run turns out to be gone.
+            listing: of the stages; it is forgotten where a run turns out to be gone.
         """
         self._client = client
         self._files = files
         self._experiment = experiment
         self._store = store
         self._board = board
-        self._forget = forget
+        self._listing = listing
 
     def _search(self, text: str) -> Iterator[Run]:
         for page in pages(self._client, self._experiment, text):
@@ -299,7 +299,7 @@ class Grids:
                         "files are gone or damaged: put them back, or let it be what this file "
                         "says by --replace"
                     ) from error
-        return Change(
+        change = Change(
             grid=name,
             store=str(self._store),
             asked=asked,
@@ -309,6 +309,11 @@ class Grids:
             seen=_seen(run),
             mends=not is_whole,
         )
+        if not change.refusal:
+            return change
+        lost = {key for _, key in change.lost}
+        states = {one.status for one in self._listing.read() if one.key in lost}
+        return dataclasses.replace(change, has_failed=states == {"failed"})
 
     def _whole_or_mended(self, grid: str, run: Run) -> tuple[Content, bool]:
         """What a grid consists of; if one of its files is gone or damaged, as the other tells it.
@@ -491,7 +496,7 @@ class Grids:
             except MlflowException as error:
                 if not is_deleted(self._client, run_id, error):
                     raise
-                self._forget()
+                self._listing.forget()
                 raise ElthError(
                     f"run {run_id} has been deleted from the store {self._store} meanwhile: give "
                     "the same command again, and its stage is done again"

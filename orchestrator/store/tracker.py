@@ -111,8 +111,8 @@ class Tracker:
             keep=keep_index,
             reading=reading,
         )
-        experiment, forget = self.experiments[GRIDS], self._listing.forget
-        self.grids = Grids(self.client, self.files, experiment, store, self.board, forget)
+        experiment = self.experiments[GRIDS]
+        self.grids = Grids(self.client, self.files, experiment, store, self.board, self._listing)
         if self._back:
             self._settle()
 

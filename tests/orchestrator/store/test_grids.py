@@ -21,7 +21,7 @@ from orchestrator.store.address import Store
 from orchestrator.store.content import Change
 from orchestrator.store.grids import Grids, _checked
 from orchestrator.store.tracker import Tracker
-from tests.orchestrator.helpers import begin, grid_file, tiny
+from tests.orchestrator.helpers import RECIPE, begin, grid_file, tiny
 
 
 def _extend(grids: Grids, found: Experiment, *, replace: bool = False) -> Change:
@@ -126,6 +126,25 @@ def test_a_grid_is_replaced_and_no_run_is_deleted(tracker: Tracker) -> None:
     assert tracker.client.get_run(log.run_id).info.lifecycle_stage == "active"
     # What it was is still there, as an earlier version.
     assert _versions(tracker, "replaced") == 2
+
+
+def test_what_has_failed_and_was_mended_is_no_loss(tracker: Tracker) -> None:
+    """The same command after a slip in the network, whose mending gives all stages new keys."""
+    grids, found = tracker.grids, tiny("mended", seeds=[61])
+    _extend(grids, found)
+    first, *_, last = plan.build(found).stages.values()
+    other = tiny("mended", seeds=[61], recipe={**RECIPE, "lr": 0.05})
+    assert "would change" in grids.change(other, plan.build(other)).refusal
+    begin(tracker, first, grid="mended").fail("KeyError", final=True, details="")
+    tracker.forget()
+    change = _extend(grids, other)
+    assert "4 stages that it held besides, of which none was finished, are left out" in change.told
+    assert grids.keys("mended").keys() == _keys(other)
+    _extend(grids, found, replace=True)
+    log = begin(tracker, last, grid="mended")
+    tracker.forget()
+    assert "would change" in grids.change(other, plan.build(other)).refusal
+    log.fail("", final=False, details="")
 
 
 # Several at once
