@@ -217,7 +217,7 @@ def _in_flight(tracker: Tracker, storage: Storage) -> Iterator[Leftover]:
     for one in known:
         status.setdefault(one.key, set()).add(one.status)
     asked, unread = _asked(tracker)
-    again = reasons(tracker, known)
+    again = reasons(tracker, known, status.keys())
     folder = tracker.store.folder
     is_shared = folder is None or str(storage) != str(tracker.store.inflight)
     for key in folders:

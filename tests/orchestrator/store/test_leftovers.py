@@ -17,6 +17,7 @@ from orchestrator.store.address import Store
 from orchestrator.store.files import folder_of
 from orchestrator.store.leases import open_run
 from orchestrator.store.leftovers import Leftover, clean, leftovers
+from orchestrator.store.marks import ASKED
 from orchestrator.store.processes import owner
 from orchestrator.store.storage import ObjectStore
 from orchestrator.store.tracker import Tracker
@@ -230,6 +231,32 @@ def test_checkpoints_of_what_is_finished_or_unknown_go(tracker: Tracker) -> None
     assert clean(due[stages[0].key]) == ""
     left = {path.name for path in tracker.store.inflight.iterdir()}
     assert left == {stages[2].key, unknown}
+
+
+def test_in_a_place_that_stores_may_share_what_is_unknown_stays(
+    tracker: Tracker, tmp_path: Path
+) -> None:
+    done, unknown = chain("one")[0].key, "ab" * 32
+    for key in (done, unknown):
+        (tmp_path / "shared" / key).mkdir(parents=True)
+    _age(tmp_path / "shared", 2 * WEEK)
+    found = {one.name: one for one in leftovers(tracker, storage.of(tmp_path / "shared"))}
+    assert found[done].is_due(WEEK)
+    assert not found[unknown].is_due(WEEK)
+    assert found[unknown].why == "this store knows nothing of it, and another one may go on from it"
+
+
+def test_a_stage_that_is_done_again_keeps_its_checkpoint(tracker: Tracker) -> None:
+    stage = chain("one")[1]
+    run = tracker.run_of(stage.key)
+    assert run is not None
+    place = tracker.store.inflight / stage.key
+    place.mkdir(parents=True)
+    _age(tracker.store.inflight, 2 * WEEK)
+    assert [one.is_due(WEEK) for one in _found(tracker) if one.name == stage.key] == [True]
+    tracker.client.set_tag(run.info.run_id, ASKED, "a person asks for it")
+    tracker.forget()
+    assert [one.is_due(WEEK) for one in _found(tracker) if one.name == stage.key] == [False]
 
 
 def test_checkpoints_in_an_object_store(tmp_path: Path) -> None:
