@@ -33,7 +33,9 @@ def _foremost(error: ValidationError) -> Any:
 
     Who has misspelt a key hears of what was written, and not of what was not.
     """
-    every = error.errors()
+    every: list[Any] = list(error.errors())
+    if every[0]["type"] == "literal_error" and isinstance(every[0]["input"], list | tuple):
+        every = every[1:] or every  # it was meant as the other thing that may stand there
     first = every[0]
     if first["type"] == "missing":
         beside = first["loc"][:-1]
@@ -98,6 +100,7 @@ def _keys_at(parents: Sequence[int | str]) -> list[str]:
             "printed": Printed,
             "stop": Stop,
             "analyses": Analysis,
+            "between": Selection,
             "of": Baseline if "claims" in parents else Selection,
             "claims": Claim,
         }.get(str(part), section)

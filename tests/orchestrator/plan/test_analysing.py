@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from elth.errors import ElthError
 from orchestrator import plan
+from orchestrator.experiment.complaints import first as complaint
 from tests.orchestrator.helpers import TINY, TINY_DEEPER, tiny
 
 ETT = {"method": "ett", "source": TINY, "network": TINY_DEEPER, "transform": "append", "round": 2}
@@ -107,6 +110,20 @@ def test_an_analysis_is_of_the_cells_that_it_selects(
     analysis: dict[str, Any], found: list[tuple[str, ...]]
 ) -> None:
     assert _looked_at(analysis) == [tuple(f"{name}, 0" for name in group) for group in found]
+
+
+@pytest.mark.parametrize(
+    ("first", "told"),
+    [
+        ({"metod": "imp"}, "unknown key 'analyses.0.between.0.metod'; did you mean 'method'?"),
+        ({"round": "0-1"}, r"analyses.0.between.0.round.0: .*found '0-1': write \[0, 1\]"),
+    ],
+    ids=str,
+)
+def test_a_slip_in_a_selection_of_two_is_told(first: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        tiny("a", analyses=[{"measure": "signs", "between": [first, {"method": "imp"}]}])
+    assert re.search(told, complaint(refused.value))
 
 
 def test_seeds_are_kept_apart_unless_they_are_what_is_compared() -> None:
