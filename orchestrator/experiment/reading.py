@@ -179,8 +179,8 @@ def _renamed(value: Any, names: Mapping[str, str]) -> Any:
 
 
 def _override(file: Text, text: str) -> None:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
+    key, value = _parted(text)
+    if value is None or not key:
         raise ElthError(f"cannot read the override '{text}': write key=value, as seeds=[0,1]")
     if not text.isprintable() and any("\udc80" <= letter <= "\udcff" for letter in text):
         raise ElthError(
@@ -189,17 +189,18 @@ def _override(file: Text, text: str) -> None:
         )
     parsed = parse(value, f"the value of the override '{text}'", lined=False).value
     raw: dict[str, Any] = file.value
-    *path, last = key.split(".")
+    rest = _dotted(key)
     node: Any = raw
     if key.startswith("recipe.") and isinstance(raw.get("recipe"), str):
         raw["recipe"] = {"base": raw["recipe"]}
     recipes = raw.get("recipes")
-    if key.startswith("recipes.") and len(path) > 1 and isinstance(recipes, dict):
+    if key.startswith("recipes.") and len(rest) > 2 and isinstance(recipes, dict):
         recipes |= {
-            k: {"base": v} for k, v in recipes.items() if k == path[1] and isinstance(v, str)
+            k: {"base": v} for k, v in recipes.items() if k == rest[1] and isinstance(v, str)
         }
     where: list[str | int] = []
-    for part in path:
+    while (length := _length(node, rest) if where else 1) < len(rest):
+        part, rest = ".".join(rest[:length]), rest[length:]
         if isinstance(node, list):
             where.append(_index(node, part, text))
         else:
@@ -209,9 +210,44 @@ def _override(file: Text, text: str) -> None:
         node = node[where[-1]]
         if not isinstance(node, dict | list):
             raise ElthError(f"the override '{text}' goes below '{part}', which is a single value")
+    last = ".".join(rest)
     where.append(_index(node, last, text) if isinstance(node, list) else last)
     node[where[-1]] = parsed
     file.forget(tuple(where))
+
+
+def _parted(text: str) -> tuple[str, str | None]:
+    """Key and value of an override; a name in the key may have options in brackets."""
+    depth = 0
+    for place, letter in enumerate(text):
+        depth += {"(": 1, ")": -1}.get(letter, 0)
+        if letter == "=" and depth <= 0:
+            return text[:place], text[place + 1 :]
+    return text, None
+
+
+def _dotted(key: str) -> list[str]:
+    """The parts of a dotted path; what is in brackets is not taken apart."""
+    parts, depth = [""], 0
+    for letter in key:
+        depth += {"(": 1, ")": -1}.get(letter, 0)
+        if letter == "." and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
+def _length(node: Any, parts: Sequence[str]) -> int:
+    """How many parts of a path are the next key, in which dots may stand.
+
+    So they do in the name of a module, as ``my_lab.scores:by_age``, and in what a variant changes.
+    """
+    if isinstance(node, dict):
+        for length in range(len(parts), 0, -1):
+            if ".".join(parts[:length]) in node:
+                return length
+    return next((number for number, part in enumerate(parts, 1) if ":" in part), 1)
 
 
 def spelled(key: str, value: str) -> str:

@@ -87,8 +87,14 @@ def patched(plain: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
 
 def _parts(path: str, plain: Mapping[str, Any]) -> list[str]:
-    """The keys of a path; the name of a dataset may hold dots, as that of a manifest does."""
+    """The keys of a path; the name of a dataset may hold dots, as that of a manifest does.
+
+    So may that of a criterion from outside, which ends after its colon.
+    """
     part, _, rest = path.partition(".")
+    if part == "criteria" and ":" in rest:
+        end = rest.find(".", rest.index(":"))
+        return [part, rest] if end < 0 else [part, rest[:end], *rest[end + 1 :].split(".")]
     if part != "recipes" or not rest:
         return path.split(".")
     for name in plain.get(part, {}):

@@ -417,6 +417,16 @@ def test_overrides_of_nested_keys_and_of_list_items(path: Path) -> None:
     assert load(path, ["grid.0={method: dense, network: mlp2}"]).grid[0].method == ("dense",)
 
 
+def test_overrides_of_names_with_brackets_and_dots(path: Path) -> None:
+    name = "digits_shuffled(size=16)"
+    words = [f"grid.0.dataset=[digits, '{name}']", f"recipes={{'{name}': digits_resnet}}"]
+    assert load(path, [*words, f"recipes.{name}.lr=0.2"]).recipe_for(name).lr == 0.2
+    with pytest.raises(ElthError, match="my_lab"):  # there is no such module; it is one name
+        load(path, ["criteria.my_lab.scores:by_age.power=3"])
+    more = ["variants={v: {recipe.lr: 0.5}}", "grid.0.variant=v", "variants.v.recipe.lr=0.7"]
+    assert load(path, more).variants["v"] == {"recipe.lr": 0.7}
+
+
 def test_the_later_override_wins(path: Path) -> None:
     assert load(path, ["seeds=1", "seeds=2"]).seeds == (2,)
 

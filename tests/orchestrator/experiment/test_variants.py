@@ -113,6 +113,13 @@ def test_settings_of_a_criterion_are_those_of_the_variant(tmp_path: Path) -> Non
     assert (found.criteria, found.variant("few").criteria) == ({}, {"snip": {"samples": 32}})
 
 
+def test_a_criterion_from_outside_is_one_name() -> None:
+    changes = paths({"criteria": {"my_lab.scores:by_age": {"power": 3}}})
+    assert patched({"criteria": {}}, changes) == {
+        "criteria": {"my_lab.scores:by_age": {"power": 3}}
+    }
+
+
 @pytest.mark.parametrize(
     ("variants", "message"),
     [
