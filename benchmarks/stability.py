@@ -54,9 +54,9 @@ def _write(value: Any, path: Path) -> None:
     part.replace(path)
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, device: str) -> Any:
     # A round of this script's own, with classes in it, which weights_only would refuse.
-    return torch.load(path, weights_only=False)
+    return torch.load(path, map_location=device, weights_only=False)
 
 
 class Chains:
@@ -80,7 +80,8 @@ class Chains:
         self.given, self.recipe, self.data, self.ends = given, recipe, data, ends
         given.out.mkdir(parents=True, exist_ok=True)
         said = {name: getattr(given, name) for name in ("network", "seed", "rate")}
-        said = json.loads(json.dumps({**said, "recipe": recipe.plain()}))
+        said |= {"recipe": recipe.plain(), "dataset": data.info.identity()}
+        said = json.loads(json.dumps(said))
         what = given.out / "arguments.json"
         if what.exists() and json.loads(what.read_text(encoding="utf-8")) != said:
             raise SystemExit(f"{given.out} holds trainings of other arguments: see {what}")
@@ -92,7 +93,7 @@ class Chains:
         for number in range(self.given.rounds + 1):
             if not (path := self._path("imp", number)).exists():
                 break
-            yield (last := _read(path))
+            yield (last := _read(path, self.given.device))
         if last is not None and last.number == self.given.rounds:
             return
         found = elth.imp(
@@ -118,7 +119,7 @@ class Chains:
     def anew(self, of: Round) -> Trained:
         """A round's mask, trained from the weights that are drawn anew for all rounds alike."""
         if (path := self._path("reinit", of.number)).exists():
-            found: Trained = _read(path)
+            found: Trained = _read(path, "cpu")
             return found
         self._look_at_the_clock()
         begun = time.monotonic()

@@ -145,6 +145,9 @@ def deviations(
     return told
 
 
+_LARGEST = torch.finfo(torch.float32).max
+
+
 def _sums(
     operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any], power: int
 ) -> list[Tensor | None]:
@@ -156,7 +159,7 @@ def _sums(
     """
     sums = _tensors(operation(*_powers(args, power), **_powers(kwargs, power)))
     return [
-        None if total is None else total.nan_to_num(nan=0.0).abs_().clamp_(max=most)
+        None if total is None else total.nan_to_num(nan=0.0).abs_().clamp_(max=min(most, _LARGEST))
         for total, (_, most) in zip(sums, _SUMS[operation](_powers(args, power)), strict=True)
     ]
 

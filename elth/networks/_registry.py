@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import math
@@ -440,12 +441,25 @@ def _counted_by_doing(
 
 def _check_repeats(network: nn.Module, spec: Spec, image: Tensor) -> None:
     """Refuse a network that says something else of an image when it is asked again."""
-    seen = []
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        for _ in range(2):
-            torch.default_generator.manual_seed(0)
-            seen.append(network(image))
-    if not torch.equal(*(logits.nan_to_num() for logits in seen)):
+
+    def twice(shown: nn.Module, images: Tensor) -> list[Tensor]:
+        found = []
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            for _ in range(2):
+                torch.default_generator.manual_seed(0)
+                found.append(shown(images).nan_to_num())
+        return found
+
+    try:
+        seen = twice(network, image)
+    except ElthError:
+        raise
+    except Exception as error:
+        raise ElthError(f"{spec} cannot take an image: {plugins.reason(error)}") from error
+    with contextlib.suppress(Exception):  # not of what cannot be copied, or takes no two images
+        training = twice(copy.deepcopy(network).train(), image.repeat(2, 1, 1, 1))
+        seen = training if torch.equal(*seen) else seen
+    if not torch.equal(*seen):
         raise ElthError(
             f"{spec} gives other logits when it is shown an image again, with the same random "
             "state of torch: what its forward draws must come from torch's global generator, and "

@@ -184,7 +184,9 @@ def _grid(name: str, own: Sequence[str], flag: str, store: str | None) -> Side:
     if own:
         raise ElthError(f"{flag} {own[0]} can change a config only, and {name} names a grid")
     experiment = experiment_of(open_tracker(store), name)
-    return Side(name=f"the grid {name}", experiment=experiment, plan=plans.build(experiment))
+    return Side(
+        name=f"the grid {name}", experiment=experiment, plan=plans.build(experiment, is_stored=True)
+    )
 
 
 def _print_comparison(found: Comparison, a: Side, b: Side) -> None:

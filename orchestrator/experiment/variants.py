@@ -49,7 +49,7 @@ def paths(patch: Any) -> dict[str, Any]:
             found[full] = inner
     for path in found:
         whole = next((other for other in found if path.startswith(f"{other}.")), None)
-        if whole is not None:
+        if whole is not None and not path.startswith("recipes."):  # whose names may have dots
             raise ElthError(
                 f"{whole} is given whole, and {path} besides: write that into what {whole} is"
             )

@@ -65,6 +65,8 @@ def stages_of(
     analysis: Analysis,
     trained: Iterable[tuple[Stage, Mapping[str, Any]]],
     rates: Mapping[str, float],
+    *,
+    is_stored: bool = False,
 ) -> list[Stage]:
     """The stages that an analysis comes to.
 
@@ -74,25 +76,32 @@ def stages_of(
         trained: the trainings of a plan, each with what it is called; rewind points among them are
             passed over.
         rates: by variant, the fraction that a pruning takes.
+        is_stored: as of ``building.build``.
 
     Raises:
-        ElthError: it selects nothing, or compares different networks.
+        ElthError: it, or a value in it, selects nothing, or it compares different networks.
     """
     cells = [_Cell(stage, labels) for stage, labels in trained if stage.kind != "rewind_point"]
     try:
         groups = list(_groups(analysis, cells))
         if not groups:
             raise ElthError(_nothing(analysis, cells))
-        _check_values(analysis, cells)
+        if not is_stored:
+            _check_values(analysis, cells)
         return [_stage(analysis, group, rates) for group in groups]
     except ElthError as error:
         raise ElthError(f"in analyses.{number}: {error}") from error
 
 
 def _check_values(analysis: Analysis, cells: Sequence[_Cell]) -> None:
-    """Refuse a value that no cell has: a slip of the pen would else select less in silence."""
+    """Refuse a value that no cell has: a slip of the pen would else select less in silence.
+
+    But seeds, which may be given one after the other.
+    """
     for selection in (analysis.of, *_pair(analysis)):
         for axis, values in selection.axes.items():
+            if axis == "seed" or (axis == "round" and selection.sparsity):
+                continue
             there = dict.fromkeys(value for cell in cells for value in cell.values(axis))
             name = _NAMES.get(axis, axis)
             for value in values:
@@ -266,6 +275,8 @@ def _nothing(analysis: Analysis, cells: Sequence[_Cell]) -> str:
             "rounds": "a line needs two rounds at least",
         }
         return f"there is no pair between {between}: {ways[between]}"
+    if not pair:
+        return f"{analysis.measure} is of whole rounds, and these have exact sparsities"
     told = "no two cells of its selections are equal on the axes that both leave open"
     differ = _nearest(pair, chosen)
     if not differ:

@@ -44,12 +44,18 @@ from orchestrator.plan.stage import SPARSE as SPARSE_TRAINING
 from orchestrator.plan.transforming import transform
 
 
-def build(experiment: Experiment) -> Plan:
+def build(experiment: Experiment, *, is_stored: bool = False) -> Plan:
     """Work out the stages of an experiment. Needs neither data nor store.
+
+    Args:
+        experiment: the experiment.
+        is_stored: whether it is that of a grid that is there, of which some slips are let pass that
+            earlier versions let pass.
 
     Raises:
         ElthError: a transformation does not fit its networks, a count cannot be met, there are too
-            many stages or too long names, or something is claimed of no cell.
+            many stages or too long names, two datasets have one name, or something is claimed, or
+            asked for, of no cell.
     """
     check_count(experiment)
     gathered = _Gathered()
@@ -60,12 +66,14 @@ def build(experiment: Experiment) -> Plan:
     asked: dict[str, bool] = {}
     called: dict[str, str] = {}
     for cell in experiment.cells():
-        _check_titles(cell, called)
+        if not is_stored:
+            _check_titles(cell, called)
         for builder in builders[cell.variant]:
             key = builder.cell(cell).key
             asked[key] = asked.get(key, False) or cell.keep
-    check_claims(experiment.claims, (labels for _, labels in gathered.called()))
-    looked = _analyses(experiment, gathered)
+    if not is_stored:
+        check_claims(experiment.claims, (labels for _, labels in gathered.called()))
+    looked = _analyses(experiment, gathered, is_stored=is_stored)
     stages = gathered.stages
     check_names(experiment.name, experiment.description, stages.values())
     kept = frozenset(gathered.kept.union(key for key, is_kept in asked.items() if is_kept))
@@ -73,13 +81,13 @@ def build(experiment: Experiment) -> Plan:
     return Plan(stages, tuple(asked), notes(experiment), kept, also, looked)
 
 
-def _analyses(experiment: Experiment, gathered: _Gathered) -> tuple[str, ...]:
+def _analyses(experiment: Experiment, gathered: _Gathered, *, is_stored: bool) -> tuple[str, ...]:
     """Add the stages of analyses, which stand after all trainings; returns their keys."""
     rates = {name: pruning.rate for name, pruning in experiment.prunings().items()}
     trained = list(gathered.called())
     found: dict[str, None] = {}
     for number, analysis in enumerate(experiment.analyses):
-        for stage in stages_of(number, analysis, trained, rates):
+        for stage in stages_of(number, analysis, trained, rates, is_stored=is_stored):
             found[gathered.add(stage).key] = None
             looked_at = (gathered.stages[parent] for parent in stage.parents)
             gathered.kept.update(one.key for one in looked_at if one.kind != "round")

@@ -223,7 +223,7 @@ def _plan(text: str) -> Plan:
     try:
         with plugins.closed():
             experiment = Experiment.model_validate(Content(text=text, keys={}).experiment)
-            return plans.build(experiment)
+            return plans.build(experiment, is_stored=True)
     except (ElthError, ValidationError):
         return Plan({})
 

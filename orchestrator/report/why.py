@@ -269,7 +269,7 @@ def _planned(tracker: Tracker, grid: str) -> Mapping[str, Stage]:
     """The stages of a grid's plan; none if it cannot be worked out here."""
     try:
         with plugins.closed():
-            return plans.build(experiment_of(tracker, grid)).stages
+            return plans.build(experiment_of(tracker, grid), is_stored=True).stages
     except ElthError:
         return {}
 

@@ -180,6 +180,12 @@ class Change:
         return self.before.places & were if self.before else frozenset()
 
     @property
+    def keeps_places(self) -> bool:
+        """Whether no cell is dropped: what is lost comes out otherwise, as by other code."""
+        stay = {place for place, _ in self.after.places}
+        return all(place in stay for place, _ in self.lost)
+
+    @property
     def refusal(self) -> str:
         """Why this may not be; empty if it may."""
         if self.before is None or self.replaces or not self.lost or self.has_failed:
@@ -252,7 +258,7 @@ def grown(before: Content, experiment: Experiment, plan: Plan) -> Content:
     if whole.resolved() == before.text and asked.places <= before.places:
         return before  # as the same plan of ten thousand stages takes seconds
     if seeds != experiment.seeds:
-        after = Content.of(whole, build(whole))
+        after = Content.of(whole, build(whole, is_stored=True))
     stay = _of_former_rounds(before, after, whole)
     return dataclasses.replace(after, keys={**after.keys, **stay}) if stay else after
 
@@ -302,7 +308,7 @@ def _of_former_rounds(
             fewer = {"pruning": pruning, "seeds": seeds, "claims": ()}  # which may be of more
             one = whole.model_copy(update=fewer)
             with contextlib.suppress(ElthError):  # an exact sparsity that needs more rounds
-                made = Content.of(one, build(one))
+                made = Content.of(one, build(one, is_stored=True))
                 found |= {
                     key: made.keys[key]
                     for place, key in made.places & before.places

@@ -309,11 +309,20 @@ class Grids:
             seen=_seen(run),
             mends=not is_whole,
         )
-        if not change.refusal:
-            return change
+        return dataclasses.replace(change, has_failed=self._has_failed(change, run))
+
+    def _has_failed(self, change: Change, run: Run | None) -> bool:
+        """Whether all that would be lost are stages that failed, or were never begun.
+
+        Cells stay, with other results; and no driver is at it, as far as can be told.
+        """
+        if run is None or not change.refusal or not change.keeps_places:
+            return False
+        tags = run.data.tags.items()
+        if any(name.startswith(_DRIVER) and not is_gone(who) for name, who in tags):
+            return False
         lost = {key for _, key in change.lost}
-        states = {one.status for one in self._listing.read() if one.key in lost}
-        return dataclasses.replace(change, has_failed=states == {"failed"})
+        return {one.status for one in self._listing.read() if one.key in lost} == {"failed"}
 
     def _whole_or_mended(self, grid: str, run: Run) -> tuple[Content, bool]:
         """What a grid consists of; if one of its files is gone or damaged, as the other tells it.
@@ -334,7 +343,7 @@ class Grids:
             try:
                 with plugins.closed():  # a store has nothing run
                     experiment = Experiment.model_validate(plain)
-                    return Content.of(experiment, build(experiment)), False
+                    return Content.of(experiment, build(experiment, is_stored=True)), False
             except (ElthError, ValidationError):  # it is of another version, or its data is gone
                 raise error from None
 
@@ -376,6 +385,10 @@ class Grids:
             run = self.run(change.grid)
             if change.seen != _seen(run):
                 change = anew(run)
+            elif change.has_failed:  # it may have been done again since
+                self._listing.forget()
+                now = dataclasses.replace(change, has_failed=False)
+                change = dataclasses.replace(now, has_failed=self._has_failed(now, run))
             if change.refusal:
                 raise ElthError(change.refusal)
             if change.after == change.before and not change.mends:

@@ -167,7 +167,7 @@ def _planned(content: Content) -> Mapping[str, Stage]:
 def _plan_of(content: Content) -> Plan | None:
     try:
         with plugins.closed():  # a store has nothing run
-            return build(Experiment.model_validate(content.experiment))
+            return build(Experiment.model_validate(content.experiment), is_stored=True)
     except (ElthError, ValidationError):
         return None
 

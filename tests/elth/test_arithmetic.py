@@ -253,6 +253,9 @@ def test_what_the_network_makes_no_number_is_not_the_machine_s() -> None:
         (found,) = deviations(multiply, args, {}, multiply(*args))
         assert found.times < 1
         assert math.isfinite(found.relative)
+    huge = torch.full((4, 3), 1e30)
+    (found,) = deviations(multiply, (huge, huge.T), {}, multiply(huge, huge.T))
+    assert found.times > 1e300, "in float64 it is finite"
     result = multiply(x, w)
     result[0, 0] = math.nan
     (found,) = deviations(multiply, (x, w), {}, result)

@@ -236,6 +236,23 @@ def test_a_network_of_ours_draws_nothing() -> None:
             "def f(shape): return N(64, 10)",
             "outside_1:f gives other logits when it is shown an image again",
         ),
+        (
+            "import random\n"
+            "class N(nn.Linear):\n"
+            "    def forward(self, x):\n"
+            "        x = x.flatten(1)\n"
+            "        return super().forward(x * random.random() if self.training else x)\n"
+            "def f(shape): return N(64, 10)",
+            "outside_1:f gives other logits when it is shown an image again",
+        ),
+        (
+            "class N(nn.Linear):\n"
+            "    def forward(self, x):\n"
+            "        if x.any(): raise ValueError('boom')\n"
+            "        return super().forward(x.flatten(1))\n"
+            "def f(shape): return N(64, 10)",
+            r"outside_1:f cannot take an image: ValueError: boom \(line 5 of outside_1.py",
+        ),
         ("def g(shape): return 1", r"unknown name in module outside_1 'f' \(there is: g\)"),
         ("1 / 0", r"importing 'outside_1' \(.*outside_1.py\) fails: ZeroDivisionError: division"),
     ],

@@ -126,6 +126,13 @@ def test_a_slip_in_a_selection_of_two_is_told(first: dict[str, Any], told: str) 
     assert re.search(told, complaint(refused.value))
 
 
+def test_seeds_may_be_given_one_after_the_other() -> None:
+    signs = {"measure": "effective", "of": {"method": "reinit", "round": 1, "seed": [0, 1]}}
+    assert _looked_at(signs) == [("reinit 1, 0",)]
+    both = {"measure": "curvature", "of": {"round": [1, 9], "sparsity": 0.4}}
+    assert _looked_at(both) == [("snip 1, 0",)]
+
+
 def test_seeds_are_kept_apart_unless_they_are_what_is_compared() -> None:
     signs: dict[str, Any] = {"measure": "signs", "of": {"method": "reinit", "round": 1}}
     assert _looked_at(signs | {"between": "seeds"}, seeds=[3, 5]) == [
@@ -180,6 +187,10 @@ def test_what_two_entries_name_is_one_stage() -> None:
         (
             {"measure": "effective", "of": {"noise": [0, 7], "variant": "none"}},
             r"no cell of the grid has noise 7 \(there is: 0, 1, 2\)",
+        ),
+        (
+            {"measure": "histograms", "of": {"sparsity": 0.4}},
+            "histograms is of whole rounds, and these have exact sparsities",
         ),
         ({"measure": "signs", "between": "seeds"}, "give at least two seeds"),
         (

@@ -20,6 +20,7 @@ from orchestrator.report.cells import collect
 from orchestrator.store.address import Store
 from orchestrator.store.content import Change
 from orchestrator.store.grids import Grids, _checked
+from orchestrator.store.processes import owner
 from orchestrator.store.tracker import Tracker
 from tests.orchestrator.helpers import RECIPE, begin, grid_file, tiny
 
@@ -137,6 +138,10 @@ def test_what_has_failed_and_was_mended_is_no_loss(tracker: Tracker) -> None:
     assert "would change" in grids.change(other, plan.build(other)).refusal
     begin(tracker, first, grid="mended").fail("KeyError", final=True, details="")
     tracker.forget()
+    fewer = tiny("mended", seeds=[61], pruning={"rate": 0.5, "rounds": 1})
+    assert "would drop" in grids.change(fewer, plan.build(fewer)).refusal
+    with grids.driven("mended", owner()):
+        assert "would change" in grids.change(other, plan.build(other)).refusal
     change = _extend(grids, other)
     assert "4 stages that it held besides, of which none was finished, are left out" in change.told
     assert grids.keys("mended").keys() == _keys(other)
