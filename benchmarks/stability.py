@@ -28,6 +28,7 @@ from benchmarks.rows import machine
 from elth import analysis, masks
 from elth.controls import reinit
 from elth.rounds import Round
+from elth.specs import DataShape
 
 State = dict[str, Tensor]
 
@@ -49,14 +50,25 @@ def _on_cpu(tensors: dict[str, Tensor]) -> State:
     return {name: tensor.cpu() for name, tensor in tensors.items()}
 
 
-def _write(value: Any, path: Path) -> None:
-    torch.save(value, part := path.with_suffix(".part"))
+def _write(value: Round | Trained, path: Path) -> None:
+    """As tensors and JSON values alone, which are read without executing anything."""
+    plain = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Round):
+        plain["epochs"] = [dataclasses.asdict(epoch) for epoch in value.epochs]
+        plain |= {"network": str(value.network), "shape": dataclasses.asdict(value.shape)}
+    torch.save(plain, part := path.with_suffix(".part"))
     part.replace(path)
 
 
-def _read(path: Path, device: str) -> Any:
-    # A round of this script's own, with classes in it, which weights_only would refuse.
-    return torch.load(path, map_location=device, weights_only=False)
+def _read(path: Path, device: str) -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    return found
+
+
+def _round(plain: dict[str, Any]) -> Round:
+    plain["epochs"] = tuple(elth.Epoch(**one) for one in plain["epochs"])
+    plain |= {"network": elth.Spec.parse(plain["network"]), "shape": DataShape(**plain["shape"])}
+    return Round(**plain)
 
 
 class Chains:
@@ -93,7 +105,7 @@ class Chains:
         for number in range(self.given.rounds + 1):
             if not (path := self._path("imp", number)).exists():
                 break
-            yield (last := _read(path, self.given.device))
+            yield (last := _round(_read(path, self.given.device)))
         if last is not None and last.number == self.given.rounds:
             return
         found = elth.imp(
@@ -119,8 +131,7 @@ class Chains:
     def anew(self, of: Round) -> Trained:
         """A round's mask, trained from the weights that are drawn anew for all rounds alike."""
         if (path := self._path("reinit", of.number)).exists():
-            found: Trained = _read(path, "cpu")
-            return found
+            return Trained(**_read(path, "cpu"))
         self._look_at_the_clock()
         begun = time.monotonic()
         ticket = of.ticket
