@@ -12,7 +12,7 @@ from typing import Any
 
 from elth.errors import ElthError, unknown
 
-_MOST = 10**12
+_MOST = 10**12 - 1
 """Epochs or iterations of a step, so that a slip of the hand is told where it was made."""
 _STEP = re.compile(r"\s*(\d{1,12})\s*(ep|it)\s*", re.ASCII)
 

@@ -45,6 +45,13 @@ def test_a_step_is_made_of_a_whole_number_and_a_unit(count: Any, unit: str) -> N
         Step(count, unit)
 
 
+def test_the_longest_step_is_read_again() -> None:
+    longest = Step(10**12 - 1, "it")
+    assert Step.parse(str(longest)) == longest
+    with pytest.raises(ElthError, match="a step is of at most 999,999,999,999it"):
+        Step(10**12, "it")
+
+
 def test_steps_in_iterations() -> None:
     assert Step.parse("2ep").iterations(391) == 782
     assert Step.parse("1000it").iterations(391) == 1000
