@@ -412,9 +412,7 @@ def reason(error: BaseException) -> str:
     ours = Path(__file__).parent
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
-        if frame.filename.startswith("<") or _is_of_python(path) or ours in path.parents:
-            continue
-        if not any(part in _INSTALLED for part in path.parts):
+        if not (frame.filename.startswith("<") or is_installed(path) or ours in path.parents):
             return f"{text} (line {frame.lineno} of {path.name}, in {frame.name})"
     return text
 

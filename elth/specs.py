@@ -144,6 +144,23 @@ class Spec:
         return f"{self.name}({inside})"
 
 
+def split(text: str, mark: str) -> list[str]:
+    """A text split at a mark, but not within the brackets of a name with options.
+
+    Example:
+        >>> split("recipes.digits(size=16).lr", ".")
+        ['recipes', 'digits(size=16)', 'lr']
+    """
+    parts, depth = [""], 0
+    for letter in text:
+        depth += {"(": 1, ")": -1}.get(letter, 0)
+        if letter == mark and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
 def _value(text: str) -> Option:
     if re.fullmatch(r"-?\d+", text):
         return int(text)

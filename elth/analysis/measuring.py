@@ -249,15 +249,17 @@ def _thresholds(subjects: Sequence[Subject], _: Settings) -> dict[str, Any]:
 
 
 def _effective(subjects: Sequence[Subject], _: Settings) -> dict[str, Any]:
-    network = build(
-        subjects[0].network, subjects[0].shape, generator=stream(0, "init")
-    )  # of all alike: its weights do not matter
+    first = subjects[0]  # all are of one network, and its weights do not matter
+    network = build(first.network, first.shape, generator=stream(0, "init"))
     found = [effective_sparsity(network, one.mask, one.shape) for one in subjects]
     return {"rounds": [one.plain() for one in found]}
 
 
 def _travel(subjects: Sequence[Subject], _: Settings) -> dict[str, Any]:
-    found = [distance_travelled(one.start or {}, one.trained, one.mask) for one in subjects]
+    found = []
+    for one in subjects:
+        assert one.start is not None
+        found.append(distance_travelled(one.start, one.trained, one.mask))
     return {"rounds": [one.plain() for one in found]}
 
 

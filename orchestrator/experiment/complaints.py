@@ -19,8 +19,8 @@ from orchestrator.experiment.sections import Data, Entry, Experiment, Resources
 
 _SHOWN = reprlib.Repr()
 _SHOWN.maxstring = _SHOWN.maxother = 200
-_LISTED = 12
 _SHOWN.maxlist = _SHOWN.maxtuple = _SHOWN.maxdict = 20
+_LISTED = 12
 
 
 def place_of(error: ValidationError) -> tuple[str | int, ...]:

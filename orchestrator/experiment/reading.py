@@ -16,6 +16,7 @@ from elth import plugins
 from elth.errors import ElthError, unknown
 from elth.files import expanded
 from elth.remembered import remembered
+from elth.specs import split
 from orchestrator.experiment.complaints import first, place_of
 from orchestrator.experiment.methods import METHODS
 from orchestrator.experiment.notation import Text, parse
@@ -179,8 +180,9 @@ def _renamed(value: Any, names: Mapping[str, str]) -> Any:
 
 
 def _override(file: Text, text: str) -> None:
-    key, value = _parted(text)
-    if value is None or not key:
+    key, *after = split(text, "=")
+    value = "=".join(after)
+    if not after or not key:
         raise ElthError(f"cannot read the override '{text}': write key=value, as seeds=[0,1]")
     if not text.isprintable() and any("\udc80" <= letter <= "\udcff" for letter in text):
         raise ElthError(
@@ -189,7 +191,7 @@ def _override(file: Text, text: str) -> None:
         )
     parsed = parse(value, f"the value of the override '{text}'", lined=False).value
     raw: dict[str, Any] = file.value
-    rest = _dotted(key)
+    rest = split(key, ".")
     node: Any = raw
     if key.startswith("recipe.") and isinstance(raw.get("recipe"), str):
         raw["recipe"] = {"base": raw["recipe"]}
@@ -214,28 +216,6 @@ def _override(file: Text, text: str) -> None:
     where.append(_index(node, last, text) if isinstance(node, list) else last)
     node[where[-1]] = parsed
     file.forget(tuple(where))
-
-
-def _parted(text: str) -> tuple[str, str | None]:
-    """Key and value of an override; a name in the key may have options in brackets."""
-    depth = 0
-    for place, letter in enumerate(text):
-        depth += {"(": 1, ")": -1}.get(letter, 0)
-        if letter == "=" and depth <= 0:
-            return text[:place], text[place + 1 :]
-    return text, None
-
-
-def _dotted(key: str) -> list[str]:
-    """The parts of a dotted path; what is in brackets is not taken apart."""
-    parts, depth = [""], 0
-    for letter in key:
-        depth += {"(": 1, ")": -1}.get(letter, 0)
-        if letter == "." and depth <= 0:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return parts
 
 
 def _length(node: Any, parts: Sequence[str]) -> int:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise, product
 from typing import Any
 
-from elth import ways
 from elth.errors import ElthError, nearest
 from elth.measures import LINE, PAIR, measure_of, settings_of, starts_of, version_of
+from elth.ways import STAY
 from orchestrator.experiment.analyses import Analysis, Selection
 from orchestrator.experiment.variants import PLAIN
 from orchestrator.plan.stage import ANALYSIS, LOOKS_AT, MEASURE, NOISE, PAIRED, VARIANT, Stage
@@ -183,7 +183,7 @@ def weights_of(analysis: Stage, stages: Mapping[str, Stage]) -> Iterator[str]:
     yield from analysis.parents
     for number in starts_of(analysis.params["measure"], len(analysis.parents)):
         one = stages.get(analysis.parents[number])
-        if one is not None and one.params.get("weights") in ways.STAY:
+        if one is not None and one.params.get("weights") in STAY:
             yield one.parents[-1]
 
 

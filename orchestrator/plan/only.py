@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from elth.errors import ElthError, nearest, unknown
+from elth.specs import split
 from orchestrator.plan.graph import Plan
 
 AXES = {
@@ -121,7 +122,7 @@ def with_needs(keys: Collection[str], parents: Mapping[str, Sequence[str]]) -> s
 def _parsed(text: str) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     axis = ""
-    for part in _split(text, ","):
+    for part in split(text, ","):
         name, equals, value = part.partition("=")
         if equals and re.fullmatch(r"[\s\w]+", name):  # else that of an option, in brackets
             axis = name.strip()
@@ -139,7 +140,7 @@ def _parsed(text: str) -> dict[str, tuple[str, ...]]:
             continue
         values: tuple[str, ...] = (part.strip(),)
         if axis != "transform" or not set(part) <= _SPELLED:  # of plans 0 1|0 1 is one, too
-            values = tuple(value.strip() for value in _split(part, "|"))
+            values = tuple(value.strip() for value in split(part, "|"))
         if not axis or not all(values):
             raise ElthError(
                 f"--only takes AXIS=VALUE, as method=ett,network=resnet20,resnet32; found '{text}'"
@@ -155,18 +156,6 @@ _SPELLED = frozenset("0123456789 |")
 def _goes_on(part: str) -> bool:
     """Whether it is more of a plan before it, as ``2`` in ``append:1,2``."""
     return bool(re.fullmatch(r"\s*\d[\d\sx:-]*", part))
-
-
-def _split(text: str, mark: str) -> list[str]:
-    """A text split at a mark that is not in brackets."""
-    parts, depth = [""], 0
-    for letter in text:
-        depth += {"(": 1, ")": -1}.get(letter, 0)
-        if letter == mark and depth <= 0:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return parts
 
 
 def _spelled(part: Mapping[str, Sequence[str]]) -> str:

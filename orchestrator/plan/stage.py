@@ -204,7 +204,7 @@ def data_labels(info: DatasetInfo) -> dict[str, Any]:
     return {**place, SHAPE: shape, SIZES: [info.train_size, info.test_size]}
 
 
-def check_dataset(stage: Stage, found: Mapping[str, Any], do: str) -> None:
+def check_same_dataset(stage: Stage, found: Mapping[str, Any], do: str) -> None:
     """Refuse a dataset that is another than when the plan of a training was made.
 
     Args:

@@ -179,20 +179,19 @@ class Change:
         were = {(place, old) for place, key in self.after.places for old in former.get(key, ())}
         return self.before.places & were if self.before else frozenset()
 
-    @property
-    def keeps_places(self) -> bool:
-        """Whether no cell is dropped: what is lost comes out otherwise, as by other code."""
+    @functools.cached_property
+    def dropped(self) -> frozenset[Place]:
+        """Of what is lost that which the grid would have no more; the rest comes out otherwise."""
         stay = {place for place, _ in self.after.places}
-        return all(place in stay for place, _ in self.lost)
+        return frozenset(place for place, _ in self.lost if place not in stay)
 
     @property
     def refusal(self) -> str:
         """Why this may not be; empty if it may."""
         if self.before is None or self.replaces or not self.lost or self.has_failed:
             return ""
-        stay = {place for place, _ in self.after.places}
-        changed = [place for place, _ in self.lost if place in stay]
-        dropped = [place for place, _ in self.lost if place not in stay]
+        dropped = self.dropped
+        changed = [place for place, _ in self.lost if place not in dropped]
         would = " and ".join(
             f"{verb} {spell(places)}"
             for verb, places in (("drop", dropped), ("change", changed))

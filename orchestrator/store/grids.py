@@ -316,7 +316,7 @@ class Grids:
 
         Cells stay, with other results; and no driver is at it, as far as can be told.
         """
-        if run is None or not change.refusal or not change.keeps_places:
+        if run is None or not change.refusal or change.dropped:
             return False
         tags = run.data.tags.items()
         if any(name.startswith(_DRIVER) and not is_gone(who) for name, who in tags):

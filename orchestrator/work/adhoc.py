@@ -21,7 +21,7 @@ from orchestrator.plan.stage import (
     MEASURE,
     SPARSE,
     Stage,
-    check_dataset,
+    check_same_dataset,
     dataset_of,
 )
 from orchestrator.store.listing import stage_of
@@ -58,7 +58,7 @@ class Inquiry:
         if not needs_data(self.stage):
             return None
         found = data.load(dataset_of(self.stage), root)
-        check_dataset(self.looks[0].stage, found.info.identity(), "put back what was there")
+        check_same_dataset(self.looks[0].stage, found.info.identity(), "put back what was there")
         return found.to(device)
 
     def steps(

@@ -34,7 +34,7 @@ from orchestrator.plan.stage import (
     ANALYSIS,
     SPARSE,
     Stage,
-    check_dataset,
+    check_same_dataset,
     dataset_of,
     iterations,
 )
@@ -106,7 +106,7 @@ class Worker:
             return kept
         read = data.load(name, place["root"], download=place["download"])
         again = "put back what was there, or give the command again, which plans with what is there"
-        check_dataset(stage, read.info.identity(), f"{again} now")
+        check_same_dataset(stage, read.info.identity(), f"{again} now")
         self.datasets[key] = read.to(device)
         return self.datasets[key]
 
