@@ -6,8 +6,6 @@ import importlib.metadata
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +14,19 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from rich.console import Console
-from torchvision.io import write_jpeg
 
-from elth import plugins
-from elth.data import DATASETS
-from elth.errors import ElthError
-from elth.networks import NETWORKS
-from elth.recipes import RECIPES
-from elth.tickets import Ticket
-from orchestrator.cli import data, housekeeping
 from orchestrator.cli.main import cli
 from orchestrator.experiment import reading
-from orchestrator.experiment.methods import METHODS
 from orchestrator.experiment.reading import load
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.building import build
-from orchestrator.plan.costs import size_of
 from orchestrator.plan.schedule import Schedule
-from orchestrator.store import leftovers, storage, verifying
+from orchestrator.store import storage, verifying
 from orchestrator.store.address import Store
-from orchestrator.store.marks import ASKED, STALE
 from orchestrator.store.tracker import Tracker
-from orchestrator.work import driver, progress, runner
+from orchestrator.work import driver, runner
 from orchestrator.work.worker import run_job
-from tests.orchestrator.cli.helpers import Done, Elth
+from tests.orchestrator.cli.helpers import Elth, files_of, refused, table_of
 from tests.orchestrator.helpers import (
     INFINITE,
     RECIPE,
@@ -51,26 +37,10 @@ from tests.orchestrator.helpers import (
     begin,
     chain,
     job_config,
-    of_kind,
-    rewind_result,
     round_of,
-    round_result,
     tiny,
     write_yaml,
 )
-
-
-def _refused(done: Done, message: str) -> None:
-    assert done.code == 2
-    assert done.out == ""
-    assert done.err.count("\n") == 1
-    assert done.err.startswith("elth: error: ")
-    assert message in done.err
-    assert "Traceback" not in done.err
-
-
-def _files(folder: Path) -> set[str]:
-    return {path.name for path in folder.rglob("*")}
 
 
 def test_a_home_folder_in_every_path(
@@ -96,8 +66,8 @@ def test_a_home_folder_in_every_path(
     assert elth("ticket", "show", "~/t.SAFETENSORS").code == 0
     same = elth("diff", "~/small.YAML", "~/small.YAML", *report[2:])
     assert (same.code, same.err) == (0, "")
-    _refused(elth("plan", "~nobody-9/x.yaml"), "~nobody-9 is nobody's home here")
-    _refused(elth("plan", "~/small.YAML", "data.root=~nobody-9"), "~nobody-9 is nobody's home")
+    refused(elth("plan", "~nobody-9/x.yaml"), "~nobody-9 is nobody's home here")
+    refused(elth("plan", "~/small.YAML", "data.root=~nobody-9"), "~nobody-9 is nobody's home")
     assert [path.name for path in Path().iterdir()] == []  # no folder that is called ~
 
 
@@ -235,7 +205,7 @@ def test_version(elth: Elth) -> None:
 def test_a_bad_request_is_one_line(
     elth: Elth, config: Path, words: list[str], message: str
 ) -> None:
-    _refused(elth(*(str(config) if word == "CONFIG" else word for word in words)), message)
+    refused(elth(*(str(config) if word == "CONFIG" else word for word in words)), message)
 
 
 @pytest.mark.parametrize(
@@ -286,12 +256,7 @@ def test_a_plan_creates_nothing(elth: Elth, config: Path, tmp_path: Path) -> Non
     assert (done.code, done.err) == (0, "")
     assert elth("plan", config, "--store", tmp_path / "other").code == 0
     assert elth("plan", config, "--store", f"sqlite:///{tmp_path}/other.db").code == 0
-    assert _files(tmp_path) == {"here", "small.yaml"}
-
-
-def _table(text: str) -> dict[str, list[str]]:
-    rows = (re.split("[│┃]", line)[1:-1] for line in text.splitlines() if line[:1] in "│┃")
-    return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
+    assert files_of(tmp_path) == {"here", "small.yaml"}
 
 
 def test_a_plan_for_a_server_that_was_never_used_creates_nothing(
@@ -313,7 +278,7 @@ def test_a_plan_for_a_server_that_was_never_used_creates_nothing(
 def test_a_plan_counts_stages_time_and_disk(elth: Elth, config: Path, tmp_path: Path) -> None:
     done = elth("plan", config, "pruning.rounds=4", "seeds=[0,1]")
     assert "small: digits, seeds 0, 1" in done.out
-    table = _table(done.out)
+    table = table_of(done.out)
     assert table["rewind point"] == ["2", "0", "2"]
     assert table["round"] == ["10", "0", "10"]
     assert table["retraining"] == ["0", "0", "0"]
@@ -326,11 +291,11 @@ def test_a_plan_counts_stages_time_and_disk(elth: Elth, config: Path, tmp_path: 
 
 def test_a_plan_knows_what_is_finished(elth: Elth, finished: Finished, done_config: Path) -> None:
     done = elth("plan", done_config, "--store", finished.store, "seeds=[0,5]")
-    table = _table(done.out)
+    table = table_of(done.out)
     assert table["all"] == ["24", "12", "12"]
     assert "from the times of finished stages in this store" in done.out
     done = elth("plan", done_config, "--store", finished.store)
-    assert _table(done.out)["all"] == ["24", "24", "0"]
+    assert table_of(done.out)["all"] == ["24", "24", "0"]
     assert f"Nothing to do: every stage is finished in {finished.store}." in done.out
 
 
@@ -346,7 +311,7 @@ def test_a_plan_tells_what_sharing_saves(elth: Elth, config: Path) -> None:
         "Trainings: 6. Each line of the figure by itself would take 12, each cell by itself 16."
         in out.splitlines()
     )
-    table = _table(out)
+    table = table_of(out)
     assert [table[kind][0] for kind in ("round", "retraining")] == ["3", "3"]
 
 
@@ -378,9 +343,9 @@ def test_a_plan_at_a_scale(elth: Elth, tmp_path: Path) -> None:
     path = write_yaml(tmp_path / "large.yaml", fields)
     full, smoke = (elth("plan", path, f"scale={scale}").out for scale in ("full", "smoke"))
     assert "large: cifar10, seeds 0, 1, 2" in full
-    assert _table(full)["round"][0] == "42"
+    assert table_of(full)["round"][0] == "42"
     assert "large-smoke: digits, seed 0" in smoke
-    assert _table(smoke)["round"][0] == "3"
+    assert table_of(smoke)["round"][0] == "3"
 
 
 # run
@@ -528,7 +493,7 @@ def test_a_plan_that_would_drop_cells_is_refused_before_anything_is_done(
     with monkeypatch.context() as patched:
         patched.setattr(driver, "publish_all", None)
         patched.setattr(driver, "read_datasets", None)
-        _refused(elth("run", *words, *here), why)
+        refused(elth("run", *words, *here), why)
     assert finished.tracker.grids.content("fewer") == before
     # The ways on that it names.
     done = elth("run", *words, "name=fewer-rounds", *here)
@@ -566,7 +531,7 @@ def test_a_failed_stage_is_told_and_stays_failed_until_asked_for(
     assert {one.run_id for one in tracker.stages("cli-failing")} != before
     status = elth("status", path, "--store", store)
     assert f"failed: {why}" in status.out
-    assert _table(status.out) == {
+    assert table_of(status.out) == {
         "state": ["stages"],
         "finished": ["1"],
         "failed": ["1"],
@@ -622,7 +587,7 @@ def test_a_dataset_that_is_not_there_is_refused_before_anything_is_tracked(
     elth: Elth, store: Store, config: Path
 ) -> None:
     words = ["dataset=mnist", "recipe=mnist_mlp", "grid.0.network=mlp1", "name=cli-nodata"]
-    _refused(elth("run", config, *words, "--store", store), "the dataset mnist is not in data (")
+    refused(elth("run", config, *words, "--store", store), "the dataset mnist is not in data (")
     assert Tracker(store).grids.run("cli-nodata") is None
 
 
@@ -630,8 +595,8 @@ def test_a_machine_that_is_too_small_is_refused_before_a_store_is_made(
     elth: Elth, config: Path, tmp_path: Path
 ) -> None:
     done = elth("run", config, "resources.cpus=9999")
-    _refused(done, "a trial asks for 9999 cpus and 0 gpus, and this machine has ")
-    assert _files(tmp_path) == {"here", "small.yaml"}
+    refused(done, "a trial asks for 9999 cpus and 0 gpus, and this machine has ")
+    assert files_of(tmp_path) == {"here", "small.yaml"}
 
 
 # status and report
@@ -641,7 +606,7 @@ def test_status(elth: Elth, finished: Finished, done_config: Path) -> None:
     done = elth("status", "done", "--store", finished.store)
     assert (done.code, done.err) == (0, "")
     assert done.out.startswith(f"done in {finished.store}\n")
-    assert _table(done.out) == {"state": ["stages"], "finished": ["24"]}
+    assert table_of(done.out) == {"state": ["stages"], "finished": ["24"]}
     assert elth("status", done_config, "--store", finished.store).out == done.out
 
 
@@ -653,14 +618,14 @@ def test_what_is_ended_is_said_and_no_failure(
     path.write_text(stopped.experiment.resolved(), encoding="utf-8")
     why = f"{TINY} round 2, seed 0 has 11.2 % < 12 %"
     status = elth("status", path, "--store", stopped.store)
-    assert _table(status.out) == {"state": ["stages"], "finished": ["23"], "ended": ["5"]}
+    assert table_of(status.out) == {"state": ["stages"], "finished": ["23"], "ended": ["5"]}
     lines = [line for line in status.out.splitlines() if line.startswith("ended: ")]
     assert lines[0] == f"ended: {TINY} round 3, seed 0: {why}"
     assert lines[-1] == f"ended: {TINY_DEEPER} <- {TINY} append round 3, seed 0: {why}"
     assert len(lines) == 5
     told = elth("plan", path, "--store", stopped.store)
-    assert _table(told.out)["all"] == ["28", "23", "5", "0"]
-    assert _table(told.out)["round"] == ["10", "8", "2", "0"]
+    assert table_of(told.out)["all"] == ["28", "23", "5", "0"]
+    assert table_of(told.out)["round"] == ["10", "8", "2", "0"]
     line = f"ended: {why}: the rounds that follow and what needs them are not done"
     assert line in told.out.splitlines()
     assert f"Nothing to do: every stage is finished or ended in {stopped.store}." in told.out
@@ -672,7 +637,7 @@ def test_what_is_ended_is_said_and_no_failure(
     run = stopped.tracker.run_of(round_of(stopped.plan, TINY, 4, 1).key)
     assert run is not None
     more = elth("plan", path, "pruning.rounds=5", "--store", stopped.store)
-    assert _table(more.out)["all"] == ["32", "23", "7", "2"]
+    assert table_of(more.out)["all"] == ["32", "23", "7", "2"]
     assert re.search(r"Time: about .+ at most, as chains may end early ", more.out)
     monkeypatch.setattr(runner, "run", lambda *_: None)
     resumed = elth("resume", run.info.run_id, "--store", stopped.store, "name=stopped-too")
@@ -689,9 +654,9 @@ def test_a_plan_tells_of_layers_that_must_be_empty(elth: Elth, config: Path) -> 
         f"note: {TINY} on digits: from round 3 on there are 11 weights at most for 16 layers, so "
         "at least one of these is empty; round 4 is the last that can be asked for"
     )
-    refused = elth("plan", config, "pruning={rate: 0.9, rounds: 6}")
-    _refused(refused, "round 5 of resnet14(width=4) would keep none of 11,012 weights: round 4 is")
-    assert refused.err == elth("run", config, "pruning={rate: 0.9, rounds: 6}").err
+    planned = elth("plan", config, "pruning={rate: 0.9, rounds: 6}")
+    refused(planned, "round 5 of resnet14(width=4) would keep none of 11,012 weights: round 4 is")
+    assert planned.err == elth("run", config, "pruning={rate: 0.9, rounds: 6}").err
 
 
 def test_verify(elth: Elth, finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -763,7 +728,7 @@ def test_the_grid_of_a_config_at_a_scale(elth: Elth, finished: Finished, tmp_pat
         assert len(json.loads(done.out)) == count
     status = elth("status", path, "scale=smoke", "--store", finished.store).out
     assert status.startswith(f"paired-smoke in {finished.store}\n")
-    assert _table(status)["finished"] == ["4"]
+    assert table_of(status)["finished"] == ["4"]
 
 
 def test_a_report_of_a_file_is_of_that_file(
@@ -792,7 +757,7 @@ def test_a_report_of_a_file_is_of_that_file(
     )
     assert f"{TINY} on digits, seed 1" in one
     status = elth("status", done_config, "seeds=[1]", *here)
-    assert _table(status.out)["finished"] == ["12"]
+    assert table_of(status.out)["finished"] == ["12"]
     assert "which is shown by its name: seed 0.\n" in status.out
     verified = elth("verify", done_config, "seeds=[1]", *here)
     assert verified.out == f"12 finished stages in {finished.store}: 12 whole\n"
@@ -815,7 +780,7 @@ def test_two_files_of_one_name_are_not_one_grid(
         write_yaml(tmp_path / folder / "config.yaml", fields | {"recipe": recipe})
     first, second = tmp_path / "a" / "config.yaml", tmp_path / "b" / "config.yaml"
     assert elth("run", first, *here).code == 0
-    _refused(
+    refused(
         elth("run", second, *here),
         f"the grid 'config' in {finished.store} is of another plan, and this one would change "
         f"dense on {TINY}, digits, seed 0; IMP on {TINY}, digits, rounds 1, 2, seed 0 "
@@ -853,7 +818,7 @@ def test_a_report_as_markdown_and_as_latex(elth: Elth, finished: Finished) -> No
     done = elth(*here, "--latex")
     assert (done.code, done.err) == (0, "")
     assert done.out.count("\\begin{tabular}") == done.out.count("\\end{tabular}") == 2
-    _refused(elth(*here, "--latex", "--json"), "give one of --json, --csv, --markdown and --latex")
+    refused(elth(*here, "--latex", "--json"), "give one of --json, --csv, --markdown and --latex")
 
 
 def test_verdicts_against_any_method(elth: Elth, finished: Finished) -> None:
@@ -868,10 +833,10 @@ def test_verdicts_against_any_method(elth: Elth, finished: Finished) -> None:
     line = "{method: ett, transform: append}"
     rows = elth(*here, "--verdicts", "--against", line, "--csv").out.splitlines()
     assert len(rows) == 5
-    _refused(elth(*here, "--against", "reinit"), "--against goes with --verdicts")
-    _refused(elth(*here, "--verdicts", "--latex"), "--verdicts goes with --json or --csv")
-    _refused(elth(*here, "--verdicts", "--against", "imq"), "did you mean 'imp'?")
-    _refused(elth(*here, "--verdicts", "--against", "{methd: imp}"), "method: ")
+    refused(elth(*here, "--against", "reinit"), "--against goes with --verdicts")
+    refused(elth(*here, "--verdicts", "--latex"), "--verdicts goes with --json or --csv")
+    refused(elth(*here, "--verdicts", "--against", "imq"), "did you mean 'imp'?")
+    refused(elth(*here, "--verdicts", "--against", "{methd: imp}"), "method: ")
 
 
 def test_claims_of_a_file_are_judged_by_its_report(
@@ -893,670 +858,3 @@ def test_claims_of_a_file_are_judged_by_its_report(
     told = elth("plan", done_config, *here)
     assert "stays as it is" in told.out, "what is claimed changes no stage"
     assert "would refuse" not in told.out
-
-
-# networks
-
-
-def test_networks_with_the_counts_of_the_papers(elth: Elth) -> None:
-    done = elth("networks")
-    table = _table(done.out)
-    for name, prunable, parameters in [
-        ("resnet14", "174,128", "175,258"),
-        ("resnet20", "270,896", "272,474"),
-        ("resnet32", "464,432", "466,906"),
-        ("resnet44", "657,968", "661,338"),
-        ("resnet56", "851,504", "855,770"),
-        ("resnet110", "1,722,416", "1,730,714"),
-    ]:
-        assert table[name][-2:] == [prunable, parameters]
-    assert table["resnet20"][:3] == ["cifar-resnet", "3 3 3", "width=16, shortcut=conv"]
-    assert "too small" not in done.out
-    for name, prunable, parameters in [
-        ("vgg13", "9,407,168", "9,416,010"),
-        ("vgg19", "20,024,000", "20,040,522"),
-        ("conv4", "2,425,024", "2,425,930"),
-    ]:
-        assert table[name][-2:] == [prunable, parameters]
-    table = _table(elth("networks", "--dataset", "mnist").out)
-    assert table["mlp1"][-2:] == ["266,200", "266,610"]
-    assert table["mlp4"][-2:] == ["536,200", "537,510"]
-
-
-def test_networks_for_which_the_images_are_too_small_are_named(elth: Elth) -> None:
-    done = elth("networks", "--dataset", "digits")
-    small = ["vgg11", "vgg13", "vgg16", "vgg19", "resnet18", "resnet26", "resnet34", "resnet50"]
-    line = f"These images are too small for {', '.join([*small, 'mobilenet'])}."
-    assert line in done.out.splitlines()
-    table = _table(done.out)
-    assert not {*small, "mobilenet"} & set(table)
-    assert table["mlp1"][-2:] == ["50,200", "50,610"]
-    assert {*small, "mobilenet"} | set(table) - {"name"} == set(NETWORKS)
-    larger = elth("networks", "--dataset", "digits(size=16)")
-    assert "networks, for digits(size=16) (1x16x16, 10 classes)" in larger.out
-    assert {"vgg11", "vgg13", "vgg16", "vgg19"} <= set(_table(larger.out))
-
-
-# methods and data
-
-
-def test_recipes(elth: Elth) -> None:
-    done = elth("recipes")
-    rows = _table(done.out)
-    assert set(rows) == {"recipe", *RECIPES}
-    assert rows["cifar10_resnet"] == [
-        *("160ep", "1000it", "128", "sgd 0.9", "0.1", "80ep 120ep", "0.0001", "-", "crop_flip")
-    ]
-    assert rows["maene_lenet"][3:6] == ["adam", "0.0012", "constant"]
-
-
-def test_methods(elth: Elth) -> None:
-    done = elth("methods")
-    assert (done.code, done.err) == (0, "")
-    table = _table(done.out)
-    for name, method in METHODS.items():
-        assert table[name][0] == method.title
-    assert table["imp"][1:] == ["iterative magnitude pruning, rewound", ""]
-    assert table["ett_snip_extra"][-1] == "samples=128, mode=eval"
-    assert table["snip"][-1] == "samples=128, mode=eval, at=rewind"
-    assert table["synflow"][-1] == "iterations=100, at=rewind"
-
-
-def test_datasets(elth: Elth) -> None:
-    table = _table(elth("data", "list").out)
-    assert list(table) == ["name", *DATASETS]
-    assert table["cifar10"] == [
-        *("3x32x32", "10", "50,000", "10,000"),
-        "channels=3, size=32, centre_crop=false, hold_out=0, statistics=imagenet",
-    ]
-    assert table["svhn"][2:4] == ["73,257", "26,032"]
-
-
-def test_datasets_of_a_plugin(
-    elth: Elth, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(plugins, "_in_use", {})
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    cells = Path(__file__).parents[2] / "plugins" / "cells.py"
-    table = _table(elth("data", "list", "--plugin", cells).out)
-    assert list(table) == ["name", *DATASETS, "tiny_cells", "bare_cells"]
-    shown = "channels=1, size=8, centre_crop=false, stain=none"
-    assert table["tiny_cells"] == ["1x8x8", "3", "96", "32", shown]
-    assert table["bare_cells"] == ["not declared", "", "", "", "size=8"]
-    done = elth("data", "describe", "bare_cells", "--plugin", cells)
-    assert (done.code, done.err) == (0, "")
-    assert done.out.startswith("@elth.dataset(\n    channels=1,\n    size=8,\n    classes=3,\n")
-    assert done.out.endswith("    mean=[78.075],\n    deviation=[71.9316],\n)\n")
-    planned = elth("plan", config, f"plugins=[{cells}]", "dataset=tiny_cells")
-    assert (planned.code, planned.err) == (0, "")
-    _refused(
-        elth("plan", config, f"plugins=[{cells}]", "dataset=bare_cells"),
-        "in dataset: what bare_cells reads is not declared: give elth data describe bare_cells",
-    )
-    _refused(elth("data", "list", "--plugin", tmp_path / "no.py"), "there is no plugin ")
-
-
-def _flowers(*, parts: dict[str, int]) -> None:
-    """flowers/PART/{daisy,rose}: JPEG files, each another image."""
-    generator = torch.Generator().manual_seed(0)
-    for part, count in parts.items():
-        for name in ("daisy", "rose"):
-            folder = Path("flowers") / part / name
-            folder.mkdir(parents=True)
-            for number in range(count):
-                pixels = torch.randint(0, 256, (3, 40, 60), generator=generator, dtype=torch.uint8)
-                write_jpeg(pixels, str(folder / f"{number}.jpg"))
-
-
-def test_an_image_folder_becomes_a_dataset(elth: Elth, config: Path) -> None:
-    _flowers(parts={"train": 2, "val": 1})
-    done = elth("data", "manifest", "flowers", "--name", "flowers")
-    assert (done.code, done.err) == (0, "")
-    assert done.out.splitlines()[0] == "flowers: 2 classes, images: 4 train, 2 val"
-    dataset = "folder(manifest=flowers.json,size=64)"
-    assert done.out.splitlines()[1].endswith(f"in a config: dataset: {dataset}")
-    planned = elth("plan", config, f"dataset={dataset}")
-    assert (planned.code, planned.err) == (0, "")
-    assert _table(planned.out)["all"] == ["4", "0", "4"]
-    assert elth("data", "manifest", "flowers", "--name", "f", "-o", "other.json").code == 0
-    assert Path("other.json").exists()
-    _refused(elth("data", "manifest", "none", "--name", "none"), "none")
-
-
-def test_every_image_of_a_folder_is_looked_at(elth: Elth, monkeypatch: pytest.MonkeyPatch) -> None:
-    _flowers(parts={"train": 4, "val": 1})
-    words = ("data", "manifest", "flowers", "--name", "flowers")
-    Path("flowers/train/rose/notes.txt").write_text("no image", encoding="utf-8")
-    monkeypatch.setattr(progress, "_PLAIN_SECONDS", 0.0)
-    note = "note: left out of train: files that are not .jpg .jpeg .png .webp (1 .txt)"
-    done = elth(*words, "--threads", "1")
-    assert (done.code, done.err) == (0, "")
-    told, *counted, _, _ = done.out.splitlines()
-    assert told == note
-    assert [line.partition(" in ")[0] for line in counted] == ["8 of 10 images", "10 of 10 images"]
-    Path("flowers.json").unlink()
-    monkeypatch.setattr(progress, "_PLAIN_SECONDS", 60.0)
-    bad = [*sorted(Path("flowers/train").glob("*/*.jpg"))[:6]]
-    for path in bad[:5]:
-        path.write_bytes(b"no image")
-    done = elth(*words)
-    assert (done.code, done.out) == (2, note + "\n")
-    assert done.err.startswith("elth: error: 5 of 10 images cannot be read: flowers/train/daisy/0")
-    assert all(str(path) in done.err for path in bad[:5])
-    assert not Path("flowers.json").exists()
-    bad[5].write_bytes(b"")
-    listed = [f"{path} (it is no JPEG, PNG, WebP or GIF file: it" for path in bad[:5]]
-    for command, advice in (
-        (words, "Repair or remove them; nothing was written"),
-        (("data", "prepare", "flowers", "small"), "Repair or remove them and give the same"),
-    ):
-        *lines, last = elth(*command).err.splitlines()
-        assert [line.partition(" begins with")[0] for line in lines[:5]] == listed
-        assert lines[5:] == [f"{bad[5]} (the file is empty)"]
-        assert last.startswith(f"elth: error: 6 of 10 images cannot be read. {advice}")
-    monkeypatch.setattr(data, "_LINES", 4)
-    *lines, last = elth(*words).err.splitlines()
-    assert [line.partition(" begins with")[0] for line in lines] == [*listed[:4], "and 2 more"]
-    done = elth(*words, "--no-decode")
-    assert (done.code, done.err) == (0, "")
-    assert json.loads(Path("flowers.json").read_text(encoding="utf-8"))["decoded"] is False
-
-
-def test_images_of_both_parts_are_refused_or_allowed(elth: Elth) -> None:
-    _flowers(parts={"train": 2, "val": 1})
-    shutil.copy("flowers/train/rose/1.jpg", "flowers/val/daisy/x.jpg")
-    manifest = ("data", "manifest", "flowers", "--name", "flowers")
-    for words in (manifest, ("data", "prepare", "flowers", "small")):
-        _refused(elth(*words), "flowers/val/daisy/x.jpg is flowers/train/rose/1.jpg. A test on")
-        assert elth(*words, "--allow-shared").code == 0
-
-
-def test_a_folder_is_prepared(elth: Elth, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _flowers(parts={"train": 2, "val": 1})
-    words = ("data", "prepare", "flowers", "small", "--short", "20", "--quality", "90")
-    monkeypatch.setattr(progress, "_PLAIN_SECONDS", 0.0)
-    done = elth(*words)
-    assert (done.code, done.err) == (0, "")
-    *told, sizes, wrote = done.out.splitlines()
-    assert [line.partition(" in ")[0] for line in told] == [f"{n} of 6 images" for n in range(1, 7)]
-    assert sizes.startswith("small: 2 classes, images: 4 train, 2 val; ")
-    dataset = "folder(manifest=small/manifest.json,size=224)"
-    assert wrote == f"wrote small/manifest.json; in a config: dataset: {dataset}"
-    before = {path: path.read_bytes() for path in Path("small").iterdir()}
-    again = elth(*words)
-    assert again.out.splitlines()[-2:] == [sizes, wrote]
-    assert {path: path.read_bytes() for path in Path("small").iterdir()} == before
-    monkeypatch.setattr(progress, "_PLAIN_SECONDS", 60.0)
-    planned = elth("plan", config, "dataset=folder(manifest=small/manifest.json,size=32)")
-    assert (planned.code, planned.err) == (0, "")
-    _refused(elth(*words[:4]), "small was begun with other settings: name small, short 20, quality")
-    Path("flowers/val/rose/0.jpg").write_bytes(b"no image")
-    _refused(elth("data", "prepare", "flowers", "other"), "1 of 6 images cannot be read: flowers/")
-    assert not Path("other/manifest.json").exists()
-
-
-def test_plans_of_a_folder_and_of_its_store_share_no_stage(elth: Elth, config: Path) -> None:
-    _flowers(parts={"train": 1, "val": 1})
-    assert elth("data", "manifest", "flowers", "--name", "flowers").code == 0
-    assert elth("data", "prepare", "flowers", "small", "--name", "flowers").code == 0
-    keys = [
-        set(build(load(config, [f"dataset=folder(manifest={manifest},size=32)"])).stages)
-        for manifest in ("flowers.json", "small/manifest.json")
-    ]
-    assert len(keys[0]) == len(keys[1]) > 0
-    assert not keys[0] & keys[1]
-
-
-# ticket
-
-
-@pytest.fixture
-def exported(elth: Elth, finished: Finished, tmp_path: Path) -> Path:
-    """The ticket of the last round, as a file."""
-    key = round_of(finished.plan, TINY, 2).key
-    path = tmp_path / "ticket.safetensors"
-    assert elth("ticket", "export", key[:10], "-o", path, "--store", finished.store).code == 0
-    return path
-
-
-# why and diff
-
-
-def test_two_configs_are_compared_without_a_store(elth: Elth, config: Path) -> None:
-    done = elth("diff", config, config, "seeds=[1]", "--b", "pruning.rounds=3")
-    assert (done.code, done.err) == (0, "")
-    assert done.out.startswith(f"A: {config}\nB: {config} pruning.rounds=3\n")
-    assert re.search(r"round +│ +3 │ +0 │ +1 │", done.out)
-    assert "pruning.rounds: 2 -> 3  (alone: 0 stages of A no more asked for, 1 new ones)" in (
-        done.out
-    )
-    assert "Cells: 2 in both by the same stages, seeds counted." in done.out
-    assert f"Cells in B only: 1\n    {TINY} round 3 on digits, seed 1\n" in done.out
-    assert not Path("runs").exists()
-    done = elth("diff", config, config)
-    assert "No field of the experiments differs." in done.out
-
-
-def test_a_comparison_as_json(elth: Elth, config: Path) -> None:
-    found = json.loads(elth("diff", config, config, "--b", "recipe.lr=0.05", "--json").out)
-    assert found["stages"]["round"] == {"both": 0, "a": 3, "b": 3}
-    assert found["fields"] == [{"path": "recipe.lr", "a": 0.1, "b": 0.05, "lost": 4, "new": 4}]
-    assert [cell["why"][0]["path"] for cell in found["other"]] == ["recipe.lr"] * 2
-
-
-def test_comparing_configs_imports_neither_torch_nor_mlflow(config: Path) -> None:
-    code = (
-        "import sys\n"
-        "from orchestrator.cli.main import main\n"
-        f"sys.argv = ['elth', 'diff', {str(config)!r}, {str(config)!r}, '--b', 'seeds=[1]']\n"
-        "main()\n"
-        "print(sorted({'torch', 'mlflow', 'ray', 'scipy'} & set(sys.modules)))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
-
-
-def test_a_config_is_compared_with_a_grid(
-    elth: Elth, finished: Finished, done_config: Path
-) -> None:
-    words = ("diff", done_config, "done", "--a", "seeds=[0]", "--store", finished.store)
-    done = elth(*words)
-    assert (done.code, done.err) == (0, "")
-    assert "B: the grid done" in done.out
-    assert "seeds: [0] -> [0, 1]  (alone: 0 stages of A no more asked for, 12 new ones)" in done.out
-    _refused(elth("diff", done_config, "nowhere", "--store", finished.store), "has no grid")
-
-
-def test_why_a_finished_stage(elth: Elth, finished: Finished) -> None:
-    stage = round_of(finished.plan, TINY, 2, seed=1)
-    for name in (stage.title, stage.key[:10]):
-        done = elth("why", name, "--store", finished.store)
-        assert (done.code, done.err) == (0, "")
-        lines = done.out.splitlines()
-        assert lines[:2] == [f"{stage.title}: finished", f"  key {stage.key}"]
-        assert re.search(r"^  run [0-9a-f]{32}, begun 20\d\d-", done.out, re.MULTILINE)
-        assert "  numerics class: cpu" in done.out
-        assert "done" in re.search(r"grids: (.*)", done.out)[1].split(", ")  # type: ignore[index]
-        assert f"  made of: {TINY} round 1, seed 1, finished" in lines
-    _refused(elth("why", "round 1", "--store", finished.store), "'round 1' is no stage of the stor")
-
-
-def test_why_stages_of_a_config_are_to_do(
-    elth: Elth, finished: Finished, done_config: Path
-) -> None:
-    done = elth("why", done_config, "--store", finished.store)
-    assert done.out.endswith("of 24 stages 24 are finished, 0 are not\n")
-    changed = ("why", done_config, "recipe.lr=0.05", "seeds=[0,7]", "--store", finished.store)
-    done = elth(*changed)
-    assert "of 24 stages 0 are finished, 24 are not" in done.out
-    assert "12 to do: recipe.lr is 0.05, and 0.1 in the store" in done.out
-    assert "12 to do: no finished one has its seed" in done.out
-    assert f"{TINY} rewind point, seed 7 (" in done.out
-    plain = json.loads(elth(*changed, "--json").out)
-    assert len(plain) == 24
-    assert {one["state"] for one in plain} == {"to do"}
-    assert plain[0]["differences"] == [
-        {"path": "recipe.lr", "store": 0.1, "here": 0.05, "where": ""}
-    ]
-    other = elth(
-        "why", done_config, "grid=[{method: imp, network: conv4}]", "--store", finished.store
-    )
-    assert "nothing comparable: the store has no finished round of conv4" in other.out
-
-
-def test_why_one_stage_of_a_config(elth: Elth, finished: Finished, done_config: Path) -> None:
-    title = f"{TINY_DEEPER} reinit round 2, seed 0"
-    words = (done_config, "pruning.rate=0.4", "--stage", title, "--store", finished.store)
-    done = elth("why", *words)
-    assert (done.code, done.err) == (0, "")
-    assert done.out.startswith(f"{title}: to do\n  key ")
-    assert f"  nearest finished: {title} (run " in done.out
-    assert f"\n    rate of {TINY_DEEPER} round 2, seed 0 is 0.4, and 0.5 in the store\n" in done.out
-    assert f"  made of: {TINY_DEEPER} round 2, seed 0, to do" in done.out
-    plain = json.loads(elth("why", *words, "--json").out)
-    assert (plain["state"], len(plain["differences"])) == ("to do", 1)
-    _refused(elth("why", *words[:2], "--stage", "x", *words[4:]), "'x' is no stage of done")
-
-
-def test_why_stages_in_other_states(elth: Elth, store: Store, tracker: Tracker) -> None:
-    stages = chain("cli-why", seeds=[60], pruning={"rate": 0.5, "rounds": 4})
-    logs = {stage.key: begin(tracker, stage, grid="cli-why") for stage in stages[1:5]}
-    tracker.grids.open(
-        "cli-why",
-        tiny("cli-why", seeds=[60], pruning={"rate": 0.5, "rounds": 4}).resolved(),
-        {stage.key: stage for stage in stages},
-        "",
-    )
-    logs[stages[1].key].fail("no disk", final=True, details="")
-    damaged, killed = (tracker.client.get_run(logs[stages[k].key].run_id) for k in (2, 3))
-    tracker.set_aside(damaged, "its checksum is wrong")
-    tracker.client.update_run(killed.info.run_id, "KILLED")
-
-    def why(number: int) -> str:
-        done = elth("why", stages[number].key[:12], "--store", store)
-        assert (done.code, done.err) == (0, "")
-        return done.out
-
-    assert ": failed\n" in why(1)
-    assert "no disk (elth run --retry-failed does it again)" in why(1)
-    assert ": set aside\n" in why(2)
-    assert "its checksum is wrong" in why(2)
-    assert ": interrupted\n" in why(3)
-    assert ": running\n" in why(4)
-    assert "at it for" in why(4)
-    assert f"made of: {stages[3].title}, interrupted" in why(4)
-    assert ": to do" in why(0), "of which only the grid's plan knows"
-    tracker.client.delete_run(killed.info.run_id)
-    assert "a run of it is there and deleted" in why(3)
-    for log in logs.values():
-        log.stop()
-    tracker.client.delete_run(logs[stages[4].key].run_id)
-
-
-def test_why_a_stage_is_to_do_again(elth: Elth, store: Store, tracker: Tracker) -> None:
-    stage = chain("cli-again", seeds=[61])[0]
-    log = begin(tracker, stage, grid="cli-again")
-    log.finish(rewind_result(), keep_weights=False)
-    tracker.client.set_tag(log.run_id, ASKED, "x")
-    done = elth("why", stage.title, "--store", store)
-    assert done.out.startswith(f"{stage.title}: to do again\n")
-    assert "elth run --redo asked for it: the same command goes on with it" in done.out
-    tracker.client.set_tag(log.run_id, STALE, "x")
-    done = elth("why", stage.title, "--store", store)
-    assert "what it is made of came out different when that was done again" in done.out
-
-
-def test_export_by_key_and_by_run(elth: Elth, finished: Finished, exported: Path) -> None:
-    ticket = Ticket.load(exported)
-    stage = round_of(finished.plan, TINY, 2)
-    _, result = finished.tracker.load(stage.key)
-    assert result.mask is not None
-    assert all(ticket.mask[name].equal(mask) for name, mask in result.mask.items())
-    assert ticket.nonzeros == 11_012 // 4
-    run = finished.tracker.run_of(stage.key)
-    assert run is not None
-    done = elth("ticket", "export", run.info.run_id, "--store", finished.store)
-    name = f"resnet14-width-4-{run.info.run_id[:8]}.safetensors"
-    assert done.out.splitlines()[-1] == f"wrote {name}"
-    assert Path(name).read_bytes() == exported.read_bytes()
-
-
-def test_every_ticket_of_a_store_can_be_exported_and_is_the_one_that_was_trained(
-    elth: Elth, finished: Finished, tmp_path: Path
-) -> None:
-    for stage in [*of_kind(finished.plan, "retraining")[:4], round_of(finished.plan, TINY, 0)]:
-        path = tmp_path / "one.safetensors"
-        done = elth("ticket", "export", stage.key, "-o", path, "--store", finished.store)
-        assert done.code == 0
-        _, result = finished.tracker.load(stage.key)
-        assert result.mask is not None
-        ticket = Ticket.load(path)
-        assert all(ticket.mask[name].equal(mask) for name, mask in result.mask.items())
-        assert str(ticket.network) == stage.params["network"]
-
-
-def test_weights_of_somebody_else_become_a_ticket(
-    elth: Elth, exported: Path, tmp_path: Path
-) -> None:
-    ticket = Ticket.load(exported)
-    torch.save({"state_dict": ticket.rewind}, tmp_path / "w.pt")
-    torch.save({f"module.{n}": m.float() for n, m in ticket.mask.items()}, tmp_path / "m.pt")
-    words = ["ticket", "import", "--network", TINY, "--weights", tmp_path / "w.pt"]
-    words += ["--dataset", "digits", "--iteration", "21", "-o", tmp_path / "t.safetensors"]
-    done = elth(*words, "--mask", tmp_path / "m.pt")
-    assert done.code == 0
-    assert done.out.splitlines()[-1] == f"wrote {tmp_path / 't.safetensors'}"
-    found = Ticket.load(tmp_path / "t.safetensors")
-    assert found.origin["start"] == 21
-    assert all(found.mask[name].equal(mask) for name, mask in ticket.mask.items())
-    assert all(found.rewind[name].equal(tensor) for name, tensor in ticket.rewind.items())
-    done = elth(*words)
-    assert done.code == 2
-    assert done.err.startswith(f"elth: error: {len(ticket.mask)} tensors do not fit {TINY} for ")
-    assert "Traceback" not in done.err
-
-
-def test_a_rewind_point_is_no_ticket(elth: Elth, finished: Finished) -> None:
-    key = of_kind(finished.plan, "rewind_point")[0].key[:12]
-    done = elth("ticket", "export", key, "--store", finished.store)
-    _refused(done, f"run {key} is a rewind point, which has no mask; name a round")
-
-
-def test_a_ticket_that_comes_out_otherwise_is_refused(
-    elth: Elth, finished: Finished, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from elth import controls
-
-    stage = next(s for s in of_kind(finished.plan, "retraining") if s.labels["method"] == "random")
-    monkeypatch.setattr(controls, "shuffle_layerwise", lambda mask, seed, version: dict(mask))
-    done = elth("ticket", "export", stage.key, "--store", finished.store)
-    _refused(done, "made again, is not the one that was tracked: the store is damaged, or this")
-
-
-def test_an_export_to_nowhere_is_refused(elth: Elth, finished: Finished) -> None:
-    key = round_of(finished.plan, TINY, 1).key
-    words = ("ticket", "export", key, "-o", "none/x.safetensors", "--store", finished.store)
-    _refused(elth(*words), "cannot write none/x.safetensors: No such file or directory")
-
-
-def test_show_a_file_and_a_run(elth: Elth, finished: Finished, exported: Path) -> None:
-    done = elth("ticket", "show", exported)
-    assert (done.code, done.err) == (0, "")
-    assert done.out.splitlines()[:3] == [
-        f"{TINY} for 1x8x8 images of 10 classes: 75.00 % sparsity, 2,753 non-zeros of 11,012 "
-        "prunable weights",
-        "dataset digits, seed 0",
-        "  imp_round 2",
-    ]
-    table = _table(done.out)
-    ticket = Ticket.load(exported)
-    kept = int(ticket.mask["layer3.1.conv2.weight"].sum())
-    assert table["layer3.1.conv2.weight"] == [
-        "16x16x3x3",
-        f"{kept:,}",
-        f"{100 - 100 * kept / 2304:.2f}",
-    ]
-    assert len(table) == 1 + len(ticket.mask)
-    key = round_of(finished.plan, TINY, 2).key
-    assert elth("ticket", "show", key, "--store", finished.store).out == done.out
-
-
-def test_transform_prints_the_plan_and_the_sparsity(elth: Elth, exported: Path) -> None:
-    output = exported.with_name("deeper.safetensors")
-    words = ("--to", "resnet32(width=4)", "--plan", "interpolate", "-o", output)
-    done = elth("ticket", "transform", exported, *words)
-    assert (done.code, done.err) == (0, "")
-    after = Ticket.load(output)
-    lines = done.out.splitlines()
-    assert lines[0] == f"{TINY} -> resnet32(width=4): append"  # of one free unit both are one plan
-    stages = [line.split() for line in lines if line.lstrip().startswith("layer")]
-    assert [words[0] for words in stages] == ["layer1", "layer2", "layer3"]
-    assert all("0 1 -> 0 1 1 1 1 unit 1 4 times" in " ".join(words) for words in stages)
-    assert "before: 75.00 % sparsity, 2,753 non-zeros of 11,012" in done.out
-    total = sum(mask.numel() for mask in after.mask.values())
-    expected = f" after: {100 * after.sparsity:.2f} % sparsity, {after.nonzeros:,} non-zeros of "
-    assert f"{expected}{total:,}" in done.out
-    assert lines[-1] == f"wrote {output}"
-    history = elth("ticket", "show", output).out
-    assert "transform append" in history
-
-
-def test_transform_names_its_file_after_the_target(elth: Elth, exported: Path) -> None:
-    assert elth("ticket", "transform", exported, "--to", TINY_DEEPER).code == 0
-    name = "ticket-resnet20-width-4.safetensors"
-    assert Ticket.load(exported.with_name(name)).network.name == "resnet20"
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--to", "resnet21"], "unknown network 'resnet21'; did you mean 'resnet"),
-        (["--to", "resnet20"], "cannot fill 'conv1.weight' of resnet20: expected shape (16, 1, 3"),
-        (["--to", TINY_DEEPER, "--plan", "drop"], "stage layer1: 'drop' can only squeeze; 2 units"),
-        (["--to", TINY_DEEPER, "--plan", "apend"], "unknown plan 'apend'; did you mean 'append'?"),
-        (["--to", "mlp2"], "a ticket moves within one family of networks: found cifar-resnet"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_a_transformation_that_does_not_fit_writes_nothing(
-    elth: Elth, exported: Path, words: list[str], message: str
-) -> None:
-    before = _files(exported.parent)
-    _refused(elth("ticket", "transform", exported, *words), message)
-    assert _files(exported.parent) == before
-
-
-def test_sizes_for_people() -> None:
-    assert size_of(0) == "0 kB"
-    assert size_of(1234) == "1.23 kB"
-    assert size_of(19_900_000) == "19.9 MB"
-    assert size_of(5e9) == "5 GB"
-    assert size_of(5e12) == "5 TB"
-
-
-def test_grids_lists_what_a_store_holds(elth: Elth, finished: Finished, tmp_path: Path) -> None:
-    done = elth("grids", "--store", finished.store)
-    assert (done.code, done.err) == (0, "")
-    assert re.search(r"│ done +│ 24 of 24 │ +0 │ +0 │ .* [kM]B │ .* ago", done.out)
-    found = json.loads(elth("grids", "--json", "--store", finished.store).out)
-    (one,) = [one for one in found if one["name"] == "done"]
-    assert (one["stages"], one["finished"], one["failed"]) == (24, 24, 0)
-    assert one["size"] > 10_000
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", one["seen"])
-    Tracker(Store.of(tmp_path / "empty"))
-    assert elth("grids", "--store", tmp_path / "empty").out.endswith("holds no grid\n")
-
-
-@pytest.mark.parametrize("width", [76, 80])
-def test_names_of_grids_are_whole_in_a_narrow_terminal(
-    width: int,
-    finished: Finished,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    name = "a-grid-with-a-long-name"
-    finished.tracker.grids.open(name, "", finished.plan.stages, "What it is about.")
-    monkeypatch.setattr(housekeeping, "out", Console(width=width))
-    housekeeping.print_grids(str(finished.store), as_json=False)
-    shown = capsys.readouterr().out
-    assert "description" not in shown
-    first = [line.split("│")[1].strip() for line in shown.splitlines() if line.startswith("│")]
-    assert name in "".join(first)
-
-
-def test_rm_asks_tells_and_takes_back(
-    elth: Elth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = tmp_path / "runs"
-    tracker = Tracker(Store.of(store))
-    (start, *_) = stages = chain("mine")
-    plan = {one.key: one for one in stages}
-    tracker.grids.open("mine", tiny("mine").resolved(), plan, "")
-    begin(tracker, start, grid="mine").finish(rewind_result(), keep_weights=False)
-    here = ("--store", store)
-    dry = elth("rm", "mine", "--dry-run", *here)
-    assert (dry.code, dry.err) == (0, "")
-    assert re.fullmatch(rf"mine in {store}: 1 runs would go, with .* of results; 0 stay\n", dry.out)
-    assert elth("rm", "mine", *here).err.endswith("give --yes, or --dry-run first\n")
-    assert tracker.run_of(start.key) is not None
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
-    monkeypatch.setattr(click, "confirm", lambda text: text == "Remove mine?")
-    done = elth("rm", "mine", *here)
-    assert (done.code, done.err) == (0, "")
-    assert "removed mine: 1 runs are in the trash; elth rm --restore mine takes them" in done.out
-    assert tracker.run_of(start.key) is None
-    _refused(elth("rm", "mine", "--yes", *here), "has no grid 'mine' (it has: none)")
-    assert "restored mine: 1 runs are back" in elth("rm", "mine", "--restore", *here).out
-    assert tracker.run_of(start.key) is not None
-    elth("rm", "mine", "--yes", *here)
-    young = elth("rm", "--purge", "--yes", *here)
-    assert "files of 0 runs" in young.out
-    assert "2 runs are in the trash for less than that" in young.out
-    dry = elth("rm", "--purge", "--dry-run", "--older-than", "0s", *here)
-    assert "removed for good" not in dry.out
-    done = elth("rm", "--purge", "--yes", "--older-than", "0s", *here)
-    assert "removed for good: files of 2 runs" in done.out
-    _refused(elth("rm", "mine", "--restore", *here), "were removed for good: give elth run with")
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ([], "Missing argument 'GRID'"),
-        (["x", "--restore", "--purge"], "give --restore or --purge, not both"),
-        (["x", "--restore", "--dry-run"], "--dry-run does not go with --restore"),
-        (["--purge", "--older-than", "soon"], "'soon' is no length of time: give one as 12h, 7d"),
-    ],
-)
-def test_rm_refuses_what_it_does_not_mean(elth: Elth, words: list[str], message: str) -> None:
-    done = elth("rm", *words)
-    assert (done.code, done.out) == (2, "")
-    assert message in done.err
-
-
-def test_gc_tells_by_kind_and_removes_what_is_old(elth: Elth, tmp_path: Path) -> None:
-    store = tmp_path / "runs"
-    tracker = Tracker(Store.of(store))
-    (start, *_) = chain("mine")
-    log = begin(tracker, start, grid="mine")
-    log.finish(rewind_result(), keep_weights=False)
-    tracker.client.delete_run(log.run_id)
-    here = ("gc", "--store", store)
-    done = elth(*here)
-    assert (done.code, done.err) == (0, "")
-    assert re.search(r"│ trash +│ +1 │ +[\d.]+ kB │ +0 │ +0 kB │", done.out)
-    assert re.search(r"│ orphaned +│ +0 │", done.out)
-    assert "removed" not in done.out
-    dry = elth(*here, "--older-than", "0s", "--dry-run")
-    assert re.search(r"│ trash +│ +1 │ +[\d.]+ kB │ +1 │ +[\d.]+ kB │", dry.out)
-    assert artifact(tracker, log.run_id, "result").is_dir()
-    done = elth(*here, "--older-than", "0s")
-    assert re.search(r"\nremoved: 1, [\d.]+ kB\n$", done.out)
-    assert not artifact(tracker, log.run_id, "result").exists()
-
-
-def test_gc_tells_of_each_of_two_that_have_one_name(
-    elth: Elth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A deleted run, and what waited in the outbox for it."""
-    store = tmp_path / "runs"
-    tracker = Tracker(Store.of(store))
-    log = begin(tracker, chain("mine")[0], grid="mine")
-    log.finish(rewind_result(), keep_weights=False)
-    tracker.client.delete_run(log.run_id)
-    waits = tracker.store.outbox / log.run_id
-    waits.mkdir(parents=True)
-
-    def refuse(*_: object) -> None:
-        raise ElthError("a disk that may only be read")
-
-    monkeypatch.setattr(leftovers, "remove_files", refuse)
-    done = elth("gc", "--store", store, "--older-than", "0s")
-    assert re.search(r"\nremoved: 1, [\d.]+ kB\n", done.out)
-    assert done.out.endswith(f"not removed: trash {log.run_id}: a disk that may only be read\n")
-    assert not waits.exists()
-    assert artifact(tracker, log.run_id, "result").is_dir()
-
-
-def test_gc_lets_weights_go(elth: Elth, tmp_path: Path) -> None:
-    store = tmp_path / "runs"
-    tracker = Tracker(Store.of(store))
-    start, *rounds = stages = chain("mine")
-    plan = {one.key: one for one in stages}
-    tracker.grids.open("mine", tiny("mine").resolved(), plan, "")
-    begin(tracker, start, grid="mine").finish(rewind_result(), keep_weights=False)
-    for number, stage in enumerate(rounds):
-        log = begin(tracker, stage, grid="mine")
-        log.finish(round_result(900 - number), keep_weights=True)
-    here = ("gc", "--weights", "mine", "--store", store)
-    dry = elth(*here, "--dry-run")
-    assert (dry.code, dry.err) == (0, "")
-    assert re.fullmatch(
-        rf"mine in {store}: trained weights of 2 rounds, [\d.]+ kB; those of the last round of "
-        r"each chain stay \(1\)\n",
-        dry.out,
-    )
-    assert re.search(r"\nremoved: weights of 2 rounds, [\d.]+ kB\n$", elth(*here).out)
-    assert "trained weights of 0 rounds" in elth(*here).out
-    assert "4 whole" in elth("verify", "mine", "--store", store).out
-    _refused(elth("gc", "--weights", "x", "--store", store), "has no grid 'x' (it has: mine)")

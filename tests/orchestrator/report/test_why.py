@@ -1,4 +1,4 @@
-"""The nearest finished stage, without a store; what is told of it is in ``cli/test_cli.py``."""
+"""The nearest finished stage, without a store; what is told is in ``cli/test_why_and_diff.py``."""
 
 from __future__ import annotations
 
