@@ -78,7 +78,8 @@ def build(experiment: Experiment, *, is_stored: bool = False) -> Plan:
     check_names(experiment.name, experiment.description, stages.values())
     kept = frozenset(gathered.kept.union(key for key, is_kept in asked.items() if is_kept))
     also = {key: tuple(labels) for key, labels in gathered.also.items()}
-    return Plan(stages, tuple(asked), notes(experiment), kept, also, looked)
+    told = (*notes(experiment), *_scored(experiment))
+    return Plan(stages, tuple(asked), told, kept, also, looked)
 
 
 def _analyses(experiment: Experiment, gathered: _Gathered, *, is_stored: bool) -> tuple[str, ...]:
@@ -576,6 +577,21 @@ def _check_titles(cell: Cell, called: dict[str, str]) -> None:
                 f"two datasets are called {title}: {other} and {name}: give one of them another "
                 "name, in its manifest or by its folder"
             )
+
+
+def _scored(experiment: Experiment) -> tuple[str, ...]:
+    """Where a setting of a criterion says otherwise than a graft does."""
+    found: dict[str, None] = {}
+    for cell in experiment.cells():
+        method = method_of(cell.method)
+        if not any("graft" in step for step in method.steps):
+            continue
+        name = method.criterion
+        at = experiment.variant(cell.variant).criteria.get(name, {}).get("at")
+        if at is not None:
+            told = f"{cell.method} scores the weights that it takes, which are the rewind point's"
+            found[f"{told}: criteria.{name}.at={at} is of {name} by itself"] = None
+    return tuple(found)
 
 
 def _check_samples(criterion: str, settings: Mapping[str, Any], dataset: str) -> None:

@@ -121,7 +121,7 @@ def _states(
             way = "elth run --retry-failed" if one.is_final else "the next elth run"
             lines: tuple[str, ...] = ()
             if logs < _LOGS:
-                lines, logs = _log(tracker, one.run_id), logs + 1
+                lines, logs = log_of(tracker, one.run_id), logs + 1
             found.append(
                 State(
                     key=key,
@@ -228,7 +228,8 @@ def _plan(text: str) -> Plan:
         return Plan({})
 
 
-def _log(tracker: Tracker, run_id: str) -> tuple[str, ...]:
+def log_of(tracker: Tracker, run_id: str) -> tuple[str, ...]:
+    """The last lines of what a failed run left behind; none where it left nothing."""
     try:
         text = tracker.files.read(run_id, "traceback.txt").decode(errors="replace")
     except (MlflowException, OSError):

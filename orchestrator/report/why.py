@@ -23,6 +23,7 @@ from orchestrator.plan.costs import duration
 from orchestrator.plan.imported import how_to_import, lacking
 from orchestrator.plan.naming import find
 from orchestrator.plan.stage import VARIANT, Stage
+from orchestrator.report.status import log_of
 from orchestrator.store.listing import Tracked, pages
 from orchestrator.store.marks import STALE
 from orchestrator.store.opening import STAGES
@@ -187,6 +188,8 @@ class Reading:
         lines = []
         if why.run_id:
             lines += _of_run(self.tracker.client.get_run(why.run_id), why.state)
+            if why.state == "failed" and (log := log_of(self.tracker, why.run_id)):
+                lines += ["its traceback.txt ends with", *(f"  {line}" for line in log)]
         elif self._deleted(why.stage.key):
             lines.append("a run of it is there and deleted: MLflow's trash, which can be restored")
         for key in why.stage.parents:

@@ -129,7 +129,8 @@ def test_why_stages_in_other_states(elth: Elth, store: Store, tracker: Tracker) 
         {stage.key: stage for stage in stages},
         "",
     )
-    logs[stages[1].key].fail("no disk", final=True, details="")
+    details = "Traceback (most recent call last):\n  File a, line 3\n    save()\nOSError: no disk"
+    logs[stages[1].key].fail("no disk", final=True, details=details)
     damaged, killed = (tracker.client.get_run(logs[stages[k].key].run_id) for k in (2, 3))
     tracker.set_aside(damaged, "its checksum is wrong")
     tracker.client.update_run(killed.info.run_id, "KILLED")
@@ -141,6 +142,8 @@ def test_why_stages_in_other_states(elth: Elth, store: Store, tracker: Tracker) 
 
     assert ": failed\n" in why(1)
     assert "no disk (elth run --retry-failed does it again)" in why(1)
+    assert "its traceback.txt ends with\n" in why(1)
+    assert why(1).rstrip().splitlines()[-1].strip() == "OSError: no disk"
     assert ": set aside\n" in why(2)
     assert "its checksum is wrong" in why(2)
     assert ": interrupted\n" in why(3)

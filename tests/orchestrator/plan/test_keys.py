@@ -487,6 +487,18 @@ def test_a_graft_waits_for_the_round_of_the_source_and_the_rewind_point_of_the_t
     }
 
 
+def test_a_graft_scores_the_weights_that_it_takes_and_it_is_told() -> None:
+    grid = [{"method": "ett_snip_extra", **STRETCH, "round": 2}]
+    asked = plan.build(experiment(grid=grid, criteria={"snip": {"at": "init"}}))
+    plain = plan.build(experiment(grid=grid))
+    assert asked.stages.keys() == plain.stages.keys()
+    assert plain.notes == ()
+    assert asked.notes == (
+        "ett_snip_extra scores the weights that it takes, which are the rewind point's: "
+        "criteria.snip.at=init is of snip by itself",
+    )
+
+
 def test_each_dataset_has_its_recipe_and_its_rewind_points() -> None:
     grid = [{"method": "imp", "network": "resnet20", "dataset": ["svhn", "cifar10"], "round": 1}]
     built = plan.build(experiment(grid=grid, recipes={"svhn": {"base": "cifar10_vgg", "lr": 0.2}}))
