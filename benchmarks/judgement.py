@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.rows import Row, row
-from orchestrator.experiment.claims import Axes, Claim
+from orchestrator.experiment.axes import Axes
+from orchestrator.experiment.claims import Claim
 from orchestrator.report.cells import Cell, Report
 from orchestrator.report.judgement import Difference, Judgement, judge
 

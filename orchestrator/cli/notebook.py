@@ -11,6 +11,7 @@ from rich.console import Console
 
 from elth.errors import ElthError, unknown
 from orchestrator.cli.common import asked, find_store, open_tracker, out
+from orchestrator.experiment.axes import CELL
 from orchestrator.plan.only import Only
 
 if TYPE_CHECKING:
@@ -318,22 +319,9 @@ class Results:
         return plot(self.report)
 
     def _rows(self) -> list[dict[str, Any]]:
-        axes = (
-            "network",
-            "method",
-            "source",
-            "transform",
-            "round",
-            "target",
-            "variant",
-            "noise",
-            "ticket",
-            "sparsity",
-            "dataset",
-        )
         return [
             {
-                **{axis: getattr(cell, axis) for axis in axes},
+                **{axis: getattr(cell, axis) for axis in (*CELL, "sparsity")},
                 "seed": seed,
                 "nonzeros": nonzeros,
                 "accuracy": accuracy,

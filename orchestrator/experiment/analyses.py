@@ -12,42 +12,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from elth import data
 from elth.errors import ElthError
 from elth.measures import PAIR, measure_of, settings_of
-from elth.networks import canonical
-from orchestrator.experiment.basics import Number, OneOrMore, Section, Whole, as_number
+from orchestrator.experiment.basics import OneOrMore, Section, Whole, as_number
 from orchestrator.experiment.methods import method_of
-from orchestrator.experiment.variants import PLAIN
+from orchestrator.experiment.selecting import Cells
 
 BETWEEN = ("rounds", "twins", "seeds")
 """What two networks are compared: successive rounds of a line, a cell and its twins, or the seeds
 of a cell."""
 
 
-class Selection(Section):
+class Selection(Cells):
     """Cells by their axes; one that is left out is open."""
 
     method: Annotated[tuple[str, ...], OneOrMore] = ()
     """``imp`` is a chain from its dense round on."""
-    network: Annotated[tuple[str, ...], OneOrMore] = ()
-    """What is trained."""
-    dataset: Annotated[tuple[str, ...], OneOrMore] = ()
-    """What it is trained on."""
-    source: Annotated[tuple[str, ...], OneOrMore] = ()
-    """As cells write it: a network, or ``network@dataset`` of another dataset."""
-    transform: Annotated[tuple[str, ...], OneOrMore] = ()
-    """As cells write it."""
-    round: Annotated[tuple[Whole, ...], OneOrMore] = ()
-    """Whole rounds; what has an exact sparsity is of none."""
-    sparsity: Annotated[tuple[Number, ...], OneOrMore] = ()
-    """Exact sparsities, between those of whole rounds."""
-    ticket: Annotated[tuple[str, ...], OneOrMore] = ()
-    """Imported tickets, whose rounds are lines of their own; ``none`` is of none."""
-    variant: Annotated[tuple[str, ...], OneOrMore] = ()
-    """``none`` is the experiment itself."""
-    noise: Annotated[tuple[Whole, ...], OneOrMore] = ()
-    """Twins by their numbers; 0 is the cell itself."""
     seed: Annotated[tuple[Whole, ...], OneOrMore] = ()
     """Seeds of the experiment."""
 
@@ -58,33 +38,9 @@ class Selection(Section):
             method_of(name)
         return names
 
-    @field_validator("network")
-    @classmethod
-    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(str(canonical(name)) for name in names)
-
-    @field_validator("dataset")
-    @classmethod
-    def _known_dataset(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(data.info(data.canonical(name)).title for name in names)
-
-    @property
-    def axes(self) -> dict[str, tuple[Any, ...]]:
-        """The values of each axis that is not open, as labels of stages have them."""
-        given = {name: getattr(self, name) for name in type(self).model_fields}
-        found = {name: values for name, values in given.items() if values}
-        for axis in found.keys() & {"ticket", "variant"}:
-            found[axis] = tuple("" if name == PLAIN else name for name in found[axis])
-        if "sparsity" in found:
-            found["target"] = tuple(repr(value) for value in found.pop("sparsity"))
-        return found
-
     def has(self, labels: Mapping[str, Any]) -> bool:
         """Whether a cell is selected, by the labels of its stage."""
-        if self.round and not self.sparsity and labels.get("target"):
-            return False  # its round is only the one whose rewind point and noise it has
-        usual = {"ticket": "", "variant": "", "noise": 0, "target": ""}
-        return all(labels.get(a, usual.get(a)) in values for a, values in self.axes.items())
+        return self.is_of(labels) and self.is_at(labels)
 
 
 def _as_between(value: Any) -> Any:

@@ -9,22 +9,15 @@ Nothing of it is in a key, as no training depends on what is said of it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
-from pydantic import (
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from elth import data
 from elth.errors import ElthError, nearest, unknown
-from elth.networks import canonical
-from orchestrator.experiment.basics import Number, OneOrMore, Section, Whole
+from orchestrator.experiment.axes import Axes
+from orchestrator.experiment.basics import OneOrMore, Section, Whole
 from orchestrator.experiment.methods import method_of, title
-from orchestrator.experiment.variants import PLAIN
+from orchestrator.experiment.selecting import STORED, Cells, as_labels, is_stored
 
 MARGIN = 0.5
 """Points of accuracy within which two count as equal, where an experiment says nothing else."""
@@ -38,45 +31,6 @@ RELATIONS: Mapping[str, str] = {
 """What may be claimed of a method against another, and how it is read."""
 
 _DENSE = "dense"
-_STORED = "stored"
-
-
-class Axes(NamedTuple):
-    """Where a cell stands: its value on each axis, seeds apart."""
-
-    dataset: str
-    network: str
-    method: str
-    source: str = ""
-    transform: str = ""
-    round: int = 0
-    target: str = ""
-    ticket: str = ""
-    variant: str = ""
-    noise: int = 0
-
-    @property
-    def level(self) -> tuple[int, str, str]:
-        """What is compared stands at one level: the same round, sparsity and imported ticket."""
-        return (self.round, self.target, self.ticket)
-
-    @staticmethod
-    def of(labels: Any) -> Axes:
-        """The axes of a report's cell, or of the labels of a stage."""
-        if isinstance(labels, Mapping):
-            given = {name: labels[name] for name in Axes._fields if name in labels}
-        else:
-            given = {name: getattr(labels, name) for name in Axes._fields}
-        return Axes(**given)
-
-
-def _is_stored(info: ValidationInfo) -> bool:
-    """Whether what is checked was read from a store, where the code that it names may not be."""
-    return bool((info.context or {}).get(_STORED))
-
-
-def _plain_as_none(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple("" if name == PLAIN else name for name in names)
 
 
 class Baseline(Section):
@@ -105,7 +59,7 @@ class Baseline(Section):
     @field_validator("method")
     @classmethod
     def _known_method(cls, name: str, info: ValidationInfo) -> str:
-        if not _is_stored(info):
+        if not is_stored(info):
             method_of(name)
         return name
 
@@ -127,7 +81,7 @@ class Baseline(Section):
         """
         own = [one for one in near if one.method == self.method]
         has = {one.variant for one in own}
-        given = _plain_as_none(self.variant)
+        given = as_labels("variant", self.variant)
         return [
             (cell, other)
             for cell in cells
@@ -142,7 +96,7 @@ class Baseline(Section):
         ]
 
 
-class Claim(Section):
+class Claim(Cells):
     """A method, what it is said to be, and of what; at some cells of the grid.
 
     The method and the relation are a pair of their own, as ``ett: above``.
@@ -153,22 +107,6 @@ class Claim(Section):
     of: Annotated[tuple[Baseline, ...], OneOrMore] = Field(min_length=1)
     """What the method is compared with: names of methods, or of their lines as
     ``{method: ett, source: resnet14, transform: append}``."""
-    network: Annotated[tuple[str, ...], OneOrMore] = ()
-    """Left out, as each of those that follow: every one."""
-    dataset: Annotated[tuple[str, ...], OneOrMore] = ()
-    """Of the cells."""
-    round: Annotated[tuple[Whole, ...], OneOrMore] = ()
-    """Whole rounds."""
-    sparsity: Annotated[tuple[Number, ...], OneOrMore] = ()
-    """Exact sparsities, between those of whole rounds."""
-    source: Annotated[tuple[str, ...], OneOrMore] = ()
-    """Of the method: as cells write it, a network or ``network@dataset``."""
-    transform: Annotated[tuple[str, ...], OneOrMore] = ()
-    """Of the method: as cells write it."""
-    ticket: Annotated[tuple[str, ...], OneOrMore] = ()
-    """Imported tickets from which rounds are counted; ``none`` is of none."""
-    variant: Annotated[tuple[str, ...], OneOrMore] = ()
-    """``none`` is the experiment itself."""
     noise: Annotated[tuple[Whole, ...], OneOrMore] = (0,)
     """Twins by their numbers. Left out: the cells themselves."""
 
@@ -179,7 +117,7 @@ class Claim(Section):
         said = [n for n, value in given.items() if isinstance(value, str) and value in RELATIONS]
         if len(given) == 1 and not said:
             ((name, value),) = given.items()
-            if not _is_stored(info):
+            if not is_stored(info):
                 method_of(name)
             raise unknown(f"relation of {name}", str(value), RELATIONS)
         others = [name for name in given if name not in said]
@@ -193,21 +131,9 @@ class Claim(Section):
             raise ElthError(
                 f"expected {spelled}; found {', '.join(f'{n}: {given[n]}' for n in said) or 'none'}"
             )
-        if not _is_stored(info):
+        if not is_stored(info):
             method_of(said[0])
         return self
-
-    @field_validator("network")
-    @classmethod
-    def _known(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        return names if _is_stored(info) else tuple(str(canonical(name)) for name in names)
-
-    @field_validator("dataset")
-    @classmethod
-    def _known_dataset(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        if _is_stored(info):
-            return names
-        return tuple(data.info(data.canonical(name)).title for name in names)
 
     @property
     def method(self) -> str:
@@ -249,28 +175,15 @@ class Claim(Section):
         return [
             (cell, other)
             for some in near.values()
-            for cell, other in baseline.pairs([one for one in some if self.is_of(one)], some)
-            if self._is_at(other if _is_dense(cell) else cell)
+            for cell, other in baseline.pairs(
+                [one for one in some if self.is_of(one._asdict())], some
+            )
+            if self.is_at((other if cell.method == _DENSE else cell)._asdict())
         ]
 
-    def is_of(self, cell: Axes) -> bool:
-        """Whether something is claimed of a cell, its level apart."""
-        return (
-            cell.method == self.method
-            and cell.noise in self.noise
-            and (not self.network or cell.network in self.network)
-            and (not self.dataset or cell.dataset in self.dataset)
-            and (not self.source or cell.source in self.source)
-            and (not self.transform or cell.transform in self.transform)
-            and (not self.variant or cell.variant in _plain_as_none(self.variant))
-        )
-
-    def _is_at(self, cell: Axes) -> bool:
-        """Whether a cell is of a level that is claimed something of: a round, or a sparsity."""
-        targets = {repr(value) for value in self.sparsity}
-        by_round = cell.round in self.round and not cell.target
-        at = by_round or cell.target in targets or not (self.round or self.sparsity)
-        return at and (not self.ticket or cell.ticket in _plain_as_none(self.ticket))
+    def is_of(self, labels: Mapping[str, Any]) -> bool:
+        """Whether something is claimed of a cell, its level apart, by the labels of its stage."""
+        return labels["method"] == self.method and super().is_of(labels)
 
     def plain(self) -> dict[str, Any]:
         """As JSON values, without what was left out."""
@@ -279,8 +192,4 @@ class Claim(Section):
     @staticmethod
     def stored(plain: Mapping[str, Any]) -> Claim:
         """What a store holds of it: the code that it names may not be here."""
-        return Claim.model_validate(plain, context={_STORED: True})
-
-
-def _is_dense(cell: Axes) -> bool:
-    return cell.method == _DENSE
+        return Claim.model_validate(plain, context={STORED: True})

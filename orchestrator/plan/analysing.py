@@ -11,16 +11,11 @@ from elth.errors import ElthError, nearest
 from elth.measures import LINE, PAIR, measure_of, settings_of, starts_of, version_of
 from elth.ways import STAY
 from orchestrator.experiment.analyses import Analysis, Selection
+from orchestrator.experiment.axes import CELL, IN_CONFIGS, USUAL
 from orchestrator.experiment.variants import PLAIN
 from orchestrator.plan.stage import ANALYSIS, LOOKS_AT, MEASURE, NOISE, PAIRED, VARIANT, Stage
 
-_AXES = (
-    *("network", "dataset", "method", "source", "transform", "round", "target"),
-    *("ticket", VARIANT, NOISE, "seed"),
-)
-_NAMES = {"target": "sparsity"}
-"""What an axis is called in a config, where that is another word."""
-_USUAL = {"target": "", "ticket": "", VARIANT: "", NOISE: 0}
+_AXES = (*CELL, "seed")
 _SHARED = ("network", "network_version", "dataset")
 """What all that an analysis looks at have in common, and its key holds."""
 _LISTED = 12
@@ -39,7 +34,7 @@ class _Cell:
 
     def __getitem__(self, axis: str) -> Any:
         """What it is on an axis; round 0 of a chain is IMP's."""
-        value = self.labels.get(axis, _USUAL.get(axis))
+        value = self.labels.get(axis, USUAL.get(axis))
         return "imp" if (axis, value) == ("method", "dense") else value
 
     def but(self, *axes: str) -> tuple[Any, ...]:
@@ -100,10 +95,10 @@ def _check_values(analysis: Analysis, cells: Sequence[_Cell]) -> None:
     """
     for selection in (analysis.of, *_pair(analysis)):
         for axis, values in selection.axes.items():
-            if axis == "seed" or (axis == "round" and selection.sparsity):
+            if axis == "seed":
                 continue
             there = dict.fromkeys(value for cell in cells for value in cell.values(axis))
-            name = _NAMES.get(axis, axis)
+            name = IN_CONFIGS.get(axis, axis)
             for value in values:
                 if value not in there:
                     known = [str(one) or PLAIN for one in there if one != "" or axis != "target"]
@@ -208,7 +203,7 @@ def _stage(analysis: Analysis, group: Sequence[_Cell], rates: Mapping[str, float
     chosen = settings_of(analysis.measure, analysis.settings)
     version, settings = version_of(analysis.measure, chosen), chosen.plain()
     check_alike([cell.stage for cell in group])
-    labels = {axis: first[axis] for axis in _AXES if first[axis] != _USUAL.get(axis)}
+    labels = {axis: first[axis] for axis in _AXES if first[axis] != USUAL.get(axis)}
     more = {name: first.labels[name] for name in _OF_DATA if name in first.labels}
     return Stage(
         kind=ANALYSIS,
@@ -293,7 +288,7 @@ def _nearest(pair: tuple[Selection, ...], cells: Sequence[_Cell]) -> list[str]:
         for one in pair
     )
     ways = (
-        [_NAMES.get(a, a) for a, x, y in zip(left_open, one, other, strict=True) if x != y]
+        [IN_CONFIGS.get(a, a) for a, x, y in zip(left_open, one, other, strict=True) if x != y]
         for one, other in product(*(list(side)[:_COMPARED] for side in sides))
         if one != other
     )
@@ -302,5 +297,7 @@ def _nearest(pair: tuple[Selection, ...], cells: Sequence[_Cell]) -> list[str]:
 
 def _told(selection: Selection) -> str:
     """A selection in words: ``method imp or reinit, variant none``."""
-    words = {axis: [str(one) or "none" for one in found] for axis, found in selection.axes.items()}
-    return ", ".join(f"{_NAMES.get(axis, axis)} {' or '.join(one)}" for axis, one in words.items())
+    words = {axis: [str(one) or PLAIN for one in found] for axis, found in selection.axes.items()}
+    return ", ".join(
+        f"{IN_CONFIGS.get(axis, axis)} {' or '.join(one)}" for axis, one in words.items()
+    )

@@ -19,7 +19,7 @@ from elth.counts import (
 from elth.errors import ElthError
 from elth.networks import facts
 from elth.streams import Noise
-from orchestrator.experiment.claims import Axes
+from orchestrator.experiment.axes import Axes
 from orchestrator.experiment.methods import (
     CHAIN,
     METHODS,

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from elth.errors import ElthError
-from orchestrator.experiment.claims import Axes, Baseline, Claim
+from orchestrator.experiment.axes import IN_CONFIGS, Axes
+from orchestrator.experiment.claims import Baseline, Claim
+from orchestrator.experiment.selecting import as_labels
 from orchestrator.experiment.variants import PLAIN
 
 _LISTED = 8
-_LINES = ("source", "transform", "variant", "noise")
+_LINES = tuple(axis for axis in Baseline.model_fields if axis != "method")
 """Axes by which a baseline names its lines."""
-_AXES = ("network", "dataset", "round", "sparsity", "ticket", *_LINES)
-"""Axes by which a claim names its cells."""
 
 
 def check_claims(claims: Sequence[Claim], called: Iterable[Mapping[str, Any]]) -> None:
@@ -37,7 +37,7 @@ def check_claims(claims: Sequence[Claim], called: Iterable[Mapping[str, Any]]) -
 
 
 def _check(claim: Claim, cells: Sequence[Axes]) -> None:
-    own = [cell for cell in cells if claim.is_of(cell)]
+    own = [cell for cell in cells if claim.is_of(cell._asdict())]
     if not own:
         raise ElthError(
             f"no cell of the grid is {_spelled(claim)}: {what_there_is(claim.method, cells)}"
@@ -50,19 +50,21 @@ def _check(claim: Claim, cells: Sequence[Axes]) -> None:
                 f"{_spelled(claim)} has nothing beside it that is {baseline.name}, at the same "
                 f"network, level and variant: {'; '.join(known)}"
             )
-        for axis in _AXES:
+        for axis, values in claim.axes.items():
             there = {_value(axis, claim, pair) for pair in found}
-            for value in getattr(claim, axis):
-                if _as_label(axis, value) not in there:
+            for value in values:
+                if value not in there:
                     raise ElthError(
-                        f"no cell that it compares with {baseline.name} has {axis} {value}"
+                        f"no cell that it compares with {baseline.name} has "
+                        f"{IN_CONFIGS.get(axis, axis)} {PLAIN if value == '' else value}"
                     )
         for axis in _LINES:
             there = {getattr(other, axis) for _, other in found}
-            for value in getattr(baseline, axis):
-                if _as_label(axis, value) not in there:
+            for value in as_labels(axis, getattr(baseline, axis)):
+                if value not in there:
                     raise ElthError(
-                        f"no cell of {baseline.name} that it is compared with has {axis} {value}"
+                        f"no cell of {baseline.name} that it is compared with has {axis} "
+                        f"{PLAIN if value == '' else value}"
                     )
 
 
@@ -70,19 +72,9 @@ def _value(axis: str, claim: Claim, pair: tuple[Axes, Axes]) -> Any:
     """What a pair of cells is on an axis of a claim."""
     cell, other = pair
     level = other if claim.method == "dense" else cell
-    if axis == "sparsity":
-        return level.target
-    if axis == "round":
-        return "" if level.target else level.round
-    if axis == "ticket":
-        return level.ticket
-    return getattr(cell, axis)
-
-
-def _as_label(axis: str, value: Any) -> Any:
-    if axis == "sparsity":
-        return repr(value)
-    return "" if axis in ("variant", "ticket") and value == PLAIN else value
+    if axis == "round" and level.target:
+        return ""  # its round is no whole one
+    return getattr(level if axis in ("round", "target", "ticket") else cell, axis)
 
 
 def _spelled(claim: Claim) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.experiment.axes import LINE
 from orchestrator.plan.costs import work
-from orchestrator.plan.stage import NOISE, VARIANT, Stage, is_twin
+from orchestrator.plan.stage import Stage, is_twin
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,9 @@ class Plan:
             above[key] = frozenset(own).union(*(above[parent] for parent in stage.parents))
         lines: dict[tuple[Any, ...], frozenset[str]] = {}
         for key in self.asked:
-            axes = (
-                *("network", "method", "source", "transform", "ticket", "seed", "dataset"),
-                *(VARIANT, NOISE),
-            )
             for labels in self.labels(key):
-                line = tuple("imp" if labels.get(a) == "dense" else labels.get(a) for a in axes)
+                axes = (labels.get(axis) for axis in (*LINE, "seed"))
+                line = tuple("imp" if value == "dense" else value for value in axes)
                 lines[line] = lines.get(line, frozenset()) | above[key]
         return sum(map(len, lines.values())), sum(len(above[key]) for key in self.asked)
 

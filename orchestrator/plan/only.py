@@ -18,12 +18,12 @@ from typing import Any
 
 from elth.errors import ElthError, nearest, unknown
 from elth.specs import split
+from orchestrator.experiment.axes import CELL, IN_CONFIGS, USUAL
 from orchestrator.plan.graph import Plan
 
 AXES = {
-    **dict.fromkeys(("method", "network", "dataset", "source", "transform"), ""),
-    **{"round": 0, "sparsity": "", "ticket": "", "variant": "", "noise": 0, "seed": ""},
-    "measure": "",
+    **{IN_CONFIGS.get(axis, axis): USUAL.get(axis, "") for axis in CELL},
+    **{"seed": "", "measure": ""},
 }
 """The axes by which may be chosen, each with what a stage has that says nothing of it."""
 NONE = "none"

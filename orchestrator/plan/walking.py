@@ -15,8 +15,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.experiment.axes import LINE
 from orchestrator.plan.graph import Plan, kept_back, rank
-from orchestrator.plan.stage import ANALYSIS, MEASURE, NOISE, VARIANT, Stage, is_twin
+from orchestrator.plan.stage import ANALYSIS, MEASURE, Stage, is_twin
 from orchestrator.plan.summing import Spread
 
 _AS_GOOD = 1.01
@@ -325,8 +326,7 @@ def parts_of(course: Course) -> list[Part]:
 
 def _line(stage: Stage) -> dict[str, Any]:
     """What a stage has in common with others of its chain, or of its method: axes and the seed."""
-    axes = ("network", "method", "source", "transform", "ticket", "dataset", VARIANT, NOISE)
-    found = {axis: stage.labels.get(axis) or "" for axis in axes}
+    found = {axis: stage.labels.get(axis) or "" for axis in LINE}
     is_chain = stage.kind == "rewind_point" or (stage.kind == "round" and not is_twin(stage))
     if is_chain and found["method"] in ("dense", "rewind"):
         found["method"] = "imp"  # it begins with both

@@ -12,16 +12,16 @@ from typing import Any
 
 from elth.errors import ElthError
 from elth.measures import LINE, MEASURES, PAIR, by_round, measure_of, numbers, settings_of
+from orchestrator.experiment.axes import LEVEL, ON_NETWORK, USUAL
 from orchestrator.experiment.methods import rank
 from orchestrator.plan.only import Only
-from orchestrator.plan.stage import ANALYSIS, LOOKS_AT, NOISE, PAIRED, VARIANT, Stage
+from orchestrator.plan.stage import ANALYSIS, LOOKS_AT, NOISE, PAIRED, Stage
 from orchestrator.report.cells import finished_in, line_name, network_order
 from orchestrator.store.content import Content, all_labels
 from orchestrator.store.measured import MEASURED, read_measured
 from orchestrator.store.tracker import RESULT, Tracker
 
-AXES = ("method", "source", "transform", "ticket", VARIANT, NOISE, "round", "target", "seed")
-_USUAL: dict[str, Any] = {"source": "", "transform": "", "ticket": "", VARIANT: "", "target": ""}
+AXES = (*ON_NETWORK, *LEVEL, "seed")
 _ALWAYS = ("method", "source", "transform", "round", "seed")
 
 
@@ -107,7 +107,7 @@ class Measured:
             return ""
         first, last = self.of
         differ = {axis for axis in AXES if getattr(first, axis) != getattr(last, axis)}
-        kinds = (({"round", "target"}, "rounds"), ({NOISE}, "twins"), ({"seed"}, "seeds"))
+        kinds = ((set(LEVEL), "rounds"), ({NOISE}, "twins"), ({"seed"}, "seeds"))
         return next((kind for axes, kind in kinds if differ <= axes), "cells")
 
     @functools.cached_property
@@ -267,7 +267,7 @@ def _looked(
     number: int, stage: Stage, known: Weights | None, called: Mapping[str, Mapping[str, Any]]
 ) -> Looked:
     own = _called(number, stage, known, called)
-    values = {axis: own.get(axis, _USUAL.get(axis, 0)) for axis in AXES}
+    values = {axis: own.get(axis, USUAL.get(axis, 0)) for axis in AXES}
     if values["method"] == "dense":
         values["method"] = "imp"
     counts: dict[str, Any] = {}

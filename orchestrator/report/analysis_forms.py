@@ -14,7 +14,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.plan.stage import NOISE, VARIANT
+from orchestrator.experiment.axes import LEVEL, ON_NETWORK
 from orchestrator.report.analyses import Analyses, Group, Point, grouped, shown, words
 from orchestrator.report.sheets import heading
 
@@ -34,10 +34,10 @@ def analyses_csv(analyses: Analyses) -> str:
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    axes = ("method", "source", "transform", "ticket", VARIANT, NOISE, "seed")
+    axes = (*ON_NETWORK, "seed")
     writer.writerow(
         (
-            *("measure", "network", "dataset", *axes, "settings", "looks_at", "round", "target"),
+            *("measure", "network", "dataset", *axes, "settings", "looks_at", *LEVEL),
             *("remaining", "name", "value"),
         )
     )

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from elth.errors import ElthError
-from orchestrator.experiment.claims import MARGIN, Axes, Claim
+from orchestrator.experiment.axes import Axes
+from orchestrator.experiment.claims import MARGIN, Claim
 from orchestrator.experiment.methods import rank, title
 from orchestrator.experiment.papers import Paper
 from orchestrator.plan.only import Only
@@ -291,37 +292,24 @@ def cells_of(tracked: Iterable[Tracked], variants: Iterable[str] = ()) -> tuple[
     Raises:
         ElthError: two results claim the same cell and seed.
     """
-    groups: dict[tuple[Any, ...], list[Tracked]] = {}
+    groups: dict[Axes, list[Tracked]] = {}
     for one in tracked:
         if one.stage.kind == "rewind_point" or one.accuracy is None:
             continue
-        axes = ("network", "method", "source", "transform", "round", "dataset")
-        labels = one.stage.labels
-        more = (labels.get("target", ""), labels.get(VARIANT, ""), labels.get(NOISE, 0))
-        place = (*(labels[axis] for axis in axes), *more, labels.get("ticket", ""))
-        groups.setdefault(place, []).append(one)
+        groups.setdefault(Axes.of(one.stage.labels), []).append(one)
     cells = []
     for place, group in groups.items():
-        network, method, source, transform, k, dataset, target, variant, noise, ticket = place
         group.sort(key=lambda one: one.stage.labels["seed"])
         seeds = tuple(one.stage.labels["seed"] for one in group)
         if len(set(seeds)) != len(seeds):
             raise ElthError(
-                f"two results for {method} on {network}, round {k}: the grid mixes recipes"
+                f"two results for {place.method} on {place.network}, round {place.round}: the grid "
+                "mixes recipes"
             )
         sparsity = [1 - one.nonzeros / one.prunable for one in group]
         cells.append(
             Cell(
-                network=network,
-                method=method,
-                source=source,
-                transform=transform,
-                round=k,
-                dataset=dataset,
-                target=target,
-                variant=variant,
-                noise=noise,
-                ticket=ticket,
+                **place._asdict(),
                 sparsity=statistics.fmean(sparsity),
                 seeds=seeds,
                 nonzeros=tuple(one.nonzeros for one in group),

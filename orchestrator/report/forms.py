@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from elth.errors import ElthError
-from orchestrator.experiment.claims import Axes
+from orchestrator.experiment.axes import Axes
 from orchestrator.plan.stage import NOISE, VARIANT
 from orchestrator.report.analyses import NONE, Analyses
 from orchestrator.report.analysis_forms import analyses_csv, analyses_json, analyses_tables

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from elth.errors import ElthError
-from orchestrator.experiment.claims import Axes, Baseline, Claim
+from orchestrator.experiment.axes import Axes
+from orchestrator.experiment.claims import Baseline, Claim
 from orchestrator.plan.claiming import what_there_is
 from orchestrator.report.cells import Cell, Report
 from orchestrator.report.inference import ERROR, MOST, Array, Samples, holm, seeds_needed

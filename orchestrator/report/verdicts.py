@@ -14,7 +14,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.experiment.claims import Axes, Claim
+from orchestrator.experiment.axes import CELL, Axes
+from orchestrator.experiment.claims import Claim
 from orchestrator.report.cells import Cell
 from orchestrator.report.judgement import (
     FAILS,
@@ -202,9 +203,8 @@ def verdicts_json(judged: Judgement) -> str:
     return json.dumps(plain, indent=1) + "\n"
 
 
-_OWN = ("network", "dataset", "method", "source", "transform", "round", "target", "ticket")
-_AXES = (*_OWN, "variant", "noise")
-_OTHER = ("method", "source", "transform", "round", "target", "ticket", "variant", "noise")
+_OTHER = tuple(axis for axis in CELL if axis not in ("network", "dataset"))
+"""What may be another of the cell that one is compared with."""
 _NUMBERS = (
     *("n", "which_seeds", "difference", "difference_sd", "low_95", "high_95", "p"),
     *("p_corrected", "confidence", "low", "high", "verdict", "more_seeds"),
@@ -216,14 +216,14 @@ def verdicts_csv(judged: Judgement) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     against = [f"against_{name}" for name in _OTHER]
-    writer.writerow(("family", "claim", "relation", *_AXES, *against, *_NUMBERS))
+    writer.writerow(("family", "claim", "relation", *CELL, *against, *_NUMBERS))
     for claim, one, relation, word in _rows(judged):
         writer.writerow(
             (
                 one.family,
                 claim.text if claim else "",
                 relation,
-                *(getattr(one.cell, name) for name in _AXES),
+                *(getattr(one.cell, name) for name in CELL),
                 *(getattr(one.baseline, name) for name in _OTHER),
                 *csv_numbers(one),
                 word,

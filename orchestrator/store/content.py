@@ -19,18 +19,16 @@ from typing import Any
 import yaml
 
 from elth.errors import ElthError
+from orchestrator.experiment.axes import CELL, LINE
 from orchestrator.experiment.methods import rank, title
 from orchestrator.experiment.pruning import Stop
 from orchestrator.experiment.sections import Experiment
 from orchestrator.plan.building import build
 from orchestrator.plan.ending import Link, Outcome, ended, links_of, verdicts
 from orchestrator.plan.graph import Plan
-from orchestrator.plan.stage import LOOKS_AT, MEASURE, NOISE, VARIANT, Stage
+from orchestrator.plan.stage import LOOKS_AT, MEASURE, Stage
 
-_AXES = (
-    *("dataset", "network", "method", "source", "transform", "round", "target", "ticket"),
-    *(VARIANT, NOISE, MEASURE, LOOKS_AT, "seed"),
-)
+_AXES = (*CELL, MEASURE, LOOKS_AT, "seed")
 _SAID = ("claims", "margin")
 """Parts of an experiment by which its report judges."""
 _IDLE = {"name", "description", "paper", "plugins", "seeds", "data", "resources", *_SAID}
@@ -383,11 +381,10 @@ def spell(places: Iterable[Place]) -> str:
     found.sort(key=lambda one: (one["dataset"], one["network"], rank(one["method"]), str(one)))
     cells = [one for one in found if one["method"] != "rewind" and not one[MEASURE]]
     for one in cells or found:
-        axes = ("method", "source", "transform", "ticket", "network", "dataset", VARIANT, NOISE)
-        lines.setdefault(tuple(one[axis] for axis in axes), []).append(one)
+        lines.setdefault(tuple(one[axis] for axis in LINE), []).append(one)
     told = []
     for line, some in list(lines.items())[:_LINES]:
-        method, source, transform, ticket, network, dataset, variant, noise = line
+        network, dataset, method, source, transform, ticket, variant, noise = line
         plan = "" if transform in ("", "identity") else f" {transform}"
         text = f"{title(method)}{f' <- {source}{plan}' if source else ''}"
         text += f"{f' from {ticket}' if ticket else ''} on {network}, {dataset}"

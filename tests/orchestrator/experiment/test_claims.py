@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from elth.errors import ElthError
-from orchestrator.experiment.claims import MARGIN, Axes, Claim
+from orchestrator.experiment.axes import Axes
+from orchestrator.experiment.claims import MARGIN, Claim
 from orchestrator.experiment.reading import load
 from orchestrator.experiment.sections import Experiment
 from tests.orchestrator.helpers import TINY, TINY_DEEPER, experiment, write_yaml

@@ -129,8 +129,14 @@ def test_a_slip_in_a_selection_of_two_is_told(first: dict[str, Any], told: str) 
 def test_seeds_may_be_given_one_after_the_other() -> None:
     signs = {"measure": "effective", "of": {"method": "reinit", "round": 1, "seed": [0, 1]}}
     assert _looked_at(signs) == [("reinit 1, 0",)]
-    both = {"measure": "curvature", "of": {"round": [1, 9], "sparsity": 0.4}}
-    assert _looked_at(both) == [("snip 1, 0",)]
+
+
+def test_a_round_and_a_sparsity_are_both_selected_as_in_an_entry_of_the_grid() -> None:
+    snip: dict[str, Any] = {"method": "snip", "sparsity": 0.4}
+    assert _looked_at({"measure": "curvature", "of": snip}) == [("snip 1, 0",)]
+    assert _looked_at({"measure": "curvature", "of": snip | {"round": 1}}) == [("snip 1, 0",)] * 2
+    with pytest.raises(ElthError, match="no cell of the grid has round 9"):
+        _looked_at({"measure": "curvature", "of": snip | {"round": [1, 9]}})
 
 
 def test_seeds_are_kept_apart_unless_they_are_what_is_compared() -> None:

@@ -14,7 +14,8 @@ from scipy import stats
 
 from benchmarks.judgement import KINDS, simulate
 from elth.errors import ElthError
-from orchestrator.experiment.claims import Axes, Claim
+from orchestrator.experiment.axes import Axes
+from orchestrator.experiment.claims import Claim
 from orchestrator.report.cells import Cell, Report
 from orchestrator.report.inference import ERROR, MOST
 from orchestrator.report.judgement import Comparison, Judgement, Part, judge, word_of

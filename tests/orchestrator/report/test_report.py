@@ -22,7 +22,7 @@ from elth.specs import Spec
 from elth.streams import stream
 from elth.tickets import Ticket
 from orchestrator import plan
-from orchestrator.experiment.claims import Axes
+from orchestrator.experiment.axes import Axes
 from orchestrator.experiment.papers import Paper
 from orchestrator.plan.stage import Stage
 from orchestrator.report import sheets as sheets_module
