@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,12 +118,12 @@ def _headed(figure: Figure, group: Group, what: str) -> None:
     lines = [""]
     for part in filter(None, parts):
         joined = f"{lines[-1]}, {part}" if lines[-1] else part
-        if len(joined) <= room or not lines[-1]:
+        if len(joined) <= room:
             lines[-1] = joined
         else:
-            lines[-1] += ","
-            lines.append(part)
-    figure.suptitle("\n".join(lines), fontsize=10)
+            lines[-1] += "," if lines[-1] else ""
+            lines += textwrap.wrap(part, room)
+    figure.suptitle("\n".join(filter(None, lines)), fontsize=10)
 
 
 def _arranged(group: Group) -> tuple[list[str], int]:

@@ -136,6 +136,23 @@ def test_bands_of_paths_are_whole() -> None:
     assert axis.get_ylim() == (0, pytest.approx(1.08 * 80))
 
 
+def test_a_heading_is_no_wider_than_its_picture() -> None:
+    """That of one panel is narrow, and what stands above it is broken into lines."""
+    one = barrier([looked(0), looked(1)], 9)
+    points = [
+        {name.replace("test", "train"): value for name, value in point.items()}
+        for point in one.result["points"]
+    ]
+    trained = dataclasses.replace(one, result={**one.result, "points": points})
+    drawn = _drawn(trained, _matrix(0.1))
+    assert "barrier_rounds_path_train_error" in drawn
+    for figure in drawn.values():
+        figure.canvas.draw()
+        heading = figure._suptitle.get_window_extent()
+        assert heading.x0 >= 0
+        assert heading.x1 <= figure.bbox.width
+
+
 def _histogram(first: int, counts: list[int]) -> dict[str, Any]:
     edges = [(first + k) * 0.5 for k in range(len(counts) + 1)]
     return {"width": 0.5, "edges": edges, "counts": counts, "bimodality": 0.5}
