@@ -6,11 +6,14 @@ one, with the same labels; of several the one with the fewest differing fields.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from mlflow.entities import Run, ViewType
 from pydantic import ValidationError
 
@@ -83,12 +86,11 @@ class Reading:
         self.tracked = tracker.stages()
         self.again = marked(tracker)
         self._runs: dict[str, list[Tracked]] = {}
-        self._alike: dict[tuple[str, str], dict[tuple[Any, ...], list[Tracked]]] = {}
+        self._alike: dict[tuple[str, str], _Alike] = {}
         for one in self.tracked:
             self._runs.setdefault(one.key, []).append(one)
             if one.status == "finished":
-                group = self._alike.setdefault(_group(one.stage), {})
-                group.setdefault(tuple(_labels(one.stage).items()), []).append(one)
+                self._alike.setdefault(_group(one.stage), _Alike()).add(one)
         self._parents = {one.key: one.stage for one in self.tracked}
 
     @property
@@ -152,19 +154,12 @@ class Reading:
             known = [one.stage for one in self.tracked]
             (reason,) = lacking({stage.key: stage}, (), known, str(self.tracker.store))
             return Why(stage=stage, state="to do", reason=reason)
-        groups = self._alike.get(_group(stage), {})
+        alike = self._alike.get(_group(stage))
         network, kind = stage.labels["network"], stage.kind.replace("_", " ")
-        if not groups:
+        if alike is None:
             reason = f"nothing comparable: the store has no finished {kind} of {network}"
             return Why(stage=stage, state="to do", reason=reason)
-        labels = _labels(stage)
-        axes: tuple[str, ...] = ()
-        some = groups.get(tuple(labels.items()), [])
-        if not some:
-            axes, some = min(
-                ((_unlike(labels, dict(there)), some) for there, some in groups.items()),
-                key=lambda pair: (len(pair[0]), -pair[1][-1].started),  # they are oldest first
-            )
+        axes, some = alike.nearest(_labels(stage))
         compared = [
             (compare(one.stage, stage, self._parents.get, stages.get), one)
             for one in some[-_COMPARED:]
@@ -205,6 +200,48 @@ class Reading:
         return bool(len(next(pages(self.tracker.client, experiment, text, view=view))))
 
 
+class _Alike:
+    """Finished stages of one kind and network by their labels, oldest first."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[tuple[str, str], ...], list[Tracked]] = {}
+
+    def add(self, one: Tracked) -> None:
+        self._found.setdefault(tuple(_labels(one.stage).items()), []).append(one)
+
+    def nearest(self, labels: Mapping[str, str]) -> tuple[tuple[str, ...], list[Tracked]]:
+        """Those with the fewest other labels, of several the latest; and which labels these are."""
+        some = self._found.get(tuple(labels.items()))
+        if some is not None:
+            return (), some
+        own = [codes.get(labels.get(name), -1) for name, codes in self._codes.items()]
+        unlike = (self._table != own).sum(axis=1)  # but labels that none has, and all lack alike
+        started = np.array([some[-1].started for some in self._found.values()])
+        there, some = self._groups[np.lexsort((-started, unlike))[0]]
+        found = dict(there)
+        axes = dict.fromkeys((*labels, *found))
+        return tuple(name for name in axes if labels.get(name) != found.get(name)), some
+
+    @functools.cached_property
+    def _groups(self) -> tuple[tuple[tuple[tuple[str, str], ...], list[Tracked]], ...]:
+        return tuple(self._found.items())
+
+    @functools.cached_property
+    def _codes(self) -> dict[str, dict[str | None, int]]:
+        """Of each label the numbers of its values, of which None is that there is none."""
+        found: dict[str, dict[str | None, int]] = {n: {} for row in self._found for n, _ in row}
+        for row in map(dict, self._found):
+            for name, codes in found.items():
+                codes.setdefault(row.get(name), len(codes))
+        return found
+
+    @functools.cached_property
+    def _table(self) -> npt.NDArray[np.int64]:
+        """The labels of each group as numbers: a plan may ask of thousands."""
+        rows = map(dict, self._found)
+        return np.array([[c[row.get(name)] for name, c in self._codes.items()] for row in rows])
+
+
 def grouped(reasons: Iterable[Why]) -> dict[tuple[str, str], list[Why]]:
     """Stages by state and reason, in their order."""
     groups: dict[tuple[str, str], list[Why]] = {}
@@ -242,10 +279,6 @@ def _labels(stage: Stage) -> dict[str, str]:
 
 def _group(stage: Stage) -> tuple[str, str]:
     return stage.kind, str(stage.labels["network"])
-
-
-def _unlike(a: Mapping[str, str], b: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(name for name in dict.fromkeys([*a, *b]) if a.get(name) != b.get(name))
 
 
 def _of_run(run: Run, state: str) -> list[str]:

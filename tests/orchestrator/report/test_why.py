@@ -33,7 +33,7 @@ def test_where_all_labels_are_the_same_no_others_are_gone_through(
     """Else a grid of ten thousand stages whose recipe is another takes minutes."""
     reading = _reading(plan.build(tiny("why", seeds=[0, 1])), monkeypatch)
     other = plan.build(tiny("why", seeds=[0, 1], recipe={**RECIPE, "lr": 0.05}))
-    monkeypatch.setattr(why, "_unlike", lambda *_: pytest.fail("others are gone through"))
+    monkeypatch.setattr(why._Alike, "_table", property(lambda _: pytest.fail("looked at")))
     for stage in other.stages.values():
         found = reading.why(stage, other.stages)
         assert found.nearest is not None
@@ -81,3 +81,29 @@ def test_of_an_analysis_it_is_told_what_differs_of_it_or_of_what_it_looks_at(
     assert told["rounds 1 and 2, repel, seed 0"].startswith(
         f"repel of {TINY} round 1, repel, seed 0 is 2.0, and (absent) in the store"
     )
+
+
+def test_the_nearest_has_the_fewest_other_labels_and_of_several_is_the_latest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As it comes out where each is looked at by itself, for labels that some of them lack."""
+    grid = [
+        {"method": ["imp", "reinit"], "network": TINY, "round": "all", "noise": [0, 1]},
+        {"method": ["random", "snip"], "network": TINY, "round": [1, 2], "sparsity": 0.4},
+    ]
+    built = plan.build(tiny("why", seeds=[0, 1, 2], grid=grid))
+    reading = _reading(built, monkeypatch)
+    wide = plan.build(tiny("why", seeds=[3, 4], grid=[*grid, {"method": "dense", "network": TINY}]))
+    for stage in wide.stages.values():
+        labels = why._labels(stage)
+
+        def unlike(one: Tracked, labels: dict[str, str] = labels) -> tuple[int, int]:
+            there = why._labels(one.stage)
+            names = labels.keys() | there.keys()
+            return sum(labels.get(n) != there.get(n) for n in names), -one.started
+
+        group = [one for one in reading.tracked if why._group(one.stage) == why._group(stage)]
+        nearest = min(group, key=unlike)
+        found = reading.why(stage, wide.stages)
+        assert len(found.axes) == unlike(nearest)[0]
+        assert found.nearest is nearest
