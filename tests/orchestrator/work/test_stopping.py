@@ -14,8 +14,11 @@ from orchestrator.work.stopping import SIGNALS, Stop
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """The signals' handlers are as before."""
+    """The signals' handlers are as before, and until then those that no nohup has set."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:
+        usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, usual)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
