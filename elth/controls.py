@@ -114,14 +114,14 @@ def permute_replicated(
 
     Args:
         ticket: the transformed ticket, of the target.
-        plan: the plan that made it.
+        plan: the plan that made it; another one between the two networks is not told apart.
         source: anatomy of the network that the ticket was found on.
         target: anatomy of the ticket's network.
         seed: the run's seed.
         version: as of ``shuffle_layerwise``.
 
     Raises:
-        ElthError: plan, anatomies and ticket do not fit each other.
+        ElthError: plan and anatomies do not fit each other, or the ticket is not of the target.
     """
     _check_target(ticket, target)
     chosen = in_replicas(plan, source, target, ticket.mask)
@@ -142,13 +142,14 @@ def graft(
 
     Args:
         ticket: the transformed ticket, of the target.
-        plan: the plan that made it.
+        plan: the plan that made it; another one between the two networks is not told apart.
         source: anatomy of the network that the ticket was found on.
         target: anatomy of the ticket's network.
         fresh: the state dict of the target network at its own rewind point.
 
     Raises:
-        ElthError: plan, anatomies, ticket and fresh weights do not fit each other.
+        ElthError: plan and anatomies do not fit each other, or the ticket or the fresh weights are
+            not of the target.
     """
     _check_target(ticket, target)
     check_state(fresh, ticket.network, ticket.shape, what="the state to graft")

@@ -245,6 +245,33 @@ class Engine:
                     f"{tuple(self._weights[name].shape)}"
                 )
 
+    def check_changing(self, mask: Mapping[str, Tensor], method: str) -> None:
+        """Refuse a mask that changes and leaves weights out, or has some that are not trained.
+
+        Raises:
+            ElthError: a prunable weight has no mask, or wants no gradient.
+        """
+        for name in prunable(self.network):
+            if name not in mask:
+                raise ElthError(f"the mask of method {method} has nothing for '{name}'")
+            if not self._weights[name].requires_grad:
+                raise ElthError(
+                    f"method {method} moves connections to '{name}', which is frozen "
+                    "(requires_grad=False): what comes there would stay zero"
+                )
+
+    def check_optimiser(self, optimiser: Mapping[str, Tensor]) -> None:
+        """Refuse the state of another optimiser.
+
+        Raises:
+            ElthError: it holds what this one does not keep.
+        """
+        is_adam = isinstance(self.optimiser, torch.optim.Adam)
+        other = {"momentum_buffer"} if is_adam else {"exp_avg", "exp_avg_sq"}
+        if other & {name.rpartition(".")[2] for name in optimiser}:
+            own = type(self.optimiser).__name__
+            raise ElthError(f"the checkpoint is of another optimiser than {own}, by its state")
+
     def resume(
         self,
         optimiser: Mapping[str, Tensor],

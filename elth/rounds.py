@@ -93,11 +93,12 @@ class Round:
     """Trained weights of earlier rounds that it was repelled from, oldest first."""
 
     def __repr__(self) -> str:
-        """One line: how much is left, and how well it trained."""
+        """One line: how much is left, how well it trained, and whether layers have collapsed."""
+        empty = len(masks.collapsed(self.mask))
         return (
             f"<Round {self.number} of {self.network or 'a module'}: {self.nonzeros:,} of "
             f"{masks.total(self.mask):,} weights, {100 * self.sparsity:.2f} % sparse, accuracy "
-            f"{self.accuracy:.2f} %>"
+            f"{self.accuracy:.2f} %{f', {empty} layers empty' if empty else ''}>"
         )
 
     @property

@@ -8,9 +8,10 @@ Draws of SGD depend on the noise of their training, too.
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from elth.errors import ElthError, unknown
 
@@ -85,6 +86,9 @@ def stream(seed: int, purpose: str, epoch: int = 0, noise: Noise = COMMON) -> to
         epoch: the epoch (counted from 0) for draws that are made anew in each one.
         noise: the noise of the training, for what SGD draws.
 
+    Raises:
+        ElthError: the seed is no whole number.
+
     Example:
         >>> import torch
         >>> a = torch.rand(2, generator=stream(0, "init"))
@@ -94,7 +98,9 @@ def stream(seed: int, purpose: str, epoch: int = 0, noise: Noise = COMMON) -> to
     """
     import torch  # a plan knows noises, and not torch
 
-    name = f"elth/{seed}/{purpose}{noise.suffix}/{epoch}"
+    if isinstance(seed, bool) or not isinstance(seed, SupportsIndex):
+        raise ElthError(f"a seed is a whole number, as 0; found {seed!r}")
+    name = f"elth/{operator.index(seed)}/{purpose}{noise.suffix}/{epoch}"
     digest = hashlib.sha256(name.encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 

@@ -136,8 +136,9 @@ class Training:
         ElthError: the recipe's augmentation has no meaning for the dataset or part of its schedule
             is never reached, the device lacks its precision, mask or optima do not fit, batch
             normalisation would see a last batch of one value, the dataset knows of no noise, the
-            engine is another recipe's, its workers were given different things, or a mask that
-            changes has gone through another training or does so as the optimiser does not allow.
+            engine is another recipe's, its workers were given different things, a mask that
+            changes has gone through another training, is made for another span or does not go
+            with the optimiser, or the start lies before 0 or behind the stop.
         WrongArithmeticError: the machine computes the network wrongly (``elth.arithmetic``).
         NonFiniteLossError: while iterating, before the update that would have used the loss.
     """
@@ -169,10 +170,18 @@ class Training:
         self._images = len(data.train_labels)
         self.per_epoch = iterations_per_epoch(self._images, recipe)
         recipe.check(self.per_epoch)
-        self._check_last_batch(network, data, recipe, start, stop)
+        end = recipe.length.iterations(self.per_epoch) if stop is None else stop
+        if not 0 <= start <= end:
+            raise ElthError(
+                f"a training goes from a start of 0 or more to its stop, found {start} and {end} "
+                f"(of {recipe.length.iterations(self.per_epoch)} iterations of the recipe)"
+            )
+        self._check_last_batch(network, data, recipe, start, end)
         if evolution is not None:  # before anything is taken from another training
             _check_evolution(evolution, mask, repulsion)
             evolution.method.check(recipe, self.per_epoch, start)
+            length = recipe.length.iterations(self.per_epoch)
+            evolution.check_span(length=length, per_epoch=self.per_epoch, start=start)
             mask = evolution.mask
         self._token = object()
         if not isinstance(network, Engine):
@@ -184,6 +193,8 @@ class Training:
                 f"is by {recipe} on {data.device}: make an engine for it"
             )
         network.check_mask(mask or {})
+        if evolution is not None:
+            network.check_changing(evolution.mask, evolution.method.name)
         self.engine = network
         self.network = network.network
         self.data = data
@@ -191,7 +202,7 @@ class Training:
         self.seed = seed
         self.noise = noise
         self.step = start
-        self.stop = recipe.length.iterations(self.per_epoch) if stop is None else stop
+        self.stop = end
         self._at_check = at_check
         self._every, self._timed_from = _CHECK_EVERY, 0.0
         self._seen = 0
@@ -229,10 +240,9 @@ class Training:
         data: Dataset,
         recipe: Recipe,
         start: int,
-        stop: int | None,
+        end: int,
     ) -> None:
         """Refuse a last batch of which batch normalisation can take no statistics."""
-        end = recipe.length.iterations(self.per_epoch) if stop is None else stop
         if start + (self.per_epoch - 1 - start) % self.per_epoch >= end:  # it is never reached
             return
         with contextlib.suppress(ElthError):
@@ -264,7 +274,8 @@ class Training:
         """Go on from a checkpoint of the same training: of network, data and all that fixes it.
 
         Raises:
-            ElthError: it lies outside of the bounds, or is of another network.
+            ElthError: it lies outside of the bounds, or is of another network, another optimiser or
+            another sparse training.
         """
         self._check_owner()
         if not self.step <= checkpoint.step <= self.stop:
@@ -280,6 +291,11 @@ class Training:
                 f"the checkpoint is of another network: '{name}' should be of shape "
                 f"{_told(expected.get(name))}, found {_told(found.get(name))}"
             )
+        if bool(checkpoint.evolution) != (self.evolution is not None):
+            told = ("a dense or static", "a sparse")
+            of, here = told[bool(checkpoint.evolution)], told[self.evolution is not None]
+            raise ElthError(f"the checkpoint is of {of} training, and this is {here} one")
+        self.engine.check_optimiser(checkpoint.optimiser)
         self.step, self._seen = checkpoint.step, checkpoint.seen
         mask = self._mask
         if self.evolution is not None:

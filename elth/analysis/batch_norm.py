@@ -22,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from elth.data import Batches
 from elth.errors import ElthError, unknown
 from elth.measures import BATCH_NORMS
+from elth.parallel import GroupedBatchNorm2d
 
 BatchNorm = Literal["interpolate", "recompute"]
 """What batch normalisation goes by."""
@@ -69,7 +70,8 @@ def recompute(network: nn.Module, logits: Callable[[Tensor], Tensor], batches: B
         batches: images and labels, of about equal size; they are closed at the end.
 
     Raises:
-        ElthError: a layer other than batch normalisation has running statistics.
+        ElthError: a layer other than batch normalisation has running statistics, or batch
+            normalisation is by groups of a batch.
     """
     for name, module in network.named_modules():
         known = isinstance(module, _BatchNorm) or not isinstance(module, _NormBase)
@@ -78,6 +80,11 @@ def recompute(network: nn.Module, logits: Callable[[Tensor], Tensor], batches: B
                 f"'{name}' is a {type(module).__name__} with running statistics, and batch_norm "
                 "'recompute' takes those of batch normalisation alone anew: take 'interpolate', or "
                 "a layer without them (track_running_stats=False)"
+            )
+        if isinstance(module, GroupedBatchNorm2d):
+            raise ElthError(
+                f"'{name}' normalises by groups of a batch (batch_norm_group), which have no plain "
+                "mean: give a network that is not arranged for a recipe"
             )
     norms = [
         module

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Concatenate, Literal, ParamSpec, Protocol, TypeVar, get_args
 
 import torch
@@ -127,6 +127,23 @@ def loss(
             "diverged: rewind to an earlier point, or train with a lower learning rate"
         )
     return value
+
+
+def some(batches: Iterable[Batch], criterion: str) -> Iterator[Batch]:
+    """The batches, of which there is one at least.
+
+    Raises:
+        ElthError: there is none.
+    """
+    is_any = False
+    for batch in batches:
+        is_any = True
+        yield batch
+    if not is_any:
+        raise ElthError(
+            f"the criterion {criterion} was given no batch; an iterator gives its batches once: "
+            "give a list"
+        )
 
 
 def finite(scores: dict[str, Tensor], criterion: str) -> dict[str, Tensor]:

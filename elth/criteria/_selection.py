@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor, nn
 
-from elth.errors import ElthError, unknown
+from elth.errors import ElthError, nearest, unknown
 from elth.masks import Mask, nonzeros
 from elth.networks import Anatomy
 
@@ -32,10 +33,12 @@ def keep_highest(
 
     Raises:
         ElthError: ``keep`` is not between what must stay and what is there, ``unpruned`` names no
-            weight of the mask, or a score is not a number.
+            weight of the mask, scores and mask do not fit each other, or a score is not a number.
     """
     must_stay = check_count(mask, keep, unpruned)
     names = [name for name in mask if name not in unpruned]
+    for name in names:
+        _check_fits(name, mask[name], scores)
     if not names:
         return {name: m.clone() for name, m in mask.items()}
     candidates = torch.cat([scores[n][mask[n].to(scores[n].device)].flatten() for n in names])
@@ -68,12 +71,27 @@ def _highest(scores: Tensor, count: int) -> Tensor:
     return survives
 
 
+def _check_fits(name: str, kept: Tensor, scores: Mapping[str, Tensor]) -> None:
+    """Refuse a mask and scores that would be matched otherwise than weight by weight."""
+    if name not in scores:
+        raise ElthError(f"the mask names '{name}', which has no score{nearest(name, scores)}")
+    if kept.dtype is not torch.bool:
+        raise ElthError(f"the mask of '{name}' is of {kept.dtype}; expected booleans")
+    if kept.shape != scores[name].shape:
+        raise ElthError(
+            f"the mask of '{name}' is of shape {tuple(kept.shape)}, and its scores of "
+            f"{tuple(scores[name].shape)}: expected one score for each weight"
+        )
+
+
 def check_count(mask: Mapping[str, Tensor], keep: int, unpruned: Collection[str]) -> int:
     """Return how many weights must stay, those of ``unpruned``.
 
     Raises:
         ElthError: as ``keep_highest``; called first by a criterion whose scores take long.
     """
+    if isinstance(keep, bool) or not isinstance(keep, SupportsIndex):
+        raise ElthError(f"keep is a number of weights, as 1000; found {keep!r}")
     for name in unpruned:
         if name not in mask:
             raise unknown("unpruned weight", name, mask)

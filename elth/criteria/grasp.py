@@ -10,7 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from elth.criteria._gradients import Batch, Mode, Samples, finite, loss, replica, required, scoring
+from elth.criteria._gradients import (
+    Batch,
+    Mode,
+    Samples,
+    finite,
+    loss,
+    replica,
+    required,
+    scoring,
+    some,
+)
 from elth.criteria._selection import check_count, keep_highest, on_cpu, spared
 from elth.errors import ElthError, unknown
 from elth.masks import Mask
@@ -78,7 +88,8 @@ def scores(
         For each weight of the mask its scores, signed, on the network's device.
 
     Raises:
-        ElthError: the mask does not fit, or the loss or a score is not finite.
+        ElthError: the mask does not fit, one of the two has no batch, as an iterator that was gone
+            through has none, or the loss or a score is not finite.
     """
     model, weights = replica(network, mask, mode)
     variables = list(weights.values())
@@ -89,12 +100,12 @@ def scores(
         return torch.autograd.grad(value, variables, create_graph=twice, materialize_grads=True)
 
     gradient = [torch.zeros_like(w) for w in variables]
-    for batch in first:
+    for batch in some(first, "grasp"):
         part = gradient_of(batch, twice=False)
         gradient = [g + p for g, p in zip(gradient, part, strict=True)]
     gradient = [g * mask[n].to(g.device) for n, g in zip(weights, gradient, strict=True)]
     product = [torch.zeros_like(w) for w in variables]
-    for batch in second:
+    for batch in some(second, "grasp"):
         varying = gradient_of(batch, twice=True)
         inner = torch.stack([(g * v).sum() for g, v in zip(gradient, varying, strict=True)]).sum()
         part = torch.autograd.grad(inner, variables, materialize_grads=True)

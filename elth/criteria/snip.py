@@ -8,7 +8,17 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from elth.criteria._gradients import Batch, Mode, Samples, finite, loss, replica, required, scoring
+from elth.criteria._gradients import (
+    Batch,
+    Mode,
+    Samples,
+    finite,
+    loss,
+    replica,
+    required,
+    scoring,
+    some,
+)
 from elth.criteria._limits import AtLeast
 from elth.criteria._selection import check_count, keep_highest, on_cpu, spared
 from elth.errors import ElthError
@@ -35,12 +45,12 @@ def scores(
         For each weight of the mask its scores, on the network's device.
 
     Raises:
-        ElthError: the mask does not fit, or the loss or a score is not finite.
+        ElthError: the mask does not fit, there is no batch, or the loss or a score is not finite.
     """
     model, weights = replica(network, mask, mode)
     gradient = [torch.zeros_like(w) for w in weights.values()]
     count = 0
-    for batch in batches:
+    for batch in some(batches, "snip"):
         part = torch.autograd.grad(
             loss(model, batch, reduction="sum"), list(weights.values()), materialize_grads=True
         )

@@ -45,6 +45,9 @@ class Host(Protocol):
         """
 
 
+_SPAN = ("length in iterations", "number of iterations of an epoch", "start")
+
+
 class Evolution:
     """The mask of a sparse training from iteration to iteration.
 
@@ -89,7 +92,7 @@ class Evolution:
         if self._final is not None:
             never = tuple(n for n, size in self._sizes.items() if self._final[n] == size)
         self._pruned = tuple(name for name in shapes if name not in never)
-        self._start, self._length = start, length
+        self._start, self._length, self._per_epoch = start, length, per_epoch
         settings: Any = method
         every: Step = getattr(settings, "every", Step(1, "it"))
         self._every = every.iterations(per_epoch)
@@ -136,6 +139,20 @@ class Evolution:
                 "not what it began as: make an Evolution for each"
             )
 
+    def check_span(self, *, length: int, per_epoch: int, start: int) -> None:
+        """Refuse a training of other iterations than the mask is to change in.
+
+        Raises:
+            ElthError: with what differs.
+        """
+        own = (self._length, self._per_epoch, self._start)
+        for what, mine, given in zip(_SPAN, own, (length, per_epoch, start), strict=True):
+            if mine != given:
+                raise ElthError(
+                    f"the mask of method {self.method.name} is made for a {what} of {mine}, and "
+                    f"this training has {given}: it would not come to its count of weights"
+                )
+
     def take(self) -> None:
         """Go through a training, which changes the mask."""
         self.check_new()
@@ -180,7 +197,7 @@ class Evolution:
         """Take in what ``tensors`` gave.
 
         Raises:
-            ElthError: it is of another network.
+            ElthError: it is of another network, or of another count of weights.
         """
         parts: dict[str, dict[str, Tensor]] = {"mask": {}, "explored": {}, "sum": {}}
         for key, tensor in tensors.items():
@@ -189,7 +206,15 @@ class Evolution:
                 parts[part][name] = tensor.to(self._changed.device, copy=True)
         if set(parts["mask"]) != set(self.mask) or set(parts["explored"]) != set(self._pruned):
             raise ElthError("the checkpoint is of another sparse training: its masks do not fit")
-        self.mask = {name: parts["mask"][name] for name in self.mask}
+        masks = {name: parts["mask"][name] for name in self.mask}
+        kept = sum(int(torch.count_nonzero(m)) for m in masks.values())
+        moves = not self.method.starts_dense
+        if moves and kept != sum(self._counts.values()):
+            raise ElthError(
+                f"the checkpoint is of another sparse training: it keeps {kept:,} weights, and "
+                f"this one {sum(self._counts.values()):,}"
+            )
+        self.mask = masks
         self._explored, self._sums = parts["explored"], parts["sum"]
         self._changed = tensors["changed"].to(self._changed.device, copy=True)
         self._counts = {name: int(torch.count_nonzero(m)) for name, m in self.mask.items()}

@@ -220,7 +220,18 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
 
 
 def prunable(network: nn.Module) -> tuple[str, ...]:
-    """Names of the prunable weights: of every convolution, linear layer and attention, in order."""
+    """Names of the prunable weights: of every convolution, linear layer and attention, in order.
+
+    Raises:
+        ElthError: a layer makes its weight of others, as weight normalisation does.
+    """
+    for name, module in network.named_modules():
+        if isinstance(module, _LAYERS) and "weight" not in module._parameters:
+            raise ElthError(
+                f"the weight of '{name}', of {type(module).__name__}, is no parameter of its own: "
+                "parametrizations and weight normalisation make it of others, of which no mask "
+                "can prune it; take them off (torch.nn.utils.parametrize.remove_parametrizations)"
+            )
     return tuple(
         f"{prefix}.{name}" if prefix else name
         for prefix, module in network.named_modules()
@@ -228,12 +239,13 @@ def prunable(network: nn.Module) -> tuple[str, ...]:
     )
 
 
+_LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 _ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 
 def _own_prunable(module: nn.Module) -> list[str]:
     names: tuple[str, ...] = ()
-    if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
+    if isinstance(module, _LAYERS):
         names = ("weight",)
     elif isinstance(module, nn.MultiheadAttention):
         names = _ATTENTION

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -119,3 +120,12 @@ def test_a_noise_is_known_without_torch() -> None:
     code = "import sys, elth.streams; print(elth.streams.Noise(1).plain(), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "{'round': 1} False\n"
+
+
+@pytest.mark.parametrize("seed", [0.0, True, "0", None], ids=repr)
+def test_a_seed_is_a_whole_number(seed: Any) -> None:
+    """0.0 would be another name, and other draws."""
+    with pytest.raises(ElthError, match=f"a seed is a whole number, as 0; found {seed!r}"):
+        stream(seed, "init")
+    counted: Any = np.int64(3)
+    assert stream(counted, "init").initial_seed() == stream(3, "init").initial_seed()

@@ -879,3 +879,26 @@ def test_a_network_that_was_trained_in_groups_is_not_for_the_next_recipe() -> No
     runs = [Training(n, data, _recipe("1ep"), seed=0, state=state) for n in (fresh, used)]
     assert list(runs[0]) == list(runs[1])
     assert [type(m) for m in fresh.modules()] == [type(m) for m in used.modules()]
+
+
+@pytest.mark.parametrize(("start", "stop"), [(-1, None), (4, 3), (999, None)])
+def test_a_start_before_the_first_iteration_or_behind_the_last_is_refused(
+    start: int, stop: int | None
+) -> None:
+    """Before the first the rate of a warm-up would be negative."""
+    network = build("mlp2(width=4)", IMAGE, 0)
+    words: dict[str, Any] = {"seed": 0, "state": network.state_dict(), "start": start, "stop": stop}
+    with pytest.raises(ElthError, match=rf"from a start of 0 or more to its stop, found {start}"):
+        Training(network, dataset(12), _recipe(warmup="1ep"), **words)
+
+
+def test_a_checkpoint_of_another_optimiser_is_refused() -> None:
+    made = {}
+    for name in ("sgd", "adam"):
+        network = build("mlp2(width=4)", IMAGE, 0)
+        state = {n: t.clone() for n, t in network.state_dict().items()}
+        made[name] = Training(network, dataset(12), _recipe(optimiser=name), seed=0, state=state)
+        made[name].train_epoch()
+    for one, other in (("sgd", "adam"), ("adam", "sgd")):
+        with pytest.raises(ElthError, match="the checkpoint is of another optimiser"):
+            made[one].resume(made[other].checkpoint())

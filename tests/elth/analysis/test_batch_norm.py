@@ -11,6 +11,7 @@ from elth.analysis import batch_norm, interpolate
 from elth.data import Batches
 from elth.errors import ElthError
 from elth.networks import build
+from elth.parallel import GroupedBatchNorm2d
 from tests.elth.helpers import IMAGE, dataset
 
 
@@ -107,3 +108,9 @@ def test_dropout_stays_as_it_is_when_a_network_is_evaluated() -> None:
 def test_what_is_no_choice_is_refused(choice: str, message: str) -> None:
     with pytest.raises(ElthError, match=message):
         batch_norm.check(choice)
+
+
+def test_groups_of_a_batch_are_refused() -> None:
+    network = nn.Sequential(GroupedBatchNorm2d(2, nn.BatchNorm2d(2)))
+    with pytest.raises(ElthError, match="'0' normalises by groups of a batch"):
+        batch_norm.recompute(network, network, _given(torch.zeros(2, 2, 3, 3)))

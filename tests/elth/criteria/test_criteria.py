@@ -469,3 +469,13 @@ def test_what_a_plain_module_cannot_be_asked(shaped: MemoryDataset) -> None:
         prune("synflow", module, keep=50)
     with pytest.raises(ElthError, match="Flatten has no weight to prune: expected a convolution"):
         prune("magnitude", nn.Flatten(), keep=0)
+
+
+def test_batches_that_were_gone_through_are_no_batches() -> None:
+    """All scores would be 0, and the mask a matter of position."""
+    data, net = noise(), network("tiny")
+    batches = iter([batch(data, 0, 10)])
+    with pytest.raises(ElthError, match="grasp was given no batch; an iterator gives its batches"):
+        grasp.scores(net, masks.ones(net), batches, batches)
+    with pytest.raises(ElthError, match="snip was given no batch"):
+        snip.scores(net, masks.ones(net), [])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -141,3 +143,19 @@ def test_scores_that_are_no_numbers_are_refused() -> None:
         keep_highest(scores, _all(scores), 1)
     # Where the mask is already zero it does not matter.
     keep_highest(scores, {"a": torch.tensor([True, False])}, 1)
+
+
+@pytest.mark.parametrize(
+    ("mask", "keep", "told"),
+    [
+        # A mask of the first axes alone would choose whole rows.
+        ({"a": torch.ones(2, dtype=torch.bool)}, 1, r"'a' is of shape \(2,\), and its scores of"),
+        ({"a": torch.ones(2, 2)}, 1, r"the mask of 'a' is of torch.float32; expected booleans"),
+        ({"c": torch.ones(2, dtype=torch.bool)}, 1, "names 'c', which has no score"),
+        ({"a": torch.ones(2, 2, dtype=torch.bool)}, 2.0, r"keep is a number of weights.*found 2.0"),
+    ],
+    ids=str,
+)
+def test_a_mask_that_does_not_fit_its_scores_is_refused(mask: Mask, keep: Any, told: str) -> None:
+    with pytest.raises(ElthError, match=told):
+        keep_highest(SCORES, mask, keep)

@@ -492,3 +492,35 @@ def test_from_a_notebook() -> None:
         words: dict[str, Any] = {"method": "set", **wrong}
         with pytest.raises(ElthError, match=message):
             elth.train_sparse("mlp2(width=6)", data, by, **words)
+
+
+def test_a_mask_for_another_span_or_part_of_a_network_is_refused() -> None:
+    """It would not come to its count, or leave weights dense, without a word."""
+    data, by = images(), recipe()
+    network = build("mlp2(width=6)", data.info.shape, generator=stream(0, "init"))
+    words: dict[str, Any] = {"seed": 1, "state": network.state_dict()}
+    longer = evolution("gmp", "mlp2(width=6)", data, dataclasses.replace(by, length=Step(60, "ep")))
+    with pytest.raises(ElthError, match=r"a length in iterations of 480, and this training has 48"):
+        Training(network, data, by, evolution=longer, **words)
+    part = evolution("rigl", "mlp2(width=6)", data, by)
+    part.mask.popitem()
+    with pytest.raises(ElthError, match="the mask of method rigl has nothing for '"):
+        Training(network, data, by, evolution=part, **words)
+    next(network.parameters()).requires_grad_(False)
+    with pytest.raises(ElthError, match=r"method set moves connections to '.*', which is frozen"):
+        Training(network, data, by, evolution=evolution("set", "mlp2(width=6)", data, by), **words)
+
+
+def test_a_checkpoint_of_another_count_or_of_a_dense_training_is_refused() -> None:
+    data, by = images(), recipe()
+    run, _ = training("rigl", data, by)
+    other, _ = training("rigl", data, by, changed={"kept": KEPT + 10})
+    with pytest.raises(ElthError, match=rf"it keeps {KEPT + 10} weights, and this one {KEPT}"):
+        run.resume(other.checkpoint())
+    network = build("mlp2(width=6)", data.info.shape, generator=stream(0, "init"))
+    state = {n: t.clone() for n, t in network.state_dict().items()}
+    dense = Training(network, data, by, seed=1, state=state)
+    with pytest.raises(ElthError, match="is of a dense or static training, and this is a sparse"):
+        run.resume(dense.checkpoint())
+    with pytest.raises(ElthError, match="is of a sparse training, and this is a dense or static"):
+        dense.resume(run.checkpoint())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
-from elth import networks
+from elth import masks, networks
 from elth.errors import ElthError
 from elth.networks import (
     NETWORKS,
@@ -435,3 +437,11 @@ def test_the_smallest_normalisation(name: str, size: int, expected: tuple[str, i
     assert facts(name, shape).norm_values == expected[1]
     assert network.training
     assert all(torch.equal(before[key], t) for key, t in network.state_dict().items())
+
+
+@pytest.mark.parametrize("wrap", [weight_norm, spectral_norm], ids=lambda one: one.__name__)
+def test_a_weight_that_is_made_of_others_is_refused(wrap: Callable[..., nn.Module]) -> None:
+    """It would be left out without a word, and sparsity be that of a part."""
+    network = nn.Sequential(nn.Flatten(), wrap(nn.Linear(8, 5)), nn.Linear(5, 3))
+    with pytest.raises(ElthError, match="the weight of '1', of .*Linear, is no parameter of its"):
+        masks.ones(network)
