@@ -6,6 +6,7 @@ update: four times as often as its paper has them.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,25 +19,26 @@ from benchmarks.train import _wait, fresh_network
 from elth import data, masks
 from elth.data import MemoryDataset
 from elth.dynamic import Evolution, method
-from elth.recipes import RECIPES
-from elth.training import Training, engine_for
+from elth.recipes import RECIPES, Step
+from elth.training import Training, engine_for, iterations_per_epoch
 
 REPEATS = 21
 EVERY = 25
+LENGTH = 10**6
 CASES = (("resnet20", "cifar10", "cifar10_resnet"), ("resnet20", "digits", "digits_resnet"))
 
 
 def _training(name: str, dataset: MemoryDataset, recipe_name: str, way: str) -> Training:
-    network, recipe = fresh_network(name, dataset), RECIPES[recipe_name]
-    per_epoch = len(dataset.train_labels) // recipe.batch_size
+    network = fresh_network(name, dataset)
+    recipe = dataclasses.replace(RECIPES[recipe_name], length=Step(LENGTH, "it"))
     state = {key: value.clone() for key, value in network.state_dict().items()}
     dense = masks.ones(network)
     evolution = Evolution(
         method(way, {"every": f"{EVERY}it"} if way == "rigl" else {}),
         {key: tuple(one.shape) for key, one in dense.items()},
         masks.total(dense) // 10,
-        length=10**6,
-        per_epoch=per_epoch,
+        length=LENGTH,
+        per_epoch=iterations_per_epoch(len(dataset.train_labels), recipe),
     )
     engine = engine_for(network, dataset, recipe, compile=True)
     return Training(engine, dataset, recipe, seed=0, state=state, evolution=evolution)

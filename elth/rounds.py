@@ -23,7 +23,7 @@ from elth.data import Dataset, check_dataset
 from elth.engine import Engine
 from elth.errors import ElthError
 from elth.masks import Mask
-from elth.networks import Anatomy, build, canonical, module
+from elth.networks import Anatomy, build, canonical, check_module, module
 from elth.recipes import Recipe, Step, named
 from elth.repulsion import Repulsion
 from elth.specs import DataShape, Spec
@@ -202,6 +202,7 @@ def imp(
     rewind_step(len(data.train_labels), recipe)
     shape = data.info.shape
     if isinstance(network, nn.Module):
+        check_module(network, shape)
         spec, made = None, copy.deepcopy(network)
         initial = contiguous(made.state_dict())
     else:

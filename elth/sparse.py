@@ -14,7 +14,7 @@ from elth.data import Dataset
 from elth.dynamic import Evolution
 from elth.dynamic import method as method_of
 from elth.errors import ElthError
-from elth.networks import Anatomy, build
+from elth.networks import Anatomy, build, check_module
 from elth.parallel import Group
 from elth.recipes import Recipe, named
 from elth.specs import Spec
@@ -72,6 +72,7 @@ def train_sparse(
     recipe, one = named(recipe), method_of(method, settings)
     shape = data.info.shape
     if isinstance(network, nn.Module):
+        check_module(network, shape)
         made = copy.deepcopy(network)
         initial: Mapping[str, Tensor] = contiguous(made.state_dict())
     else:

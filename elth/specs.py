@@ -117,6 +117,8 @@ class Spec:
         """
         if isinstance(text, Spec):
             return text
+        if not isinstance(text, str):
+            raise ElthError(f"expected the name of a {kind}, as {like}; found {text!r}")
         match = _SPEC.fullmatch(text)
         if match is None:
             raise ElthError(

@@ -68,7 +68,9 @@ def _parsed(line: str) -> tuple[click.Command, dict[str, Any]]:
     while isinstance(command, click.Group):
         assert words[0] in command.commands, f"there is no command {words[0]}"
         command, words = command.commands[words[0]], words[1:]
-    context = click.Context(command, info_name=line)
+    # A command remembers its help options by the first context that it is read in.
+    above = click.Context(cli, **cli.context_settings)
+    context = click.Context(command, parent=above, info_name=line)
     given, rest, _ = command.make_parser(context).parse_args(words)
     assert not rest, f"too many arguments: {rest}"
     for parameter in command.params:

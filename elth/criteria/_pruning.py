@@ -56,6 +56,11 @@ def prune(
         ElthError: unknown criterion or setting, a value that the setting cannot have, a module
             without weights to prune, or as the criterion.
     """
+    if not isinstance(name, str):
+        raise ElthError(
+            f"expected the name of a criterion, as snip, or of one of your own as module:function; "
+            f"found {name!r}"
+        )
     given = check_settings(name, settings)
     function = criterion(name)
     mask = masks.ones(network) if mask is None else mask

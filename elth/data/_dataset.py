@@ -50,7 +50,10 @@ def check_dataset(data: object) -> None:
         ElthError: with what gives one.
     """
     if not hasattr(data, "train_batches") or not hasattr(data, "info"):
-        raise ElthError(f"expected a dataset, as elth.load_dataset('digits') gives; found {data!r}")
+        raise ElthError(
+            f"expected a dataset, as elth.load_dataset('digits') gives; found {data!r}: tensors of "
+            "your own become one by a function that is given to elth.dataset (docs/plugins.md)"
+        )
 
 
 class Dataset(Protocol):

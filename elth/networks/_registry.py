@@ -270,6 +270,47 @@ def kept_whole(network: nn.Module) -> dict[str, int]:
     return found
 
 
+def check_module(module: nn.Module, shape: DataShape) -> None:
+    """Refuse a module that cannot be trained on data of a shape; it is left as it is.
+
+    Raises:
+        ElthError: a parameter has no values yet, or is in less than float32; or the module cannot
+            take an image, or gives no row of logits.
+    """
+    name = type(module).__name__
+    for own, parameter in module.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise ElthError(
+                f"'{own}' of {name} has no values yet: show the module an image first, as "
+                f"module(torch.zeros(1, {', '.join(map(str, shape.image))}))"
+            )
+        if parameter.dtype not in (torch.float32, torch.float64):
+            raise ElthError(
+                f"'{own}' of {name} is in {parameter.dtype}; expected float32, of which what is "
+                "computed in less is a copy (precision of the recipe): call module.float()"
+            )
+    shown, like = copy.deepcopy(module).eval(), next(module.parameters(), torch.zeros(()))
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            logits = shown(torch.zeros((1, *shape.image), dtype=like.dtype, device=like.device))
+    except ElthError:
+        raise
+    except Exception as error:
+        raise ElthError(
+            f"{name} cannot take an image of {shape}: {plugins.reason(error)}"
+        ) from error
+    _check_logits(logits, name, shape)
+
+
+def _check_logits(logits: Any, name: str | Spec, shape: DataShape) -> None:
+    if not isinstance(logits, Tensor) or tuple(logits.shape) != (1, shape.classes):
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ElthError(
+            f"{name} gives {found} for an image of {shape}; expected logits (N, classes), here "
+            f"(1, {shape.classes})"
+        )
+
+
 def check_state(state: Mapping[str, Tensor], spec: Spec, shape: DataShape, *, what: str) -> None:
     """Refuse a state dict that does not fit its network.
 
@@ -437,12 +478,7 @@ def _counted_by_doing(
         ) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
-    if not isinstance(logits, Tensor) or tuple(logits.shape) != (1, shape.classes):
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ElthError(
-            f"{spec} gives {found} for an image of {shape}; expected logits (N, classes), here "
-            f"(1, {shape.classes})"
-        )
+    _check_logits(logits, spec, shape)
     _check_repeats(
         network,
         spec,

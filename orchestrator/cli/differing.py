@@ -61,7 +61,8 @@ def why(
         if overrides or stage:
             raise ElthError(
                 f"{'--stage' if stage else repr(overrides[0])} goes with a config, and "
-                f"{stage_or_config} names a stage"
+                f"'{stage_or_config}' is none, but a stage or a grid: give the config's file, or "
+                "one stage alone, as elth why 'resnet20 round 3, seed 0'"
             )
         reading = Reading(open_tracker(store))
         one = reading.find(stage_or_config)

@@ -23,11 +23,14 @@ BETWEEN = ("rounds", "twins", "seeds")
 of a cell."""
 
 
-class Selection(Cells):
-    """Cells by their axes; one that is left out is open."""
-
+class _OfMethod(Section):
     method: Annotated[tuple[str, ...], OneOrMore] = ()
     """``imp`` is a chain from its dense round on."""
+
+
+class Selection(Cells, _OfMethod):  # whose field stands first, in files and in stores
+    """Cells by their axes; one that is left out is open."""
+
     seed: Annotated[tuple[Whole, ...], OneOrMore] = ()
     """Seeds of the experiment."""
 

@@ -40,16 +40,18 @@ class Axes(NamedTuple):
     @property
     def level(self) -> tuple[int, str, str]:
         """What is compared stands at one level: the same round, sparsity and imported ticket."""
-        return (self.round, self.target, self.ticket)
+        return (self.round, self.target, self.ticket)  # COMPARED_AT
 
 
 CELL = Axes._fields
 """All axes, seeds apart."""
 LEVEL = ("round", "target")
 """Those on which the cells of a line differ: how sparse each is."""
-LINE = tuple(axis for axis in CELL if axis not in LEVEL)
+COMPARED_AT = (*LEVEL, "ticket")
+"""Those of ``Axes.level``: rounds of an imported ticket are levels of their own."""
+OF_LINE = tuple(axis for axis in CELL if axis not in LEVEL)
 """Those that the cells of a line have in common: a chain is one, and so is a method beside it."""
-ON_NETWORK = tuple(axis for axis in LINE if axis not in ("network", "dataset"))
+ON_NETWORK = tuple(axis for axis in OF_LINE if axis not in ("network", "dataset"))
 """Those that tell apart lines on one network and dataset."""
 USUAL: Mapping[str, Any] = Axes._field_defaults
 """What a stage has on the axes that its labels may leave out."""

@@ -96,17 +96,20 @@ class Baseline(Section):
         ]
 
 
-class Claim(Cells):
-    """A method, what it is said to be, and of what; at some cells of the grid.
+class _Of(Section):
+    of: Annotated[tuple[Baseline, ...], OneOrMore] = Field(min_length=1)
+    """What the method is compared with: names of methods, or of their lines as
+    ``{method: ett, source: resnet14, transform: append}``."""
+
+
+class Claim(Cells, _Of):  # whose field stands first, in files and in stores
+    """A method, what it is said to be, and of what: at the method's own cells, all or some.
 
     The method and the relation are a pair of their own, as ``ett: above``.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    of: Annotated[tuple[Baseline, ...], OneOrMore] = Field(min_length=1)
-    """What the method is compared with: names of methods, or of their lines as
-    ``{method: ett, source: resnet14, transform: append}``."""
     noise: Annotated[tuple[Whole, ...], OneOrMore] = (0,)
     """Twins by their numbers. Left out: the cells themselves."""
 

@@ -13,16 +13,10 @@ from elth.errors import ElthError, unknown
 from elth.networks import canonical
 from orchestrator.experiment.basics import Number, Section, Whole, dataset_named
 from orchestrator.experiment.methods import method_of
+from orchestrator.experiment.selecting import STORED, is_stored
 
 LAYOUTS = ("curves", "by_network", "by_source", "by_method", "across_datasets")
 """Shapes of a paper's table or figure; ``orchestrator.report.layouts`` has their functions."""
-
-_STORED = "stored"
-
-
-def _is_stored(info: ValidationInfo) -> bool:
-    """Whether what is checked was read from a store, and is only shown."""
-    return bool((info.context or {}).get(_STORED))
 
 
 def check_layout(name: str, paths: Sequence[str]) -> None:
@@ -53,19 +47,19 @@ class Printed(Section):
     @field_validator("method")
     @classmethod
     def _known_method(cls, name: str, info: ValidationInfo) -> str:
-        if not _is_stored(info):
+        if not is_stored(info):
             method_of(name)
         return name
 
     @field_validator("network", "source")
     @classmethod
     def _known(cls, name: str, info: ValidationInfo) -> str:
-        return str(canonical(name)) if name and not _is_stored(info) else name
+        return str(canonical(name)) if name and not is_stored(info) else name
 
     @field_validator("dataset", "source_dataset")
     @classmethod
     def _knowndataset_named(cls, name: str, info: ValidationInfo) -> str:
-        return dataset_named(name) if name and not _is_stored(info) else name
+        return dataset_named(name) if name and not is_stored(info) else name
 
 
 class Paper(Section):
@@ -85,7 +79,7 @@ class Paper(Section):
     @field_validator("layout")
     @classmethod
     def _known_layout(cls, name: str, info: ValidationInfo) -> str:
-        if name in LAYOUTS or _is_stored(info):
+        if name in LAYOUTS or is_stored(info):
             return name
         if not plugins.is_reference(name) and not plugins.listed():
             raise unknown("layout", name, LAYOUTS)
@@ -95,4 +89,4 @@ class Paper(Section):
     @staticmethod
     def stored(plain: Mapping[str, Any]) -> Paper:
         """What a store holds of it: the code that it names may not be here."""
-        return Paper.model_validate(plain, context={_STORED: True})
+        return Paper.model_validate(plain, context={STORED: True})

@@ -10,7 +10,7 @@ from pydantic import ValidationInfo, field_validator
 
 from elth import data
 from elth.networks import canonical
-from orchestrator.experiment.axes import CELL, IN_CONFIGS, USUAL
+from orchestrator.experiment.axes import CELL, COMPARED_AT, IN_CONFIGS, USUAL
 from orchestrator.experiment.basics import Number, OneOrMore, Section, Whole
 from orchestrator.experiment.variants import PLAIN
 
@@ -19,7 +19,6 @@ STORED = "stored"
 
 _AXES = {IN_CONFIGS.get(axis, axis): axis for axis in (*CELL, "seed")}
 """The axes by what they are called in a config."""
-_LEVEL = ("round", "target", "ticket")
 
 
 def is_stored(info: ValidationInfo) -> bool:
@@ -70,8 +69,8 @@ class Cells(Section):
             return names
         return tuple(data.info(data.canonical(name)).title for name in names)
 
-    @functools.cached_property
-    def axes(self) -> dict[str, tuple[Any, ...]]:
+    @functools.cached_property  # a plan asks it of each of its cells
+    def axes(self) -> Mapping[str, tuple[Any, ...]]:
         """The values of each axis that is not open, as labels of stages have them."""
         fields = type(self).model_fields
         given = {name: getattr(self, name) for name in _AXES if name in fields}
@@ -82,7 +81,7 @@ class Cells(Section):
         return all(
             labels.get(axis, USUAL.get(axis)) in values
             for axis, values in self.axes.items()
-            if axis not in _LEVEL
+            if axis not in COMPARED_AT
         )
 
     def is_at(self, labels: Mapping[str, Any]) -> bool:

@@ -203,7 +203,8 @@ def _stage(analysis: Analysis, group: Sequence[_Cell], rates: Mapping[str, float
     chosen = settings_of(analysis.measure, analysis.settings)
     version, settings = version_of(analysis.measure, chosen), chosen.plain()
     check_alike([cell.stage for cell in group])
-    labels = {axis: first[axis] for axis in _AXES if first[axis] != USUAL.get(axis)}
+    usual = {axis: value for axis, value in USUAL.items() if axis != "round"}
+    labels = {axis: first[axis] for axis in _AXES if first[axis] != usual.get(axis)}
     more = {name: first.labels[name] for name in _OF_DATA if name in first.labels}
     return Stage(
         kind=ANALYSIS,

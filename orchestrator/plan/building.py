@@ -582,14 +582,14 @@ def _check_titles(cell: Cell, called: dict[str, str]) -> None:
 def _scored(experiment: Experiment) -> tuple[str, ...]:
     """Where a setting of a criterion says otherwise than a graft does."""
     found: dict[str, None] = {}
-    for cell in experiment.cells():
-        method = method_of(cell.method)
+    for called, variant in dict.fromkeys((one.method, one.variant) for one in experiment.cells()):
+        method = method_of(called)
         if not any("graft" in step for step in method.steps):
             continue
         name = method.criterion
-        at = experiment.variant(cell.variant).criteria.get(name, {}).get("at")
+        at = experiment.variant(variant).criteria.get(name, {}).get("at")
         if at is not None:
-            told = f"{cell.method} scores the weights that it takes, which are the rewind point's"
+            told = f"{called} scores the weights that it takes, which are the rewind point's"
             found[f"{told}: criteria.{name}.at={at} is of {name} by itself"] = None
     return tuple(found)
 

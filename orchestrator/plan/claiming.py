@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from elth.errors import ElthError
-from orchestrator.experiment.axes import IN_CONFIGS, Axes
+from orchestrator.experiment.axes import CELL, COMPARED_AT, IN_CONFIGS, Axes
 from orchestrator.experiment.claims import Baseline, Claim
 from orchestrator.experiment.selecting import as_labels
 from orchestrator.experiment.variants import PLAIN
 
 _LISTED = 8
-_LINES = tuple(axis for axis in Baseline.model_fields if axis != "method")
+_LINES = tuple(axis for axis in Baseline.model_fields if axis in CELL and axis != "method")
 """Axes by which a baseline names its lines."""
 
 
@@ -56,7 +56,7 @@ def _check(claim: Claim, cells: Sequence[Axes]) -> None:
                 if value not in there:
                     raise ElthError(
                         f"no cell that it compares with {baseline.name} has "
-                        f"{IN_CONFIGS.get(axis, axis)} {PLAIN if value == '' else value}"
+                        f"{IN_CONFIGS.get(axis, axis)} {_written(axis, value)}"
                     )
         for axis in _LINES:
             there = {getattr(other, axis) for _, other in found}
@@ -64,7 +64,7 @@ def _check(claim: Claim, cells: Sequence[Axes]) -> None:
                 if value not in there:
                     raise ElthError(
                         f"no cell of {baseline.name} that it is compared with has {axis} "
-                        f"{PLAIN if value == '' else value}"
+                        f"{_written(axis, value)}"
                     )
 
 
@@ -74,7 +74,11 @@ def _value(axis: str, claim: Claim, pair: tuple[Axes, Axes]) -> Any:
     level = other if claim.method == "dense" else cell
     if axis == "round" and level.target:
         return ""  # its round is no whole one
-    return getattr(level if axis in ("round", "target", "ticket") else cell, axis)
+    return getattr(level if axis in COMPARED_AT else cell, axis)
+
+
+def _written(axis: str, value: Any) -> Any:
+    return PLAIN if not value and axis in ("ticket", "variant") else value
 
 
 def _spelled(claim: Claim) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.experiment.axes import LINE
+from orchestrator.experiment.axes import OF_LINE
 from orchestrator.plan.costs import work
 from orchestrator.plan.stage import Stage, is_twin
 
@@ -90,7 +90,7 @@ class Plan:
         lines: dict[tuple[Any, ...], frozenset[str]] = {}
         for key in self.asked:
             for labels in self.labels(key):
-                axes = (labels.get(axis) for axis in (*LINE, "seed"))
+                axes = (labels.get(axis) for axis in (*OF_LINE, "seed"))
                 line = tuple("imp" if value == "dense" else value for value in axes)
                 lines[line] = lines.get(line, frozenset()) | above[key]
         return sum(map(len, lines.values())), sum(len(above[key]) for key in self.asked)

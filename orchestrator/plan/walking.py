@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.experiment.axes import LINE
+from orchestrator.experiment.axes import OF_LINE
 from orchestrator.plan.graph import Plan, kept_back, rank
 from orchestrator.plan.stage import ANALYSIS, MEASURE, Stage, is_twin
 from orchestrator.plan.summing import Spread
@@ -326,7 +326,7 @@ def parts_of(course: Course) -> list[Part]:
 
 def _line(stage: Stage) -> dict[str, Any]:
     """What a stage has in common with others of its chain, or of its method: axes and the seed."""
-    found = {axis: stage.labels.get(axis) or "" for axis in LINE}
+    found = {axis: stage.labels.get(axis) or "" for axis in OF_LINE}
     is_chain = stage.kind == "rewind_point" or (stage.kind == "round" and not is_twin(stage))
     if is_chain and found["method"] in ("dense", "rewind"):
         found["method"] = "imp"  # it begins with both

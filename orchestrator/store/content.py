@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from elth.errors import ElthError
-from orchestrator.experiment.axes import CELL, LINE
+from orchestrator.experiment.axes import CELL, OF_LINE
 from orchestrator.experiment.methods import rank, title
 from orchestrator.experiment.pruning import Stop
 from orchestrator.experiment.sections import Experiment
@@ -381,7 +381,7 @@ def spell(places: Iterable[Place]) -> str:
     found.sort(key=lambda one: (one["dataset"], one["network"], rank(one["method"]), str(one)))
     cells = [one for one in found if one["method"] != "rewind" and not one[MEASURE]]
     for one in cells or found:
-        lines.setdefault(tuple(one[axis] for axis in LINE), []).append(one)
+        lines.setdefault(tuple(one[axis] for axis in OF_LINE), []).append(one)
     told = []
     for line, some in list(lines.items())[:_LINES]:
         network, dataset, method, source, transform, ticket, variant, noise = line

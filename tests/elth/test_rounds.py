@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 import elth
 from elth import masks
@@ -128,7 +129,10 @@ def test_a_start_of_other_arguments_is_refused(digits: Dataset, rounds: list[Rou
         ({"rate": 1}, "rate must lie between 0 and 1, as 0.2; found 1"),
         ({"recipe": "digit_resnet"}, "unknown recipe 'digit_resnet'; did you mean 'digits_resnet'"),
         ({"network": "resnet15"}, "unknown network 'resnet15'; did you mean"),
-        ({"network": nn.Flatten()}, "Flatten has no weight to prune: expected a convolution or a"),
+        (
+            {"network": nn.Sequential(nn.Flatten(), nn.AdaptiveAvgPool1d(10))},
+            "Sequential has no weight to prune: expected a convolution or a",
+        ),
         (
             {"network": "mlp2", "rounds": 40, "rate": 0.5},
             r"round 40 of mlp2 would keep 0 weights, and 1,000 in head.weight are never pruned: "
@@ -537,3 +541,38 @@ def test_a_recipe_of_a_name(digits: Dataset, rounds: list[Round]) -> None:
     )
     with pytest.raises(ElthError, match=r"unknown recipe 'digits'; did you mean 'digits_resnet'\?"):
         elth.train_ticket(rounds[1].ticket, digits, "digits")
+
+
+class _Gives(nn.Module):
+    """A network that gives something of ten logits."""
+
+    def __init__(self, made: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        self.made = made
+
+    def forward(self, x: Tensor) -> object:
+        return self.made(self.head(x))
+
+
+@pytest.mark.parametrize(
+    ("network", "told"),
+    [
+        (
+            _Gives(lambda y: (y, y)),
+            "_Gives gives tuple for an image of 1x8x8, 10 classes",
+        ),
+        (_Gives(lambda y: y[:, :7]), r"_Gives gives \(1, 7\) for an image of 1x8x8, 10 classes"),
+        (nn.Conv2d(3, 8, 3), "Conv2d cannot take an image of 1x8x8, 10 classes: RuntimeError: Giv"),
+        (_Gives(lambda y: y).half(), "of _Gives is in torch.float16; expected float32, of which"),
+        (nn.Sequential(nn.Flatten(), nn.LazyLinear(10)), r"show the module an image first, as mod"),
+        (_Gives, "expected the name of a network, as .*; found <class '.*_Gives'>"),
+    ],
+)
+def test_a_module_that_cannot_be_trained_is_refused_before_anything_is_computed(
+    network: Any, told: str, digits: Dataset
+) -> None:
+    with pytest.raises(ElthError, match=told):
+        imp(network, digits, "digits_resnet")
+    with pytest.raises(ElthError, match=told):
+        elth.train_sparse(network, digits, "digits_resnet", method="set", sparsity=0.5)

@@ -176,8 +176,14 @@ def test_version(elth: Elth) -> None:
         (["flops", "q"], "there is no store in "),
         (["flops", "CONFIG", "--dpf", "twice"], "'twice' is not one of 'careful', 'elth'"),
         (["why", "q"], "there is no store in "),
-        (["why", "q", "seeds=[0]"], "'seeds=[0]' goes with a config, and q names a stage"),
-        (["why", "q", "--stage", "x"], "--stage goes with a config, and q names a stage"),
+        (
+            ["why", "q", "seeds=[0]"],
+            "'seeds=[0]' goes with a config, and 'q' is none",
+        ),
+        (
+            ["why", "q", "--stage", "x"],
+            "--stage goes with a config, and 'q' is none",
+        ),
         (["why", "CONFIG"], "there is no store in "),
         (["diff", "CONFIG"], "Missing argument 'B'"),
         (["diff", "CONFIG", "q"], "there is no store in "),

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from elth.errors import ElthError
+from orchestrator.experiment.analyses import Selection
 from orchestrator.experiment.axes import Axes
 from orchestrator.experiment.claims import MARGIN, Claim
 from orchestrator.experiment.reading import load
@@ -162,3 +163,14 @@ def test_pairs_stand_at_one_network_level_and_variant() -> None:
     assert pairs(variant="long", of={"method": "reinit", "variant": "none"}) == [(2, 5)]
     assert pairs(of="dense", network=TINY, variant="none") == [(0, 11), (1, 11), (4, 11)]
     assert pairs(ticket="theirs") == pairs(noise=1) == []
+
+
+def test_fields_stand_in_the_order_in_which_stores_have_them() -> None:
+    """The text of a grid that is there is compared with that of its file."""
+    given = {"seed": 0, "noise": 1, "network": "resnet20", "method": "imp", "round": 1}
+    assert list(Selection.model_validate(given).model_dump(exclude_unset=True)) == [
+        *("method", "network", "round", "noise", "seed")
+    ]
+    plain = {"variant": "none", "network": "resnet20", "of": "imp", "ett": "above"}
+    claim = Claim.model_validate(plain)
+    assert list(claim.plain()) == ["ett", "of", "network", "variant"]
