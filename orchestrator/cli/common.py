@@ -114,7 +114,10 @@ def open_tracker(place: str | None, *, writing: bool = False) -> Tracker:
     """The tracker of a store that must be there already; nothing is written unless ``writing``."""
     store = find_store(place)
     if not store.is_there:
-        raise ElthError(f"there is no store in {store}; run an experiment, or name one by --store")
+        near = "" if place else _above(store)
+        raise ElthError(
+            f"there is no store in {store}{near}; run an experiment, or name one by --store"
+        )
     from orchestrator.store.tracker import Tracker
 
     tracker = Tracker(store, reading=not writing)
@@ -123,6 +126,16 @@ def open_tracker(place: str | None, *, writing: bool = False) -> Tracker:
         for note in tracker.notes:
             click.echo(f"note: {note}", err=True)
     return tracker
+
+
+def _above(store: Store) -> str:
+    """Where a store of the usual place is for who stands in a folder above, to be told."""
+    if store.folder != Path("runs").absolute():
+        return ""
+    for folder in Path.cwd().parents:
+        if type(store).of(str(folder / "runs")).is_there:
+            return f", and one in {folder / 'runs'}"
+    return ""
 
 
 def is_config(text: str, overrides: Sequence[str] = ()) -> bool:

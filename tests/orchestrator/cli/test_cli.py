@@ -130,6 +130,18 @@ def test_the_words_of_the_command_line() -> None:
     ]
 
 
+def test_a_store_of_a_folder_above_is_told(
+    elth: Elth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "mine" / "configs").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "mine" / "configs")
+    refused(elth("report", "g"), "/mine/configs/runs; run an experiment")
+    Tracker(Store.of(str(tmp_path / "runs")))
+    refused(elth("report", "g"), f"/mine/configs/runs, and one in {tmp_path / 'runs'}; run an")
+    refused(elth("report", "g", "--store", "other"), "/other; run an experiment")
+
+
 @pytest.mark.parametrize("words", _commands(cli), ids=" ".join)
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_every_help_ends_with_an_example(elth: Elth, words: tuple[str, ...], flag: str) -> None:
