@@ -45,7 +45,8 @@ def read_tensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str,
         ElthError: no such file, not a whole safetensors file, or one of another origin or kind.
     """
     if not path.is_file():
-        raise ElthError(f"there is no file {path}")
+        folder = ", which is a folder" if path.is_dir() else ""
+        raise ElthError(f"there is no file {path}{folder}")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("elth")

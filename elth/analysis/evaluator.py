@@ -71,7 +71,7 @@ class Evaluator:
         data: the dataset, on the device to compute on.
         recipe: how the states were trained, or the name of one of ``RECIPES``; its precision is
             computed with.
-        on: which images are looked at.
+        on: which images are looked at, of one part or of both.
         images: how many training images, those of ``fixed_images``; all, when there is none.
         batch_norm: what batch normalisation goes by: the ``interpolate``d statistics of the state,
             or those that are ``recompute``d for it.
@@ -90,14 +90,15 @@ class Evaluator:
         data: Dataset,
         recipe: str | Recipe,
         *,
-        on: Sequence[Part] = ("train", "test"),
+        on: Part | Sequence[Part] = ("train", "test"),
         images: int | None = None,
         batch_norm: BatchNorm = "interpolate",
         batch_norm_images: int | None = 10_000,
     ) -> None:
         """Make the network on the device of the data, and draw the images."""
         norms.check(batch_norm)
-        for part in on:
+        parts: tuple[Part, ...] = (on,) if isinstance(on, str) else tuple(on)
+        for part in parts:
             if part not in get_args(Part):
                 raise unknown("part of a dataset", part, get_args(Part))
         made = make(network, data.info.shape)
@@ -106,7 +107,7 @@ class Evaluator:
         self._engine = Engine(made, recipe, data.device, shape=data.info.shape.image)
         self.network: nn.Module = self._engine.network
         self.data = data
-        self.on = tuple(on)
+        self.on = parts
         self._batch = evaluation_batch(data.info)
         size = len(data.train_labels)
         self._images = fixed_images(size, images)

@@ -147,6 +147,7 @@ def test_a_state_of_another_network_is_refused(digits: Dataset) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"on": "tset"}, "unknown part of a dataset 'tset'; did you mean 'test'"),
         ({"on": ("train", "tset")}, "unknown part of a dataset 'tset'; did you mean 'test'"),
         ({"batch_norm": "keep"}, "batch_norm 'keep' would judge every point"),
         ({"images": 0}, "at 1 training image at least, found images 0"),
@@ -377,3 +378,7 @@ def test_on_a_gpu_it_is_the_training_s_own_evaluation(digits: Dataset) -> None:
     anew = Evaluator(SPEC, data, RECIPE, images=300, batch_norm="recompute")
     points = [list(along(state, other, abscissae(3), anew)) for _ in range(2)]
     assert points[0] == points[1]
+
+
+def test_one_part_may_be_given_by_itself() -> None:
+    assert Evaluator(SPEC, dataset(), RECIPE, on="test").on == ("test",)
