@@ -140,17 +140,19 @@ class Evolution:
             )
 
     def check_span(self, *, length: int, per_epoch: int, start: int) -> None:
-        """Refuse a training of other iterations than the mask is to change in.
+        """Refuse a training that ends before the mask has changed, or counts otherwise.
 
         Raises:
             ElthError: with what differs.
         """
-        own = (self._length, self._per_epoch, self._start)
-        for what, mine, given in zip(_SPAN, own, (length, per_epoch, start), strict=True):
-            if mine != given:
+        fits = (self._length <= length, self._per_epoch == per_epoch, self._start == start)
+        mine = (self._length, self._per_epoch, self._start)
+        given = (length, per_epoch, start)
+        for what, does, own, found in zip(_SPAN, fits, mine, given, strict=True):
+            if not does:
                 raise ElthError(
-                    f"the mask of method {self.method.name} is made for a {what} of {mine}, and "
-                    f"this training has {given}: it would not come to its count of weights"
+                    f"the mask of method {self.method.name} is made for a {what} of {own}, and "
+                    f"this training has {found}: it would not come to its count of weights"
                 )
 
     def take(self) -> None:

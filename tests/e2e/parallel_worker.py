@@ -102,7 +102,7 @@ def evolved(name: str, data: Dataset, workers: Group | None) -> list[Any]:
     own = network(spec, data, torch.float64)
     shapes = {n: tuple(one.shape) for n, one in masks.ones(own).items()}
     settings = {} if name == "static" else {"every": "4it"}
-    evolution = Evolution(method(name, settings), shapes, 600, length=63, per_epoch=21)
+    evolution = Evolution(method(name, settings), shapes, 600, length=60, per_epoch=21)
     run = training(spec, data, recipe(), workers, stop=46, mask=None, evolution=evolution)
     return [*losses(run), masks.digest({n: m.cpu() for n, m in evolution.mask.items()})]
 

@@ -82,7 +82,7 @@ def evolved(one: Engine, data: Dataset, name: str) -> Training:
     """One whose mask changes."""
     shapes = {key: tuple(kept.shape) for key, kept in masks.ones(network()).items()}
     by = method(name, {"every": "2it"})
-    evolution = Evolution(by, shapes, 120, length=48, per_epoch=6)
+    evolution = Evolution(by, shapes, 120, length=12, per_epoch=6)
     return training(one, data, mask=None, evolution=evolution)
 
 

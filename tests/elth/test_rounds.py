@@ -189,7 +189,7 @@ def test_a_module_of_torchvision_goes_through() -> None:
         found[1].ticket  # noqa: B018
     (again,) = imp(module, data, QUICK, rate=0.5, rounds=1, start=found[0])
     assert _same(again, found[1])
-    other = torchvision.models.resnet18(num_classes=7)
+    other = torchvision.models.resnet34(num_classes=10)
     with pytest.raises(ElthError, match="start is a round of another network or shape of data"):
         imp(other, data, QUICK, rate=0.5, rounds=1, start=found[0])
 
