@@ -275,7 +275,7 @@ class Training:
 
         Raises:
             ElthError: it lies outside of the bounds, or is of another network, another optimiser or
-            another sparse training.
+                another sparse training.
         """
         self._check_owner()
         if not self.step <= checkpoint.step <= self.stop:
@@ -292,9 +292,11 @@ class Training:
                 f"{_told(expected.get(name))}, found {_told(found.get(name))}"
             )
         if bool(checkpoint.evolution) != (self.evolution is not None):
-            told = ("a dense or static", "a sparse")
-            of, here = told[bool(checkpoint.evolution)], told[self.evolution is not None]
-            raise ElthError(f"the checkpoint is of {of} training, and this is {here} one")
+            words = ("stays", "changes")
+            of, here = words[bool(checkpoint.evolution)], words[self.evolution is not None]
+            raise ElthError(
+                f"the checkpoint is of a training whose mask {of}, and that of this one {here}"
+            )
         self.engine.check_optimiser(checkpoint.optimiser)
         self.step, self._seen = checkpoint.step, checkpoint.seen
         mask = self._mask

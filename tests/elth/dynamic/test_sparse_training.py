@@ -520,7 +520,7 @@ def test_a_checkpoint_of_another_count_or_of_a_dense_training_is_refused() -> No
     network = build("mlp2(width=6)", data.info.shape, generator=stream(0, "init"))
     state = {n: t.clone() for n, t in network.state_dict().items()}
     dense = Training(network, data, by, seed=1, state=state)
-    with pytest.raises(ElthError, match="is of a dense or static training, and this is a sparse"):
+    with pytest.raises(ElthError, match="mask stays, and that of this one changes"):
         run.resume(dense.checkpoint())
-    with pytest.raises(ElthError, match="is of a sparse training, and this is a dense or static"):
+    with pytest.raises(ElthError, match="mask changes, and that of this one stays"):
         dense.resume(run.checkpoint())
