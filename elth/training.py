@@ -170,17 +170,17 @@ class Training:
         self._images = len(data.train_labels)
         self.per_epoch = iterations_per_epoch(self._images, recipe)
         recipe.check(self.per_epoch)
-        end = recipe.length.iterations(self.per_epoch) if stop is None else stop
+        length = recipe.length.iterations(self.per_epoch)
+        end = length if stop is None else stop
         if not 0 <= start <= end:
             raise ElthError(
                 f"a training goes from a start of 0 or more to its stop, found {start} and {end} "
-                f"(of {recipe.length.iterations(self.per_epoch)} iterations of the recipe)"
+                f"(the recipe has {length} iterations)"
             )
         self._check_last_batch(network, data, recipe, start, end)
         if evolution is not None:  # before anything is taken from another training
             _check_evolution(evolution, mask, repulsion)
             evolution.method.check(recipe, self.per_epoch, start)
-            length = recipe.length.iterations(self.per_epoch)
             evolution.check_span(length=length, per_epoch=self.per_epoch, start=start)
             mask = evolution.mask
         self._token = object()

@@ -45,9 +45,6 @@ class Host(Protocol):
         """
 
 
-_SPAN = ("length in iterations", "number of iterations of an epoch", "start")
-
-
 class Evolution:
     """The mask of a sparse training from iteration to iteration.
 
@@ -145,15 +142,13 @@ class Evolution:
         Raises:
             ElthError: with what differs.
         """
-        fits = (self._length <= length, self._per_epoch == per_epoch, self._start == start)
-        mine = (self._length, self._per_epoch, self._start)
-        given = (length, per_epoch, start)
-        for what, does, own, found in zip(_SPAN, fits, mine, given, strict=True):
-            if not does:
-                raise ElthError(
-                    f"the mask of method {self.method.name} is made for a {what} of {own}, and "
-                    f"this training has {found}: it would not come to its count of weights"
-                )
+        made = f"{self._length} iterations, {self._per_epoch} an epoch, from {self._start} on"
+        found = f"{length} iterations, {per_epoch} an epoch, from {start} on"
+        if self._length > length or (self._per_epoch, self._start) != (per_epoch, start):
+            raise ElthError(
+                f"the mask of method {self.method.name} is made for {made}, and this training has "
+                f"{found}: it would not come to its count of weights"
+            )
 
     def take(self) -> None:
         """Go through a training, which changes the mask."""

@@ -289,20 +289,22 @@ def check_module(module: nn.Module, shape: DataShape) -> None:
                 f"'{own}' of {name} is in {parameter.dtype}; expected float32, of which what is "
                 "computed in less is a copy (precision of the recipe): call module.float()"
             )
-    shown, like = copy.deepcopy(module).eval(), next(module.parameters(), torch.zeros(()))
+    with torch.random.fork_rng(devices=[]):
+        _check_logits(copy.deepcopy(module).eval(), name, shape)
+
+
+def _check_logits(network: nn.Module, name: str | Spec, shape: DataShape) -> None:
+    """Show a network an image, and refuse one that makes no row of logits of it."""
+    like = next(network.parameters(), torch.zeros(()))
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            logits = shown(torch.zeros((1, *shape.image), dtype=like.dtype, device=like.device))
+        with torch.no_grad():
+            logits = network(torch.zeros((1, *shape.image), dtype=like.dtype, device=like.device))
     except ElthError:
         raise
     except Exception as error:
         raise ElthError(
             f"{name} cannot take an image of {shape}: {plugins.reason(error)}"
         ) from error
-    _check_logits(logits, name, shape)
-
-
-def _check_logits(logits: Any, name: str | Spec, shape: DataShape) -> None:
     if not isinstance(logits, Tensor) or tuple(logits.shape) != (1, shape.classes):
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ElthError(
@@ -468,17 +470,10 @@ def _counted_by_doing(
     made: dict[str, int] = {}
     noting = _noting(network, by_layer, made)
     try:
-        with FlopCounterMode(display=False) as counter, noting, torch.no_grad():
-            logits = network(torch.zeros((1, *shape.image), dtype=like.dtype))
-    except ElthError:
-        raise
-    except Exception as error:
-        raise ElthError(
-            f"{spec} cannot take an image of {shape}: {plugins.reason(error)}"
-        ) from error
+        with FlopCounterMode(display=False) as counter, noting:
+            _check_logits(network, spec, shape)
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
-    _check_logits(logits, spec, shape)
     _check_repeats(
         network,
         spec,

@@ -133,7 +133,7 @@ def _above(store: Store) -> str:
     if store.folder != Path("runs").absolute():
         return ""
     for folder in Path.cwd().parents:
-        if type(store).of(str(folder / "runs")).is_there:
+        if find_store(str(folder / "runs")).is_there:
             return f", and one in {folder / 'runs'}"
     return ""
 

@@ -214,32 +214,31 @@ class _Alike:
         some = self._found.get(tuple(labels.items()))
         if some is not None:
             return (), some
-        own = [codes.get(labels.get(name), -1) for name, codes in self._codes.items()]
-        unlike = (self._table != own).sum(axis=1)  # but labels that none has, and all lack alike
-        started = np.array([some[-1].started for some in self._found.values()])
-        there, some = self._groups[np.lexsort((-started, unlike))[0]]
-        found = dict(there)
-        axes = dict.fromkeys((*labels, *found))
-        return tuple(name for name in axes if labels.get(name) != found.get(name)), some
+        groups, codes, table = self._coded
+        own = [known.get(labels.get(name), -1) for name, known in codes.items()]
+        # What is asked for may have labels that none of them has: they count alike for all.
+        there, some = groups[int((table != own).sum(axis=1).argmin())]
+        axes = dict.fromkeys((*labels, *there))
+        return tuple(name for name in axes if labels.get(name) != there.get(name)), some
 
     @functools.cached_property
-    def _groups(self) -> tuple[tuple[tuple[tuple[str, str], ...], list[Tracked]], ...]:
-        return tuple(self._found.items())
+    def _coded(self) -> tuple[list[_Group], dict[str, _Codes], npt.NDArray[np.int64]]:
+        """The groups, latest first; of each label the numbers of its values; a row for each group.
 
-    @functools.cached_property
-    def _codes(self) -> dict[str, dict[str | None, int]]:
-        """Of each label the numbers of its values, of which None is that there is none."""
-        found: dict[str, dict[str | None, int]] = {n: {} for row in self._found for n, _ in row}
-        for row in map(dict, self._found):
-            for name, codes in found.items():
-                codes.setdefault(row.get(name), len(codes))
-        return found
+        A plan may ask of thousands.
+        """
+        groups = [(dict(there), some) for there, some in self._found.items()]
+        groups.sort(key=lambda group: -group[1][-1].started)
+        codes: dict[str, _Codes] = {name: {} for there, _ in groups for name in there}
+        table = [
+            [known.setdefault(there.get(name), len(known)) for name, known in codes.items()]
+            for there, _ in groups
+        ]
+        return groups, codes, np.array(table)
 
-    @functools.cached_property
-    def _table(self) -> npt.NDArray[np.int64]:
-        """The labels of each group as numbers: a plan may ask of thousands."""
-        rows = map(dict, self._found)
-        return np.array([[c[row.get(name)] for name, c in self._codes.items()] for row in rows])
+
+_Group = tuple[dict[str, str], list[Tracked]]
+_Codes = dict[str | None, int]
 
 
 def grouped(reasons: Iterable[Why]) -> dict[tuple[str, str], list[Why]]:

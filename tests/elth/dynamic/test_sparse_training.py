@@ -500,7 +500,7 @@ def test_a_mask_for_another_span_or_part_of_a_network_is_refused() -> None:
     network = build("mlp2(width=6)", data.info.shape, generator=stream(0, "init"))
     words: dict[str, Any] = {"seed": 1, "state": network.state_dict()}
     longer = evolution("gmp", "mlp2(width=6)", data, dataclasses.replace(by, length=Step(60, "ep")))
-    with pytest.raises(ElthError, match=r"a length in iterations of 480, and this training has 48"):
+    with pytest.raises(ElthError, match=r"for 480 iterations, .*, and this training has 48 iter"):
         Training(network, data, by, evolution=longer, **words)
     part = evolution("rigl", "mlp2(width=6)", data, by)
     part.mask.popitem()

@@ -78,7 +78,9 @@ def test_why_a_finished_stage(elth: Elth, finished: Finished) -> None:
         assert lines[:2] == [f"{stage.title}: finished", f"  key {stage.key}"]
         assert re.search(r"^  run [0-9a-f]{32}, begun 20\d\d-", done.out, re.MULTILINE)
         assert "  numerics class: cpu" in done.out
-        assert "done" in re.search(r"grids: (.*)", done.out)[1].split(", ")  # type: ignore[index]
+        grids = re.search(r"grids: (.*)", done.out)
+        assert grids is not None
+        assert "done" in grids[1].split(", ")
         assert f"  made of: {TINY} round 1, seed 1, finished" in lines
     refused(elth("why", "round 1", "--store", finished.store), "'round 1' is no stage of the stor")
 

@@ -33,7 +33,7 @@ def test_where_all_labels_are_the_same_no_others_are_gone_through(
     """Else a grid of ten thousand stages whose recipe is another takes minutes."""
     reading = _reading(plan.build(tiny("why", seeds=[0, 1])), monkeypatch)
     other = plan.build(tiny("why", seeds=[0, 1], recipe={**RECIPE, "lr": 0.05}))
-    monkeypatch.setattr(why._Alike, "_table", property(lambda _: pytest.fail("looked at")))
+    monkeypatch.setattr(why._Alike, "_coded", property(lambda _: pytest.fail("looked at")))
     for stage in other.stages.values():
         found = reading.why(stage, other.stages)
         assert found.nearest is not None
