@@ -2,44 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from elth.errors import ElthError
 from elth.recipes import RECIPES, Recipe, Step
 from orchestrator.experiment.methods import METHODS, SOURCE
 from orchestrator.experiment.pruning import Stop
 from orchestrator.experiment.reading import load
 from orchestrator.experiment.sections import Cell, Experiment
+from tests.orchestrator.experiment.helpers import BASE, refusal
 from tests.orchestrator.helpers import QUICK, experiment, write_yaml
-
-BASE: dict[str, Any] = {
-    "dataset": "digits",
-    "seeds": [0],
-    "recipe": "digits_resnet",
-    "grid": [{"method": "imp", "network": "resnet14"}],
-}
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A file that holds a right experiment."""
-    return write_yaml(tmp_path / "exp.yaml", BASE)
-
-
-def _refusal(path: Path, *overrides: str) -> str:
-    with pytest.raises(ElthError) as caught:
-        load(path, overrides)
-    text = str(caught.value)
-    assert "\n" not in text
-    assert "Traceback" not in text
-    return text
 
 
 def test_the_smallest_file(path: Path) -> None:
@@ -106,7 +83,7 @@ TOP = (
 def test_an_unknown_key_is_refused_with_the_nearest(
     path: Path, override: str, message: str
 ) -> None:
-    assert _refusal(path, override).startswith(f"{path}: {message}")
+    assert refusal(path, override).startswith(f"{path}: {message}")
 
 
 @pytest.mark.parametrize(
@@ -159,7 +136,7 @@ def test_an_unknown_key_is_refused_with_the_nearest(
 def test_an_unknown_word_is_refused_with_the_nearest(
     path: Path, override: str, message: str
 ) -> None:
-    assert _refusal(path, override).startswith(f"{path}: {message}")
+    assert refusal(path, override).startswith(f"{path}: {message}")
 
 
 @pytest.mark.parametrize(
@@ -276,7 +253,7 @@ def test_an_unknown_word_is_refused_with_the_nearest(
     ],
 )
 def test_a_value_out_of_its_range_is_refused(path: Path, override: str, message: str) -> None:
-    assert _refusal(path, override).startswith(f"{path}: {message}")
+    assert refusal(path, override).startswith(f"{path}: {message}")
 
 
 @pytest.mark.parametrize("gpus", [0, 1])
@@ -328,7 +305,7 @@ def test_an_entry_that_makes_no_sense_is_refused(
 ) -> None:
     grid = [{"network": "resnet14", **entry}]
     path = write_yaml(tmp_path / "exp.yaml", {**BASE, "grid": grid})
-    assert _refusal(path).startswith(f"{path}: {message}")
+    assert refusal(path).startswith(f"{path}: {message}")
 
 
 @pytest.mark.parametrize(
@@ -359,101 +336,13 @@ def test_a_file_that_holds_no_experiment_is_refused(
 ) -> None:
     path = tmp_path / "exp.yaml"
     path.write_bytes(text)
-    assert _refusal(path).startswith(message.replace("PATH", str(path)))
+    assert refusal(path).startswith(message.replace("PATH", str(path)))
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     missing = tmp_path / "none.yaml"
-    assert _refusal(missing) == f"cannot read {missing}: No such file or directory"
-    assert _refusal(tmp_path) == f"cannot read {tmp_path}: Is a directory"
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("grid.0", "cannot read the override 'grid.0': write key=value, as seeds=[0,1]"),
-        ("=3", "cannot read the override '=3': write key=value, as seeds=[0,1]"),
-        ("seeds=[0", "the value of the override 'seeds=[0' is no valid YAML"),
-        ("name=2001-13-45", "the value of the override 'name=2001-13-45': 2001-13-45 is a date"),
-        ("seeds.0.x=3", "the override 'seeds.0.x=3' goes below '0', which is a single value"),
-        ("dataset.x=3", "the override 'dataset.x=3' goes below 'dataset', which is a single value"),
-        (
-            "grid.1.method=imp",
-            "the override 'grid.1.method=imp' names element '1' of a list of 1, counted from 0",
-        ),
-        (
-            "grid.first.method=imp",
-            "the override 'grid.first.method=imp' names element 'first' of a list of 1, counted "
-            "from 0",
-        ),
-        ("seeds.-1=3", "the override 'seeds.-1=3' names element '-1' of a list of 1, counted from"),
-    ],
-)
-def test_an_override_that_cannot_be_followed_is_refused(
-    path: Path, override: str, message: str
-) -> None:
-    assert _refusal(path, override).startswith(message)
-
-
-def test_overrides_of_nested_keys_and_of_list_items(path: Path) -> None:
-    found = load(
-        path,
-        [
-            "name=other",
-            "seeds=[3, 1]",
-            "pruning.rounds=10",
-            "grid.0.network=[resnet14, resnet20]",
-            "data={root: elsewhere, download: true}",
-            "resources.concurrent=",
-        ],
-    )
-    assert found.name == "other"
-    assert found.seeds == (1, 3)
-    assert found.pruning.rounds == 10
-    assert found.grid[0].network == ("resnet14", "resnet20")
-    assert (found.data.root, found.data.download) == (Path("elsewhere"), True)
-    assert found.resources.concurrent is None
-    assert load(path, ["seeds.0=5"]).seeds == (5,)
-    assert load(path, ["grid.0={method: dense, network: mlp2}"]).grid[0].method == ("dense",)
-
-
-def test_overrides_of_names_with_brackets_and_dots(path: Path) -> None:
-    name = "digits_shuffled(size=16)"
-    words = [f"grid.0.dataset=[digits, '{name}']", f"recipes={{'{name}': digits_resnet}}"]
-    assert load(path, [*words, f"recipes.{name}.lr=0.2"]).recipe_for(name).lr == 0.2
-    with pytest.raises(ElthError, match="my_lab"):  # there is no such module; it is one name
-        load(path, ["criteria.my_lab.scores:by_age.power=3"])
-    more = ["variants={v: {recipe.lr: 0.5}}", "grid.0.variant=v", "variants.v.recipe.lr=0.7"]
-    assert load(path, more).variants["v"] == {"recipe.lr": 0.7}
-
-
-def test_the_later_override_wins(path: Path) -> None:
-    assert load(path, ["seeds=1", "seeds=2"]).seeds == (2,)
-
-
-def test_an_override_of_a_field_turns_a_named_recipe_into_its_base(path: Path) -> None:
-    found = load(path, ["recipe.lr=1e-4", "recipe.length=3ep"]).recipe
-    expected = {**RECIPES["digits_resnet"].full(), "lr": 1e-4, "length": "3ep"}
-    assert found.full() == expected
-
-
-def test_an_override_of_a_field_turns_a_named_recipe_of_a_dataset_into_its_base(
-    path: Path,
-) -> None:
-    words = ["grid.0.dataset=[digits, mnist]", "recipes={digits: mnist_mlp, mnist: mnist_mlp}"]
-    found = load(path, [*words, "recipes.mnist.lr=1e-4", "recipes.mnist.length=3ep"])
-    expected = {**RECIPES["mnist_mlp"].full(), "lr": 1e-4, "length": "3ep"}
-    assert found.recipe_for("mnist").full() == expected
-    assert found.recipe_for("digits") == RECIPES["mnist_mlp"]
-    # A recipe of fields stays one, and one that is not there yet is made of the fields given.
-    words[1] = "recipes={mnist: {base: mnist_mlp, lr: 0.5}}"
-    found = load(path, [*words, "recipes.mnist.length=3ep"])
-    assert found.recipe_for("mnist").full() == {**expected, "lr": 0.5}
-    found = load(path, [words[0], "recipes.mnist.base=mnist_mlp", "recipes.mnist.length=3ep"])
-    assert found.recipe_for("mnist").full() == {**expected, "lr": RECIPES["mnist_mlp"].lr}
-    # The whole of it is replaced as ever.
-    found = load(path, [*words, "recipes.mnist=digits_resnet"])
-    assert found.recipe_for("mnist") == RECIPES["digits_resnet"]
+    assert refusal(missing) == f"cannot read {missing}: No such file or directory"
+    assert refusal(tmp_path) == f"cannot read {tmp_path}: Is a directory"
 
 
 @pytest.mark.parametrize("number", ["1e-4", "1.0e-4", "0.0001", ".0001", "1E-4"])
@@ -501,15 +390,6 @@ def test_a_recipe_is_a_name_a_base_with_changes_or_its_fields(
 ) -> None:
     path = write_yaml(tmp_path / "exp.yaml", {**BASE, "recipe": written})
     assert load(path).recipe == expected
-
-
-def test_a_stretch_is_written_on_the_command_line(path: Path) -> None:
-    recipe = load(path).recipe
-    assert load(path, ["recipe.stretch=3"]).recipe == recipe.stretched(3)
-    message = "in recipe: stretch of a recipe must be a number greater than 0, as 5 or 0.5; is "
-    for bad in ("0", "-1", "long", "true"):
-        assert message in _refusal(path, f"recipe.stretch={bad}")
-    assert "did you mean 'stretch'?" in _refusal(path, "recipe.strech=3")
 
 
 def test_networks_are_written_one_way(path: Path) -> None:
@@ -781,168 +661,7 @@ def test_settings_of_what_the_grid_holds_are_welcome(path: Path, overrides: list
 def test_settings_of_what_the_grid_does_not_hold_are_refused(
     path: Path, overrides: list[str], message: str
 ) -> None:
-    assert _refusal(path, *overrides) == f"{path}: {message}"
-
-
-# Scales
-
-SCALED: dict[str, Any] = {
-    "name": "big",
-    "description": "On large images.",
-    "paper": {
-        "title": "A paper, Table 1",
-        "round": 6,
-        "note": "of note",
-        "printed": [{"method": "imp", "network": "resnet20", "dataset": "svhn", "accuracy": 91.0}],
-    },
-    "dataset": "cifar10",
-    "seeds": [0, 1, 2],
-    "recipe": "cifar10_resnet",
-    "recipes": {"svhn": {"base": "cifar10_resnet", "lr": 0.2}},
-    "pruning": {"rate": 0.3, "rounds": 6},
-    "criteria": {"snip": {"samples": 256}, "grasp": {"temperature": 100}},
-    "grid": [
-        {"method": "imp", "network": ["resnet20", "resnet14"], "dataset": "svhn"},
-        {"method": "ett", "source": "resnet14", "source_dataset": "svhn", "network": "resnet20"},
-        {"method": ["snip", "grasp"], "network": "resnet20"},
-    ],
-    "scales": {
-        "smoke": {
-            "dataset": "digits",
-            "seeds": [0],
-            "recipe": {"base": "digits_resnet", "length": "2ep", "milestones": []},
-            "pruning": {"rounds": 2},
-            "criteria": {"grasp": {"samples_per_class": 2}},
-            "replace": {
-                "svhn": "digits(size=16)",
-                "resnet14": "resnet20",  # both at once, not one after the other
-                "resnet20": "resnet20(width=4)",
-            },
-        },
-        "one-seed": {"seeds": 7},
-        "as-it-is": None,
-    },
-}
-
-
-@pytest.fixture
-def scaled(tmp_path: Path) -> Path:
-    """A file with profiles of other sizes."""
-    return write_yaml(tmp_path / "big.yaml", SCALED)
-
-
-def test_the_full_scale_is_the_file_itself(scaled: Path, tmp_path: Path) -> None:
-    plain = {key: value for key, value in SCALED.items() if key != "scales"}
-    expected = load(write_yaml(tmp_path / "plain.yaml", plain))
-    assert load(scaled) == load(scaled, ["scale=full"]) == expected
-    assert expected.paper is not None
-    assert (expected.name, expected.paper.round) == ("big", 6)
-    assert len(expected.paper.printed) == 1
-
-
-def test_a_scale_is_merged_into_the_rest(scaled: Path) -> None:
-    found = load(scaled, ["scale=smoke"])
-    assert found.name == "big-smoke"
-    assert found.description == "On large images."
-    assert (found.dataset, found.seeds) == ("digits", (0,))
-    # A mapping key by key, a recipe as a whole.
-    assert (found.pruning.rate, found.pruning.rounds) == (0.3, 2)
-    assert found.criteria == {"snip": {"samples": 256}, "grasp": {"samples_per_class": 2}}
-    expected = {**RECIPES["digits_resnet"].full(), "length": "2ep", "milestones": []}
-    assert found.recipe.full() == expected
-
-
-def test_a_scale_replaces_networks_and_datasets_wherever_they_are_named(scaled: Path) -> None:
-    found = load(scaled, ["scale=smoke"])
-    assert [entry.model_dump(mode="json", exclude_unset=True) for entry in found.grid] == [
-        {
-            "method": ["imp"],
-            "network": ["resnet20(width=4)", "resnet20"],
-            "dataset": ["digits(size=16)"],
-        },
-        {
-            "method": ["ett"],
-            "network": ["resnet20(width=4)"],
-            "source": ["resnet20"],
-            "source_dataset": ["digits(size=16)"],
-        },
-        {"method": ["snip", "grasp"], "network": ["resnet20(width=4)"]},
-    ]
-    assert list(found.recipes) == ["digits(size=16)"]
-    assert found.recipe_for("digits(size=16)").lr == 0.2
-
-
-def test_what_a_paper_prints_belongs_to_its_own_scale(scaled: Path) -> None:
-    paper = load(scaled, ["scale=smoke"]).paper
-    assert paper is not None
-    assert paper.title == "A paper, Table 1, at scale smoke"
-    assert (paper.note, paper.printed) == ("of note", ())
-    assert paper.round is None  # its own last one
-
-
-def test_a_scale_may_name_a_round_of_its_own(tmp_path: Path) -> None:
-    smoke = {**SCALED["scales"]["smoke"], "paper": {"round": 1}}
-    path = write_yaml(tmp_path / "big.yaml", {**SCALED, "scales": {"smoke": smoke}})
-    paper = load(path, ["scale=smoke"]).paper
-    assert paper is not None
-    assert (paper.title, paper.round) == ("A paper, Table 1, at scale smoke", 1)
-
-
-def test_a_scale_may_change_little_or_nothing(scaled: Path) -> None:
-    full = load(scaled)
-    found = load(scaled, ["scale=one-seed"])
-    assert (found.name, found.seeds) == ("big-one-seed", (7,))
-    assert (found.grid, found.recipe, found.criteria) == (full.grid, full.recipe, full.criteria)
-    same = load(scaled, ["scale=as-it-is"])
-    assert (same.name, same.seeds, same.grid) == ("big-as-it-is", full.seeds, full.grid)
-
-
-def test_other_overrides_come_after_the_scale(scaled: Path) -> None:
-    found = load(scaled, ["seeds=[3]", "pruning.rounds=4", "name=mine", "scale=smoke"])
-    assert (found.seeds, found.name) == ((3,), "mine")
-    assert (found.pruning.rate, found.pruning.rounds) == (0.3, 4)
-    assert load(scaled, ["recipe.lr=0.5", "scale=smoke"]).recipe.lr == 0.5
-    assert load(scaled, ["scale=smoke", "scale=one-seed"]).name == "big-one-seed"  # the later
-
-
-@pytest.mark.parametrize(
-    ("scale", "message"),
-    [
-        ("smok", "'smok'; did you mean 'smoke'? (there is: full, smoke, one-seed, as-it-is)"),
-        ("", "'' (there is: full, smoke, one-seed, as-it-is)"),
-    ],
-)
-def test_an_unknown_scale_is_refused(scaled: Path, scale: str, message: str) -> None:
-    assert _refusal(scaled, f"scale={scale}") == f"unknown scale of {scaled} {message}"
-
-
-def test_a_file_without_scales_has_the_full_one(path: Path) -> None:
-    assert load(path, ["scale=full"]).name == "exp"
-    message = f"unknown scale of {path} 'smoke' (there is: full)"
-    assert _refusal(path, "scale=smoke") == message
-
-
-@pytest.mark.parametrize(
-    "scales",
-    [
-        3,
-        [1],
-        ["smoke"],
-        {"smoke": 3},
-        {"smoke": "words"},
-        {"smoke": [1]},
-        {"smoke": {"replace": 3}},
-        {"smoke": {"replace": ["resnet14"]}},
-        {"smoke": {"replace": {"resnet14": 3}}},
-        {"smoke": {"replace": {"digits": ["mnist"]}}},
-        {"smoke": {"sede": 1}},
-    ],
-    ids=str,
-)
-def test_scales_that_make_no_sense_are_refused(tmp_path: Path, scales: Any) -> None:
-    fields = {**BASE, "recipes": {"digits": "mnist_mlp"}, "scales": scales}
-    path = write_yaml(tmp_path / "exp.yaml", fields)
-    assert str(path) in _refusal(path, "scale=smoke")
+    assert refusal(path, *overrides) == f"{path}: {message}"
 
 
 # Any experiment
@@ -996,36 +715,3 @@ def test_any_experiment_survives_its_own_yaml(
     again = Experiment.model_validate(yaml.safe_load(found.resolved()))
     assert again == found
     assert list(again.cells()) == list(found.cells())
-
-
-def test_a_whole_experiment_survives_its_own_yaml(scaled: Path, tmp_path: Path) -> None:
-    for scale in ("full", "smoke"):
-        found = load(scaled, [f"scale={scale}", "criteria.snip.at=init"])
-        again = tmp_path / "again.yaml"
-        again.write_text(found.resolved(), encoding="utf-8")
-        assert load(again) == found
-        assert load(again).resolved() == found.resolved()
-
-
-KEYS = [
-    "name",
-    "seeds",
-    "seeds.0",
-    "recipe",
-    "recipe.lr",
-    "recipe.length",
-    "recipe.base",
-    "pruning",
-    "pruning.stop",
-]
-KEYS += ["grid", "grid.0", "grid.0.network", "grid.0.round", "data.root", "resources.gpus", "x.y"]
-KEYS += ["scale", "grid.0.sparsity", "grid.0.dataset", "criteria", "criteria.snip", "recipes"]
-KEYS += ["recipes.mnist", "paper", "paper.printed"]
-
-
-@settings(QUICK, max_examples=300)
-@given(st.sampled_from(KEYS), st.text(alphabet="013[]{}:,-&*!'\"~?|>%@`. aep\n", max_size=12))
-def test_no_override_ends_in_anything_but_a_refusal(key: str, value: str) -> None:
-    path = Path(__file__).parents[3] / "tune_configs" / "quickstart.yaml"
-    with contextlib.suppress(ElthError):
-        load(path, [f"{key}={value}"])

@@ -12,48 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
-from elth import masks
-from elth.data import info, make_manifest
 from elth.errors import ElthError
-from elth.networks import build
-from elth.specs import Spec
-from elth.streams import stream
-from elth.tickets import Ticket
-from orchestrator import plan
 from orchestrator.experiment.axes import Axes
 from orchestrator.experiment.papers import Paper
 from orchestrator.plan.stage import Stage
-from orchestrator.report import sheets as sheets_module
-from orchestrator.report.cells import Cell, Imps, Report, cells_of, collect
-from orchestrator.report.forms import sheets, to_csv, to_json, to_tables, write
+from orchestrator.report.cells import Cell, Imps, Report, cells_of
+from orchestrator.report.forms import sheets, to_csv, to_json, write
 from orchestrator.report.judgement import judge
 from orchestrator.report.latex import to_latex
 from orchestrator.report.markdown import to_markdown
 from orchestrator.report.sheets import sheet_csv, sheet_markdown, texts_of
-from orchestrator.report.status import states
-from orchestrator.report.verdicts import claim_lines
-from orchestrator.store.address import Store
-from orchestrator.store.leases import Lease, claim
 from orchestrator.store.listing import Tracked
-from orchestrator.store.marks import STALE
-from orchestrator.store.result import Result
-from orchestrator.store.tracker import Tracker
-from tests.orchestrator.helpers import (
-    RECIPE,
-    TINY,
-    TINY_DEEPER,
-    Finished,
-    begin,
-    chain,
-    epoch,
-    of_kind,
-    round_of,
-    tiny,
-    track,
-)
-from tests.orchestrator.helpers import stopped as make_stopped
+from tests.orchestrator.report.helpers import PAPER, printed
 
 
 def _tracked(
@@ -127,13 +98,6 @@ def _report(found: Sequence[Tracked] | None = None, missing: int = 0) -> Report:
 
 def _cell(method: str, report: Report | None = None) -> Cell:
     return next(cell for cell in (report or _report()).cells if cell.method == method)
-
-
-def _text(report: Report, width: int = 140) -> str:
-    console = Console(file=io.StringIO(), width=width)
-    console.print(to_tables(report))
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
 
 
 # Cells
@@ -311,12 +275,12 @@ def test_what_comes_of_an_imported_ticket_is_apart() -> None:
     assert [one.get("ticket") for one in found] == [
         *(None, "theirs", "theirs", None, "theirs", "theirs")
     ]
-    text = _text(_report(_imported()))
+    text = printed(_report(_imported()))
     assert "Rounds of lines from theirs are counted from an imported ticket" in text
     (line,) = [line for line in text.splitlines() if "│ IMP " in line and "from" not in line]
     assert "90.00" in line
     assert "80.00" not in line
-    assert "imported" not in _text(_report())
+    assert "imported" not in printed(_report())
     head, *rest = to_csv(_report(_imported())).splitlines()
     at = head.split(",").index("ticket")
     assert [row.split(",")[at] for row in rest][:2] == ["", "theirs"]
@@ -344,7 +308,7 @@ def test_only_a_cell_at_an_exact_sparsity_names_it() -> None:
 
 def test_columns_are_in_the_order_of_sparsity() -> None:
     # Round 3 prunes more than the last smaller rounds, which count as the third too.
-    text = _text(_report(_exact()))
+    text = printed(_report(_exact()))
     header = next(line for line in text.splitlines() if "75.00" in line)
     assert [word for word in header.split() if word[0].isdigit()] == [
         *("75.00", "80.00"),
@@ -447,7 +411,7 @@ def test_a_folder_holds_one_report(tmp_path: Path) -> None:
 def test_a_part_is_called_one_in_every_form() -> None:
     report = dataclasses.replace(_report(), only="method=imp", beside="the grid holds more")
     judged = judge(report)
-    for text in (_text(report), to_markdown(report, judged), to_latex(report, judged)):
+    for text in (printed(report), to_markdown(report, judged), to_latex(report, judged)):
         assert "Only method=imp is shown." in text
         assert "the grid holds more" in text
 
@@ -455,17 +419,19 @@ def test_a_part_is_called_one_in_every_form() -> None:
 def test_of_one_seed_no_deviation_is_explained() -> None:
     one = _report([_tracked("imp", 88.0, network="resnet14", nonzeros=500)])
     assert "last epoch, of one seed; in brackets" in to_markdown(one, judge(one))
-    assert "over the seeds that both have" not in _text(one)
+    assert "over the seeds that both have" not in printed(one)
     several = _report()
     assert "mean ± standard deviation over seeds" in to_markdown(several, judge(several))
-    assert "the difference to IMP over the seeds that both have" in " ".join(_text(several).split())
+    assert "the difference to IMP over the seeds that both have" in " ".join(
+        printed(several).split()
+    )
     nothing = _report([])
     assert "Test accuracy" not in to_markdown(nothing, judge(nothing))
 
 
 def test_a_table_for_each_network() -> None:
     report = _report([*_all(), _tracked("imp", 88.0, network="resnet14", nonzeros=500)])
-    text = _text(report)
+    text = printed(report)
     assert text.index("resnet14 on digits, seed 0") < text.index("resnet20 on digits, seeds 0 to 3")
     lines = {line.split("│")[1].strip(): line for line in text.splitlines() if "│" in line}
     assert "94.00 ± 4.58" in lines["IMP"]
@@ -483,7 +449,7 @@ def test_a_table_for_each_network() -> None:
 def test_notes_tell_what_is_missing_and_what_is_mixed() -> None:
     mixed = _report([_tracked("imp", 90.0), _tracked("imp", 91.0, seed=1, numerics="gpu")], 3)
     assert mixed.numerics == ("cpu", "gpu")
-    text = " ".join(_text(mixed).split())
+    text = " ".join(printed(mixed).split())
     assert "3 stages of this grid are not finished." in text
     assert "come from several numerics classes" in text
     assert text.endswith("cpu; gpu.")
@@ -492,7 +458,7 @@ def test_notes_tell_what_is_missing_and_what_is_mixed() -> None:
 def test_notes_tell_what_is_ended_apart_from_what_is_missing() -> None:
     whole = _report([_tracked("imp", 90.0), _tracked("imp", 91.0, seed=1)])
     told = dataclasses.replace(whole, ended=7, endings=("x round 7, seed 0 has 11.2 % < 12 %",))
-    text = " ".join(_text(told).split())
+    text = " ".join(printed(told).split())
     assert (
         "7 stages of this grid are ended by pruning.stop, as a chain ended before them: x round 7, "
         "seed 0 has 11.2 % < 12 %."
@@ -503,12 +469,12 @@ def test_notes_tell_what_is_ended_apart_from_what_is_missing() -> None:
     two = [_tracked("imp", 90.0), _tracked("imp", 91.0, seed=1)]
     fewer = cells_of([*two, _tracked("imp", 80.0, k=3)])
     many = tuple(f"x round {k}, seed 0 has 1 % < 12 %" for k in range(11))
-    text = " ".join(_text(dataclasses.replace(told, cells=fewer, endings=many)).split())
+    text = " ".join(printed(dataclasses.replace(told, cells=fewer, endings=many)).split())
     assert "x round 7, seed 0 has 1 % < 12 %; and 3 more. Means after that are of the seeds" in text
 
 
 def test_one_seed_is_no_mean() -> None:
-    text = _text(_report([_tracked("imp", 90.0)]))
+    text = printed(_report([_tracked("imp", 90.0)]))
     assert "accuracy over 1 seed; in brackets" in text
     assert "±" not in text
 
@@ -516,9 +482,9 @@ def test_one_seed_is_no_mean() -> None:
 def test_of_many_rounds_those_are_shown_where_there_is_something_to_compare() -> None:
     found = [_tracked("dense", 96.0, k=0, nonzeros=1000)]
     found += [_tracked("imp", 90.0, k=k, nonzeros=1000 - 50 * k) for k in range(1, 9)]
-    text = _text(_report(found))
+    text = printed(_report(found))
     assert all(f"{5 * k}.00" in text for k in range(1, 9))
-    text = _text(_report([*found, _tracked("random", 50.0, k=4, nonzeros=800)]))
+    text = printed(_report([*found, _tracked("random", 50.0, k=4, nonzeros=800)]))
     assert "20.00" in text
     assert "25.00" not in text
 
@@ -528,7 +494,7 @@ def test_no_line_of_a_table_is_empty() -> None:
     found = [_tracked("dense", 96.0, k=0, nonzeros=1000)]
     found += [_tracked("imp", 90.0 - k, k=k, nonzeros=1000 - 50 * k) for k in range(1, 9)]
     found += [_tracked("snip", 40.0, k=9, target="0.55", nonzeros=450)]
-    text = _text(_report(found))
+    text = printed(_report(found))
     header = next(line for line in text.splitlines() if "sparsity %" in line)
     assert [word for word in header.split() if word[0].isdigit()] == ["0.00", "40.00", "55.00"]
     assert "82.00" in next(line for line in text.splitlines() if "IMP " in line)
@@ -548,7 +514,7 @@ def test_many_levels_are_thinned_to_six_columns(compared: list[int], shown: list
     found = [_tracked("dense", 96.0, k=0, nonzeros=1000)]
     found += [_tracked("imp", 90.0, k=k, nonzeros=1000 - 50 * k) for k in range(1, 13)]
     found += [_tracked("random", 80.0, k=k, nonzeros=1000 - 50 * k) for k in compared]
-    text = _text(_report(found))
+    text = printed(_report(found))
     header = next(line for line in text.splitlines() if "sparsity %" in line)
     assert [word for word in header.split() if word[0].isdigit()] == [f"{5 * k}.00" for k in shown]
 
@@ -561,7 +527,7 @@ def test_collapsed_layers_are_told() -> None:
         _tracked("snip", 10.0, nonzeros=20, seed=1, collapsed=(conv, head)),
     ]
     report = _report(found)
-    text = " ".join(_text(report).split())
+    text = " ".join(printed(report).split())
     assert f"SNIP on resnet20 at 98.00 % has lost every weight of {conv}, {head}." in text
     assert text.count("has lost") == 1
     assert "collapsed" not in to_json(report)
@@ -573,29 +539,16 @@ def test_settings_that_are_not_the_published_ones_are_told() -> None:
     report = dataclasses.replace(
         _report([_tracked("snip", 90.0)]), criteria={"snip": {"samples": 64}}
     )
-    assert "SNIP differs from its published settings: samples=64." in _text(report)
-    assert "published" not in _text(dataclasses.replace(report, criteria={}))
+    assert "SNIP differs from its published settings: samples=64." in printed(report)
+    assert "published" not in printed(dataclasses.replace(report, criteria={}))
 
 
 def test_of_many_collapsed_cells_eight_are_told() -> None:
     found = [_tracked("imp", 10.0, k=k, collapsed=("fc.weight",)) for k in range(1, 12)]
-    text = " ".join(_text(_report(found)).split())
+    text = " ".join(printed(_report(found)).split())
     assert text.count("has lost every weight of fc.weight") == 8
     assert "So have 3 more cells: see provenance.json." in text
-    assert "So have" not in _text(_report(found[:8]))
-
-
-PAPER = Paper.model_validate(
-    {
-        "title": "A paper, Table 9",
-        "layout": "by_network",
-        "note": "Its seeds are unknown.",
-        "printed": [
-            {"network": "resnet20", "method": "imp", "accuracy": 95.5},
-            {"network": "resnet32", "method": "imp", "accuracy": 96.5},
-        ],
-    }
-)
+    assert "So have" not in printed(_report(found[:8]))
 
 
 def _of_paper(**changes: Any) -> Report:
@@ -604,7 +557,7 @@ def _of_paper(**changes: Any) -> Report:
 
 
 def test_the_papers_table_comes_first() -> None:
-    text = _text(_of_paper())
+    text = printed(_of_paper())
     title = "A paper, Table 9, round 2 (75.00 % sparsity): digits"
     assert text.lstrip().startswith(title)
     assert text.index(title) < text.index("resnet20 on digits")
@@ -619,7 +572,7 @@ def test_the_papers_table_comes_first() -> None:
 
 
 def test_a_paper_without_printed_numbers_is_not_spoken_of_as_printed() -> None:
-    text = " ".join(_text(_of_paper(printed=())).split())
+    text = " ".join(printed(_of_paper(printed=())).split())
     assert "A paper, Table 9, round 2 (75.00 % sparsity): digits" in text
     assert "as printed in" not in text
 
@@ -665,7 +618,7 @@ def test_an_empty_report_is_no_error(tmp_path: Path) -> None:
     empty = _report([], missing=7)
     assert to_json(empty) == "[]\n"
     assert len(to_csv(empty).splitlines()) == 1
-    assert "7 stages of this grid are not finished." in _text(empty)
+    assert "7 stages of this grid are not finished." in printed(empty)
     assert len(write(empty, tmp_path)) == 4
 
 
@@ -692,220 +645,3 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ElthError, match=f"cannot write the report to {tmp_path}/file: "):
         write(_report(), tmp_path / "file")
-
-
-# From a store
-
-
-def test_a_report_of_a_store(finished: Finished) -> None:
-    report = collect(finished.tracker, "done")
-    assert report.missing == 0
-    assert len(report.numerics) == 1
-    axes = [(c.network, c.method, c.source, c.transform, c.round) for c in report.cells]
-    assert axes == [
-        (TINY, "dense", "", "", 0),
-        *((TINY, "imp", "", "", k) for k in (1, 2)),
-        (TINY_DEEPER, "dense", "", "", 0),
-        *((TINY_DEEPER, "imp", "", "", k) for k in (1, 2)),
-        (TINY_DEEPER, "ett", TINY, "append", 2),
-        *((TINY_DEEPER, method, "", "", 2) for method in ("reinit", "random", "magnitude")),
-    ]
-    assert all(cell.seeds == (0, 1) for cell in report.cells)
-    tracked = {one.key: one for one in finished.tracker.stages("done")}
-    stage = of_kind(finished.plan, "retraining")[0]
-    cell = next(c for c in report.cells if c.method == "ett")
-    assert cell.accuracy[0] == tracked[stage.key].accuracy
-    random = next(c for c in report.cells if c.method == "random")
-    imp = Imps(report.cells).of(random)
-    assert imp is not None
-    assert random.nonzeros == imp.nonzeros  # the count that is matched
-
-
-def test_what_a_grid_lacks_is_counted(finished: Finished) -> None:
-    keys = list(finished.plan.stages)
-    stranger = chain("part", seeds=[99])[0]
-    stages = {key: finished.plan.stages[key] for key in keys[:4]} | {stranger.key: stranger}
-    finished.tracker.grids.open("part", "", stages, "")
-    report = collect(finished.tracker, "part")  # another grid has done the first four
-    assert report.missing == 1
-    trained = [key for key in keys[:4] if stages[key].kind != "rewind_point"]
-    assert sum(len(cell.seeds) for cell in report.cells) == len(trained) > 0
-
-
-def test_what_is_ended_is_no_part_of_a_report(stopped: Finished) -> None:
-    report = collect(stopped.tracker, "stopped")
-    why = f"{TINY} round 2, seed 0 has 11.2 % < 12 %"
-    assert (report.missing, report.ended, report.endings) == (0, 5, (why,))
-    seeds = {(cell.method, cell.round): cell.seeds for cell in report.cells if cell.network == TINY}
-    assert seeds["imp", 2] == seeds["reinit", 2] == seeds["magnitude", 4] == (0, 1)
-    assert seeds["imp", 3] == seeds["reinit", 4] == (1,)
-
-
-def test_the_bars_of_a_plan_end_no_cell_of_markdown() -> None:
-    assert sheets_module._line(["0 1 | append", "90.00"]) == r"| 0 1 \| append | 90.00 |"
-
-
-def test_a_claim_of_what_is_ended_does_not_hold(tmp_path: Path) -> None:
-    """It is said of each of its cells, and some of them never were: the others do not decide it."""
-    claim = {"magnitude": "above", "of": "imp", "round": [3, 4]}
-    found = make_stopped(tmp_path, seeds=[0], claims=[claim])
-    report = collect(found.tracker, "stopped")
-    assert {cell.round for cell in report.cells if cell.method == "imp"} == {1, 2}
-    (one,) = judge(report).claims
-    assert (one.parts, one.missing, one.verdict) == ((), 2, "undecided")
-    assert [line.text for line in claim_lines(one)][1:] == ["2 without a result"]
-
-
-def test_what_is_neither_finished_nor_ended_is_missing(tmp_path: Path) -> None:
-    found = make_stopped(tmp_path)
-    stage = next(s for s in found.plan.stages.values() if s.labels["method"] == "magnitude")
-    run = found.tracker.run_of(stage.key)
-    assert run is not None
-    found.tracker.client.delete_run(run.info.run_id)
-    report = collect(found.tracker, "stopped")
-    assert (report.missing, report.ended) == (1, 5)
-    # The last round is set aside: that it was the last is not known any more.
-    run = found.tracker.run_of(round_of(found.plan, TINY, 2).key)
-    assert run is not None
-    found.tracker.set_aside(run, "damaged")
-    report = collect(found.tracker, "stopped")
-    assert (report.missing, report.ended, report.endings) == (7, 0, ())
-
-
-def test_a_chain_that_collapses_ends(tmp_path: Path) -> None:
-    found = tiny("collapses", pruning={"rate": 0.5, "rounds": 2, "stop": "collapsed"})
-    built, tracker = plan.build(found), Tracker(Store.of(tmp_path))
-    start, dense, first, _ = built.stages.values()
-    for stage, kept in ((start, 0), (dense, 11_012), (first, 12)):
-        track(tracker, stage, 9.0, kept=kept, grid=found.name)
-    tracker.grids.open(found.name, found.resolved(), built.stages, "")
-    report = collect(tracker, found.name)
-    assert (report.missing, report.ended) == (0, 1)
-    (why,) = report.endings
-    assert why.startswith(f"{TINY} round 1, seed 0 has lost every weight of ")
-
-
-def test_a_store_whose_rounds_leave_nothing_is_read(tmp_path: Path) -> None:
-    """Of before such rounds were refused: of six prunings of 90 % the fifth leaves none."""
-    found = tiny("nothing")
-    built, tracker = plan.build(found), Tracker(Store.of(tmp_path))
-    for stage, kept in zip(built.stages.values(), (0, 11_012, 5, 0), strict=True):
-        track(tracker, stage, 9.0, kept=kept, grid=found.name)
-    resolved = found.resolved().replace("rate: 0.5", "rate: 0.9").replace("rounds: 2", "rounds: 6")
-    tracker.grids.open(found.name, resolved, built.stages, "")
-    report = collect(tracker, found.name)
-    assert [cell.nonzeros for cell in report.cells] == [(11_012,), (5,), (0,)]
-    assert "has lost every weight of conv1.weight" in " ".join(_text(report).split())
-    assert {one.state for one in states(tracker, found.name)} == {"finished"}
-
-
-def test_what_a_grid_no_longer_asks_for_is_left_out(finished: Finished) -> None:
-    run_ids = [one.run_id for one in finished.tracker.stages("done")]
-    finished.tracker.grids.join(run_ids[:6], "fewer")
-    stage = of_kind(finished.plan, "round")[0]
-    finished.tracker.grids.open("fewer", "", {stage.key: stage}, "")
-    report = collect(finished.tracker, "fewer")
-    assert [(c.method, c.seeds) for c in report.cells] == [("dense", (0,))]
-
-
-def test_a_shared_stage_is_in_each_grid_what_it_is_there(finished: Finished) -> None:
-    """Two prunings of a half keep what one of three quarters keeps: magnitude is trained once."""
-    grid = [{"method": ["imp", "magnitude"], "network": TINY_DEEPER}]
-    other = tiny("steeper", pruning={"rate": 0.75, "rounds": 1}, grid=grid)
-    built = plan.build(other)
-    finished.tracker.grids.open(other.name, "", built.stages, "")
-    shared = [one for one in finished.tracker.stages("done") if one.key in built.stages]
-    finished.tracker.grids.join([one.run_id for one in shared], other.name)
-    report = collect(finished.tracker, other.name)
-    assert [(cell.method, cell.round) for cell in report.cells] == [("dense", 0), ("magnitude", 1)]
-    before = collect(finished.tracker, "done")
-    assert {cell.round for cell in before.cells if cell.method == "magnitude"} == {2}
-
-
-def test_a_report_knows_the_paper_of_its_grid(finished: Finished) -> None:
-    text = tiny("of-a-paper", paper=PAPER.model_dump(mode="json")).resolved()
-    stage = of_kind(finished.plan, "round")[0]
-    finished.tracker.grids.open("of-a-paper", text, {stage.key: stage}, "")
-    report = collect(finished.tracker, "of-a-paper")
-    assert (report.paper, report.dataset, report.rounds) == (PAPER, "digits", 2)
-    assert len(sheets(report)) == 1
-    assert collect(finished.tracker, "done").paper is None
-
-
-def test_the_last_round_is_the_one_that_is_asked_for_and_not_the_last_that_is_there(
-    finished: Finished,
-) -> None:
-    found = tiny("longer", pruning={"rate": 0.5, "rounds": 5}, paper={"title": "T"})
-    finished.tracker.grids.open(found.name, found.resolved(), plan.build(found).stages, "")
-    assert collect(finished.tracker, "longer").rounds == 5
-
-
-def test_an_image_folder_is_called_by_its_name(tracker: Tracker, tmp_path: Path) -> None:
-    """In labels, and so in cells; the experiment has the path of its manifest."""
-    for part in ("train", "val"):
-        for name in ("daisy", "rose"):
-            (tmp_path / "flowers" / part / name).mkdir(parents=True)
-            for number in range(9):
-                (tmp_path / "flowers" / part / name / f"{number}.png").write_bytes(b"an image")
-    manifest = tmp_path / "flowers.json"
-    make_manifest(tmp_path / "flowers", "flowers", manifest, decode=False, allow_shared=True)
-    place, title = f"folder(manifest={manifest},size=16)", "flowers(size=16)"
-    grid = [
-        {"method": "imp", "network": TINY},
-        {"method": "imp", "network": TINY_DEEPER, "dataset": [place, "digits"]},
-        {"method": "ett", "source": TINY, "source_dataset": place, "network": TINY_DEEPER},
-    ]
-    paper = {"title": "T", "layout": "by_network", "round": 1}
-    recipe = {**RECIPE, "rewind": "1it", "batch_size": 4}
-    found = tiny("flowers", dataset=place, grid=grid, paper=paper, recipe=recipe)
-    assert found.dataset != title
-    built = plan.build(found)
-    first = of_kind(built, "round")[1]
-    assert (first.labels["dataset"], first.labels["place"]) == (title, found.dataset)
-    tracker.grids.open(found.name, found.resolved(), built.stages, "")
-    network = build(TINY, info(place).shape, generator=stream(0, "init"))
-    state, mask = network.state_dict(), masks.ones(network)
-    spec = Spec.parse(TINY)
-    ticket = Ticket(network=spec, shape=info(place).shape, rewind=state, mask=mask)
-    log = begin(tracker, first, ticket, grid=found.name)
-    log.epoch(epoch(1, 80.0))
-    log.finish(Result(mask=mask, trained=state), keep_weights=False)
-    report = collect(tracker, found.name)
-    assert report.dataset == title
-    assert report.asked == {(title, TINY), (title, TINY_DEEPER), ("digits", TINY_DEEPER)}
-    (cell,) = report.shown
-    assert (cell.dataset, cell.network, cell.round) == (title, TINY, 1)
-    (sheet,) = sheets(report)
-    assert sheet.title == f"T, round 1 (0.00 % sparsity): {title}"
-    assert texts_of(sheet) == (["method", TINY], [["IMP", "80.00"]])
-    assert str(tmp_path) not in _text(report) + to_json(report) + to_csv(report)
-
-
-def test_a_report_of_an_unknown_grid_is_refused(finished: Finished) -> None:
-    with pytest.raises(ElthError, match="has no grid 'nothing'"):
-        collect(finished.tracker, "nothing")
-
-
-# Stages that are to be done again
-
-
-def test_what_was_made_of_a_result_that_is_another_now_is_told(tracker: Tracker) -> None:
-    found = tiny("stale", seeds=[8761])
-    built = plan.build(found)
-    runs = {one.key: track(tracker, one, 50.0, grid="stale") for one in built.stages.values()}
-    tracker.grids.open("stale", found.resolved(), built.stages, "")
-    last = list(built.stages.values())[-1]
-    clean = collect(tracker, "stale")
-    assert "came out different" not in _text(clean, 400)
-    tracker.client.set_tag(runs[last.key], STALE, "request")
-    report = collect(tracker, "stale")
-    assert report.stale == (last.title,)
-    assert report.cells == clean.cells, "the last results that are known"
-    assert f"was done again: {last.title}. The next elth run does them again." in _text(report, 400)
-    lease = claim(tracker, last, grid="stale", driver="x:1:1", since=0.0)
-    assert isinstance(lease, Lease)
-    track(tracker, last, 70.0, lease=lease)
-    lease.end()
-    report = collect(tracker, "stale")
-    assert report.stale == ()
-    assert report.cells[-1].accuracy == (70.0,), "though the other run is still there"
